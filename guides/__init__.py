@@ -1,4 +1,8 @@
-"""Placeholder docstring replaced by the first family."""
+"""Guides of the library's pairs, one family per file."""
 
 if __name__ != "pyrovae.guides":
-    raise ImportError("import this package as pyrovae.guides: under its short name every class in it would exist twice")
+    raise ImportError("import this package as pyrovae.guides: under its short name every class would exist twice")
+
+from pyrovae.guides.gaussian import AmortizedGaussian
+
+__all__ = ["AmortizedGaussian"]

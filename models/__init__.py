@@ -1,4 +1,8 @@
-"""Placeholder docstring replaced by the first family."""
+"""Models of the library's pairs, one family per file."""
 
 if __name__ != "pyrovae.models":
-    raise ImportError("import this package as pyrovae.models: under its short name every class in it would exist twice")
+    raise ImportError("import this package as pyrovae.models: under its short name every class would exist twice")
+
+from pyrovae.models.gaussian import GaussianVAE
+
+__all__ = ["GaussianVAE"]

@@ -1,1 +1,21 @@
+"""Data sets: `load` one by name, list what is `available`, or put a `Dataset` together from tensors of your own."""
 
+from pyrovae.data import images, synthetic  # noqa: F401  their loaders enter themselves in the registry
+from pyrovae.data.dataset import Dataset, Split
+from pyrovae.data.download import DataError
+from pyrovae.data.preprocessing import binarize, dequantize, rescale_symmetric
+from pyrovae.data.registry import DatasetInfo, available, load
+from pyrovae.data.synthetic import LinearGaussian
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "DatasetInfo",
+    "LinearGaussian",
+    "Split",
+    "available",
+    "binarize",
+    "dequantize",
+    "load",
+    "rescale_symmetric",
+]

@@ -1,0 +1,182 @@
+"""Where the files of a data set are, and how their formats are read. Nothing here unpickles."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from pyrovae.data.download import DataError, download, verify
+
+T = TypeVar("T")
+Images = NDArray[np.uint8]
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of a data set.
+
+    Args:
+        name: its name in the folder of the data set.
+        contents: what is in it, for the person who has to supply it.
+        url: where it can be fetched; None if no lasting public source is known.
+        digest: "sha256:..." or "md5:..." of the content, decompressed for `.gz`; wanted for every `url`.
+    """
+
+    name: str
+    contents: str = ""
+    url: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one data set, all present in `folder`.
+
+    Args:
+        folder: where they lie.
+        files: which they are.
+        verified: whether `read` compares checksums. It does so in the cache, which only ever holds published bytes;
+            a folder that the user supplies may hold other encodings of the same data.
+    """
+
+    folder: Path
+    files: tuple[DataFile, ...]
+    verified: bool
+
+    def read(self, name: str, parse: Callable[[bytes], T]) -> T:
+        """Return `parse` of the content of file `name`, decompressed for `.gz`.
+
+        Raises:
+            DataError: if the file cannot be read, is damaged or does not hold what it should.
+        """
+        path = self.folder / name
+        file = next(file for file in self.files if file.name == name)
+        try:
+            content = path.read_bytes()
+            if path.suffix == ".gz":
+                content = gzip.decompress(content)
+            if self.verified and file.digest is not None:
+                verify(content, file.digest)
+            return parse(content)
+        except (ValueError, EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile) as error:
+            advice = "delete it and load again" if file.url else "put an intact copy in its place"
+            raise DataError(f"{path} is damaged or incomplete ({error}): {advice}") from error
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def cache_folder() -> Path:
+    """Return the folder that downloads go to: `$PYROVAE_CACHE`, `$XDG_CACHE_HOME/pyrovae` or `~/.cache/pyrovae`."""
+    if own := os.environ.get("PYROVAE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pyrovae"
+
+
+def find(subfolder: str, files: Sequence[DataFile], root: str | Path | None = None) -> Path | None:
+    """Return the first folder that holds all `files`: below `root`, `$PYROVAE_DATA` or the cache; None if none does.
+
+    Raises:
+        DataError: if `root` is given and is not a folder.
+    """
+    if root is not None and not Path(root).expanduser().is_dir():
+        raise DataError(f"root {str(root)!r} is not a folder: name the folder that holds {subfolder}/")
+    places = (root, os.environ.get("PYROVAE_DATA") or None, cache_folder())
+    folders = (Path(place).expanduser() / subfolder for place in places if place is not None)
+    return next((folder for folder in folders if all((folder / file.name).is_file() for file in files)), None)
+
+
+def provide(name: str, subfolder: str, files: Sequence[DataFile], root: str | Path | None, fetch: bool) -> Files:
+    """Find the files of data set `name`, or download them into the cache if they have a source and `fetch` is set.
+
+    Raises:
+        DataError: if they are neither here nor to be had, with the place to put them.
+    """
+    cache = cache_folder() / subfolder
+    folder = find(subfolder, files, root)
+    if folder is None:
+        missing = [file for file in files if not (cache / file.name).is_file()]
+        wanted = " and ".join(file.name + (f" ({file.contents})" if file.contents else "") for file in missing)
+        place = f"put {wanted} into {cache} or into {subfolder}/ below root or $PYROVAE_DATA"
+        for file in missing:
+            if file.url is None or file.digest is None:
+                raise DataError(f"{name} is not on this machine and has no public source to download from: {place}")
+            if not fetch:
+                raise DataError(f"{name} is not on this machine and downloading is switched off: {place}")
+        for file in missing:
+            download(file.url, cache / file.name, file.digest)
+        folder = cache
+    return Files(folder, tuple(files), verified=folder == cache)
+
+
+def parse_idx(content: bytes, shape: Shape) -> Images:
+    """Read an IDX file of unsigned bytes as a read-only array of shape `shape`, in which None stands for any number.
+
+    Format: two zero bytes, type 8, number of dimensions, the dimensions as big-endian 32-bit numbers, the values.
+
+    >>> parse_idx(bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 1, 7, 9]), shape=(None, 1)).tolist()
+    [[7], [9]]
+
+    Raises:
+        ValueError: if the header is wrong or does not agree with the length or with `shape`.
+    """
+    if content[:3] != b"\x00\x00\x08" or len(content) < 4 or len(content) < 4 + 4 * content[3]:
+        raise ValueError("this is not an IDX file of unsigned bytes")
+    start = 4 + 4 * content[3]
+    stored = tuple(int(size) for size in np.frombuffer(content, ">u4", content[3], offset=4))
+    if len(content) - start != math.prod(stored):
+        raise ValueError(f"it holds {len(content) - start} values, its header says {math.prod(stored)}")
+    return _checked(np.frombuffer(content, np.uint8, offset=start).reshape(stored), "content", shape)
+
+
+def parse_npz(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, Images]:
+    """Read arrays of bytes from an `.npz` file: those named in `shapes`, in which None stands for any number.
+
+    Raises:
+        ValueError: if an array is missing, is not of bytes or has another shape.
+        zipfile.BadZipFile: if the file is damaged.
+    """
+    stored = np.load(io.BytesIO(content), allow_pickle=False)
+    if not isinstance(stored, np.lib.npyio.NpzFile):
+        raise ValueError("this is not an .npz file")
+    with stored:
+        return {name: _checked(_entry(stored, name), name, shape) for name, shape in shapes.items()}
+
+
+def parse_mat(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, Images]:
+    """Read arrays of bytes from a MATLAB 5 file: those named in `shapes`, in which None stands for any number.
+
+    Raises:
+        ValueError: if the file is damaged, or an array is missing, is not of bytes or has another shape.
+    """
+    try:
+        stored = scipy.io.loadmat(io.BytesIO(content), variable_names=list(shapes))
+    except Exception as error:  # scipy's reader answers a damaged file with whatever its parser trips over
+        raise ValueError(f"not a readable MATLAB 5 file: {error}") from error
+    return {name: _checked(_entry(stored, name), name, shape) for name, shape in shapes.items()}
+
+
+def _entry(stored: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in stored:
+        raise ValueError(f"it has no array {name!r}")
+    return stored[name]
+
+
+def _checked(array: np.ndarray, name: str, shape: Shape) -> Images:
+    fits = array.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
+    if array.dtype != np.uint8 or not fits:
+        wanted = ", ".join("N" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected uint8 of shape ({wanted})")
+    return array

@@ -1,0 +1,208 @@
+"""Image data sets. Images are `[N, channels, height, width]`, float32 in [0, 1]."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from pyrovae.data.dataset import Split
+from pyrovae.data.download import DataError
+from pyrovae.data.files import DataFile, Files, Images, parse_idx, parse_mat, parse_npz
+from pyrovae.data.registry import Splits, register
+
+_MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
+_FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+_SVHN_URL = "http://ufldl.stanford.edu/housenumbers"
+
+
+def _idx_files(url: str, *digests: str) -> tuple[DataFile, ...]:
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return tuple(
+        DataFile(f"{name}-ubyte.gz", url=f"{url}/{name}-ubyte.gz", digest=f"sha256:{digest}")
+        for name, digest in zip(names, digests, strict=True)
+    )
+
+
+@register(
+    "mnist",
+    summary="handwritten digits, grey values",
+    shape=(1, 28, 28),
+    sizes=(50_000, 10_000, 10_000),
+    kind="8-bit",
+    source="MNIST database (LeCun, Cortes, Burges), CC BY-SA 3.0",
+    subfolder="mnist",
+    files=_idx_files(
+        _MNIST_URL,
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+)
+@register(
+    "fashion-mnist",
+    summary="pictures of clothing, grey values",
+    shape=(1, 28, 28),
+    sizes=(50_000, 10_000, 10_000),
+    kind="8-bit",
+    source="Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), MIT",
+    subfolder="fashion_mnist",
+    files=_idx_files(
+        _FASHION_URL,
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+)
+def idx_images(files: Files, validation_size: int, seed: int) -> Splits:
+    """Read images and labels in the four files of MNIST; the last training rows are the validation rows."""
+
+    def read(prefix: str) -> Split:
+        images = files.read(f"{prefix}-images-idx3-ubyte.gz", partial(parse_idx, shape=(None, 28, 28)))
+        labels = files.read(f"{prefix}-labels-idx1-ubyte.gz", partial(parse_idx, shape=(None,)))
+        return _labelled(files, images[:, None], labels)
+
+    return Splits(*_hold_out_last(read("train"), validation_size), read("t10k"))
+
+
+@register(
+    "svhn",
+    summary="house numbers from photographs, cropped digits in colour",
+    shape=(3, 32, 32),
+    sizes=(65_000, 8_257, 26_032),
+    kind="8-bit",
+    source="Street View House Numbers (Netzer et al. 2011), non-commercial use",
+    subfolder="svhn",
+    files=(
+        DataFile("train_32x32.mat", url=f"{_SVHN_URL}/train_32x32.mat", digest="md5:e26dedcc434d2e4c54c9b2d4a06d8373"),
+        DataFile("test_32x32.mat", url=f"{_SVHN_URL}/test_32x32.mat", digest="md5:eb5a983be6a315427106f1b164d9cef3"),
+    ),
+)
+def svhn(files: Files, validation_size: int, seed: int) -> Splits:
+    """Read the cropped digits; the last training rows are the validation rows (65 000 remain, as in 1605.06197)."""
+
+    parse = partial(parse_mat, shapes={"X": (32, 32, 3, None), "y": (None, 1)})
+
+    def read(name: str) -> Split:
+        stored = files.read(name, parse)
+        # The digit zero is stored as 10.
+        return _labelled(files, stored["X"].transpose(3, 2, 0, 1), stored["y"][:, 0] % 10)
+
+    return Splits(*_hold_out_last(read("train_32x32.mat"), validation_size), read("test_32x32.mat"))
+
+
+@register(
+    "binarized-mnist",
+    summary="handwritten digits, the fixed binarisation of the density-estimation literature",
+    shape=(1, 28, 28),
+    sizes=(50_000, 10_000, 10_000),
+    kind="binary",
+    source="Larochelle and Murray (2011), from MNIST (CC BY-SA 3.0); no licence of its own stated",
+    subfolder="binarized_mnist",
+    files=(DataFile("binarized_mnist.npz", "arrays train, valid and test of 0 and 1, uint8 (N, 784)"),),
+    fixed_splits=True,
+)
+def binarized_mnist(files: Files, validation_size: int, seed: int) -> Splits:
+    """Read the three splits as they are published; there are no labels."""
+
+    def parse(content: bytes) -> dict[str, Images]:
+        arrays = parse_npz(content, dict.fromkeys(("train", "valid", "test"), (None, 784)))
+        for name, array in arrays.items():
+            if array.max(initial=0) > 1:
+                raise ValueError(f"{name} has values other than 0 and 1")
+        return arrays
+
+    arrays = files.read("binarized_mnist.npz", parse)
+    return Splits(
+        *(
+            Split(torch.from_numpy(arrays[name].astype(np.float32)).view(-1, 1, 28, 28))
+            for name in ("train", "valid", "test")
+        )
+    )
+
+
+@register(
+    "frey-faces",
+    summary="frames of a video of one face, grey values",
+    shape=(1, 28, 20),
+    sizes=(1565, 200, 200),
+    kind="8-bit",
+    source="Frey Face (S. Roweis, B. Frey), no licence stated, research use",
+    subfolder="frey_faces",
+    files=(DataFile("freyfaces.npz", "array images, uint8 (N, 28, 20)"),),
+)
+def frey_faces(files: Files, validation_size: int, seed: int) -> Splits:
+    """Split the frames at random, 200 for test and by default 200 for validation, as Tomczak and Welling (2018) do."""
+    images = files.read("freyfaces.npz", partial(parse_npz, shapes={"images": (None, 28, 20)}))["images"]
+    return _split_at_random(_from_bytes(images[:, None]), None, validation_size, 200, seed)
+
+
+@register(
+    "cifar10-subset",
+    summary="4000 small colour photographs of CIFAR-10, without labels",
+    shape=(3, 32, 32),
+    sizes=(3200, 400, 400),
+    kind="8-bit",
+    source="CIFAR-10 (Krizhevsky 2009), no licence stated, research use",
+    subfolder="cifar10",
+    files=(DataFile("cifar10_subset.npz", "array images, uint8 (N, 32, 32, 3)"),),
+)
+def cifar10_subset(files: Files, validation_size: int, seed: int) -> Splits:
+    """Split the images at random, 400 for test."""
+    images = files.read("cifar10_subset.npz", partial(parse_npz, shapes={"images": (None, 32, 32, 3)}))["images"]
+    return _split_at_random(_from_bytes(images.transpose(0, 3, 1, 2)), None, validation_size, 400, seed)
+
+
+@register(
+    "digits",
+    summary="small handwritten digits in 17 grey values",
+    shape=(1, 8, 8),
+    sizes=(1200, 300, 297),
+    kind="unit",
+    source="UCI optical digits (Alpaydin, Kaynak), as scikit-learn brings them, CC BY 4.0",
+)
+def digits(files: Files, validation_size: int, seed: int) -> Splits:
+    """Scale the digits of scikit-learn from 0..16 to [0, 1] and split them at random with equal shares of classes."""
+    images, labels = load_digits(return_X_y=True)
+    x = torch.from_numpy((images / 16).astype(np.float32)).view(-1, 1, 8, 8)
+    return _split_at_random(x, torch.from_numpy(labels.astype(np.int64)), validation_size, 297, seed)
+
+
+def _from_bytes(images: Images) -> Tensor:
+    # A transposed array keeps its order in memory through `astype`; models want the channels first there too.
+    return torch.from_numpy(images.astype(np.float32, order="C")).div_(255)
+
+
+def _labelled(files: Files, images: Images, labels: Images) -> Split:
+    if len(images) != len(labels):
+        raise DataError(f"{files.folder} holds {len(images)} images with {len(labels)} labels: replace its files")
+    return Split(_from_bytes(images), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _check_room(num_rows: int, validation_size: int) -> None:
+    if validation_size >= num_rows:
+        raise ValueError(f"validation_size must be below the {num_rows} training rows, not {validation_size}")
+
+
+def _hold_out_last(rows: Split, validation_size: int) -> tuple[Split, Split]:
+    _check_room(len(rows.x), validation_size)
+    return Split(rows.x[:-validation_size], rows.y[:-validation_size]), Split(
+        rows.x[-validation_size:], rows.y[-validation_size:]
+    )
+
+
+def _split_at_random(x: Tensor, y: Tensor | None, validation_size: int, test_size: int, seed: int) -> Splits:
+    def divide(rows: np.ndarray, size: int) -> list[np.ndarray]:
+        return train_test_split(rows, test_size=size, random_state=seed, stratify=None if y is None else y[rows])
+
+    # The test rows are set aside first, so that they do not depend on the number of validation rows.
+    learning, test = divide(np.arange(len(x)), test_size)
+    _check_room(len(learning), validation_size)
+    train, validation = divide(learning, validation_size)
+    return Splits(*(Split(x[rows], None if y is None else y[rows]) for rows in (train, validation, test)))

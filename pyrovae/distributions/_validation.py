@@ -1,0 +1,103 @@
+"""Errors that name the parameter, the constraint and the worst entry."""
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
+
+
+class CheckedDistribution(TorchDistribution):
+    """Base of the library's distributions: torch's validation with messages that say where the fault is.
+
+    Nothing is computed beyond torch's own checks unless one of them fails; the message is then written anew. With
+    ``validate_args=False`` nothing is checked, as in torch.
+
+    A subclass sets its parameters as attributes *before* it calls ``super().__init__``, and its `log_prob` begins
+    with ``if self._validate_args: self._validate_sample(value)``.
+
+    Args:
+        batch_shape: shape of the parameters without the event dimensions.
+        event_shape: shape of a single draw.
+        validate_args: whether to check parameters and values; ``None`` follows torch's global setting.
+
+    Raises:
+        ValueError: a parameter is outside its constraint.
+
+    Example:
+        >>> from pyrovae.distributions import Kumaraswamy
+        >>> Kumaraswamy(torch.tensor([1.0, -2.0]), 1.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: Kumaraswamy: parameter `concentration1` of shape (2,) must satisfy GreaterThan(lower_bound=0.0), \
+but 1 of 2 entries does not; the worst is -2 at index (1,).
+    """
+
+    def __init__(
+        self,
+        batch_shape: torch.Size = torch.Size(),
+        event_shape: torch.Size = torch.Size(),
+        validate_args: bool | None = None,
+    ) -> None:
+        try:
+            super().__init__(batch_shape, event_shape, validate_args=validate_args)
+        except ValueError as error:
+            for name, constraint in self.arg_constraints.items():
+                if not constraints.is_dependent(constraint):
+                    _raise_if_violated(type(self).__name__, f"parameter `{name}`", constraint, getattr(self, name))
+            raise error
+
+    def _validate_sample(self, value: Tensor) -> None:
+        try:
+            super()._validate_sample(value)
+        except ValueError as error:
+            if isinstance(value, Tensor):
+                _raise_if_violated(type(self).__name__, "value", self.support, value)
+            raise error
+
+
+def _raise_if_violated(owner: str, what: str, constraint: Constraint, value: Tensor) -> None:
+    """Raise a `ValueError` about the worst entry of `value`; return when no entry violates the constraint."""
+    try:
+        invalid = ~constraint.check(value)
+    except (RuntimeError, IndexError):  # wrong shape: torch's own message says so
+        return
+    if not bool(invalid.any()):
+        return
+    index = _worst_index(invalid, constraint, value)
+    entry = value.detach()[index]
+    shown = f"{entry.item():.9g}" if entry.dim() == 0 else _describe_event(entry)
+    count, total = int(invalid.sum()), invalid.numel()
+    verb = "does" if count == 1 else "do"
+    noun = "entry" if total == 1 else "entries"
+    place = f" at index {index}" if index else ""
+    raise ValueError(
+        f"{owner}: {what} of shape {tuple(value.shape)} must satisfy {constraint!r}, "
+        f"but {count} of {total} {noun} {verb} not; the worst is {shown}{place}."
+    ) from None
+
+
+def _worst_index(invalid: Tensor, constraint: Constraint, value: Tensor) -> tuple[int, ...]:
+    """Index of the entry furthest outside the constraint; a NaN is worse than any number."""
+    if invalid.shape == value.shape:
+        value = value.detach().double()
+        lower, upper = getattr(constraint, "lower_bound", None), getattr(constraint, "upper_bound", None)
+        if lower is None and upper is None:
+            excess = value.abs()
+        else:
+            below = torch.zeros_like(value) if lower is None else lower - value
+            above = torch.zeros_like(value) if upper is None else value - upper
+            excess = torch.maximum(below, above)
+        excess = torch.where(value.isnan(), torch.inf, excess)
+    else:  # constraints on whole events, such as the simplex, are not ranked: the first is shown
+        excess = torch.zeros(invalid.shape)
+    excess = torch.where(invalid, excess.to(torch.float64), -torch.inf)
+    return tuple(int(i) for i in torch.unravel_index(excess.argmax(), excess.shape))
+
+
+def _describe_event(entry: Tensor) -> str:
+    """One event in a few characters: the entries when there are few of them, else range and sum."""
+    if entry.numel() <= 8:
+        return str(entry.tolist())
+    low, high, total = float(entry.min()), float(entry.max()), float(entry.sum())
+    return f"an event of shape {tuple(entry.shape)} (min {low:.6g}, max {high:.6g}, sum {total:.9g})"

@@ -1,0 +1,1 @@
+"""Every Kullback-Leibler divergence of the library, in nats, registered with ``torch.distributions.kl``."""

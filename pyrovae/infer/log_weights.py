@@ -1,0 +1,207 @@
+"""Log weights of a pair: one number per particle and per datum."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyrovae.programs import Program, describe, plate_nesting, sample_sites
+
+logger = logging.getLogger(__name__)
+
+_PARTICLES = "num_particles_vectorized"
+
+
+class LogWeights(NamedTuple):
+    """Log densities of a pair, each `[K, B]`: particles times batch, in nats."""
+
+    log_p: Tensor
+    """log p(x, z_k) under the model."""
+    log_q: Tensor
+    """log q(z_k | x) under the guide."""
+    log_score: Tensor
+    """The part of `log_q` from sites without reparameterised draws, which carries the score function."""
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log p(x, z_k) - log q(z_k | x)."""
+        return self.log_p - self.log_q
+
+
+def log_weights(
+    model: Program,
+    guide: Program,
+    num_particles: int,
+    *args: Any,
+    condition: Mapping[str, Tensor] | None = None,
+    max_plate_nesting: int | None = None,
+    vectorize: bool | None = None,
+    weighted: bool = False,
+    **kwargs: Any,
+) -> LogWeights:
+    r"""Draw particles from the guide and score them under guide and model, datum by datum.
+
+    Masks of sites and distributions apply; the scale of a subsampling plate is divided out. The particles are one
+    vectorised call where the pair allows it, and a loop otherwise.
+
+    Args:
+        model: the model program.
+        guide: the guide program, of the same signature.
+        num_particles: K.
+        *args: arguments of both programs.
+        condition: values of latent sites that are fixed instead of drawn, by name; their density is left out of
+            `log_q`. The way to have global latent variables.
+        max_plate_nesting: depth of the plates, if known; otherwise one more run finds it.
+        vectorize: True and False insist on one way; None tries the vectorised call and falls back, with a log line.
+        weighted: keep the weight of latent sites relative to the observed ones (a KL weight); otherwise every site
+            counts once.
+        **kwargs: keyword arguments of both programs.
+
+    Raises:
+        ValueError: if a latent site lies outside the data plate, or is missing from the guide.
+
+    >>> import pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> def guide(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+    >>> log_weights(model, guide, 7, torch.zeros(3)).log_weight.shape
+    torch.Size([7, 3])
+    """
+    if num_particles < 1:
+        raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+    if condition:
+        model, guide = poutine.condition(model, data=condition), poutine.block(guide, hide=list(condition))
+    if num_particles == 1:
+        return _score(*_traces(model, guide, args, kwargs), None, _rows(args), weighted, condition)
+    if vectorize is not False and max_plate_nesting is None:
+        with torch.no_grad(), torch.random.fork_rng():
+            max_plate_nesting = plate_nesting(*_traces(model, guide, args, kwargs))
+    if vectorize is None:
+        vectorize = can_vectorize(model, guide, max_plate_nesting, *args, condition=condition, **kwargs)
+    if vectorize:
+        # A program without plates still has its rows in dimension -1.
+        dim = -max(max_plate_nesting, 1) - 1
+        in_plate = [pyro.plate(_PARTICLES, num_particles, dim=dim)(program) for program in (model, guide)]
+        traces = _traces(*in_plate, args, kwargs)
+        return _score(*traces, (dim, num_particles), _rows(args), weighted, condition)
+    parts = [
+        _score(*_traces(model, guide, args, kwargs), None, _rows(args), weighted, condition)
+        for _ in range(num_particles)
+    ]
+    return LogWeights(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def can_vectorize(model: Program, guide: Program, max_plate_nesting: int, *args: Any, **kwargs: Any) -> bool:
+    """Whether a few particles of a pair go through in one vectorised call; if not, one log line says why.
+
+    Takes the arguments of `log_weights`, draws nothing from the caller's random numbers.
+    """
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            log_weights(model, guide, 3, *args, max_plate_nesting=max_plate_nesting, vectorize=True, **kwargs)
+    except OutsidePlateError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0]
+        logger.info("the particles of %s are looped over: one vectorised call failed (%s)", describe(model), reason)
+        return False
+    return True
+
+
+class OutsidePlateError(ValueError):
+    """A latent site has no number per datum."""
+
+
+def _traces(model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs), guide_trace
+
+
+def _rows(args: tuple) -> int | None:
+    return args[0].shape[0] if args and isinstance(args[0], Tensor) and args[0].dim() else None
+
+
+def _score(
+    model_trace: Trace,
+    guide_trace: Trace,
+    particles: tuple[int, int] | None,
+    rows: int | None,
+    weighted: bool,
+    condition: Mapping[str, Tensor] | None,
+) -> LogWeights:
+    fixed = condition or {}
+    model_sites, guide_sites = sample_sites(model_trace), sample_sites(guide_trace)
+    observed = {name: site for name, site in model_sites.items() if site["is_observed"] and name not in fixed}
+    if not observed:
+        raise ValueError("the model observes nothing, so it has no log weight")
+    data_dim, size, scale = _data_plate(observed, rows)
+    keep = data_dim if particles is None else (particles[0], data_dim)
+
+    def total(site: dict[str, Any]) -> Tensor:
+        value = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+        if weighted and not site["is_observed"]:
+            value = value * (site["scale"] / scale)
+        return _per_datum(value, keep, particles, size)
+
+    for name, site in (model_sites | guide_sites).items():
+        if name in fixed or site["is_observed"]:
+            continue
+        if name not in guide_sites:
+            raise ValueError(f"latent site {name!r} of the model is missing from the guide; condition= can fix it")
+        if not _inside(site, data_dim, size):
+            raise OutsidePlateError(
+                f"latent site {name!r} lies outside the plate over the data, so it has no weight per datum; "
+                f"fix it with condition={{{name!r}: value}}"
+            )
+    latent = {name: site for name, site in model_sites.items() if name not in observed and name not in fixed}
+    log_p = sum(total(site) for site in [*observed.values(), *latent.values()])
+    zero = torch.zeros_like(log_p)
+    draws = [(total(site), site["fn"].has_rsample) for name, site in guide_sites.items() if name not in fixed]
+    log_q = sum((value for value, _ in draws), start=zero)
+    log_score = sum((value for value, reparameterised in draws if not reparameterised), start=zero)
+    return LogWeights(log_p, log_q, log_score)
+
+
+def _data_plate(observed: dict[str, dict[str, Any]], rows: int | None) -> tuple[int, int | None, Any]:
+    """Dimension, size and scale of the plate over the data, from the first observed site that has one."""
+    for site in observed.values():
+        frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != _PARTICLES]
+        matching = [f for f in frames if rows in (f.size, f.full_size)] or (frames if len(frames) == 1 else [])
+        if matching:
+            frame = min(matching, key=lambda f: f.dim)
+            return frame.dim, frame.size, site["scale"]
+    site = next(iter(observed.values()))
+    return -1, rows, site["scale"]
+
+
+def _inside(site: dict[str, Any], data_dim: int, size: int | None) -> bool:
+    if any(frame.dim == data_dim for frame in site["cond_indep_stack"] if frame.vectorized):
+        return True
+    shape = site["fn"].batch_shape
+    return size is not None and len(shape) >= -data_dim and shape[data_dim] == size
+
+
+def _per_datum(value: Tensor, keep: Any, particles: tuple[int, int] | None, size: int | None) -> Tensor:
+    """Sum a log-probability over every batch dimension but particles and data: `[K, B]`."""
+    particle_dim, data_dim = (None, keep) if particles is None else keep
+    depth = -data_dim if particle_dim is None else -particle_dim
+    value = value.reshape((1,) * (depth - value.dim()) + value.shape)
+    kept = {value.dim() + data_dim} | ({value.dim() + particle_dim} if particle_dim is not None else set())
+    others = [d for d in range(value.dim()) if d not in kept]
+    if others:
+        value = value.sum(others)
+    value = value if particle_dim is not None else value.unsqueeze(0)
+    count = 1 if particles is None else particles[1]
+    return value.expand(count, value.shape[1] if size is None else size)

@@ -1,0 +1,65 @@
+"""Objectives by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+
+_OBJECTIVES: dict[str, Callable[..., ELBO]] = {}
+
+
+def register_objective(name: str, factory: Callable[..., ELBO]) -> None:
+    """Make an objective known by name; `factory` takes its options as keywords, `num_particles` among them."""
+    _OBJECTIVES[name] = factory
+
+
+def objective_names() -> list[str]:
+    """The names that `make_objective` knows."""
+    return sorted(_OBJECTIVES)
+
+
+def make_objective(name: str, *, num_particles: int = 1, **options: Any) -> ELBO:
+    """An objective from its name.
+
+    Args:
+        name: "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it),
+            "graph", "enum", "renyi" and whatever else is registered.
+        num_particles: draws of the latents a datum.
+        **options: further arguments of the objective, such as `alpha` of "renyi".
+
+    Raises:
+        ValueError: for an unknown name, or options that the objective does not take.
+
+    >>> type(make_objective("mean-field")).__name__
+    'TraceMeanField_ELBO'
+    """
+    try:
+        factory = _OBJECTIVES[name.replace("_", "-")]
+    except KeyError:
+        raise ValueError(f"unknown objective {name!r}; known are {', '.join(objective_names())}") from None
+    try:
+        return factory(num_particles=num_particles, **options)
+    except TypeError as error:
+        raise ValueError(f"objective {name!r}: {error}") from None
+
+
+def _vectorized(factory: Callable[..., ELBO]) -> Callable[..., ELBO]:
+    """Pyro's own objectives loop over particles unless told otherwise."""
+
+    def make(*, num_particles: int = 1, **options: Any) -> ELBO:
+        options.setdefault("vectorize_particles", num_particles > 1)
+        return factory(num_particles=num_particles, **options)
+
+    return make
+
+
+for _name, _factory in {
+    "elbo": Trace_ELBO,
+    "mean-field": TraceMeanField_ELBO,
+    "graph": TraceGraph_ELBO,
+    "enum": TraceEnum_ELBO,
+    "renyi": RenyiELBO,
+}.items():
+    register_objective(_name, _vectorized(_factory))

@@ -1,0 +1,216 @@
+"""Encoders from data to features and decoders from latents to the raw parameters of a likelihood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pyro.distributions import Independent, Normal
+from torch import Tensor, nn
+
+from pyrovae.nn.mlp import MLP, TiedMLP, activation_module
+
+
+class DenseEncoder(nn.Module):
+    """An `MLP` on flattened data, `[..., *data_shape]` -> `[..., out_features]`.
+
+    Args:
+        data_shape: shape of one datum.
+        hidden: sizes of the hidden layers; the last one is `out_features`.
+        **options: those of `MLP`.
+    """
+
+    def __init__(self, data_shape: Sequence[int], hidden: Sequence[int] = (500,), **options: Any) -> None:
+        super().__init__()
+        if not hidden:
+            raise ValueError("an encoder needs at least one hidden layer")
+        self.data_dim = len(data_shape)
+        self.net = MLP(math.prod(data_shape), hidden, **options)
+        self.out_features = self.net.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the data."""
+        return self.net(x.flatten(-self.data_dim))
+
+
+class DenseDecoder(nn.Module):
+    """An `MLP` from the latent to raw likelihood parameters, `[..., latent_dim]` -> `[..., *raw_shape]`.
+
+    Args:
+        latent_dim: size of the latent.
+        raw_shape: `raw_shape` of the likelihood.
+        hidden: sizes of the hidden layers, from the latent outwards.
+        tied_to: a `DenseEncoder` with plain layers whose weights are used, transposed, instead of own ones; `hidden`
+            is then the encoder's, reversed.
+        **options: those of `MLP`.
+
+    Raises:
+        ValueError: if weights are tied and `raw_shape` has not the size of the data.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        raw_shape: Sequence[int],
+        hidden: Sequence[int] = (500,),
+        *,
+        tied_to: DenseEncoder | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.raw_shape = tuple(raw_shape)
+        size = math.prod(raw_shape)
+        if tied_to is None:
+            self.net: nn.Module = MLP(latent_dim, hidden, size, **options)
+        else:
+            if tied_to.net.in_features != size:
+                raise ValueError(
+                    f"tied weights give {tied_to.net.in_features} outputs, the likelihood needs {size}: tie only with "
+                    "a likelihood of one parameter a pixel"
+                )
+            self.net = TiedMLP(latent_dim, tied_to.net, **options)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Raw likelihood parameters."""
+        return self.net(z).unflatten(-1, self.raw_shape)
+
+
+class ConvEncoder(nn.Module):
+    """Strided convolutions and a dense layer, `[..., C, H, W]` -> `[..., out_features]`.
+
+    Args:
+        data_shape: `(C, H, W)` with H and W divisible by 4.
+        channels: channels after the first and the second halving of the picture.
+        out_features: size of the dense layer.
+        activation: as for `MLP`.
+
+    Raises:
+        ValueError: if the data are no pictures of a size divisible by 4.
+
+    >>> ConvEncoder((1, 28, 28))(torch.zeros(2, 3, 1, 28, 28)).shape
+    torch.Size([2, 3, 256])
+    """
+
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        channels: tuple[int, int] = (32, 64),
+        out_features: int = 256,
+        *,
+        activation: str | Callable[[], nn.Module] = "relu",
+    ) -> None:
+        super().__init__()
+        depth, height, width = _picture(data_shape)
+        first, second = channels
+        self.net = nn.Sequential(
+            nn.Conv2d(depth, first, 4, stride=2, padding=1),
+            activation_module(activation),
+            nn.Conv2d(first, second, 4, stride=2, padding=1),
+            activation_module(activation),
+            nn.Flatten(),
+            nn.Linear(second * (height // 4) * (width // 4), out_features),
+            activation_module(activation),
+        )
+        self.out_features = out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the pictures."""
+        return self.net(x.reshape(-1, *x.shape[-3:])).unflatten(0, x.shape[:-3])
+
+
+class ConvDecoder(nn.Module):
+    """A dense layer and transposed convolutions, `[..., latent_dim]` -> `[..., C, H, W]`.
+
+    Args:
+        latent_dim: size of the latent.
+        raw_shape: `raw_shape` of the likelihood, `(C, H, W)` with H and W divisible by 4.
+        channels: channels at half and at a quarter of the picture's size, as in `ConvEncoder`.
+        hidden: size of the dense layer before the convolutions.
+        activation: as for `MLP`.
+        tied_to: a `ConvEncoder` whose convolution kernels are used, transposed, instead of own ones.
+
+    Raises:
+        ValueError: for another shape, or kernels that do not fit.
+
+    >>> ConvDecoder(10, (1, 28, 28))(torch.zeros(2, 3, 10)).shape
+    torch.Size([2, 3, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        raw_shape: Sequence[int],
+        channels: tuple[int, int] = (32, 64),
+        hidden: int = 256,
+        *,
+        activation: str | Callable[[], nn.Module] = "relu",
+        tied_to: ConvEncoder | None = None,
+    ) -> None:
+        super().__init__()
+        depth, height, width = _picture(raw_shape)
+        first, second = channels
+        self.quarter = (second, height // 4, width // 4)
+        self.dense = nn.Sequential(
+            nn.Linear(latent_dim, hidden),
+            activation_module(activation),
+            nn.Linear(hidden, math.prod(self.quarter)),
+            activation_module(activation),
+        )
+        self.activation = activation_module(activation)
+        self._tied: tuple[nn.Module, ...] = ()
+        if tied_to is None:
+            self.up1: nn.Module = nn.ConvTranspose2d(second, first, 4, stride=2, padding=1)
+            self.up2: nn.Module = nn.ConvTranspose2d(first, depth, 4, stride=2, padding=1)
+        else:
+            convolutions = [module for module in tied_to.net if isinstance(module, nn.Conv2d)]
+            shapes = [tuple(c.weight.shape[:2]) for c in convolutions]
+            if shapes != [(first, depth), (second, first)]:
+                raise ValueError(
+                    f"kernels of {shapes} (out, in) channels cannot be tied to a decoder with {depth} raw channels "
+                    f"and channels={channels}; tie only with a likelihood of one parameter a pixel"
+                )
+            self._tied = tuple(convolutions[::-1])
+            self.biases = nn.ParameterList([nn.Parameter(torch.zeros(c.in_channels)) for c in self._tied])
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Raw likelihood parameters."""
+        flat = self.dense(z.reshape(-1, z.shape[-1])).unflatten(1, self.quarter)
+        if self._tied:
+            (low, high), (bias1, bias2) = self._tied, self.biases
+            flat = self.activation(F.conv_transpose2d(flat, low.weight, bias1, stride=2, padding=1))
+            flat = F.conv_transpose2d(flat, high.weight, bias2, stride=2, padding=1)
+        else:
+            flat = self.up2(self.activation(self.up1(flat)))
+        return flat.unflatten(0, z.shape[:-1])
+
+
+class GaussianHead(nn.Module):
+    """A linear layer whose output is a diagonal normal distribution, `[..., in_features]` -> Normal of event dim 1.
+
+    The scale is `softplus` of the raw output plus `min_scale`, in the units of the latent.
+
+    >>> GaussianHead(3, 2)(torch.zeros(5, 3)).event_shape
+    torch.Size([2])
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, min_scale: float = 1e-4) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, 2 * out_features)
+        self.min_scale = min_scale
+
+    def forward(self, features: Tensor) -> Independent:
+        """The distribution at these features."""
+        loc, raw = self.linear(features).chunk(2, -1)
+        return Normal(loc, F.softplus(raw) + self.min_scale).to_event(1)
+
+
+def _picture(shape: Sequence[int]) -> tuple[int, int, int]:
+    if len(shape) != 3 or shape[1] % 4 or shape[2] % 4 or min(shape) < 1:
+        raise ValueError(
+            f"convolutional nets take pictures (channels, height, width) of a size divisible by 4, got {tuple(shape)}; "
+            "use dense nets, or pad the pictures"
+        )
+    return tuple(shape)

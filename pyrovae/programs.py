@@ -1,0 +1,190 @@
+"""What a Pyro program shows from outside: its arguments, its sites, its modules and its parameters."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.util import torch_item
+from pyro.nn import PyroModule
+from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+Program = Callable[..., Any]
+
+
+class Sites(NamedTuple):
+    """The sites of a pair: what the data is called, what the latents are called, and how deep the plates go."""
+
+    observed: str
+    latent: tuple[str, ...]
+    max_plate_nesting: int
+
+
+def is_deterministic(site: Mapping[str, Any]) -> bool:
+    """Whether a trace site was written by `pyro.deterministic`."""
+    return bool(site["infer"].get("_deterministic"))
+
+
+def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:
+    """The sample sites of a trace by name, without subsampling and deterministic ones."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site_is_subsample(site) and not is_deterministic(site)
+    }
+
+
+def plate_nesting(*traces: Trace) -> int:
+    """The number of batch dimensions that the plates of the traces take."""
+    dims = [
+        frame.dim
+        for trace in traces
+        for site in sample_sites(trace).values()
+        for frame in site["cond_indep_stack"]
+        if frame.vectorized
+    ]
+    return -min(dims) if dims else 0
+
+
+def find_sites(model: Trace, guide: Trace, observed: str | None = None, latent: Iterable[str] | None = None) -> Sites:
+    """Name the data and the latents of a pair from one trace of each.
+
+    Args:
+        model: a trace of the model, replayed against `guide`.
+        guide: a trace of the guide.
+        observed: the name of the data site; by default the only observed site.
+        latent: the names of the latent sites; by default the sites of the guide.
+
+    Raises:
+        ValueError: if the data site is ambiguous or missing, or a name is no site.
+    """
+    model_sites, guide_sites = sample_sites(model), sample_sites(guide)
+    candidates = [name for name, site in model_sites.items() if site["is_observed"]]
+    if observed is None:
+        if len(candidates) != 1:
+            found = f"observes {', '.join(map(repr, candidates))}" if candidates else "observes nothing"
+            raise ValueError(f"the model {found}; say which site is the data with VAE(..., observed=NAME)")
+        observed = candidates[0]
+    elif observed not in model_sites:
+        raise ValueError(f"observed={observed!r} is no site of the model; its sites are {sorted(model_sites)}")
+    if latent is None:
+        latent = tuple(guide_sites)
+        if not latent:
+            raise ValueError("the guide has no sample site, so there is no latent variable to infer")
+    latent = tuple(latent)
+    for name in latent:
+        if name not in guide_sites:
+            raise ValueError(f"latent={name!r} is no site of the guide; its sites are {sorted(guide_sites)}")
+    return Sites(observed, latent, plate_nesting(model, guide))
+
+
+def accepts(program: Program, argument: str) -> bool:
+    """Whether a program takes an argument of this name (or any keyword)."""
+    function = program.forward if isinstance(program, nn.Module) else program
+    parameters = inspect.signature(function).parameters
+    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def keywords(program: Program, **data: Tensor | None) -> dict[str, Tensor]:
+    """Those of `mask`, `y`, `index` that are given.
+
+    Raises:
+        TypeError: if the program has no argument for one that is given.
+    """
+    given = {name: value for name, value in data.items() if value is not None}
+    for name in given:
+        if not accepts(program, name):
+            raise TypeError(f"{name}= was given, but {describe(program)} takes no argument {name!r}")
+    return given
+
+
+def describe(program: Program) -> str:
+    """A short name of a program for messages."""
+    if isinstance(program, nn.Module):
+        return type(program).__name__
+    return getattr(program, "__qualname__", repr(program))
+
+
+def owned_modules(program: Program) -> dict[str, nn.Module]:
+    """The modules a program works with, by name.
+
+    A module owns itself, a bound method belongs to its object, a function to the modules it names (its closure and
+    the globals it refers to), `functools.partial` to those of its function and arguments.
+    """
+    if isinstance(program, nn.Module):
+        return {"": program}
+    if isinstance(program, functools.partial):
+        found = owned_modules(program.func)
+        values = [*program.args, *program.keywords.values()]
+        return found | {f"argument{i}": v for i, v in enumerate(values) if isinstance(v, nn.Module)}
+    if isinstance(program, types.MethodType):
+        owner = program.__self__
+        return {"": owner} if isinstance(owner, nn.Module) else _modules_of(vars(owner))
+    if isinstance(program, types.FunctionType):
+        variables = inspect.getclosurevars(program)
+        return _modules_of({**variables.globals, **variables.nonlocals})
+    return _modules_of(vars(program)) if hasattr(program, "__dict__") else {}
+
+
+def _modules_of(namespace: Mapping[str, Any]) -> dict[str, nn.Module]:
+    return {name: value for name, value in namespace.items() if isinstance(value, nn.Module)}
+
+
+def module_parameters(program: Program) -> dict[str, nn.Parameter]:
+    """The parameters of a program under the names they get in Pyro's parameter store."""
+    if not isinstance(program, PyroModule):
+        return {}
+    names = {}
+    for name, parameter in program.named_parameters():
+        first, _, rest = name.partition(".")
+        child = getattr(program, first)
+        plain = isinstance(child, nn.Module) and not isinstance(child, PyroModule)
+        names[f"{first}$$${rest}" if plain else name.removesuffix("_unconstrained")] = parameter
+    return names
+
+
+def check_names(model: Mapping[str, Tensor], guide: Mapping[str, Tensor]) -> None:
+    """Refuse two different parameters of one name, of which Pyro would keep a single one.
+
+    Raises:
+        ValueError: naming the parameter.
+    """
+    for name in model.keys() & guide.keys():
+        if model[name] is guide[name]:
+            continue
+        in_modules = isinstance(model[name], nn.Parameter) or isinstance(guide[name], nn.Parameter)
+        if in_modules or model[name].shape != guide[name].shape:
+            raise ValueError(
+                f"model and guide both have a parameter {name!r}, and they are different tensors; Pyro's parameter "
+                "store would keep one of the two and the other would stop training: rename one of the attributes"
+            )
+
+
+def find_non_finite(model: Program, guide: Program, *args: Any, **kwargs: Any) -> str:
+    """Say in a phrase where a pair first goes wrong: a parameter, or a site and what is wrong there."""
+    with torch.no_grad(), pyro.validation_enabled(False):
+        for label, program in (("guide", guide), ("model", model)):
+            for name, module in owned_modules(program).items():
+                for parameter_name, parameter in module.named_parameters(prefix=name):
+                    if not parameter.isfinite().all():
+                        return f"parameter {parameter_name!r} of the {label}"
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        for label, trace in (("guide", guide_trace), ("model", model_trace)):
+            for name, site in trace.nodes.items():
+                if site["type"] == "param" and not site["value"].isfinite().all():
+                    return f"parameter {name!r} of the {label}"
+            for name, site in sample_sites(trace).items():
+                if not site["value"].isfinite().all():
+                    return f"site {name!r} of the {label}, whose value is not finite"
+                if not torch.as_tensor(torch_item(site["fn"].log_prob(site["value"]).sum())).isfinite():
+                    return f"site {name!r} of the {label}, whose log-probability is not finite"
+    return "no single site: the loss itself is not finite"

@@ -1,0 +1,96 @@
+"""Everything a training needs to go on where it stopped, in memory and on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pyrovae.checkpoint import CheckpointError, RunFolder, load_module_tensors, load_tensors, module_tensors
+from pyrovae.checkpoint import save_tensors, save_weights
+from pyrovae.vae import VAE
+
+LRScheduler = torch.optim.lr_scheduler.LRScheduler
+
+
+@dataclass
+class TrainingState:
+    """The position of a training, its history and its best weights."""
+
+    epoch: int = 0
+    """Finished epochs."""
+    batch: int = 0
+    """Finished batches of the epoch under way."""
+    loss_sum: float = 0.0
+    """Summed loss of those batches."""
+    seconds: float = 0.0
+    """Time spent training, over all sittings."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_value: float | None = None
+    best_epoch: int = 0
+    stopped: str | None = None
+    """Why the training ended; None while it goes on."""
+    permutation: Tensor | None = None
+    """The order of the rows in the epoch under way."""
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The best weights so far."""
+
+
+_PLAIN = ("epoch", "batch", "loss_sum", "seconds", "history", "best_value", "best_epoch", "stopped")
+
+
+def save_state(run: RunFolder, state: TrainingState, vae: VAE, optimizer: Optimizer, scheduler: LRScheduler | None):
+    """Write metrics, best weights and, last, the state."""
+    if state.best:
+        weights = {"epoch": state.best_epoch, "value": state.best_value}
+        save_tensors(run.weights_path, state.best, weights)
+    else:
+        save_weights(vae, run.weights_path, epoch=state.epoch)
+    if state.history:
+        run.write_metrics(state.history)
+    saved = optimizer.state_dict()
+    tensors = {f"weights.{name}": value for name, value in module_tensors(vae).items()}
+    tensors |= {f"best.{name}": value for name, value in state.best.items()}
+    for index, values in saved["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if vae.device.type == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(vae.device)
+    if state.permutation is not None:
+        tensors["permutation"] = state.permutation
+    information = {name: getattr(state, name) for name in _PLAIN}
+    information["groups"] = saved["param_groups"]
+    information["scheduler"] = scheduler.state_dict() if scheduler is not None else None
+    save_tensors(run.state_path, tensors, information)
+
+
+def load_state(run: RunFolder, vae: VAE, optimizer: Optimizer, scheduler: LRScheduler | None) -> TrainingState:
+    """Read what `save_state` wrote into the weights, the optimizer, the schedule and torch's random numbers.
+
+    Raises:
+        CheckpointError: if the state is missing, damaged, of another architecture or of a newer version.
+    """
+    tensors, information = load_tensors(run.state_path)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition(".")
+        parts.setdefault(kind, {})[rest] = value
+    load_module_tensors(vae, parts["weights"], str(run.state_path))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts.get("optimizer", {}).items():
+        index, _, key = name.partition(".")
+        moments.setdefault(int(index), {})[key] = value
+    try:
+        optimizer.load_state_dict({"state": moments, "param_groups": information["groups"]})
+    except ValueError as error:
+        raise CheckpointError(f"{run.state_path} is of another optimizer: {error}") from None
+    if scheduler is not None and information["scheduler"] is not None:
+        scheduler.load_state_dict(information["scheduler"])
+    torch.set_rng_state(parts["rng"]["cpu"])
+    if "cuda" in parts["rng"] and vae.device.type == "cuda":
+        torch.cuda.set_rng_state(parts["rng"]["cuda"], vae.device)
+    plain: dict[str, Any] = {name: information[name] for name in _PLAIN}
+    return TrainingState(**plain, permutation=tensors.get("permutation"), best=parts.get("best", {}))

@@ -1,0 +1,367 @@
+"""A Pyro model and a Pyro guide as one module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from pyrovae import programs
+from pyrovae.infer.functional import LogLikelihood, LogWeightSum
+from pyrovae.infer.log_weights import can_vectorize, log_weights
+
+_OUTPUTS = ("draw", "mean", "mode")
+
+
+class Forward(NamedTuple):
+    """What `VAE.forward` returns."""
+
+    reconstruction: Tensor
+    """Mean of p(x|z) at one draw of z, shaped like the data."""
+    nll: Tensor
+    """-log p(x|z) at that draw, `[B]`, in nats."""
+    kl: Tensor
+    """KL(q(z|x) || p(z)), `[B]`, in nats: exact where torch has the pair registered, else from that draw."""
+
+
+class VAE(nn.Module):
+    """A complete variational autoencoder made of a Pyro model and a Pyro guide of one signature.
+
+    Both are `PyroModule`s or plain callables: functions, bound methods of an `nn.Module`, functions that call
+    `pyro.module` and `pyro.param`. Everything is done through effect handlers, so nothing is inherited from. The
+    parameters of both belong to the VAE, those of param sites included (these are found with the first data, or with
+    `example`), and Pyro's global parameter store is left as it was by every method.
+
+    Methods that take `x` `[B, ...]` also take `mask` `[B, ...]` (True = observed), `y` `[B]` (-1 = unknown) and
+    `index` `[B]`, which are handed to programs that have such an argument.
+
+    Args:
+        model: the model; its single observed site is the data.
+        guide: the guide; its sample sites are the latents.
+        observed: the data site of a model that observes several.
+        latent: the latent sites, where not all sites of the guide are meant.
+        example: one datum or a batch of data, for programs that need data to run: `sample` and `decode` of such a
+            pair work only once data have been seen.
+
+    Raises:
+        ValueError: if the data site is ambiguous, or two different parameters share a name.
+
+    >>> import pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    ...         pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), 1.0).to_event(1), obs=x)
+    >>> def guide(x):
+    ...     scale = pyro.param("scale", torch.ones(2), constraint=dist.constraints.positive)
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(x / 3, scale).to_event(1))
+    >>> vae = VAE(model, guide, example=torch.zeros(5, 1))
+    >>> [name for name, _ in vae.named_parameters()], vae.log_likelihood(torch.zeros(5, 1), num_samples=10).shape
+    (['param_sites.scale'], torch.Size([5]))
+    """
+
+    def __init__(
+        self,
+        model: programs.Program,
+        guide: programs.Program,
+        *,
+        observed: str | None = None,
+        latent: tuple[str, ...] | None = None,
+        example: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        for label, program in (("model", model), ("guide", guide)):
+            if not callable(program):
+                raise TypeError(f"{label} must be callable, got {type(program).__name__}")
+        programs.check_names(programs.module_parameters(model), programs.module_parameters(guide))
+        # Plain attributes: a bound method is no module, and a shared owner must be registered once.
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "guide", guide)
+        self.owners = nn.ModuleDict()
+        seen: set[int] = set()
+        for label, program in (("model", model), ("guide", guide)):
+            for name, module in programs.owned_modules(program).items():
+                if id(module) not in seen:
+                    self.owners[f"{label}_{name}" if name else label] = module
+                    seen.add(id(module))
+        self.param_sites = nn.ParameterDict()
+        self._site_names: dict[str, str] = {}  # key in param_sites -> name of the param site
+        self._constraints: dict[str, Any] = {}
+        self._requested = (observed, latent)
+        self._sites: programs.Sites | None = None
+        self._datum: Tensor | None = None  # a datum of zeros, to run programs that need data
+        self._vectorize: bool | None = None
+        if example is not None:
+            self.prepare(example)
+
+    # -- what the pair looks like -------------------------------------------------------------------------------------
+
+    @property
+    def sites(self) -> programs.Sites:
+        """The names of the data site and the latent sites, and the depth of the plates."""
+        if self._sites is None:
+            if not programs.accepts(self.model, "size"):
+                raise RuntimeError(
+                    f"{programs.describe(self.model)} needs data to run, and this VAE has seen none: "
+                    "give VAE(..., example=x), or call a method with data first"
+                )
+            # The library's own pairs run without data, and call the data site "x".
+            with self.scope(), torch.no_grad(), torch.random.fork_rng():
+                trace = poutine.trace(self.model).get_trace(size=1)
+            observed, latent = self._requested
+            names = programs.sample_sites(trace)
+            observed = observed or "x"
+            if observed not in names:
+                raise ValueError(f"the model has no site {observed!r}; its sites are {sorted(names)}")
+            latent = latent or tuple(name for name in names if name != observed and name != "y")
+            self._sites = programs.Sites(observed, latent, programs.plate_nesting(trace))
+            self._datum = torch.zeros_like(trace.nodes[observed]["value"][0])
+        return self._sites
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def prepare(self, x: Tensor, **data: Tensor | None) -> VAE:
+        """Find the sites and collect the parameters of param sites from one run on `x`; later calls do nothing.
+
+        Raises:
+            ValueError: if the data site is ambiguous, or two different parameters share a name.
+        """
+        if self._sites is not None and (self._datum is None or self._datum.shape != x.shape[1:]):
+            self._datum = torch.zeros_like(x[0])
+        if self._sites is not None:
+            return self
+        store = pyro.get_param_store()
+        given = programs.keywords(self.model, **data)
+        with torch.random.fork_rng(), torch.no_grad():
+            # A store of its own for each program, since a shared one hides the second parameter of a name.
+            with store.scope() as guide_state:
+                guide_trace = poutine.trace(self.guide).get_trace(x, **given)
+            with store.scope() as model_state:
+                replayed = poutine.replay(self.model, trace=guide_trace)
+                model_trace = poutine.trace(replayed).get_trace(x, **given)
+        programs.check_names(model_state["params"], guide_state["params"])
+        owned = {id(parameter) for parameter in self.owners.parameters()}
+        for state in (guide_state, model_state):
+            for name, value in state["params"].items():
+                if id(value) not in owned:
+                    self._adopt(name, value, state["constraints"][name])
+        self._sites = programs.find_sites(model_trace, guide_trace, *self._requested)
+        self._datum = torch.zeros_like(x[0])
+        return self
+
+    def _adopt(self, name: str, value: Tensor, constraint: Any) -> None:
+        key = name.replace(".", "/")
+        if key not in self.param_sites:
+            self.param_sites[key] = value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
+            self._site_names[key] = name
+            self._constraints[name] = constraint
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """A context in which Pyro's parameter store holds this pair's parameters and nothing else.
+
+        On leaving, the store is what it was. Every method of VAE and the Trainer work in it, so that pairs in one
+        process never meet; nested scopes of one VAE are cheap.
+        """
+        params = {self._site_names[key]: value for key, value in self.param_sites.items()}
+        with pyro.get_param_store().scope({"params": params, "constraints": dict(self._constraints)}):
+            yield
+
+    # -- inference ----------------------------------------------------------------------------------------------------
+
+    def posterior(self, x: Tensor, **data: Tensor | None) -> dict[str, TorchDistribution]:
+        """The guide's distribution of every latent site, each of batch shape `[B]`.
+
+        Where a site depends on another one (several layers), it is given at a draw of that one.
+        """
+        trace = self._guide_trace(x, data)
+        return {name: trace.nodes[name]["fn"] for name in self.sites.latent}
+
+    def encode(self, x: Tensor, **data: Tensor | None) -> TorchDistribution | dict[str, TorchDistribution]:
+        """The guide's distribution q(z|x) of the latent; a dictionary by site where there are several."""
+        posterior = self.posterior(x, **data)
+        return next(iter(posterior.values())) if len(posterior) == 1 else posterior
+
+    def decode(self, z: Tensor | Mapping[str, Tensor], **data: Tensor | None) -> TorchDistribution:
+        """The model's distribution p(x|z) of the data, for latents `[B, ...]` (by site where there are several).
+
+        Latent sites that are not given are drawn from the model.
+        """
+        if isinstance(z, Tensor):
+            if len(self.sites.latent) != 1:
+                raise ValueError(f"this pair has the latent sites {self.sites.latent}; give a dictionary by site")
+            z = {self.sites.latent[0]: z}
+        unknown = sorted(set(z) - set(self.sites.latent))
+        if unknown or not z:
+            raise ValueError(f"decode got the latents {sorted(z)}; this pair has {self.sites.latent}")
+        program = poutine.condition(self.model, data=dict(z))
+        trace = self._model_trace(program, len(next(iter(z.values()))), data)
+        return trace.nodes[self.sites.observed]["fn"]
+
+    def forward(self, x: Tensor, **data: Tensor | None) -> Forward:
+        """Reconstruction, negative log-likelihood and KL of every datum at one draw of the latents."""
+        guide_trace = self._guide_trace(x, data)
+        with self.scope():
+            replayed = poutine.replay(self.model, trace=guide_trace)
+            model_trace = poutine.trace(replayed).get_trace(x, **programs.keywords(self.model, **data))
+        site = model_trace.nodes[self.sites.observed]
+        nll = -_rowwise(scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]), len(x))
+        kl = sum(_kl(guide_trace.nodes[name], model_trace.nodes[name], len(x)) for name in self.sites.latent)
+        return Forward(self._as_data(site["fn"].mean), nll, kl)
+
+    @torch.no_grad()
+    def log_likelihood(
+        self,
+        x: Tensor,
+        num_samples: int = 5000,
+        *,
+        chunk_size: int = 8192,
+        condition: Mapping[str, Tensor] | None = None,
+        return_details: bool = False,
+        **data: Tensor | None,
+    ) -> Tensor | LogLikelihood:
+        """Importance-sampled log p(x) of every datum with the guide as proposal, `[B]`, in nats.
+
+        Exactly `num_samples` samples are drawn for each datum. Memory is bounded by `chunk_size`, the largest number
+        of pairs of datum and sample that are evaluated at once.
+
+        Args:
+            x: data `[B, ...]`.
+            num_samples: importance samples a datum.
+            chunk_size: pairs of datum and sample evaluated at once.
+            condition: values of latent sites outside the data plate.
+            return_details: return a `LogLikelihood` with standard error and effective sample size.
+            **data: `mask`, `y`, `index`.
+
+        Reference: Burda, Grosse and Salakhutdinov (2016), equation 8 with k = `num_samples`.
+        """
+        for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.prepare(x, **data)
+        given = programs.keywords(self.model, **data)
+        # Few rows at a time and many samples of each: the guide's work is shared by the samples of a row.
+        rows = max(1, min(len(x), chunk_size // min(num_samples, 64)))
+        parts = []
+        with self.scope():
+            for start in range(0, len(x), rows):
+                part = slice(start, start + rows)
+                batch = {name: value[part] for name, value in given.items()}
+                parts.append(self._log_likelihood(x[part], num_samples, chunk_size, condition, batch))
+        result = LogLikelihood(*(torch.cat(field) for field in zip(*parts, strict=True)))
+        return result if return_details else result.value
+
+    def _log_likelihood(
+        self, x: Tensor, num_samples: int, chunk_size: int, condition: Mapping | None, data: dict[str, Tensor]
+    ) -> LogLikelihood:
+        total = LogWeightSum()
+        per_call = max(1, chunk_size // len(x))
+        while total.count < num_samples:
+            count = min(per_call, num_samples - total.count)
+            weights = log_weights(
+                self.model,
+                self.guide,
+                count,
+                x,
+                condition=condition,
+                max_plate_nesting=self.sites.max_plate_nesting,
+                vectorize=self.vectorizes(x, **data) if count > 1 else False,
+                **data,
+            )
+            total.add(weights.log_weight)
+        return LogLikelihood(*(field.to(x.dtype) for field in total.result()))
+
+    def vectorizes(self, x: Tensor, **data: Tensor | None) -> bool:
+        """Whether the pair can run many particles in one call; tried once, with the first data."""
+        if self._vectorize is None:
+            given = {name: value[:2] for name, value in programs.keywords(self.model, **data).items()}
+            sites = self.prepare(x, **data).sites
+            with self.scope():
+                self._vectorize = can_vectorize(self.model, self.guide, sites.max_plate_nesting, x[:2], **given)
+        return self._vectorize
+
+    # -- pictures of the model ----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, output: str = "draw", **data: Tensor | None) -> Tensor:
+        """Draw data from the model, `[num_samples, ...]`.
+
+        Args:
+            num_samples: how many.
+            output: "draw" for draws of p(x|z), "mean" or "mode" for the mean or mode of p(x|z) at draws of z.
+            **data: `y`, for models with a label.
+        """
+        _check_output(output)
+        trace = self._model_trace(poutine.uncondition(self.model), num_samples, data)
+        site = trace.nodes[self.sites.observed]
+        return self._as_data(site["value"] if output == "draw" else getattr(site["fn"], output))
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, **data: Tensor | None) -> Tensor:
+        """The mean of p(x|z) at the mean of q(z|x), shaped like `x`; discrete latents are drawn."""
+        with MeanMessenger():
+            trace = self._guide_trace(x, data)
+        latents = {name: trace.nodes[name]["value"] for name in self.sites.latent}
+        return self._as_data(self.decode(latents, **data).mean)
+
+    # -- inner workings -----------------------------------------------------------------------------------------------
+
+    def _guide_trace(self, x: Tensor, data: Mapping[str, Tensor | None]) -> poutine.Trace:
+        self.prepare(x, **data)
+        with self.scope():
+            return poutine.trace(self.guide).get_trace(x, **programs.keywords(self.guide, **data))
+
+    def _model_trace(self, program: programs.Program, size: int, data: Mapping[str, Tensor | None]) -> poutine.Trace:
+        if self._sites is None:
+            _ = self.sites
+        given = programs.keywords(self.model, **data)
+        with self.scope():
+            if programs.accepts(self.model, "size"):
+                return poutine.trace(program).get_trace(size=size, **given)
+            blank = self._datum.to(self.device).expand(size, *self._datum.shape)
+            return poutine.trace(program).get_trace(blank, **given)
+
+    def _as_data(self, value: Tensor) -> Tensor:
+        """Give values of the data site the shape of the data, where a program flattens them."""
+        shape = value.shape[1:] if self._datum is None else self._datum.shape
+        return value.reshape(len(value), *shape) if value[0].numel() == shape.numel() else value
+
+
+class MeanMessenger(Messenger):
+    """Give every latent site the mean of its distribution where that is a possible value, instead of a draw."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if not msg["is_observed"] and not msg["done"] and getattr(msg["fn"], "has_rsample", False):
+            msg["value"] = msg["fn"].mean
+            msg["done"] = True
+
+
+def _check_output(output: str) -> None:
+    if output not in _OUTPUTS:
+        raise ValueError(f"output must be one of {', '.join(_OUTPUTS)}, got {output!r}")
+
+
+def _rowwise(value: Tensor, rows: int) -> Tensor:
+    """Sum a log-probability over all but the first batch dimension of size `rows`."""
+    return value.reshape(rows, -1).sum(-1) if value.dim() else value.expand(rows)
+
+
+def _kl(guide_site: Mapping[str, Any], model_site: Mapping[str, Any], rows: int) -> Tensor:
+    try:
+        value = kl_divergence(guide_site["fn"], model_site["fn"])
+    except NotImplementedError:
+        z = guide_site["value"]
+        value = guide_site["fn"].log_prob(z) - model_site["fn"].log_prob(z)
+    return _rowwise(value, rows)
