@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,16 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file under a temporary name in the same folder and rename it, so that no reader sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Always the same temporary name, so that what a kill leaves behind is overwritten and does not pile up.
+    temporary = path.with_name(f".{path.name}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -186,4 +186,6 @@ class RunFolder:
             text = (self.path / "metrics.csv").read_text()
         except FileNotFoundError:
             return []
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(text.splitlines())]
+        return [
+            {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(text.splitlines())
+        ]

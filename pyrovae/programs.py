@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer.util import torch_item
+from pyro.distributions.util import scale_and_mask
 from pyro.nn import PyroModule
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
@@ -93,17 +94,36 @@ def accepts(program: Program, argument: str) -> bool:
     return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def keywords(program: Program, **data: Tensor | None) -> dict[str, Tensor]:
+def runs_without_data(program: Program) -> bool:
+    """Whether a program has the argument `size` of the library's signature (any keyword does not count)."""
+    function = program.forward if isinstance(program, nn.Module) else program
+    return "size" in inspect.signature(function).parameters
+
+
+def keywords(*programs: Program, **data: Tensor | None) -> dict[str, Tensor]:
     """Those of `mask`, `y`, `index` that are given.
 
     Raises:
-        TypeError: if the program has no argument for one that is given.
+        TypeError: if one of the programs has no argument for one that is given.
     """
     given = {name: value for name, value in data.items() if value is not None}
     for name in given:
-        if not accepts(program, name):
-            raise TypeError(f"{name}= was given, but {describe(program)} takes no argument {name!r}")
+        for program in programs:
+            if not accepts(program, name):
+                raise TypeError(f"{name}= was given, but {describe(program)} takes no argument {name!r}")
     return given
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A context in which a module is in evaluation mode, so that a trial run leaves its running statistics alone."""
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training
 
 
 def describe(program: Program) -> str:
@@ -132,6 +152,13 @@ def owned_modules(program: Program) -> dict[str, nn.Module]:
         variables = inspect.getclosurevars(program)
         return _modules_of({**variables.globals, **variables.nonlocals})
     return _modules_of(vars(program)) if hasattr(program, "__dict__") else {}
+
+
+def is_function_of_modules(program: Program) -> bool:
+    """Whether a program is a function, perhaps a partial one, whose modules no copy of it would replace."""
+    if isinstance(program, functools.partial):
+        return is_function_of_modules(program.func)
+    return isinstance(program, types.FunctionType) and bool(owned_modules(program))
 
 
 def _modules_of(namespace: Mapping[str, Any]) -> dict[str, nn.Module]:
@@ -185,6 +212,6 @@ def find_non_finite(model: Program, guide: Program, *args: Any, **kwargs: Any) -
             for name, site in sample_sites(trace).items():
                 if not site["value"].isfinite().all():
                     return f"site {name!r} of the {label}, whose value is not finite"
-                if not torch.as_tensor(torch_item(site["fn"].log_prob(site["value"]).sum())).isfinite():
+                if not scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]).sum().isfinite():
                     return f"site {name!r} of the {label}, whose log-probability is not finite"
     return "no single site: the loss itself is not finite"

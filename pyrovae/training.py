@@ -25,7 +25,7 @@ from pyrovae.checkpoint import RunFolder, load_module_tensors, module_tensors
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objectives import make_objective
 from pyrovae.schedules import Schedule, parse_schedule
-from pyrovae.training_state import LRScheduler, TrainingState, load_state, save_state
+from pyrovae.training_state import LRScheduler, TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,9 @@ class Trainer:
         if isinstance(self.optimizer, str) and self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}; known are {', '.join(OPTIMIZERS)}")
         if self.lr_schedule not in LR_SCHEDULES:
-            raise ValueError(f"unknown learning-rate schedule {self.lr_schedule!r}; known are {', '.join(LR_SCHEDULES)}")
+            raise ValueError(
+                f"unknown learning-rate schedule {self.lr_schedule!r}; known are {', '.join(LR_SCHEDULES)}"
+            )
         if self.monitor not in ("validation_loss", "loss"):
             raise ValueError(f"monitor must be validation_loss or loss, got {self.monitor!r}")
         for name in ("lr", "epochs", "batch_size", "num_particles", "patience", "gradient_clip"):
@@ -153,7 +155,7 @@ class Trainer:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
         if isinstance(self.objective, str):
-            self.objective = make_objective(self.objective, num_particles=self.num_particles)
+            make_objective(self.objective, num_particles=self.num_particles)
 
     def fit(self, vae: VAE, data: Any, *, run: RunFolder | None = None, resume: bool = False) -> History:
         """Train a VAE and leave it with its best weights, in evaluation mode.
@@ -177,9 +179,18 @@ class Trainer:
             if self.seed is not None:
                 stack.enter_context(torch.random.fork_rng())
                 torch.manual_seed(self.seed)
-            vae.prepare(_to(data.train, vae.device, slice(0, 2)).x)
+            fit = _Fit(self, vae, data, run)
             stack.enter_context(vae.scope())
-            return _Fit(self, vae, data, run).run(resume, stack)
+            return fit.run(resume, stack)
+
+    def make_objective(self, vae: VAE, x: Tensor, **data: Tensor | None) -> ELBO:
+        """The objective for a pair; one given by name is new, and loops over particles that do not vectorise."""
+        if not isinstance(self.objective, str):
+            return self.objective
+        options = {}
+        if self.num_particles > 1 and not vae.vectorizes(x, **data):
+            options["vectorize_particles"] = False
+        return make_objective(self.objective, num_particles=self.num_particles, **options)
 
     def make_optimizer(self, vae: VAE) -> Optimizer:
         """The optimizer over the parameters of a VAE."""
@@ -218,12 +229,17 @@ class _Fit:
         self.trainer, self.vae, self.folder = trainer, vae, run
         self.train = _to(data.train, vae.device)
         self.validation = None if data.validation is None else _to(data.validation, vae.device)
+        self.rows = len(self.train.x)
         self.transform = data.transform or (lambda x: x)
         self.monitor = trainer.monitor if self.validation is not None else "loss"
+        self.model = vae.model
+        self.accepted = [n for n in ("y", "index") if all(programs.accepts(p, n) for p in (vae.model, vae.guide))]
+        with torch.random.fork_rng():
+            x, given = self.first_rows()
+            self.objective = trainer.make_objective(vae.prepare(x, **given), x, **given)
         self.optimizer = trainer.make_optimizer(vae)
         self.scheduler = trainer.make_lr_scheduler(self.optimizer)
-        self.state = TrainingState()
-        self.rows = len(self.train.x)
+        self.state = TrainingState(best=_copy_of(vae))
         num_batches = math.ceil(self.rows / trainer.batch_size)
         self.progress = Progress(vae, trainer.epochs, num_batches)
         self.callbacks = [*([ProgressBar()] if trainer.progress else []), *trainer.callbacks]
@@ -234,11 +250,13 @@ class _Fit:
         if resume:
             self.state = load_state(self.folder, self.vae, self.optimizer, self.scheduler)
         self.started_at -= self.state.seconds
-        # Whatever an objective finds out in its first call, and all checks, happen here and cost no random numbers.
-        with torch.random.fork_rng(), torch.no_grad():
-            self.vae.train()
-            x, data = self.minibatch(self.train, torch.arange(min(2, self.rows), device=self.vae.device), self.transform)
-            self.trainer.objective.loss(self.vae.model, self.vae.guide, x, **data)
+        # Whatever an objective finds out in its first call, and all checks, happen here: no random number is used up
+        # and no running statistic moves, so that a resumed training is where it was.
+        with torch.random.fork_rng(), torch.no_grad(), programs.evaluating(self.vae):
+            x, data = self.first_rows()
+            self.objective.loss(self.vae.model, self.vae.guide, x, **data)
+        if not pyro.get_param_store():
+            self.model = _with_param_site(self.vae)
         stack.enter_context(pyro.validation_enabled(False))
         if self.folder is not None and not resume:
             self.save()
@@ -249,8 +267,7 @@ class _Fit:
                 self.epoch()
         finally:
             self.notify("on_end")
-        if self.state.best:
-            load_module_tensors(self.vae, self.state.best, "the best weights")
+        load_module_tensors(self.vae, self.state.best, "the best weights")
         self.vae.eval()
         return History(self.state.history, self.state.best_epoch, self.state.stopped)
 
@@ -276,10 +293,10 @@ class _Fit:
         x, data = self.minibatch(self.train, index, self.transform)
         beta = trainer.kl_weight(state.epoch + state.batch / self.progress.num_batches)
         with KLWeightMessenger(beta) if beta != 1 else nullcontext():
-            loss = trainer.objective.loss_and_grads(self.vae.model, self.vae.guide, x, **data)
+            loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
         loss = sum(loss) if isinstance(loss, tuple) else loss  # wake-sleep: one loss for each program
         if not math.isfinite(loss):
-            self.stop_for_non_finite(loss, x, data)
+            self.stop_for_non_finite(f"the loss is {loss}", x, data)
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, 1 / len(x))
         if trainer.gradient_clip is not None:
@@ -290,6 +307,7 @@ class _Fit:
 
     def finish_epoch(self) -> None:
         state, trainer = self.state, self.trainer
+        self.check_parameters()
         row = {"epoch": state.epoch + 1, "loss": state.loss_sum / self.rows}
         if self.validation is not None:
             row["validation_loss"] = self.validate()
@@ -305,12 +323,11 @@ class _Fit:
             self.scheduler.step()
         if state.best_value is None or value < state.best_value:
             state.best_value, state.best_epoch = value, state.epoch
-            state.best = {name: t.detach().clone() for name, t in module_tensors(self.vae).items()}
+            state.best = _copy_of(self.vae)
         if state.epoch >= trainer.epochs:
             state.stopped = f"all {trainer.epochs} epochs done"
         elif trainer.patience is not None and state.epoch - state.best_epoch >= trainer.patience:
             state.stopped = f"no better {self.monitor} for {trainer.patience} epochs"
-        self.check_parameters()
         self.progress.metrics = row
         self.notify("on_epoch")
         if state.stopped is None:
@@ -327,25 +344,31 @@ class _Fit:
             torch.manual_seed(0)
             for index in torch.arange(rows, device=self.vae.device).split(1000):
                 x, data = self.minibatch(self.validation, index)
-                loss = self.trainer.objective.loss(self.vae.model, self.vae.guide, x, **data)
-                total += sum(loss) if isinstance(loss, tuple) else loss
-        return float(total) / rows
+                loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)
+                loss = float(sum(loss) if isinstance(loss, tuple) else loss)
+                if not math.isfinite(loss):
+                    self.stop_for_non_finite(f"the validation loss is {loss}", x, data)
+                total += loss
+        return total / rows
 
     def minibatch(
         self, rows: _Rows, index: Tensor, transform: Callable[[Tensor], Tensor] = lambda x: x
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Data of some rows, and those of `mask`, `y` and `index` that there are and both programs take."""
         given = {"y": None if rows.y is None else rows.y[index], "index": index}
-        data = {
-            name: value
-            for name, value in given.items()
-            if value is not None and all(programs.accepts(p, name) for p in (self.vae.model, self.vae.guide))
-        }
+        data = {name: given[name] for name in self.accepted if given[name] is not None}
         if rows.mask is not None:
-            data |= programs.keywords(self.vae.model, mask=rows.mask[index])
+            data["mask"] = rows.mask[index]
         return transform(rows.x[index]), data
 
+    def first_rows(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two rows of training data, to try the pair on."""
+        return self.minibatch(self.train, torch.arange(min(2, self.rows), device=self.vae.device), self.transform)
+
     def check_parameters(self) -> None:
+        for name, value in self.vae.named_parameters():
+            if not value.isfinite().all():
+                self.stop_for_non_finite(f"parameter {name!r} is not finite")
         known = {id(parameter) for parameter in self.vae.parameters()}
         for name, value in pyro.get_param_store().named_parameters():
             if id(value) not in known:
@@ -380,14 +403,19 @@ class _Fit:
             f"interrupted in {where}; everything is saved, go on with: pyrovae train --resume {self.folder.path}"
         )
 
-    def stop_for_non_finite(self, loss: float, x: Tensor, data: Mapping[str, Tensor]) -> None:
-        site = programs.find_non_finite(self.vae.model, self.vae.guide, x, **data)
-        if self.state.best:
-            load_module_tensors(self.vae, self.state.best, "the best weights")
-        kept = "the VAE has" if self.folder is None else f"the VAE and {self.folder.weights_path} have"
+    def stop_for_non_finite(self, what: str, x: Tensor | None = None, data: Mapping[str, Tensor] | None = None) -> None:
+        state = self.state
+        batch = min(state.batch + 1, self.progress.num_batches)
+        found = "" if x is None else f", from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **data)}"
+        load_module_tensors(self.vae, state.best, "the best weights")
+        kept = "the VAE has"
+        if self.folder is not None:
+            save_best(self.folder, state)
+            kept = f"the VAE and {self.folder.weights_path} have"
+        weights = f"the best weights before it (epoch {state.best_epoch})" if state.best_epoch else "the first weights"
         raise NonFiniteLossError(
-            f"the loss is {loss} in epoch {self.state.epoch + 1}, batch {self.state.batch + 1}, from {site}; {kept} "
-            f"the best weights before it (epoch {self.state.best_epoch}); try a smaller learning rate or gradient_clip"
+            f"{what} in epoch {state.epoch + 1}, batch {batch}{found}; {kept} {weights}; try a smaller learning rate "
+            "or gradient_clip"
         )
 
     @contextmanager
@@ -415,14 +443,33 @@ def _training_data(data: Any) -> TrainingData:
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
         return TrainingData(_Rows(data[0]), _Rows(data[1]))
     try:
-        validation = data.validation
-        return TrainingData(data.train, validation if validation is not None and len(validation.x) else None, data.transform)
+        validation = data.validation if data.validation is not None and len(data.validation.x) else None
+        return TrainingData(data.train, validation, data.transform)
     except AttributeError:
         raise TypeError(
             f"data must be a Dataset, a tensor, or a pair of tensors (training, validation), got {type(data).__name__}"
         ) from None
 
 
-def _to(rows: Any, device: torch.device, part: slice = slice(None)) -> _Rows:
-    values = (None if value is None else value[part].to(device) for value in (rows.x, rows.y, rows.mask))
-    return _Rows(*values)
+def _to(rows: Any, device: torch.device) -> _Rows:
+    if not len(rows.x):
+        raise ValueError("there are no rows to train or validate on")
+    return _Rows(*(None if value is None else value.to(device) for value in (rows.x, rows.y, rows.mask)))
+
+
+def _copy_of(vae: VAE) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module_tensors(vae).items()}
+
+
+def _with_param_site(vae: VAE) -> programs.Program:
+    """The model with one param site, since Pyro's objectives differentiate nothing where a pair has none.
+
+    Plain `nn.Module`s that nobody hands to `pyro.module` make no such site.
+    """
+    parameter = next(vae.parameters())
+
+    def model(*args: Any, **kwargs: Any) -> Any:
+        pyro.param("pyrovae.anchor", parameter)
+        return vae.model(*args, **kwargs)
+
+    return model

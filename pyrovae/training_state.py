@@ -9,8 +9,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pyrovae.checkpoint import CheckpointError, RunFolder, load_module_tensors, load_tensors, module_tensors
-from pyrovae.checkpoint import save_tensors, save_weights
+from pyrovae.checkpoint import (
+    CheckpointError,
+    RunFolder,
+    load_module_tensors,
+    load_tensors,
+    module_tensors,
+    save_tensors,
+)
 from pyrovae.vae import VAE
 
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
@@ -36,19 +42,22 @@ class TrainingState:
     permutation: Tensor | None = None
     """The order of the rows in the epoch under way."""
     best: dict[str, Tensor] = field(default_factory=dict)
-    """The best weights so far."""
+    """The best weights so far; at first those that the training began with."""
 
 
 _PLAIN = ("epoch", "batch", "loss_sum", "seconds", "history", "best_value", "best_epoch", "stopped")
 
 
-def save_state(run: RunFolder, state: TrainingState, vae: VAE, optimizer: Optimizer, scheduler: LRScheduler | None):
-    """Write metrics, best weights and, last, the state."""
-    if state.best:
-        weights = {"epoch": state.best_epoch, "value": state.best_value}
-        save_tensors(run.weights_path, state.best, weights)
-    else:
-        save_weights(vae, run.weights_path, epoch=state.epoch)
+def save_best(run: RunFolder, state: TrainingState) -> None:
+    """Write the best weights."""
+    save_tensors(run.weights_path, state.best, {"epoch": state.best_epoch, "value": state.best_value})
+
+
+def save_state(
+    run: RunFolder, state: TrainingState, vae: VAE, optimizer: Optimizer, scheduler: LRScheduler | None
+) -> None:
+    """Write best weights, metrics and, last, the state."""
+    save_best(run, state)
     if state.history:
         run.write_metrics(state.history)
     saved = optimizer.state_dict()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import pyro
@@ -17,9 +18,9 @@ from torch.distributions import kl_divergence
 
 from pyrovae import programs
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
-from pyrovae.infer.log_weights import can_vectorize, log_weights
+from pyrovae.infer.log_weights import can_vectorize, data_plate, log_weights, per_datum
 
-_OUTPUTS = ("draw", "mean", "mode")
+OUTPUTS = ("draw", "mean", "mode")
 
 
 class Forward(NamedTuple):
@@ -98,7 +99,10 @@ class VAE(nn.Module):
         self._constraints: dict[str, Any] = {}
         self._requested = (observed, latent)
         self._sites: programs.Sites | None = None
-        self._datum: Tensor | None = None  # a datum of zeros, to run programs that need data
+        self._collected = False  # whether the parameters of param sites are known
+        self._foreign = False  # whether there are parameters of modules that only the programs know
+        # A datum of zeros, to run programs that need data; a buffer, so that it follows device and type.
+        self.register_buffer("_datum", None, persistent=False)
         self._vectorize: bool | None = None
         if example is not None:
             self.prepare(example)
@@ -109,14 +113,15 @@ class VAE(nn.Module):
     def sites(self) -> programs.Sites:
         """The names of the data site and the latent sites, and the depth of the plates."""
         if self._sites is None:
-            if not programs.accepts(self.model, "size"):
+            if not programs.runs_without_data(self.model):
                 raise RuntimeError(
                     f"{programs.describe(self.model)} needs data to run, and this VAE has seen none: "
                     "give VAE(..., example=x), or call a method with data first"
                 )
             # The library's own pairs run without data, and call the data site "x".
-            with self.scope(), torch.no_grad(), torch.random.fork_rng():
+            with self.scope(), programs.evaluating(self), torch.no_grad(), torch.random.fork_rng():
                 trace = poutine.trace(self.model).get_trace(size=1)
+                self._adopt_all(pyro.get_param_store().get_state())
             observed, latent = self._requested
             names = programs.sample_sites(trace)
             observed = observed or "x"
@@ -138,13 +143,15 @@ class VAE(nn.Module):
         Raises:
             ValueError: if the data site is ambiguous, or two different parameters share a name.
         """
-        if self._sites is not None and (self._datum is None or self._datum.shape != x.shape[1:]):
+        given = programs.keywords(self.model, self.guide, **data)
+        if not len(x):
+            raise ValueError(f"x must hold at least one row, got shape {tuple(x.shape)}")
+        if self._datum is None or self._datum.shape != x.shape[1:]:
             self._datum = torch.zeros_like(x[0])
-        if self._sites is not None:
+        if self._collected:
             return self
         store = pyro.get_param_store()
-        given = programs.keywords(self.model, **data)
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad(), programs.evaluating(self):
             # A store of its own for each program, since a shared one hides the second parameter of a name.
             with store.scope() as guide_state:
                 guide_trace = poutine.trace(self.guide).get_trace(x, **given)
@@ -152,21 +159,42 @@ class VAE(nn.Module):
                 replayed = poutine.replay(self.model, trace=guide_trace)
                 model_trace = poutine.trace(replayed).get_trace(x, **given)
         programs.check_names(model_state["params"], guide_state["params"])
-        owned = {id(parameter) for parameter in self.owners.parameters()}
-        for state in (guide_state, model_state):
-            for name, value in state["params"].items():
-                if id(value) not in owned:
-                    self._adopt(name, value, state["constraints"][name])
         self._sites = programs.find_sites(model_trace, guide_trace, *self._requested)
-        self._datum = torch.zeros_like(x[0])
+        self._adopt_all(guide_state)
+        self._adopt_all(model_state)
+        self._collected = True
         return self
 
-    def _adopt(self, name: str, value: Tensor, constraint: Any) -> None:
-        key = name.replace(".", "/")
-        if key not in self.param_sites:
+    def _adopt_all(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Make the parameters of a store, those of modules aside, parameters of this VAE."""
+        owned = {id(parameter) for parameter in self.owners.parameters()}
+        for name, value in state["params"].items():
+            key = name.replace(".", "/")
+            if id(value) in owned or key in self.param_sites:
+                continue
+            self._foreign |= isinstance(value, nn.Parameter)
             self.param_sites[key] = value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
             self._site_names[key] = name
-            self._constraints[name] = constraint
+            self._constraints[name] = state["constraints"][name]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> VAE:
+        """Copy the pair with its parameters.
+
+        Raises:
+            TypeError: if a program is a function that works with modules, because a copy would go on using those of
+                the original.
+        """
+        functions = [p for p in (self.model, self.guide) if programs.is_function_of_modules(p)]
+        if functions or self._foreign:
+            name = programs.describe(functions[0] if functions else self.model)
+            raise TypeError(
+                f"{name} is a function that works with modules of its own, and a copy would still use them; write the "
+                "pair as modules to copy it"
+            )
+        new = self.__class__.__new__(self.__class__)
+        memo[id(self)] = new
+        new.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return new
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -217,9 +245,11 @@ class VAE(nn.Module):
             replayed = poutine.replay(self.model, trace=guide_trace)
             model_trace = poutine.trace(replayed).get_trace(x, **programs.keywords(self.model, **data))
         site = model_trace.nodes[self.sites.observed]
-        nll = -_rowwise(scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]), len(x))
-        kl = sum(_kl(guide_trace.nodes[name], model_trace.nodes[name], len(x)) for name in self.sites.latent)
-        return Forward(self._as_data(site["fn"].mean), nll, kl)
+        latent = [guide_trace.nodes[name] for name in self.sites.latent]
+        dim, rows, _ = data_plate([site], latent, len(x))
+        log_p = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+        kl = [per_datum(_kl(q, model_trace.nodes[q["name"]]), dim, None, rows)[0] for q in latent]
+        return Forward(self._as_data(site["fn"].mean), -per_datum(log_p, dim, None, rows)[0], sum(kl))
 
     @torch.no_grad()
     def log_likelihood(
@@ -251,23 +281,24 @@ class VAE(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.prepare(x, **data)
-        given = programs.keywords(self.model, **data)
-        # Few rows at a time and many samples of each: the guide's work is shared by the samples of a row.
-        rows = max(1, min(len(x), chunk_size // min(num_samples, 64)))
+        given = programs.keywords(self.model, self.guide, **data)
+        vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
+        # Few rows at a time and many samples of each: a chunk should hold more samples than the guide has work.
+        rows = max(1, min(len(x), chunk_size // (min(num_samples, 64) if vectorize else 1)))
         parts = []
         with self.scope():
             for start in range(0, len(x), rows):
                 part = slice(start, start + rows)
                 batch = {name: value[part] for name, value in given.items()}
-                parts.append(self._log_likelihood(x[part], num_samples, chunk_size, condition, batch))
+                per_call = max(1, chunk_size // len(x[part])) if vectorize else 1
+                parts.append(self._log_likelihood(x[part], num_samples, per_call, condition, batch))
         result = LogLikelihood(*(torch.cat(field) for field in zip(*parts, strict=True)))
         return result if return_details else result.value
 
     def _log_likelihood(
-        self, x: Tensor, num_samples: int, chunk_size: int, condition: Mapping | None, data: dict[str, Tensor]
+        self, x: Tensor, num_samples: int, per_call: int, condition: Mapping | None, data: dict[str, Tensor]
     ) -> LogLikelihood:
         total = LogWeightSum()
-        per_call = max(1, chunk_size // len(x))
         while total.count < num_samples:
             count = min(per_call, num_samples - total.count)
             weights = log_weights(
@@ -277,19 +308,24 @@ class VAE(nn.Module):
                 x,
                 condition=condition,
                 max_plate_nesting=self.sites.max_plate_nesting,
-                vectorize=self.vectorizes(x, **data) if count > 1 else False,
+                vectorize=count > 1,
                 **data,
             )
+            if weights.log_p.shape[1] != len(x):
+                raise ValueError(
+                    f"the plate over the data holds {weights.log_p.shape[1]} rows for {len(x)} rows of x; a pair that "
+                    "draws a subsample of its own has no log-likelihood of each row"
+                )
             total.add(weights.log_weight)
-        return LogLikelihood(*(field.to(x.dtype) for field in total.result()))
+        return LogLikelihood(*(field.to(weights.log_p.dtype) for field in total.result()))
 
-    def vectorizes(self, x: Tensor, **data: Tensor | None) -> bool:
+    def vectorizes(self, x: Tensor, *, condition: Mapping[str, Tensor] | None = None, **data: Tensor | None) -> bool:
         """Whether the pair can run many particles in one call; tried once, with the first data."""
         if self._vectorize is None:
-            given = {name: value[:2] for name, value in programs.keywords(self.model, **data).items()}
-            sites = self.prepare(x, **data).sites
-            with self.scope():
-                self._vectorize = can_vectorize(self.model, self.guide, sites.max_plate_nesting, x[:2], **given)
+            given = {name: value[:2] for name, value in programs.keywords(self.model, self.guide, **data).items()}
+            nesting = self.prepare(x, **data).sites.max_plate_nesting
+            with self.scope(), programs.evaluating(self):
+                self._vectorize = can_vectorize(self.model, self.guide, nesting, x[:2], condition=condition, **given)
         return self._vectorize
 
     # -- pictures of the model ----------------------------------------------------------------------------------------
@@ -304,6 +340,8 @@ class VAE(nn.Module):
             **data: `y`, for models with a label.
         """
         _check_output(output)
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
         trace = self._model_trace(poutine.uncondition(self.model), num_samples, data)
         site = trace.nodes[self.sites.observed]
         return self._as_data(site["value"] if output == "draw" else getattr(site["fn"], output))
@@ -328,9 +366,9 @@ class VAE(nn.Module):
             _ = self.sites
         given = programs.keywords(self.model, **data)
         with self.scope():
-            if programs.accepts(self.model, "size"):
+            if programs.runs_without_data(self.model):
                 return poutine.trace(program).get_trace(size=size, **given)
-            blank = self._datum.to(self.device).expand(size, *self._datum.shape)
+            blank = self._datum.expand(size, *self._datum.shape)
             return poutine.trace(program).get_trace(blank, **given)
 
     def _as_data(self, value: Tensor) -> Tensor:
@@ -344,24 +382,20 @@ class MeanMessenger(Messenger):
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if not msg["is_observed"] and not msg["done"] and getattr(msg["fn"], "has_rsample", False):
-            msg["value"] = msg["fn"].mean
-            msg["done"] = True
+            with suppress(NotImplementedError):  # a transformed distribution, say, has no mean and is drawn
+                msg["value"] = msg["fn"].mean
+                msg["done"] = True
 
 
 def _check_output(output: str) -> None:
-    if output not in _OUTPUTS:
-        raise ValueError(f"output must be one of {', '.join(_OUTPUTS)}, got {output!r}")
+    if output not in OUTPUTS:
+        raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
 
 
-def _rowwise(value: Tensor, rows: int) -> Tensor:
-    """Sum a log-probability over all but the first batch dimension of size `rows`."""
-    return value.reshape(rows, -1).sum(-1) if value.dim() else value.expand(rows)
-
-
-def _kl(guide_site: Mapping[str, Any], model_site: Mapping[str, Any], rows: int) -> Tensor:
+def _kl(guide_site: Mapping[str, Any], model_site: Mapping[str, Any]) -> Tensor:
     try:
         value = kl_divergence(guide_site["fn"], model_site["fn"])
     except NotImplementedError:
         z = guide_site["value"]
         value = guide_site["fn"].log_prob(z) - model_site["fn"].log_prob(z)
-    return _rowwise(value, rows)
+    return scale_and_mask(value, mask=guide_site["mask"])

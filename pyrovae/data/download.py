@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.client
@@ -63,7 +64,8 @@ def download(url: str, path: Path, digest: str, *, timeout: float = 30.0) -> Non
         reason = getattr(error, "reason", error) or type(error).__name__
         raise DataError(f"cannot download {url}: {reason}; check the network connection, or {by_hand}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a part that cannot be removed must not hide what went wrong
+            part.unlink()
 
 
 def verify(content: bytes, digest: str) -> None:

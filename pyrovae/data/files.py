@@ -92,7 +92,7 @@ def find(subfolder: str, files: Sequence[DataFile], root: str | Path | None = No
         DataError: if `root` is given and is not a folder.
     """
     if root is not None and not Path(root).expanduser().is_dir():
-        raise DataError(f"root {str(root)!r} is not a folder: name the folder that holds {subfolder}/")
+        raise DataError(f"root {str(root)!r} is not a folder")
     places = (root, os.environ.get("PYROVAE_DATA") or None, cache_folder())
     folders = (Path(place).expanduser() / subfolder for place in places if place is not None)
     return next((folder for folder in folders if all((folder / file.name).is_file() for file in files)), None)
@@ -108,7 +108,7 @@ def provide(name: str, subfolder: str, files: Sequence[DataFile], root: str | Pa
     folder = find(subfolder, files, root)
     if folder is None:
         missing = [file for file in files if not (cache / file.name).is_file()]
-        wanted = " and ".join(file.name + (f" ({file.contents})" if file.contents else "") for file in missing)
+        wanted = ", ".join(file.name + (f" ({file.contents})" if file.contents else "") for file in missing)
         place = f"put {wanted} into {cache} or into {subfolder}/ below root or $PYROVAE_DATA"
         for file in missing:
             if file.url is None or file.digest is None:
@@ -148,10 +148,9 @@ def parse_npz(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, Images]:
         ValueError: if an array is missing, is not of bytes or has another shape.
         zipfile.BadZipFile: if the file is damaged.
     """
-    stored = np.load(io.BytesIO(content), allow_pickle=False)
-    if not isinstance(stored, np.lib.npyio.NpzFile):
+    if not content.startswith(b"PK"):
         raise ValueError("this is not an .npz file")
-    with stored:
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         return {name: _checked(_entry(stored, name), name, shape) for name, shape in shapes.items()}
 
 

@@ -85,8 +85,7 @@ def idx_images(files: Files, validation_size: int, seed: int) -> Splits:
     ),
 )
 def svhn(files: Files, validation_size: int, seed: int) -> Splits:
-    """Read the cropped digits; the last training rows are the validation rows (65 000 remain, as in 1605.06197)."""
-
+    """Read the cropped digits; the last training rows are the validation rows (Nalisnick and Smyth keep 65 000)."""
     parse = partial(parse_mat, shapes={"X": (32, 32, 3, None), "y": (None, 1)})
 
     def read(name: str) -> Split:
@@ -119,12 +118,7 @@ def binarized_mnist(files: Files, validation_size: int, seed: int) -> Splits:
         return arrays
 
     arrays = files.read("binarized_mnist.npz", parse)
-    return Splits(
-        *(
-            Split(torch.from_numpy(arrays[name].astype(np.float32)).view(-1, 1, 28, 28))
-            for name in ("train", "valid", "test")
-        )
-    )
+    return Splits(*(Split(_to_float(arrays[name]).view(-1, 1, 28, 28)) for name in ("train", "valid", "test")))
 
 
 @register(
@@ -170,13 +164,17 @@ def cifar10_subset(files: Files, validation_size: int, seed: int) -> Splits:
 def digits(files: Files, validation_size: int, seed: int) -> Splits:
     """Scale the digits of scikit-learn from 0..16 to [0, 1] and split them at random with equal shares of classes."""
     images, labels = load_digits(return_X_y=True)
-    x = torch.from_numpy((images / 16).astype(np.float32)).view(-1, 1, 8, 8)
+    x = _to_float(images / 16).view(-1, 1, 8, 8)
     return _split_at_random(x, torch.from_numpy(labels.astype(np.int64)), validation_size, 297, seed)
 
 
 def _from_bytes(images: Images) -> Tensor:
-    # A transposed array keeps its order in memory through `astype`; models want the channels first there too.
-    return torch.from_numpy(images.astype(np.float32, order="C")).div_(255)
+    return _to_float(images).div_(255)
+
+
+def _to_float(values: np.ndarray) -> Tensor:
+    # `astype` alone would keep the memory order of transposed arrays, and their rows could not be viewed flat.
+    return torch.from_numpy(values.astype(np.float32, order="C"))
 
 
 def _labelled(files: Files, images: Images, labels: Images) -> Split:
@@ -192,9 +190,8 @@ def _check_room(num_rows: int, validation_size: int) -> None:
 
 def _hold_out_last(rows: Split, validation_size: int) -> tuple[Split, Split]:
     _check_room(len(rows.x), validation_size)
-    return Split(rows.x[:-validation_size], rows.y[:-validation_size]), Split(
-        rows.x[-validation_size:], rows.y[-validation_size:]
-    )
+    cut = len(rows.x) - validation_size
+    return Split(rows.x[:cut], rows.y[:cut]), Split(rows.x[cut:], rows.y[cut:])
 
 
 def _split_at_random(x: Tensor, y: Tensor | None, validation_size: int, test_size: int, seed: int) -> Splits:

@@ -57,6 +57,7 @@ class LinearGaussian:
         return (z @ self.loading.T + self.loc + self.scale * noise).float()
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return log p(x) in nats, `[..., D]` to `[...]`."""
         covariance = self.loading @ self.loading.T + self.scale**2 * torch.eye(len(self.loc), dtype=torch.float64)
         marginal = MultivariateNormal(self.loc.to(x.device), covariance.to(x.device))
         return marginal.log_prob(x.double()).to(x.dtype)

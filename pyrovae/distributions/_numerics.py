@@ -64,9 +64,10 @@ def complement_loglog(loglog_p: Tensor) -> Tensor:
 def open_unit(log_v: Tensor, log_1mv: Tensor) -> Tensor:
     """The number v strictly between 0 and 1 from ``log v`` and ``log(1 - v)``.
 
-    Values that the dtype cannot hold become the smallest normal number or the largest number below one. The gradient
-    is that of the logarithm on the small side, so a score evaluated at the result has the right path derivative even
-    where the value itself had to be moved.
+    Values that the dtype cannot hold become 64 times the smallest normal number (so that the derivative of a score,
+    of order 1 / v, does not overflow) or the largest number below one. The gradient is that of the
+    logarithm on the small side, so a score evaluated at the result has the right path derivative even where the value
+    itself had to be moved.
 
     Args:
         log_v: ``log v``, any shape.
@@ -76,11 +77,12 @@ def open_unit(log_v: Tensor, log_1mv: Tensor) -> Tensor:
         v, same shape.
 
     Example:
-        >>> open_unit(torch.tensor([-1000.0, -1e-30]), torch.tensor([0.0, -69.0])).tolist()
-        [1.1754943508222875e-38, 0.9999999403953552]
+        >>> v = open_unit(torch.tensor([-1000.0, -1e-30]), torch.tensor([0.0, -69.0]))
+        >>> bool(0 < v[0] < 1e-36), 1 - v[1]
+        (True, tensor(5.9605e-08))
     """
     info = torch.finfo(log_v.dtype)
-    small, large = info.tiny, 1.0 - info.eps / 2
+    small, large = 64 * info.tiny, 1.0 - info.eps / 2
     below = torch.exp(_clamp_value(log_v, math.log(small), -_LOG_2))
     above = -torch.expm1(_clamp_value(log_1mv, math.log(info.eps / 2), -_LOG_2))
     return _clamp_value(torch.where(log_v < -_LOG_2, below, above), small, large)
@@ -88,7 +90,7 @@ def open_unit(log_v: Tensor, log_1mv: Tensor) -> Tensor:
 
 def _clamp_value(value: Tensor, low: float, high: float) -> Tensor:
     """Clamp that lets the gradient through unchanged."""
-    return value + (value.clamp(low, high) - value).detach()
+    return value.clamp(low, high).detach() + (value - value.detach())
 
 
 def standard_exponential(shape: torch.Size, like: Tensor) -> Tensor:

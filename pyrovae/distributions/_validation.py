@@ -6,6 +6,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+NO_SHAPE = torch.Size()
+
 
 class CheckedDistribution(TorchDistribution):
     """Base of the library's distributions: torch's validation with messages that say where the fault is.
@@ -35,8 +37,8 @@ but 1 of 2 entries does not; the worst is -2 at index (1,).
 
     def __init__(
         self,
-        batch_shape: torch.Size = torch.Size(),
-        event_shape: torch.Size = torch.Size(),
+        batch_shape: torch.Size = NO_SHAPE,
+        event_shape: torch.Size = NO_SHAPE,
         validate_args: bool | None = None,
     ) -> None:
         try:
@@ -44,7 +46,7 @@ but 1 of 2 entries does not; the worst is -2 at index (1,).
         except ValueError as error:
             for name, constraint in self.arg_constraints.items():
                 if not constraints.is_dependent(constraint):
-                    _raise_if_violated(type(self).__name__, f"parameter `{name}`", constraint, getattr(self, name))
+                    raise_if_violated(type(self).__name__, f"parameter `{name}`", constraint, getattr(self, name))
             raise error
 
     def _validate_sample(self, value: Tensor) -> None:
@@ -52,12 +54,14 @@ but 1 of 2 entries does not; the worst is -2 at index (1,).
             super()._validate_sample(value)
         except ValueError as error:
             if isinstance(value, Tensor):
-                _raise_if_violated(type(self).__name__, "value", self.support, value)
+                raise_if_violated(type(self).__name__, "value", self.support, value)
             raise error
 
 
-def _raise_if_violated(owner: str, what: str, constraint: Constraint, value: Tensor) -> None:
+def raise_if_violated(owner: str, what: str, constraint: Constraint, value: Tensor) -> None:
     """Raise a `ValueError` about the worst entry of `value`; return when no entry violates the constraint."""
+    if isinstance(constraint, constraints.independent):  # elementwise after all: point at the entry
+        constraint = constraint.base_constraint
     try:
         invalid = ~constraint.check(value)
     except (RuntimeError, IndexError):  # wrong shape: torch's own message says so

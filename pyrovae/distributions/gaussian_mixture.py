@@ -38,9 +38,7 @@ class DiagonalGaussianMixture(TorchDistribution):
     support = constraints.real_vector
     has_rsample = False
 
-    def __init__(
-        self, logits: Tensor, loc: Tensor, scale: Tensor, *, validate_args: bool | None = None
-    ) -> None:
+    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, *, validate_args: bool | None = None) -> None:
         if loc.dim() != 2 or scale.shape != loc.shape or logits.shape != loc.shape[:1]:
             raise ValueError(
                 "expected logits [K], loc [K, D] and scale [K, D], got "

@@ -1,21 +1,19 @@
 """The Kumaraswamy distribution, computed in log space."""
 
 import torch
-from numbers import Number
-
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
-from pyrovae.distributions._numerics import complement_loglog, log1mexp, open_unit, standard_exponential
-from pyrovae.distributions._validation import CheckedDistribution
-from pyrovae.distributions.constraints import open_unit_interval
+from pyrovae.distributions._numerics import complement_loglog, log1mexp, standard_exponential
+from pyrovae.distributions._validation import NO_SHAPE
+from pyrovae.distributions.sticks import Fractions
 
 _EULER = 0.5772156649015329
 _MINUS_LOG_2 = -0.6931471805599453
 
 
-class Kumaraswamy(CheckedDistribution):
+class Kumaraswamy(Fractions):
     r"""Distribution on (0, 1) that resembles the Beta and has a closed-form quantile function.
 
     .. math::
@@ -23,8 +21,8 @@ class Kumaraswamy(CheckedDistribution):
 
     with `a` = `concentration1` and `b` = `concentration0`. Draws, quantiles and scores go through ``log v`` and
     ``log(1 - v)``, so they stay finite and accurate for concentrations from 1e-3 to 1e3, in float32 and float64. A draw
-    is strictly inside the interval: where the dtype cannot hold it, it is the smallest normal number or the largest
-    number below one. `rsample_log` gives both logarithms of a draw without that rounding.
+    is strictly inside the interval: where the dtype cannot hold it, it is moved to 64 times the smallest normal
+    number or to the largest number below one. `rsample_log` gives both logarithms of a draw without that rounding.
 
     Shapes: both concentrations broadcast to `batch_shape`; the event is a scalar. `entropy` is in nats.
 
@@ -53,8 +51,6 @@ class Kumaraswamy(CheckedDistribution):
         "concentration1": constraints.positive,
         "concentration0": constraints.positive,
     }
-    support = open_unit_interval
-    has_rsample = True
 
     def __init__(
         self,
@@ -66,21 +62,7 @@ class Kumaraswamy(CheckedDistribution):
         self.concentration1, self.concentration0 = broadcast_all(concentration1, concentration0)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: "Kumaraswamy | None" = None) -> "Kumaraswamy":
-        """The same distribution with its parameters expanded to `batch_shape`."""
-        new = self._get_checked_instance(Kumaraswamy, _instance)
-        batch_shape = torch.Size(batch_shape)
-        new.concentration1 = self.concentration1.expand(batch_shape)
-        new.concentration0 = self.concentration0.expand(batch_shape)
-        super(Kumaraswamy, new).__init__(batch_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        """Reparameterised draws of shape `sample_shape` + `batch_shape`."""
-        return open_unit(*self.rsample_log(sample_shape))
-
-    def rsample_log(self, sample_shape: torch.Size = torch.Size()) -> tuple[Tensor, Tensor]:
+    def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
         """``log v`` and ``log(1 - v)`` of the same draws, neither rounded through v.
 
         Returns:
@@ -163,11 +145,10 @@ class Kumaraswamy(CheckedDistribution):
         both equal to 1 (it is flat).
         """
         a, b = self.concentration1, self.concentration0
-        rises, falls = (a > 1) | ((a == 1) & (b < 1)), (b > 1) | ((b == 1) & (a < 1))
-        inside = (a > 1) & (b > 1)
-        ratio = torch.where(inside, (a - 1) / torch.where(inside, a * b - 1, 1.0), 0.5)
-        ends = torch.where(rises & ~(a < 1) & (b <= 1), 1.0, torch.where(falls & (a <= 1), 0.0, torch.nan))
-        return torch.where(inside, ratio ** (1 / a), ends.to(a.dtype))
+        inside, single = (a > 1) & (b > 1), (a != 1) | (b != 1)
+        ratio = torch.where(inside, (a - 1) / torch.where(inside, a * b - 1, torch.ones_like(a)), torch.ones_like(a))
+        mode = torch.where((a <= 1) & (b >= 1), torch.zeros_like(a), ratio ** (1 / a))
+        return torch.where(single & ((a >= 1) | (b >= 1)), mode, torch.nan)
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats, shape `batch_shape`."""

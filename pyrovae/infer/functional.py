@@ -47,7 +47,7 @@ class LogWeightSum:
 
     >>> total = LogWeightSum()
     >>> total.add(torch.zeros(3, 2)); total.add(torch.zeros(4, 2))
-    >>> total.count, total.result().value.tolist()
+    >>> total.count, total.result().value.round(decimals=6).tolist()
     (7, [0.0, 0.0])
     """
 

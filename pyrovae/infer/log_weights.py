@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -32,7 +32,7 @@ class LogWeights(NamedTuple):
 
     @property
     def log_weight(self) -> Tensor:
-        """log p(x, z_k) - log q(z_k | x)."""
+        """The log weight, `log p(x, z_k) - log q(z_k | x)`."""
         return self.log_p - self.log_q
 
 
@@ -57,8 +57,8 @@ def log_weights(
         guide: the guide program, of the same signature.
         num_particles: K.
         *args: arguments of both programs.
-        condition: values of latent sites that are fixed instead of drawn, by name; their density is left out of
-            `log_q`. The way to have global latent variables.
+        condition: values of latent sites that are fixed instead of drawn, by name; their density is left out. The
+            way to have global latent variables.
         max_plate_nesting: depth of the plates, if known; otherwise one more run finds it.
         vectorize: True and False insist on one way; None tries the vectorised call and falls back, with a log line.
         weighted: keep the weight of latent sites relative to the observed ones (a KL weight); otherwise every site
@@ -66,7 +66,7 @@ def log_weights(
         **kwargs: keyword arguments of both programs.
 
     Raises:
-        ValueError: if a latent site lies outside the data plate, or is missing from the guide.
+        ValueError: if a site lies outside the data plate, or a latent site is missing from the guide.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -81,8 +81,7 @@ def log_weights(
     """
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
-    if condition:
-        model, guide = poutine.condition(model, data=condition), poutine.block(guide, hide=list(condition))
+    model, guide = _conditioned(model, guide, condition)
     if num_particles == 1:
         return _score(*_traces(model, guide, args, kwargs), None, _rows(args), weighted, condition)
     if vectorize is not False and max_plate_nesting is None:
@@ -91,10 +90,8 @@ def log_weights(
     if vectorize is None:
         vectorize = can_vectorize(model, guide, max_plate_nesting, *args, condition=condition, **kwargs)
     if vectorize:
-        # A program without plates still has its rows in dimension -1.
-        dim = -max(max_plate_nesting, 1) - 1
-        in_plate = [pyro.plate(_PARTICLES, num_particles, dim=dim)(program) for program in (model, guide)]
-        traces = _traces(*in_plate, args, kwargs)
+        dim = _particle_dim(max_plate_nesting)
+        traces = _vectorized_traces(model, guide, num_particles, dim, args, kwargs)
         return _score(*traces, (dim, num_particles), _rows(args), weighted, condition)
     parts = [
         _score(*_traces(model, guide, args, kwargs), None, _rows(args), weighted, condition)
@@ -103,14 +100,34 @@ def log_weights(
     return LogWeights(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def can_vectorize(model: Program, guide: Program, max_plate_nesting: int, *args: Any, **kwargs: Any) -> bool:
+def can_vectorize(
+    model: Program,
+    guide: Program,
+    max_plate_nesting: int,
+    *args: Any,
+    condition: Mapping[str, Tensor] | None = None,
+    **kwargs: Any,
+) -> bool:
     """Whether a few particles of a pair go through in one vectorised call; if not, one log line says why.
 
-    Takes the arguments of `log_weights`, draws nothing from the caller's random numbers.
+    Takes the arguments of `log_weights`, draws nothing from the caller's random numbers. The log weights of the call
+    are compared with those of its draws taken one at a time, because a program that means another dimension than it
+    says (`softmax(dim=1)`) runs without an error on one dimension more.
     """
+    model, guide = _conditioned(model, guide, condition)
+    dim, rows, count = _particle_dim(max_plate_nesting), _rows(args), 3
     try:
         with torch.no_grad(), torch.random.fork_rng():
-            log_weights(model, guide, 3, *args, max_plate_nesting=max_plate_nesting, vectorize=True, **kwargs)
+            _, shapes = _traces(model, guide, args, kwargs)
+            traces = _vectorized_traces(model, guide, count, dim, args, kwargs)
+            together = _score(*traces, (dim, count), rows, False, condition)
+            for particle in range(count):
+                draws = _one_particle(traces[1], shapes, dim, particle)
+                single = _traces(model, poutine.replay(guide, trace=draws), args, kwargs)
+                alone = _score(*single, None, rows, False, condition)
+                for name, values, expected in zip(LogWeights._fields, together, alone, strict=True):
+                    if not torch.allclose(values[particle], expected[0], rtol=1e-3, atol=1e-3, equal_nan=True):
+                        raise ValueError(f"it changes the value of {name}")
     except OutsidePlateError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
@@ -121,7 +138,38 @@ def can_vectorize(model: Program, guide: Program, max_plate_nesting: int, *args:
 
 
 class OutsidePlateError(ValueError):
-    """A latent site has no number per datum."""
+    """A site has no number per datum."""
+
+
+def _conditioned(model: Program, guide: Program, condition: Mapping[str, Tensor] | None) -> tuple[Program, Program]:
+    if not condition:
+        return model, guide
+    # The guide's other sites may depend on the fixed ones, so they get the value before they are hidden.
+    fixed_guide = poutine.block(poutine.condition(guide, data=condition), hide=list(condition))
+    return poutine.condition(model, data=condition), fixed_guide
+
+
+def _particle_dim(max_plate_nesting: int) -> int:
+    """The dimension left of all plates; a program without plates still has its rows in dimension -1."""
+    return -max(max_plate_nesting, 1) - 1
+
+
+def _vectorized_traces(
+    model: Program, guide: Program, num_particles: int, dim: int, args: tuple, kwargs: dict
+) -> tuple[Trace, Trace]:
+    in_plate = [pyro.plate(_PARTICLES, num_particles, dim=dim)(program) for program in (model, guide)]
+    return _traces(*in_plate, args, kwargs)
+
+
+def _one_particle(trace: Trace, shapes: Trace, dim: int, particle: int) -> Trace:
+    """The draws of one particle out of a vectorised trace, each of the shape that it has in the trace `shapes`."""
+    single = trace.copy()
+    for name, site in sample_sites(trace).items():
+        if site["is_observed"]:
+            continue
+        value = site["value"].select(dim - site["fn"].event_dim, particle)
+        single.nodes[name] = {**site, "value": value.reshape(shapes.nodes[name]["value"].shape)}
+    return single
 
 
 def _traces(model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
@@ -146,27 +194,29 @@ def _score(
     observed = {name: site for name, site in model_sites.items() if site["is_observed"] and name not in fixed}
     if not observed:
         raise ValueError("the model observes nothing, so it has no log weight")
-    data_dim, size, scale = _data_plate(observed, rows)
+    latent = [site for site in guide_sites.values() if site["name"] not in fixed]
+    data_dim, size, scale = data_plate([*observed.values()], latent, rows)
     keep = data_dim if particles is None else (particles[0], data_dim)
 
     def total(site: dict[str, Any]) -> Tensor:
         value = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
         if weighted and not site["is_observed"]:
             value = value * (site["scale"] / scale)
-        return _per_datum(value, keep, particles, size)
+        return per_datum(value, keep, particles, size)
 
-    for name, site in (model_sites | guide_sites).items():
-        if name in fixed or site["is_observed"]:
+    scored = {name: site for name, site in model_sites.items() if name not in fixed}
+    for name, site in (scored | guide_sites).items():
+        if name in fixed:
             continue
-        if name not in guide_sites:
+        if not site["is_observed"] and name not in guide_sites:
             raise ValueError(f"latent site {name!r} of the model is missing from the guide; condition= can fix it")
         if not _inside(site, data_dim, size):
+            kind = "observed" if site["is_observed"] else "latent"
+            advice = "put it into the plate" if site["is_observed"] else f"fix it with condition={{{name!r}: value}}"
             raise OutsidePlateError(
-                f"latent site {name!r} lies outside the plate over the data, so it has no weight per datum; "
-                f"fix it with condition={{{name!r}: value}}"
+                f"{kind} site {name!r} lies outside the plate over the data, so it has no weight per datum; {advice}"
             )
-    latent = {name: site for name, site in model_sites.items() if name not in observed and name not in fixed}
-    log_p = sum(total(site) for site in [*observed.values(), *latent.values()])
+    log_p = sum(total(site) for site in scored.values())
     zero = torch.zeros_like(log_p)
     draws = [(total(site), site["fn"].has_rsample) for name, site in guide_sites.items() if name not in fixed]
     log_q = sum((value for value, _ in draws), start=zero)
@@ -174,16 +224,23 @@ def _score(
     return LogWeights(log_p, log_q, log_score)
 
 
-def _data_plate(observed: dict[str, dict[str, Any]], rows: int | None) -> tuple[int, int | None, Any]:
-    """Dimension, size and scale of the plate over the data, from the first observed site that has one."""
-    for site in observed.values():
+def data_plate(
+    observed: Sequence[Mapping[str, Any]], latent: Sequence[Mapping[str, Any]], rows: int | None
+) -> tuple[int, int | None, Any]:
+    """Dimension, size and scale of the plate over the data.
+
+    It is the plate of the first observed site that has as many rows as the data and, if there are several such, holds
+    the latent sites too (a square of rows and pixels has two plates of one size).
+    """
+    for site in observed:
         frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != _PARTICLES]
         matching = [f for f in frames if rows in (f.size, f.full_size)] or (frames if len(frames) == 1 else [])
-        if matching:
-            frame = min(matching, key=lambda f: f.dim)
+        dims = [{g.dim for g in other["cond_indep_stack"]} for other in latent]
+        shared = [f for f in matching if all(f.dim in found for found in dims)] or matching
+        if shared:
+            frame = min(shared, key=lambda f: f.dim)
             return frame.dim, frame.size, site["scale"]
-    site = next(iter(observed.values()))
-    return -1, rows, site["scale"]
+    return -1, rows, observed[0]["scale"]
 
 
 def _inside(site: dict[str, Any], data_dim: int, size: int | None) -> bool:
@@ -193,7 +250,7 @@ def _inside(site: dict[str, Any], data_dim: int, size: int | None) -> bool:
     return size is not None and len(shape) >= -data_dim and shape[data_dim] == size
 
 
-def _per_datum(value: Tensor, keep: Any, particles: tuple[int, int] | None, size: int | None) -> Tensor:
+def per_datum(value: Tensor, keep: Any, particles: tuple[int, int] | None, size: int | None) -> Tensor:
     """Sum a log-probability over every batch dimension but particles and data: `[K, B]`."""
     particle_dim, data_dim = (None, keep) if particles is None else keep
     depth = -data_dim if particle_dim is None else -particle_dim

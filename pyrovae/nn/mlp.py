@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
@@ -105,7 +106,7 @@ class MLP(nn.Module):
         if min(sizes + ([] if out_features is None else [out_features])) < 1:
             raise ValueError(f"layer sizes must be at least 1, got {sizes} and {out_features}")
         self.layers = nn.Sequential()
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             if layer == "gated":
                 self.layers.append(Gated(before, after))
             elif layer == "residual":
@@ -143,9 +144,7 @@ class TiedMLP(nn.Module):
     torch.Size([3, 6])
     """
 
-    def __init__(
-        self, in_features: int, encoder: MLP, *, activation: str | Callable[[], nn.Module] = "relu"
-    ) -> None:
+    def __init__(self, in_features: int, encoder: MLP, *, activation: str | Callable[[], nn.Module] = "relu") -> None:
         super().__init__()
         if any(isinstance(module, Gated | Residual) for module in encoder.layers):
             raise ValueError("weights can be tied to an encoder with plain layers only")

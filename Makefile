@@ -1,0 +1,53 @@
+# `make demo` and `make test` are all that a fresh machine needs: each makes the virtual environment it works in.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+RUN ?= runs/demo
+
+.PHONY: demo test lint notebooks benchmarks clean
+
+demo: $(VENV)/.base
+	rm -rf $(RUN)
+	$(BIN)/pyrovae train gaussian --data digits --out $(RUN) --latent-dim 8 --epochs 100 --lr-schedule cosine --patience 30
+	$(BIN)/pyrovae evaluate $(RUN) --num-samples 1000
+	$(BIN)/pyrovae sample $(RUN) --num 64 --output mean --out $(RUN)/samples.png
+	$(BIN)/pyrovae plot $(RUN)
+	@echo
+	@echo "The run folder is $(RUN): config.json, metrics.csv, model.safetensors, samples.png and figures/."
+	@echo "Next: $(BIN)/pyrovae --help"
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(VENV)/.notebook
+	for notebook in tutorials/*.ipynb; do \
+	  $(BIN)/python -m jupyter nbconvert --to notebook --execute --stdout $$notebook > /dev/null || exit 1; done
+
+# Hours of training on two cores; every one resumes, and benchmarks/RESULTS.md says how long it took.
+benchmarks: $(VENV)/.test
+	sh benchmarks/run_all.sh $(BIN)/python
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+
+$(VENV)/.base: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(INSTALL) --editable '.[test]'
+	touch $@
+
+$(VENV)/.notebook: $(VENV)/.base
+	$(INSTALL) --editable '.[notebook]'
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.base
+	$(INSTALL) --editable '.[lint]'
+	touch $@

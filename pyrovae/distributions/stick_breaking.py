@@ -1,0 +1,144 @@
+"""Distributions on the simplex made by breaking a stick."""
+
+import torch
+from pyro.distributions import Independent
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, raise_if_violated
+from pyrovae.distributions.sticks import Beta, log_prob_from_logs, rsample_log
+from pyrovae.distributions.transforms import log_stick_fractions, log_stick_jacobian, log_stick_weights
+
+
+class StickBreaking(CheckedDistribution):
+    r"""Distribution of the K weights of a stick broken at K - 1 independent random fractions.
+
+    .. math::
+        w_k = v_k \prod_{j<k} (1 - v_j), \qquad w_K = \prod_{j<K} (1 - v_j)
+
+    The density is that of the first K - 1 weights. It is not exchangeable: even with equal fractions the early weights
+    are larger and are learnt first, which helps a latent code and harms unordered classes (see
+    `MultivariateKumaraswamy`). The divergence between two of the same truncation is that of their fractions.
+
+    Everything goes through ``log v`` and ``log(1 - v)``. A weight too small for the dtype is drawn as 0 and scored as
+    the smallest normal number; `rsample_log_weights` and `log_prob_log_weights` have no such limit.
+
+    Shapes: fractions with `batch_shape` `[..., K-1]` (or that as event) give `batch_shape` `[...]` and `event_shape`
+    `[K]`.
+
+    Reference: H. Ishwaran and L. F. James (2001), "Gibbs sampling methods for stick-breaking priors", section 2;
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197, equation (2).
+
+    Args:
+        fractions: distribution on (0, 1): `Kumaraswamy`, `Beta`, `LogitNormal`, `GammaComposition`, or any of torch.
+        validate_args: whether to check parameters and values.
+
+    Raises:
+        ValueError: fractions without a last dimension to break along, or a value off the simplex.
+
+    Example:
+        >>> from pyrovae.distributions import Kumaraswamy
+        >>> weights = StickBreaking(Kumaraswamy(torch.ones(8, 49), 5.0))
+        >>> weights.batch_shape, weights.event_shape
+        (torch.Size([8]), torch.Size([50]))
+        >>> bool(weights.rsample_log_weights().isfinite().all())
+        True
+    """
+
+    arg_constraints = {}  # noqa: RUF012
+    support = constraints.simplex
+
+    def __init__(self, fractions: Distribution, *, validate_args: bool | None = None) -> None:
+        if len(fractions.event_shape) == 0 and len(fractions.batch_shape) > 0:
+            fractions = Independent(fractions, 1)
+        if len(fractions.event_shape) != 1:
+            raise ValueError(
+                "StickBreaking breaks along the last dimension of the fractions: expected batch shape [..., K-1] with "
+                f"scalar events, or event shape [K-1]; got batch shape {tuple(fractions.batch_shape)} and event shape "
+                f"{tuple(fractions.event_shape)}."
+            )
+        self.fractions = fractions
+        event_shape = torch.Size([fractions.event_shape[0] + 1])
+        super().__init__(fractions.batch_shape, event_shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: "StickBreaking | None" = None) -> "StickBreaking":
+        """The same distribution with its fractions expanded to `batch_shape` + `[K-1]`."""
+        new = self._get_checked_instance(StickBreaking, _instance)
+        new.fractions = self.fractions.expand(torch.Size(batch_shape))
+        super(StickBreaking, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether the fractions are drawn with a path derivative."""
+        return self.fractions.has_rsample
+
+    @property
+    def truncation(self) -> int:
+        """Number of weights K."""
+        return self.event_shape[0]
+
+    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+        """Reparameterised weights, shape `sample_shape` + `[..., K]`."""
+        return torch.exp(self.rsample_log_weights(sample_shape))
+
+    def rsample_log_weights(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+        """Logarithms of reparameterised weights, all finite, shape `sample_shape` + `[..., K]`."""
+        return log_stick_weights(*rsample_log(self.fractions, sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of the first K - 1 weights at `value` `[..., K]`; zeros count as the smallest normal number."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return self.log_prob_log_weights(torch.log(value.clamp(min=torch.finfo(value.dtype).tiny)))
+
+    def log_prob_log_weights(self, log_weights: Tensor) -> Tensor:
+        """Log density (of the first K - 1 weights, not of their logarithms) at weights given by logarithms."""
+        log_v, log_1mv = log_stick_fractions(log_weights)
+        return log_prob_from_logs(self.fractions, log_v, log_1mv) - log_stick_jacobian(log_1mv)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean weights, from the means of the independent fractions, shape `[..., K]`."""
+        mean = self.fractions.mean
+        return torch.exp(log_stick_weights(torch.log(mean), torch.log1p(-mean)))
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of each weight, from the first two moments of the independent fractions, shape `[..., K]`."""
+        mean, variance = self.fractions.mean, self.fractions.variance
+        square, square_left = variance + mean.square(), variance + (1 - mean).square()
+        return torch.exp(log_stick_weights(torch.log(square), torch.log(square_left))) - self.mean.square()
+
+
+def GEM(concentration: Tensor | float, truncation: int, *, validate_args: bool | None = None) -> StickBreaking:
+    """Stick-breaking weights of a Dirichlet process, cut at `truncation` (Griffiths, Engen and McCloskey).
+
+    `StickBreaking` of `truncation` - 1 fractions Beta(1, `concentration`); the last weight is the remainder. The larger
+    the concentration, the more weights matter: the first `concentration` * log(100) or so hold 99 % of the stick.
+
+    Reference: J. Pitman (2002), "Combinatorial stochastic processes", section 3.2.
+
+    Args:
+        concentration: concentration of the Dirichlet process, positive, shape `[...]`.
+        truncation: number of weights K, at least 2.
+        validate_args: whether to check parameters and values.
+
+    Raises:
+        ValueError: a concentration that is not positive, or a truncation below 2.
+
+    Example:
+        >>> GEM(5.0, truncation=50).mean[:3]
+        tensor([0.1667, 0.1389, 0.1157])
+    """
+    if truncation < 2:
+        raise ValueError(f"GEM: `truncation` is the number of weights and must be at least 2, got {truncation}.")
+    concentration = torch.as_tensor(concentration)
+    try:
+        fractions = Beta(1.0, concentration.unsqueeze(-1), validate_args=validate_args)
+    except ValueError:
+        raise_if_violated("GEM", "parameter `concentration`", constraints.positive, concentration)
+        raise
+    fractions = fractions.expand((*concentration.shape, truncation - 1))
+    return StickBreaking(fractions, validate_args=validate_args)
