@@ -8,8 +8,10 @@ the parameters and points as the dtype holds them.
 import argparse
 import itertools
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -19,8 +21,14 @@ from torch import Tensor
 from torch.distributions import Beta as TorchBeta
 from torch.distributions import kl_divergence
 
+from pyrovae import distributions
 from pyrovae.distributions import GEM, Kumaraswamy, LogitNormal, StickBreaking, kl_kumaraswamy_beta_taylor
+from pyrovae.distributions.kl import expected_log1m
 from pyrovae.distributions.transforms import log_stick_fractions, log_stick_weights
+
+# The formulas of the natural families in canonical parameters are the tests' own.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "distributions"))
+from natural_truth import TRUTHS
 
 Row = tuple[str, str, str, str]
 DTYPES = (torch.float64, torch.float32)
@@ -103,12 +111,44 @@ def expected_log1m_truth(a: float, b: float) -> float:
 
 
 @rows
+def expected_log1m_beyond_the_grid() -> Iterator[Row]:
+    axis = list(np.logspace(-3, 3, 7))
+    errors = []
+    for dtype in DTYPES:
+        a, b = grid(axis, axis, dtype=dtype)
+        truth = [expected_log1m_truth(*pair) for pair in zip(a.tolist(), b.tolist(), strict=True)]
+        errors.append(f"{worst(expected_log1m(a, b), truth):.1e}")
+    yield "E[log(1 - v)], concentrations 1e-3 to 1e3", *errors, "(none set)"
+
+
+@rows
+def kumaraswamy_moments() -> Iterator[Row]:
+    axis = list(np.logspace(-3, 3, 13))
+    cells = {}
+    for dtype in DTYPES:
+        a, b = grid(axis, axis, dtype=dtype)
+        law, pairs = Kumaraswamy(a, b), list(zip(a.tolist(), b.tolist(), strict=True))
+        first, second = ([q * mpmath.beta(1 + order / mpmath.mpf(p), q) for p, q in pairs] for order in (1, 2))
+        # The entropy without digamma: v^a is Beta(1, b), and E[log v^a] is minus a harmonic number.
+        entropy = [
+            1 - 1 / mpmath.mpf(q) + (1 - 1 / mpmath.mpf(p)) * mpmath.harmonic(q) - mpmath.log(p * q) for p, q in pairs
+        ]
+        cells[dtype] = [
+            worst(law.mean, list(map(float, first))),
+            worst(law.variance, [float(s - m * m) for s, m in zip(second, first, strict=True)]),
+            worst(law.entropy(), list(map(float, entropy))),
+        ]
+    for name, double, single in zip(("mean", "variance", "entropy"), *cells.values(), strict=True):
+        yield f"Kumaraswamy {name}", f"{double:.1e}", f"{single:.1e}", "1e-9 / 1e-4"
+
+
+@rows
 def kl_kumaraswamy_beta() -> Iterator[Row]:
     axis = list(np.logspace(-2, 2, 9))
     errors, lowest = {}, {}
     for dtype in DTYPES:
         a, b = grid(axis, axis, dtype=dtype)
-        error, low = 0.0, 0.0
+        error, low = 0.0, float("inf")
         expected = [expected_log1m_truth(*pair) for pair in zip(a.tolist(), b.tolist(), strict=True)]
         for alpha, beta in itertools.product((0.5, 1.0, 2.0, 5.0), (0.5, 1.0, 5.0, 20.0)):
             value = kl_divergence(Kumaraswamy(a, b), TorchBeta(*torch.tensor([alpha, beta], dtype=dtype)))
@@ -178,8 +218,8 @@ def kl_cost() -> Iterator[Row]:
 
 @rows
 def kumaraswamy_draws() -> Iterator[Row]:
-    for corner in CORNERS:
-        torch.manual_seed(0)
+    for seed, corner in enumerate(CORNERS):
+        torch.manual_seed(seed)
         cells = []
         for dtype in DTYPES:
             a, b = (torch.full((1_000_000,), c, dtype=dtype, requires_grad=True) for c in corner)
@@ -198,12 +238,9 @@ def kumaraswamy_draws() -> Iterator[Row]:
 def survival_of_draws(a: float, b: float, log_v: Tensor, log_1mv: Tensor) -> np.ndarray:
     """``P(V > v)`` in double precision from the logarithm that is away from 0; uniform when the draws are right."""
     log_v, log_1mv = log_v.detach().double().numpy(), log_1mv.detach().double().numpy()
-    far = np.minimum(log_1mv, -np.log(2))
-    minus_log_v = np.where(far < -36, np.exp(np.maximum(far, -700)), -np.log1p(-np.exp(far)))
-    minus_log_v = np.where(log_v < -np.log(2), -log_v, minus_log_v)
-    # log(1 - v^a); where -log v underflows it is log a + log(1 - v).
-    log_1m_power = np.log(-np.expm1(-a * minus_log_v))
-    return np.exp(b * np.where(far < -600, np.log(a) + far, log_1m_power))
+    minus_log_v = np.where(log_v < -0.5, -log_v, -np.log1p(-np.exp(np.clip(log_1mv, -700, -0.5))))
+    # Where 1 - v underflows even here, 1 - v^a is a (1 - v).
+    return np.exp(b * np.where(log_1mv < -700, np.log(a) + log_1mv, np.log(-np.expm1(-a * minus_log_v))))
 
 
 # Sticks
@@ -241,6 +278,104 @@ def stick_round_trip() -> Iterator[Row]:
             error = max((back.exp() - log_v.exp()).abs().max(), (back_1m.exp() - log_1mv.exp()).abs().max())
             cells.append(f"{error:.1e}")
         yield f"stick-breaking round trip at truncation {truncation}", *cells, target
+
+
+# Natural exponential families
+
+
+def _natural_grids() -> dict[str, tuple[list, list]]:
+    """Natural parameters and values of each family, every value against every parameter."""
+    concentrations = list(np.logspace(-3, 5, 9))
+    rates = [-rate for rate in np.logspace(-3, 3, 4)]
+    locations = (-1e3, -30.0, 0.0, 0.2, 3.0, 1e3)
+    normals = [(z / scale, -0.5 / scale**2) for z in locations for scale in np.logspace(-3, 3, 7)]  # z = loc / scale
+    points = [*np.logspace(-30, -1, 8), 0.5, 1.0, 30.0, 1e3, 1e5]
+    inside = [*np.logspace(-30, -1, 8), 0.3, 0.5, 0.9, 1 - 6e-8]
+    counts = [0.0, 1.0, 2.0, 30.0, 997.0, 8103.0, 9e4]
+    negative = [(-eta,) for eta in np.logspace(-2, 1.7, 9)]
+    simplex = [(0.25, 0.25, 0.5), (2.0**-20, 0.5, 0.5 - 2.0**-20), (2.0**-100, 0.875, 0.125)]
+    return {
+        "NaturalNormal": (normals, [-1e3, -31.0, -0.2, 0.0, 3.1, 40.0, 1e3]),
+        "NaturalLogNormal": ([(a, b) for a, b in normals if -a / (2 * b) < 50], points),
+        "NaturalExponential": ([(-rate,) for rate in np.logspace(-5, 5, 11)], [0.0, *points]),
+        "NaturalGamma": (list(itertools.product(concentrations, rates)), points),
+        "NaturalBeta": (list(itertools.product(concentrations, repeat=2)), inside),
+        "NaturalDirichlet": (list(itertools.product(concentrations[::2], repeat=3)), simplex),
+        "NaturalBernoulli": ([(eta,) for eta in np.linspace(-300, 300, 61)], [0.0, 1.0]),
+        "NaturalCategorical": (list(itertools.product((-300.0, -20.0, 0.0, 1.0, 19.0, 300.0), repeat=3)), [0, 1, 2, 3]),
+        "NaturalPoisson": ([(eta,) for eta in np.linspace(-30, 9, 14)], counts),
+        "NaturalGeometric": (negative, counts),
+        "NaturalNegativeBinomial": (negative, counts),
+    }
+
+
+def _worst_family(errors: dict[str, float]) -> str:
+    name = max(errors, key=errors.__getitem__)
+    return f"{errors[name]:.1e} {name.removeprefix('Natural')}"
+
+
+@rows
+def natural_families() -> Iterator[Row]:
+    table: dict[str, list[str]] = {figure: [] for figure in ("log_prob", "entropy", "KL", "round trip")}
+    for dtype in DTYPES:
+        errors: dict[str, dict[str, float]] = {figure: {} for figure in table}
+        for name, (parameters, points) in _natural_grids().items():
+            cls, truth = getattr(distributions, name), TRUTHS[name]
+            fixed = {"total_count": 3.5} if name == "NaturalNegativeBinomial" else {}
+            natural = torch.tensor(parameters, dtype=dtype)
+            values = torch.tensor(points, dtype=torch.long if name == "NaturalCategorical" else dtype)
+            law, rowwise = cls(natural, **fixed), cls(natural.unsqueeze(1), **fixed)
+            etas = natural.tolist()
+            log_prob = rowwise.log_prob(values).flatten()
+            exact = [float(truth.log_prob(eta, x)) for eta in etas for x in values.tolist()]
+            errors["log_prob"][name] = worst(log_prob, exact)
+            errors["entropy"][name] = worst(law.entropy(), [float(truth.entropy(eta)) for eta in etas])
+            pairs = list(itertools.product(etas[::3], etas[::2]))
+            p, q = (torch.tensor(column, dtype=dtype) for column in zip(*pairs, strict=True))
+            divergence = kl_divergence(cls(p, **fixed), cls(q, **fixed))
+            errors["KL"][name] = worst(divergence, [float(truth.kl(a, b)) for a, b in pairs])
+            back = cls.from_canonical(**law.to_canonical()).natural
+            errors["round trip"][name] = worst(back.flatten(), natural.flatten().tolist())
+        for figure, by_family in errors.items():
+            table[figure].append(_worst_family(by_family))
+    targets = {"round trip": "1e-10 / 1e-5"}
+    for figure, cells in table.items():
+        yield f"natural families, {figure}", *cells, targets.get(figure, "1e-8 / 1e-4")
+
+
+@rows
+def discretized_logistic() -> Iterator[Row]:
+    cells = []
+    for dtype in DTYPES:
+        loc, scale = grid(
+            [-3.0, -0.1, 0.0, 1e-4, 0.3, 0.4999, 0.5, 1.0, 2.0], list(np.logspace(-6, 6, 13)), dtype=dtype
+        )
+        values, exact = [], []
+        for num_bins in (2, 16, 256, 1024):
+            law = distributions.DiscretizedLogistic(loc, scale, num_bins)
+            levels = sorted({0, 1, num_bins // 3, num_bins // 2, num_bins - 2, num_bins - 1})
+            scores = law.log_prob(torch.tensor(levels, dtype=dtype).unsqueeze(1) / (num_bins - 1))
+            for level, row in zip(levels, scores, strict=True):
+                for score, m, s in zip(row, loc.tolist(), scale.tolist(), strict=True):
+                    truth = logistic_bin_truth(m, s, level, num_bins)
+                    values.append(score.detach())
+                    exact.append(truth)
+        cells.append(f"{worst(torch.stack(values), exact):.1e}")
+    yield "DiscretizedLogistic log_prob, scales 1e-6..1e6", *cells, "1e-8 / 1e-4"
+
+
+def logistic_bin_truth(loc: float, scale: float, level: int, num_bins: int) -> float:
+    """Log mass of a level, on the side where both tails are small."""
+    last = num_bins - 1
+    loc, scale = mpmath.mpf(loc) * last, mpmath.mpf(scale) * last
+    lower, upper = (level - 0.5 - loc) / scale, (level + 0.5 - loc) / scale
+    if lower > 0:
+        lower, upper, level = -upper, -lower, last - level
+    # log(sigmoid(u) - sigmoid(l)) with exp(l) factored out of both, which 40 digits hold for any l.
+    below = mpmath.mpf(0) if level == 0 else 1 / (1 + mpmath.exp(lower))
+    reach = upper if level == 0 else lower
+    above = mpmath.exp(-reach) if level == last else mpmath.exp(upper - reach) / (1 + mpmath.exp(upper))
+    return float(reach + mpmath.log(above - below))
 
 
 def main() -> None:

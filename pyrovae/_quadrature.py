@@ -48,18 +48,24 @@ def _discrete_nodes(distribution: Distribution) -> Nodes:
     if not torch.isfinite(lower).all() or distribution.event_shape:
         raise ValueError(f"{distribution} cannot be summed: give it enumerate_support or an integer support from below")
     first, last = int(lower.min()), float(upper.max())
-    dtype = distribution.sample().dtype
+    with seeded(0):
+        draw = distribution.sample()
+    total = torch.zeros(distribution.batch_shape, dtype=torch.double, device=draw.device)
     pieces, masses, start, size = [], [], first, 1024
     while True:
         stop = int(min(start + size, last + 1))
-        values = torch.arange(start, stop).reshape(-1, *[1] * len(distribution.batch_shape))
-        values = values.expand(-1, *distribution.batch_shape).to(dtype)
+        values = torch.arange(start, stop, device=draw.device).reshape(-1, *[1] * len(distribution.batch_shape))
+        values = values.expand(-1, *distribution.batch_shape).to(draw.dtype)
         inside = support.check(values)
-        values = torch.where(inside, values, lower.to(dtype))
+        values = torch.where(inside, values, lower.to(draw))
         masses.append(distribution.log_prob(values).double().exp().masked_fill(~inside, 0.0))
         pieces.append(values)
+        block = masses[-1].sum(0)
+        total = total + block
         start, size = stop, 2 * size
-        if stop > last or stop - first >= _MAX_TERMS or (masses[-1].sum(0) < 1e-15).all() & (masses[0].sum() > 0):
+        # A block without mass ends the sum only for rows that have found most of theirs before it.
+        finished = ((block < 1e-15) & (total > 0.5)).all()
+        if finished or stop > last or stop - first >= _MAX_TERMS:
             return Nodes(torch.cat(pieces), torch.cat(masses), None, None, None)
 
 

@@ -63,7 +63,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} is damaged or truncated ({error}); restore it or train again") from None
     if header is None:
         raise CheckpointError(f"{path} was not written by pyrovae")
-    information = json.loads(header)
+    try:
+        information = dict(json.loads(header))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from None
     _check_version(path, information)
     return tensors, information
 
@@ -84,7 +87,7 @@ def load_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source
     own = module_tensors(module)
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or extra:
-        parts = [f"lacks {missing[0]!r}"] * bool(missing) + [f"has {extra[0]!r} too many"] * bool(extra)
+        parts = [f"lacks {name!r}" for name in missing[:1]] + [f"has {name!r} too many" for name in extra[:1]]
         raise CheckpointError(f"{source} is of another architecture: it {' and '.join(parts)}")
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
@@ -163,10 +166,10 @@ class RunFolder:
             CheckpointError: if the folder is no run of this library, or of a newer version.
         """
         try:
-            config = json.loads(self.config_path.read_text())
+            config = dict(json.loads(self.config_path.read_text()))
         except FileNotFoundError:
             raise CheckpointError(f"{self.path} is no run folder: it has no config.json") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.config_path} is damaged ({error}); restore it or train again") from None
         _check_version(self.config_path, config)
         return config

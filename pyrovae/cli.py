@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import inspect
 import json
 import logging
 import os
@@ -48,6 +47,19 @@ _DATA: dict[str, tuple[Callable[[str], Any], str, Sequence[str] | None]] = {
     "binarize": (str, "draw binary pixels once or anew for each minibatch", ("static", "dynamic")),
     "scale": (str, "range of pixels", ("unit", "symmetric")),
     "validation_size": (int, "rows held out of the training set", None),
+}
+_RESERVED = {
+    *_TRAINING,
+    *_DATA,
+    "data",
+    "data_seed",
+    "dequantize",
+    "device",
+    "evaluate",
+    "out",
+    "pair",
+    "quiet",
+    "resume",
 }
 
 
@@ -115,7 +127,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _add_verb(verbs: Any, name: str, function: Callable[[argparse.Namespace], None], text: str) -> _Parser:
-    verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=_HelpFormatter)
+    verb = verbs.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=_HelpFormatter
+    )
     verb.set_defaults(run_verb=function)
     return verb
 
@@ -160,13 +174,13 @@ def _add_train(verbs: Any, words: Sequence[str]) -> None:
     group = verb.add_argument_group(title)
     for option in pair.options if pair else ():
         shown = f"{option.help} (default: {_shown(option.default)})"
+        # An option of a user's pair may have the name of one of ours.
+        flag = _flag(f"pair_{option.name}" if option.name in _RESERVED else option.name)
         if option.type is bool:
             action: Any = argparse.BooleanOptionalAction
-            group.add_argument(_flag(option.name), dest=f"pair_{option.name}", action=action, help=shown, default=None)
+            group.add_argument(flag, dest=f"pair_{option.name}", action=action, help=shown, default=None)
         else:
-            group.add_argument(
-                _flag(option.name), dest=f"pair_{option.name}", type=option.type, choices=option.choices, help=shown
-            )
+            group.add_argument(flag, dest=f"pair_{option.name}", type=option.type, choices=option.choices, help=shown)
 
 
 def _named_pair(words: Sequence[str]) -> Pair | None:
@@ -225,6 +239,8 @@ def _evaluation(
     dataset, vae = run.dataset(), run.load_vae(device)
     rows = dataset.splits()[split]
     torch.manual_seed(seed)
+    if split == "train" and dataset.transform is not None:
+        rows = rows._replace(x=dataset.transform(rows.x))
     if num_rows is not None:
         chosen = torch.randperm(len(rows.x))[:num_rows]
         rows = type(rows)(*(None if tensor is None else tensor[chosen] for tensor in rows))
@@ -305,7 +321,7 @@ def _models(options: argparse.Namespace) -> None:
         for option in pair.options:
             choices = f" [{', '.join(option.choices)}]" if option.choices else ""
             print(f"{'':18} {_flag(option.name):18} {option.help}{choices} (default: {_shown(option.default)})")
-    print(f"\nA pair of your own: {inspect.cleandoc('pyrovae train mymodule:make_vae --data NAME')}")
+    print("\nA pair of your own: pyrovae train mymodule:make_vae --data NAME")
 
 
 def _flag(name: str) -> str:

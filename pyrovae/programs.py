@@ -210,8 +210,8 @@ def find_non_finite(model: Program, guide: Program, *args: Any, **kwargs: Any) -
                 if site["type"] == "param" and not site["value"].isfinite().all():
                     return f"parameter {name!r} of the {label}"
             for name, site in sample_sites(trace).items():
-                if not site["value"].isfinite().all():
-                    return f"site {name!r} of the {label}, whose value is not finite"
+                # Not the values at once: what a mask hides may be anything.
                 if not scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]).sum().isfinite():
-                    return f"site {name!r} of the {label}, whose log-probability is not finite"
+                    what = "log-probability" if site["value"].isfinite().all() else "value"
+                    return f"site {name!r} of the {label}, whose {what} is not finite"
     return "no single site: the loss itself is not finite"

@@ -112,8 +112,9 @@ class Run:
         Raises:
             CheckpointError: if the weights cannot be used.
         """
+        config = self.folder.read_config()
         try:
-            shape, kind = self.config["data_shape"], self.config["data_kind"]
+            shape, kind = config["data_shape"], config["data_kind"]
         except KeyError as error:
             raise CheckpointError(f"{self.folder.config_path} lacks {error}; train again") from None
         # A stand-in of the right shape: builders look at shape and kind, and at rows only for initial values.

@@ -12,13 +12,14 @@ represent (a Beta with concentrations far below 0.1) cannot be seen by any rule 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, biject_to, kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
-from pyrovae._quadrature import Integral, Nodes, integrate, nodes, seeded
+from pyrovae._goodness_of_fit import GoodnessOfFit, goodness_of_fit
+from pyrovae._quadrature import Integral, integrate, nodes, seeded
 
 __all__ = [
     "Comparison",
@@ -41,21 +42,6 @@ class Comparison(NamedTuple):
     actual: Tensor
     expected: Tensor
     error: Tensor
-
-
-class GoodnessOfFit(NamedTuple):
-    """Kolmogorov-Smirnov or chi-square statistic `batch_shape` and its p-value."""
-
-    statistic: Tensor
-    p_value: Tensor
-
-
-def _scipy_stats() -> Any:
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise ImportError("goodness-of-fit tests need scipy, which scikit-learn brings: pip install scipy") from error
-    return stats
 
 
 def _fail(what: str, distribution: object, badness: Tensor, detail: Callable[[tuple[int, ...]], str]) -> None:
@@ -128,40 +114,6 @@ def check_cdf(distribution: Distribution, tolerance: float = 1e-4) -> Comparison
     return _compare("cdf (first index: node)", distribution, actual, expected, tolerance)
 
 
-def _chi_square(counts: Tensor, mass: Tensor, num_samples: int) -> tuple[float, float]:
-    """Chi-square of `counts` `[cells]` against `mass`, with cells of fewer than five expected counts pooled."""
-    stats = _scipy_stats()
-    expected = mass * num_samples
-    large = expected >= 5
-    rest = (counts[~large].sum() + num_samples - counts.sum()).clamp(min=0), num_samples - expected[large].sum()
-    statistic = ((counts[large] - expected[large]) ** 2 / expected[large]).sum()
-    cells = int(large.sum())
-    # The pooled remainder counts as a cell; below five expected draws, five in the denominator keeps it calm.
-    statistic = statistic + (rest[0] - rest[1]) ** 2 / rest[1].clamp(min=5)
-    return float(statistic), float(stats.chi2.sf(float(statistic), max(cells, 1)))
-
-
-def _cells(draws: Tensor, grid: Nodes, row: int) -> tuple[Tensor, Tensor]:
-    """Counts and mass on a product grid in the stretched plane, its edges half-way between nodes."""
-    size, num_nodes = grid.centre.shape[-1], len(grid.stretched)
-    step = grid.stretched[1] - grid.stretched[0]
-    centre, width = (part.reshape(-1, size)[row] for part in (grid.centre, grid.width))
-    place = ((draws - centre) / width).asinh()
-    node = ((place - grid.stretched[0]) / step).round().clamp(0, num_nodes - 1).long()  # nearest node, per axis
-    mass = grid.mass.reshape(*[num_nodes] * size, -1)[..., row]
-    counts = torch.zeros(num_nodes**size, dtype=torch.double)
-    flat = node[:, 0] if size == 1 else node[:, 0] * num_nodes + node[:, 1]
-    counts = counts.index_add(0, flat, torch.ones(len(flat), dtype=torch.double)).reshape(mass.shape)
-    for axis in range(size):
-        probabilities = torch.linspace(0, 1, 11 if size == 2 else 51, dtype=draws.dtype)[1:-1]
-        edges = torch.quantile(node[:, axis].to(draws.dtype), probabilities).floor().long().unique()
-        cell = torch.bucketize(torch.arange(num_nodes), edges)
-        shape = list(mass.shape)
-        shape[axis] = len(edges) + 1
-        mass, counts = (mass.new_zeros(shape).index_add(axis, cell, part) for part in (mass, counts))
-    return counts.flatten(), mass.flatten()
-
-
 @torch.no_grad()
 def check_goodness_of_fit(
     distribution: Distribution, num_samples: int = 20_000, significance: float = 1e-4, seed: int = 0
@@ -187,43 +139,10 @@ def check_goodness_of_fit(
         >>> bool(check_goodness_of_fit(Normal(torch.tensor(0.0), 1.0)).p_value > 0.0001)
         True
     """
-    stats = _scipy_stats()
-    grid = nodes(distribution)
-    with seeded(seed):
-        draws = distribution.sample((num_samples,))
-    batch_shape = distribution.batch_shape
-    rows, mass = range(batch_shape.numel()), grid.mass.reshape(len(grid.mass), -1)
-    if grid.stretched is None:
-        lattice = grid.values.reshape(len(mass), len(rows), -1)
-        draws = draws.reshape(num_samples, len(rows), -1)
-        results = [_chi_square(_count(draws[:, row], lattice[:, row]), mass[:, row], num_samples) for row in rows]
-    else:
-        free = biject_to(distribution.support).inv(draws).reshape(num_samples, len(rows), -1)
-        if free.shape[-1] == 1:
-            place = ((free - grid.centre.reshape(-1, 1)) / grid.width.reshape(-1, 1)).asinh()[..., 0].double()
-            edges = (grid.stretched + (grid.stretched[1] - grid.stretched[0]) / 2).double().numpy()
-            results = [_kolmogorov_smirnov(stats, place[:, row], edges, mass[:, row]) for row in rows]
-        else:
-            results = [_chi_square(*_cells(free[:, row], grid, row), num_samples) for row in rows]
-    statistic, p_value = torch.tensor(results, dtype=torch.double).T.reshape(2, *batch_shape)
-    if not (p_value >= significance).all():
-        _fail("draws", distribution, -p_value, lambda i: f"p-value {p_value[i]:.3g} against log_prob")
-    return GoodnessOfFit(statistic, p_value)
-
-
-def _kolmogorov_smirnov(stats: Any, place: Tensor, edges: Any, mass: Tensor) -> tuple[float, float]:
-    import numpy
-
-    uniform = numpy.interp(place.numpy(), edges, mass.cumsum(0).numpy(), left=0.0)
-    result = stats.kstest(uniform, "uniform")
-    return float(result.statistic), float(result.pvalue)
-
-
-def _count(draws: Tensor, lattice: Tensor) -> Tensor:
-    """How many rows of `draws` `[n, d]` equal each row of `lattice` `[cells, d]`; others are counted nowhere."""
-    _, index = torch.unique(torch.cat([lattice, draws.to(lattice.dtype)]), dim=0, return_inverse=True)
-    counts = torch.bincount(index[len(lattice) :], minlength=int(index.max()) + 1)
-    return counts[index[: len(lattice)]].double()
+    fit = goodness_of_fit(distribution, num_samples, seed)
+    if not (fit.p_value >= significance).all():
+        _fail("draws", distribution, -fit.p_value, lambda i: f"p-value {fit.p_value[i]:.3g} against log_prob")
+    return fit
 
 
 @torch.no_grad()
@@ -248,7 +167,7 @@ def check_moments(
     for name, sampled, spread in pairs:
         stated = getattr(distribution, name).detach().double().expand_as(sampled)
         exists = torch.isfinite(stated)
-        # One unit in the last place of a constant sample is no evidence against it.
+        # A constant sample has no spread, and rounding of its mean is no evidence against it.
         standard = spread / num_samples**0.5 + 1e-6 * sampled.abs() + 1e-12
         error = ((stated - sampled).abs() / standard).masked_fill(~exists, 0.0)
         if not (error <= num_errors).all():

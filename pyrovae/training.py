@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from pyrovae import programs
 from pyrovae.callbacks import Callback, Progress, ProgressBar
-from pyrovae.checkpoint import RunFolder, load_module_tensors, module_tensors
+from pyrovae.checkpoint import CheckpointError, RunFolder, load_module_tensors, module_tensors
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objectives import make_objective
 from pyrovae.schedules import Schedule, parse_schedule
@@ -165,13 +165,16 @@ class Trainer:
             data: a `Dataset`; or a tensor `[N, ...]`; or a pair of them, training and validation.
             run: a run folder to write checkpoints and metrics to.
             resume: go on from the state in `run`; with the same arguments the result is the same, bit for bit, as
-                without the stop.
+                without the stop, and with more epochs a finished training goes on.
 
         Raises:
             NonFiniteLossError: if a loss is NaN or infinite; the last good weights are in `run` and in the VAE.
             TrainingInterrupted: on Ctrl-C, after saving.
-            ValueError: if early stopping has no validation data.
+            CheckpointError: if the state in `run` cannot be used.
+            ValueError: if early stopping has no validation data, or there is no run to resume.
         """
+        if resume and run is None:
+            raise ValueError("resume=True needs the run folder to resume, run=")
         data = _training_data(data)
         if self.patience is not None and self.monitor == "validation_loss" and data.validation is None:
             raise ValueError("early stopping watches validation_loss, and there are no validation data")
@@ -249,6 +252,12 @@ class _Fit:
     def run(self, resume: bool, stack: ExitStack) -> History:
         if resume:
             self.state = load_state(self.folder, self.vae, self.optimizer, self.scheduler)
+            if self.state.permutation is not None and len(self.state.permutation) != self.rows:
+                raise CheckpointError(
+                    f"{self.folder.state_path} is of a training on {len(self.state.permutation)} rows, "
+                    f"and the data have {self.rows}"
+                )
+            self.state.stopped = self.reason_to_stop()
         self.started_at -= self.state.seconds
         # Whatever an objective finds out in its first call, and all checks, happen here: no random number is used up
         # and no running statistic moves, so that a resumed training is where it was.
@@ -324,16 +333,21 @@ class _Fit:
         if state.best_value is None or value < state.best_value:
             state.best_value, state.best_epoch = value, state.epoch
             state.best = _copy_of(self.vae)
-        if state.epoch >= trainer.epochs:
-            state.stopped = f"all {trainer.epochs} epochs done"
-        elif trainer.patience is not None and state.epoch - state.best_epoch >= trainer.patience:
-            state.stopped = f"no better {self.monitor} for {trainer.patience} epochs"
+        state.stopped = self.reason_to_stop()
         self.progress.metrics = row
         self.notify("on_epoch")
         if state.stopped is None:
             self.save_if_due()
         elif self.folder is not None:
             self.save()
+
+    def reason_to_stop(self) -> str | None:
+        state, trainer = self.state, self.trainer
+        if state.epoch >= trainer.epochs:
+            return f"all {trainer.epochs} epochs done"
+        if trainer.patience is not None and state.epoch - state.best_epoch >= trainer.patience:
+            return f"no better {self.monitor} for {trainer.patience} epochs"
+        return None
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -362,8 +376,9 @@ class _Fit:
         return transform(rows.x[index]), data
 
     def first_rows(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two rows of training data, to try the pair on."""
-        return self.minibatch(self.train, torch.arange(min(2, self.rows), device=self.vae.device), self.transform)
+        """A batch of training data, to try the pair on."""
+        index = torch.arange(min(self.trainer.batch_size, self.rows), device=self.vae.device)
+        return self.minibatch(self.train, index, self.transform)
 
     def check_parameters(self) -> None:
         for name, value in self.vae.named_parameters():

@@ -71,6 +71,7 @@ def save_state(
     if state.permutation is not None:
         tensors["permutation"] = state.permutation
     information = {name: getattr(state, name) for name in _PLAIN}
+    information["optimizer"] = type(optimizer).__name__
     information["groups"] = saved["param_groups"]
     information["scheduler"] = scheduler.state_dict() if scheduler is not None else None
     save_tensors(run.state_path, tensors, information)
@@ -87,6 +88,9 @@ def load_state(run: RunFolder, vae: VAE, optimizer: Optimizer, scheduler: LRSche
     for name, value in tensors.items():
         kind, _, rest = name.partition(".")
         parts.setdefault(kind, {})[rest] = value
+    optimizer_name = type(optimizer).__name__
+    if information["optimizer"] != optimizer_name:
+        raise CheckpointError(f"{run.state_path} is of the optimizer {information['optimizer']}, not {optimizer_name}")
     load_module_tensors(vae, parts["weights"], str(run.state_path))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in parts.get("optimizer", {}).items():

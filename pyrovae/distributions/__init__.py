@@ -11,6 +11,13 @@ from pyrovae.distributions.natural_gamma import NaturalExponential, NaturalGamma
 from pyrovae.distributions.natural_negative_binomial import NaturalNegativeBinomial
 from pyrovae.distributions.natural_normal import NaturalLogNormal, NaturalNormal
 from pyrovae.distributions.natural_simplex import NaturalBeta, NaturalDirichlet
+from pyrovae.distributions.ordinal import OrderedLogits
+from pyrovae.distributions.relaxed import (
+    RelaxedBernoulliLogits,
+    RelaxedOneHotLogProbs,
+    straight_through_bernoulli,
+    straight_through_one_hot,
+)
 from pyrovae.distributions.stick_breaking import GEM, StickBreaking
 from pyrovae.distributions.sticks import Beta, Fractions, GammaComposition, LogitNormal
 from pyrovae.distributions.transforms import StickBreakingTransform
@@ -36,8 +43,13 @@ __all__ = [
     "NaturalNegativeBinomial",
     "NaturalNormal",
     "NaturalPoisson",
+    "OrderedLogits",
+    "RelaxedBernoulliLogits",
+    "RelaxedOneHotLogProbs",
     "StickBreaking",
     "StickBreakingTransform",
     "kl_kumaraswamy_beta_taylor",
     "kl_multivariate_kumaraswamy_dirichlet_bound",
+    "straight_through_bernoulli",
+    "straight_through_one_hot",
 ]

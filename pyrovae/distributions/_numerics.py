@@ -12,10 +12,30 @@ _LOG_2 = math.log(2.0)
 _LOG_LOG_2 = math.log(_LOG_2)
 
 
+def one_minus_exp(t: Tensor) -> Tensor:
+    """``1 - exp(-t)`` for `t` in [0, 1] without cancellation, also when compiled.
+
+    ``torch.expm1`` is right in eager mode, but torch 2.13 and earlier compile it for the CPU to ``exp(x) - 1``
+    (pytorch pull request 190533), which is 0 for every float32 `t` below 6e-8.
+
+    Args:
+        t: any shape.
+
+    Returns:
+        The same shape.
+
+    Example:
+        >>> one_minus_exp(torch.tensor([1e-20, 1.0]))
+        tensor([1.0000e-20, 6.3212e-01])
+    """
+    half = torch.tanh(t / 2)
+    return 2 * half / (1 + half)
+
+
 def log1mexp(log_p: Tensor) -> Tensor:
     """``log(1 - exp(log_p))`` for `log_p` <= 0, accurate for probabilities near 0 and near 1.
 
-    Reference: M. Mächler (2012), "Accurately computing log(1 - exp(-|a|))", equation 7.
+    Reference: M. Mächler (2012), "Accurately computing log(1 - exp(-|a|))".
 
     Args:
         log_p: logarithms of probabilities, any shape.
@@ -28,7 +48,7 @@ def log1mexp(log_p: Tensor) -> Tensor:
         tensor([-4.6052e+01, -1.9287e-22], dtype=torch.float64)
     """
     # Each branch sees only arguments it can handle, so that neither sends a NaN back through `where`.
-    near_one = torch.log(-torch.expm1(log_p.clamp(min=-1.0)))
+    near_one = torch.log(one_minus_exp(-log_p.clamp(min=-1.0)))
     near_zero = torch.log1p(-torch.exp(log_p.clamp(max=-0.5)))
     return torch.where(log_p > -_LOG_2, near_one, near_zero)
 
@@ -53,7 +73,7 @@ def complement_loglog(loglog_p: Tensor) -> Tensor:
     # p near 1: with t = -log p small, 1 - p = 1 - exp(-t) and log(1 - p) = log t + log((1 - exp(-t)) / t).
     log_t = loglog_p.clamp(max=_LOG_LOG_2)
     t = torch.exp(log_t).clamp(min=tiny)
-    near_one = torch.log(-log_t - torch.log(-torch.expm1(-t) / t))
+    near_one = torch.log(-log_t - torch.log(one_minus_exp(t) / t))
     # p near 0: -log(1 - p) = p (1 + p/2 + ...), so its logarithm is log p plus a bounded correction.
     minus_log_p = torch.exp(loglog_p.clamp(min=_LOG_LOG_2))
     p = torch.exp(-minus_log_p).clamp(min=tiny)
@@ -84,7 +104,7 @@ def open_unit(log_v: Tensor, log_1mv: Tensor) -> Tensor:
     info = torch.finfo(log_v.dtype)
     small, large = 64 * info.tiny, 1.0 - info.eps / 2
     below = torch.exp(_clamp_value(log_v, math.log(small), -_LOG_2))
-    above = -torch.expm1(_clamp_value(log_1mv, math.log(info.eps / 2), -_LOG_2))
+    above = 1 - torch.exp(_clamp_value(log_1mv, math.log(info.eps / 2), -_LOG_2))
     return _clamp_value(torch.where(log_v < -_LOG_2, below, above), small, large)
 
 
@@ -121,7 +141,7 @@ def rsample_log_gamma(concentration: Tensor) -> Tensor:
     ``log G(c) = log G(c + 1) + log(U) / c`` never underflows, however small the concentration c. Differentiable under
     ``torch.func.grad`` and ``torch.vmap``, which torch's own Beta and Dirichlet draws are not.
 
-    Reference: G. Marsaglia and W. W. Tsang (2000), "A simple method for generating gamma variables", section 6;
+    Reference: G. Marsaglia and W. W. Tsang (2000), "A simple method for generating gamma variables";
     M. Figurnov, S. Mohamed and A. Mnih (2018), "Implicit reparameterization gradients", arXiv:1805.08498.
 
     Args:

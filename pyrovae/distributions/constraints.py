@@ -6,7 +6,7 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import SigmoidTransform, Transform
 
 
-class OpenUnitInterval(Constraint):
+class _OpenUnitInterval(Constraint):
     """Numbers strictly between 0 and 1, where logarithms of v and of 1 - v are finite.
 
     Example:
@@ -23,11 +23,11 @@ class OpenUnitInterval(Constraint):
         return (value > self.lower_bound) & (value < self.upper_bound)
 
 
-open_unit_interval = OpenUnitInterval()
+open_unit_interval = _OpenUnitInterval()
 
 
-@biject_to.register(OpenUnitInterval)
-@transform_to.register(OpenUnitInterval)
-def _real_to_open_unit_interval(constraint: OpenUnitInterval) -> Transform:
+@biject_to.register(_OpenUnitInterval)
+@transform_to.register(_OpenUnitInterval)
+def _real_to_open_unit_interval(constraint: _OpenUnitInterval) -> Transform:
     # torch's sigmoid transform clamps into the open interval.
     return SigmoidTransform()

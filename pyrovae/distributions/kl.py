@@ -10,6 +10,7 @@ from torch.distributions import Beta as TorchBeta
 from torch.distributions import Dirichlet, Normal, Uniform
 from torch.distributions.kl import kl_divergence, register_kl
 
+from pyrovae.distributions._numerics import log1mexp
 from pyrovae.distributions.exponential_family import NaturalExponentialFamily
 from pyrovae.distributions.kumaraswamy import Kumaraswamy
 from pyrovae.distributions.multivariate_kumaraswamy import MultivariateKumaraswamy, break_sets
@@ -29,7 +30,7 @@ def expected_log1m(concentration1: Tensor, concentration0: Tensor) -> Tensor:
 
     The logarithm of the ratio stays between 0 and -log a. The trapezoidal rule in `y`, with
     :math:`E = \exp(y - 0.03 e^{-y})`, reaches 1e-9 with 64 nodes in float64 and 1e-5 with 40 nodes in float32,
-    relative to max(1, KL) of a stick, for concentrations from 1e-2 to 1e2.
+    relative to max(1, KL) of a stick, for concentrations from 1e-2 to 1e2, and 1e-6 and 5e-5 from 1e-3 to 1e3.
 
     Reference: H. Takahasi and M. Mori (1974), "Double exponential formulas for numerical integration".
 
@@ -48,8 +49,7 @@ def expected_log1m(concentration1: Tensor, concentration0: Tensor) -> Tensor:
     # Beyond `largest` the ratio is 1 / a to working precision; below eps, 1 - exp(-t) would round to 0.
     t = (nodes / concentration0.unsqueeze(-1)).clamp(torch.finfo(nodes.dtype).eps, largest)
     log_v = torch.log1p(-torch.exp(-t)) / concentration1.unsqueeze(-1)
-    log_ratio = torch.log(-torch.expm1(log_v)) + t
-    return log_ratio @ weights - 1 / concentration0
+    return (log1mexp(log_v) + t) @ weights - 1 / concentration0
 
 
 def _exponential_quadrature(like: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -81,8 +81,8 @@ def kl_kumaraswamy_beta(p: Kumaraswamy, q: Beta | TorchBeta) -> Tensor:
     Error relative to max(1, KL) below 1e-6 in float64 and 1e-3 in float32 for a, b in 1e-2..1e2, alpha in 0.5..5 and
     beta in 0.5..20.
 
-    Reference: E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197, equation
-    (5), with the infinite series replaced by `expected_log1m`.
+    Reference: E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197,
+    with the infinite series replaced by `expected_log1m`.
     """
     return _kl_to_beta(p, q, expected_log1m(p.concentration1, p.concentration0))
 
@@ -93,7 +93,7 @@ def kl_kumaraswamy_beta_taylor(p: Kumaraswamy, q: Beta | TorchBeta, terms: int =
     For reproducing published results only: the cut series is too small, by a factor of up to three, so that an ELBO
     built with it is no bound. `kl_kumaraswamy_beta` is what `kl_divergence` uses.
 
-    Reference: E. Nalisnick and P. Smyth (2017), arXiv:1605.06197, equation (5).
+    Reference: E. Nalisnick and P. Smyth (2017), arXiv:1605.06197.
 
     Args:
         p: the Kumaraswamy.
@@ -126,7 +126,7 @@ def kl_kumaraswamy_kumaraswamy(p: Kumaraswamy, q: Kumaraswamy) -> Tensor:
         -H(a, b) - \log cd - (c - 1) E[\log v] - (d - 1) E[\log(1 - v^c)]
 
     where ``v ** c`` is Kumaraswamy(a / c, b) under the first, so that `expected_log1m` serves; its accuracy holds for
-    a / c in 1e-2..1e2.
+    a / c and b in 1e-2..1e2.
     """
     a, b, c = torch.broadcast_tensors(p.concentration1, p.concentration0, q.concentration1)
     d = q.concentration0
@@ -178,7 +178,7 @@ def kl_multivariate_kumaraswamy_dirichlet_bound(p: MultivariateKumaraswamy, q: D
     stick-breaking in any order, averaged over all orders. Divergence is convex, so the divergence of the average is no
     larger; the ELBO with it remains a bound. Not registered, because it is not the divergence. K 2^(K-1) fractions.
 
-    Reference: A. Stirn, T. Jebara and D. A. Knowles (2019), arXiv:1905.12052, section 3.
+    Reference: A. Stirn, T. Jebara and D. A. Knowles (2019), arXiv:1905.12052.
 
     Raises:
         ValueError: more than 14 components.

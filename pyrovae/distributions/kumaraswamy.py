@@ -28,7 +28,7 @@ class Kumaraswamy(Fractions):
 
     Reference: P. Kumaraswamy (1980), "A generalized probability density function for double-bounded random
     processes"; M. C. Jones (2009), "Kumaraswamy's distribution: a beta-type distribution with some tractability
-    advantages", sections 3 and 4.
+    advantages".
 
     Args:
         concentration1: exponent `a` of the inner power, positive.
@@ -117,7 +117,7 @@ class Kumaraswamy(Fractions):
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile at probability `value` in [0, 1]; 0 and 1 where the dtype cannot hold it."""
         log_v, log_1mv = self._log_quantile(torch.log(-torch.log1p(-value)))
-        return torch.where(log_v < _MINUS_LOG_2, torch.exp(log_v), -torch.expm1(log_1mv))
+        return torch.where(log_v < _MINUS_LOG_2, torch.exp(log_v), 1 - torch.exp(log_1mv))
 
     def _log_moment(self, order: int) -> Tensor:
         """``log E[v ** order]`` in double precision, because the terms of the log Beta function nearly cancel."""
@@ -134,7 +134,9 @@ class Kumaraswamy(Fractions):
     def variance(self) -> Tensor:
         """Variance, shape `batch_shape`."""
         log_mean = self._log_moment(1)
-        variance = torch.exp(2 * log_mean) * torch.expm1(self._log_moment(2) - 2 * log_mean)
+        log_square = self._log_moment(2)
+        # E[v^2] (1 - E[v]^2 / E[v^2]); the ratio is below 1 but may round to it.
+        variance = torch.exp(log_square + log1mexp((2 * log_mean - log_square).clamp(max=-1e-16)))
         return variance.to(self.concentration1.dtype)
 
     @property

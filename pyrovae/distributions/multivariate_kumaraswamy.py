@@ -39,7 +39,7 @@ class MultivariateKumaraswamy(CheckedDistribution):
     Shapes: `concentration` `[..., K]` gives `batch_shape` `[...]` and `event_shape` `[K]`.
 
     Reference: A. Stirn, T. Jebara and D. A. Knowles (2019), "A new distribution on the simplex with auto-encoding
-    applications", arXiv:1905.12052, section 2.
+    applications", arXiv:1905.12052.
 
     Args:
         concentration: alpha, positive, shape `[..., K]` with K at least 2.

@@ -26,8 +26,8 @@ class StickBreaking(CheckedDistribution):
     Shapes: fractions with `batch_shape` `[..., K-1]` (or that as event) give `batch_shape` `[...]` and `event_shape`
     `[K]`.
 
-    Reference: H. Ishwaran and L. F. James (2001), "Gibbs sampling methods for stick-breaking priors", section 2;
-    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197, equation (2).
+    Reference: H. Ishwaran and L. F. James (2001), "Gibbs sampling methods for stick-breaking priors";
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197.
 
     Args:
         fractions: distribution on (0, 1): `Kumaraswamy`, `Beta`, `LogitNormal`, `GammaComposition`, or any of torch.
@@ -118,7 +118,7 @@ def GEM(concentration: Tensor | float, truncation: int, *, validate_args: bool |
     `StickBreaking` of `truncation` - 1 fractions Beta(1, `concentration`); the last weight is the remainder. The larger
     the concentration, the more weights matter: the first `concentration` * log(100) or so hold 99 % of the stick.
 
-    Reference: J. Pitman (2002), "Combinatorial stochastic processes", section 3.2.
+    Reference: J. Pitman (2002), "Combinatorial stochastic processes".
 
     Args:
         concentration: concentration of the Dirichlet process, positive, shape `[...]`.

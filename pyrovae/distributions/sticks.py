@@ -184,7 +184,7 @@ class LogitNormal(Fractions):
 
     Shapes: `loc` and `scale` broadcast to `batch_shape`; the event is a scalar.
 
-    Reference: J. Atchison and S. M. Shen (1980), "Logistic-normal distributions: some properties and uses".
+    Reference: J. Aitchison and S. M. Shen (1980), "Logistic-normal distributions: some properties and uses".
 
     Args:
         loc: mean of the logit.
@@ -247,8 +247,8 @@ class GammaComposition(Fractions):
 
     Shapes: both concentrations broadcast to `batch_shape`; the event is a scalar.
 
-    Reference: E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197,
-    section 3.2; D. A. Knowles (2015), arXiv:1509.01631, for the approximation.
+    Reference: E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197;
+    D. A. Knowles (2015), arXiv:1509.01631, for the approximation.
 
     Args:
         concentration1: concentration `a` of x, positive.

@@ -118,7 +118,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the pictures."""
-        return self.net(x.reshape(-1, *x.shape[-3:])).unflatten(0, x.shape[:-3])
+        return self.net(x.reshape(-1, *x.shape[-3:])).reshape(*x.shape[:-3], self.out_features)
 
 
 class ConvDecoder(nn.Module):
@@ -184,7 +184,7 @@ class ConvDecoder(nn.Module):
             flat = F.conv_transpose2d(flat, high.weight, bias2, stride=2, padding=1)
         else:
             flat = self.up2(self.activation(self.up1(flat)))
-        return flat.unflatten(0, z.shape[:-1])
+        return flat.reshape(*z.shape[:-1], *flat.shape[1:])
 
 
 class GaussianHead(nn.Module):

@@ -60,14 +60,14 @@ def gaussian(
     prior: Annotated[Literal["standard-normal", "mixture", "vamp"], "prior of the latent"] = "standard-normal",
     num_components: Annotated[int, "components of a mixture, pseudo-inputs of a VampPrior"] = 500,
     likelihood: Annotated[LikelihoodName, "likelihood of the data; auto goes by their kind"] = "auto",
-    scale: Annotated[float, "standard deviation of the likelihood 'normal'"] = 1.0,
+    likelihood_scale: Annotated[float, "standard deviation of the likelihood 'normal'"] = 1.0,
 ) -> VAE:
     """Put a Gaussian VAE together.
 
     Raises:
         ValueError: for sizes or combinations that do not fit.
     """
-    head = make_likelihood(likelihood, dataset, scale)
+    head = make_likelihood(likelihood, dataset, likelihood_scale)
     if net == "conv":
         if len(channels) != 2:
             raise ValueError(f"convolutional nets take two numbers of channels, got {channels}")

@@ -162,4 +162,64 @@ CASES = [
         )
         for count in (0.3, 1.0, 12.0)
     ),
+    Case(
+        dist.OrderedLogits,
+        {"predictor": [0.0, 2.5, -30.0], "cutpoints": [-1.0, 0.5, 0.6, 3.0]},
+        points=[0, 1, 2, 4],
+        bad_params=[{"cutpoints": [-1.0, 0.5, 0.5, 3.0]}, {"predictor": [0.0, np.nan, 0.0]}],
+        bad_values=[-1, 5],
+    ),
+    Case(
+        dist.RelaxedBernoulliLogits,
+        {"temperature": [0.1, 0.66, 2.0], "logits": [0.0, 3.0, -20.0]},
+        points=[-500.0, 0.0, 0.3, 60.0],
+        twin=lambda temperature, logits: stats.logistic(logits / temperature, 1 / temperature),
+        bad_params=[{"temperature": [0.1, 0.0, 2.0]}],
+        bad_values=[np.nan],
+    ),
+    Case(
+        dist.RelaxedOneHotLogProbs,
+        {"temperature": [0.1, 1.5], "logits": [[0.0, 1.0, -2.0], [0.3, 0.0, 0.5]]},
+        points=[list(np.log([0.2, 0.3, 0.5])), [0.0, -300.0, -41.0]],
+        bad_params=[{"temperature": [0.1, -1.0]}, {"logits": [[np.nan, 0.0, 0.0], [0.0, 0.0, 0.0]]}],
+        bad_values=[[0.0, 0.0, 0.0], [0.2, 0.3, 0.5]],
+    ),
+    Case(
+        dist.Kumaraswamy,
+        {"concentration1": [0.7, 2.0, 30.0], "concentration0": [0.6, 5.0, 20.0]},
+        points=[1e-5, 0.3, 0.7, 1 - 1e-5],
+        bad_params=[{"concentration1": [0.7, 2.0, 0.0]}, {"concentration0": [-1.0, 2.0, 1.0]}],
+        bad_values=[0.0, 1.0],
+    ),
+    Case(
+        dist.Beta,
+        {"concentration1": [0.7, 2.0, 30.0], "concentration0": [0.6, 5.0, 20.0]},
+        points=[1e-5, 0.3, 0.7, 1 - 1e-5],
+        twin=lambda concentration1, concentration0: stats.beta(concentration1, concentration0),
+        bad_params=[{"concentration1": [0.7, 2.0, 0.0]}],
+        bad_values=[0.0, 1.0],
+    ),
+    Case(
+        dist.LogitNormal,
+        {"loc": [0.0, -2.0, 3.0], "scale": [1.0, 0.3, 2.0]},
+        points=[1e-5, 0.3, 0.7, 1 - 1e-5],
+        bad_params=[{"scale": [1.0, 0.0, 2.0]}],
+        bad_values=[0.0, 1.0],
+    ),
+    Case(
+        dist.GammaComposition,
+        {"concentration1": [0.5, 0.9, 2.0], "concentration0": [0.7, 0.4, 3.0]},
+        points=[1e-6, 0.3, 0.95],
+        bad_params=[{"concentration1": [0.5, 0.9, -2.0]}],
+        bad_values=[0.0, 1.0],
+        tolerance=1e-3,  # the density has a kink, where a quadrature converges slowly
+    ),
+    Case(
+        dist.MultivariateKumaraswamy,
+        {"concentration": [[1.2, 1.0, 2.0], [3.0, 8.0, 5.0]]},
+        points=[[0.2, 0.3, 0.5], [0.01, 0.98, 0.01]],
+        bad_params=[{"concentration": [[1.0, 0.0, 2.0], [1.0, 1.0, 1.0]]}],
+        bad_values=[[0.5, 0.6, 0.5], [1.2, -0.1, -0.1]],
+        tolerance=1e-6,
+    ),
 ]

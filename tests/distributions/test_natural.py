@@ -305,6 +305,7 @@ def test_in_a_pyro_model():
         assert bound == pytest.approx(float(evidence.value.log()), abs=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from inside torch.compile
 def test_compiles():
     natural = torch.tensor([[2.0, -1.0], [0.3, -4.0]])
 

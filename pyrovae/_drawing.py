@@ -1,0 +1,144 @@
+"""Building blocks of the figures: mosaics of pictures, heat maps, pairs of data."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import CenteredNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+# Okabe and Ito's colours, which people of all kinds of colour vision tell apart.
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+
+
+class Mosaic(NamedTuple):
+    """Pictures side by side as one."""
+
+    pixels: np.ndarray
+    """`[height, width, 3]`, 0 = black, 1 = white."""
+    rows: list[float]
+    """Where the centres of the rows are, in pixels from the top."""
+    columns: list[float]
+    """Where the centres of the columns are, in pixels from the left."""
+
+
+def is_pictures(x: Tensor) -> bool:
+    """Whether data are pictures: `[N, C, H, W]` of one or three channels, or `[N, H, W]`.
+
+    >>> is_pictures(torch.zeros(5, 3, 8, 8)), is_pictures(torch.zeros(5, 64))
+    (True, False)
+    """
+    return x.dim() == 3 or (x.dim() == 4 and x.shape[1] in (1, 3))
+
+
+def mosaic(pictures: Tensor, columns: int, show_range: tuple[float, float], group: int = 1) -> Mosaic:
+    """Put pictures side by side in reading order, on white.
+
+    Args:
+        pictures: see `is_pictures`; NaN is drawn white.
+        columns: pictures in a row.
+        show_range: values that become black and white; beyond them is clipped.
+        group: rows that belong together; groups stand further apart.
+
+    >>> mosaic(torch.zeros(3, 1, 8, 8), 2, (0.0, 1.0)).pixels.shape
+    (17, 17, 3)
+    """
+    low, high = show_range
+    values = pictures if pictures.dim() == 4 else pictures.unsqueeze(1)
+    shade = ((values.detach().cpu().double() - low) / (high - low)).clamp(0, 1).nan_to_num(nan=1.0)
+    tiles = shade.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    height, width = tiles.shape[1:3]
+    gap = max(1, round(height / 14))
+    num_rows = math.ceil(len(tiles) / columns)
+    tops = [row * (height + gap) + (row // group * 2 * gap if group > 1 else 0) for row in range(num_rows)]
+    lefts = [column * (width + gap) for column in range(columns)]
+    pixels = np.ones((tops[-1] + height, lefts[-1] + width, 3))
+    for position, tile in enumerate(tiles):
+        top, left = tops[position // columns], lefts[position % columns]
+        pixels[top : top + height, left : left + width] = tile
+    centre = (height - 1) / 2, (width - 1) / 2
+    return Mosaic(pixels, [top + centre[0] for top in tops], [left + centre[1] for left in lefts])
+
+
+def draw_mosaic(pictures: Mosaic, title: str) -> tuple[Figure, Axes]:
+    """A figure that shows a mosaic, its size going by the number of pictures, without ticks."""
+    height, width = pictures.pixels.shape[:2]
+    inches = float(np.clip(0.75 * len(pictures.columns), 2.5, 8.0))
+    figure = Figure(figsize=(inches + 0.4, inches * height / width + 0.8), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(pictures.pixels, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
+    return figure, axes
+
+
+def heat_map(
+    values: Tensor, title: str, *, rows: str, columns: str, value: str, diverging: bool = False
+) -> tuple[Figure, Axes]:
+    """A figure that shows a matrix `[R, C]` as colours, with the names of its rows, columns and values.
+
+    Args:
+        values: the matrix.
+        title: the title.
+        rows: what a row is.
+        columns: what a column is.
+        value: what an entry is.
+        diverging: colours for signs, zero in the middle.
+    """
+    height, width = values.shape
+    size = float(np.clip(0.3 * width + 2.0, 4.5, 9.0)), float(np.clip(0.3 * height + 1.2, 2.5, 7.0))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    style = {"cmap": "RdBu_r", "norm": CenteredNorm()} if diverging else {"cmap": "viridis"}
+    image = axes.imshow(values.detach().cpu().numpy(), aspect="auto", interpolation="nearest", **style)
+    axes.set(title=title, xlabel=columns, ylabel=rows)
+    for axis, length in ((axes.xaxis, width), (axes.yaxis, height)):
+        axis.set_major_locator(MaxNLocator(nbins=min(length, 12), integer=True))
+    figure.colorbar(image, label=value)
+    return figure, axes
+
+
+def picture_pairs(x: Tensor, x_hat: Tensor, title: str, show_range: tuple[float, float]) -> Figure:
+    """A figure of pictures, ten in a row, each with a second one below."""
+    columns = min(10, len(x))
+    strips = math.ceil(len(x) / columns)
+    blank = x.new_full((strips * columns - len(x), *x.shape[1:]), math.nan)
+    lines = [torch.cat([values, blank]).unflatten(0, (strips, columns)) for values in (x, x_hat)]
+    pictures = mosaic(torch.stack(lines, 1).flatten(0, 2), columns, show_range, group=2)
+    figure, axes = draw_mosaic(pictures, title)
+    axes.set_yticks(pictures.rows, ["original", "reconstruction"] * strips)
+    return figure
+
+
+def profile_pairs(x: Tensor, x_hat: Tensor, title: str) -> Figure:
+    """A figure of data as curves over their entries, each with a second one in the same panel."""
+    columns = min(3, len(x))
+    lines = math.ceil(len(x) / columns)
+    figure = Figure(figsize=(max(3.0 * columns, 5.0), 1.4 * lines + 1.2), layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    marker = "o" if x[0].numel() <= 30 else None
+    for axes, original, copy in zip(panels, x.flatten(1), x_hat.flatten(1), strict=False):
+        axes.plot(original, color="black", marker=marker, markersize=4, linewidth=1, label="original")
+        axes.plot(copy, color=ORANGE, marker=marker, markersize=3, linewidth=1.5, label="reconstruction")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        clean(axes)
+    for axes in panels[len(x) :]:
+        axes.set_axis_off()
+    figure.suptitle(title)
+    figure.supxlabel("entry of the datum", fontsize="medium")
+    figure.supylabel("value", fontsize="medium")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False)
+    return figure
+
+
+def clean(axes: Axes) -> None:
+    """Leave out the frame above and on the right."""
+    axes.spines[["top", "right"]].set_visible(False)

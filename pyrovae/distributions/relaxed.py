@@ -1,0 +1,272 @@
+"""Relaxed Bernoulli and one-hot variables whose draws are logits and log-probabilities, exact at low temperature.
+
+At temperature 0.1 and equal odds one relaxed Bernoulli draw in six rounds to exactly 1 in float32, and the density
+that torch's `RelaxedBernoulli` and `RelaxedOneHotCategorical` recover from such a draw is wrong, infinite or NaN. Here
+the sample site holds the logit or the log-probabilities; a decoder that wants weights applies `sigmoid` or `exp`, or
+`straight_through_bernoulli` and `straight_through_one_hot` for hard values with soft gradients. Ratios of densities,
+and with them every bound, are the same as on the transformed scale.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import Transform
+from torch.distributions.utils import broadcast_all
+
+from pyrovae.distributions._numerics import standard_exponential
+from pyrovae.distributions._validation import CheckedDistribution
+
+__all__ = [
+    "LogSimplex",
+    "LogSoftmaxTransform",
+    "RelaxedBernoulliLogits",
+    "RelaxedOneHotLogProbs",
+    "straight_through_bernoulli",
+    "straight_through_one_hot",
+]
+
+_NO_SHAPE = torch.Size()
+
+
+class LogSimplex(Constraint):
+    """Vectors of log-probabilities: their log-sum-exp is 0 up to rounding."""
+
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        """True for rows whose probabilities sum to one within 1e-5."""
+        return value.logsumexp(-1).abs() <= 1e-5
+
+
+log_simplex = LogSimplex()
+
+
+class LogSoftmaxTransform(Transform):
+    """K - 1 log-ratios to the last entry -> K log-probabilities.
+
+    Densities on `LogSimplex` are taken with respect to these log-ratios, so the log-determinant is 0.
+    """
+
+    domain = constraints.real_vector
+    codomain = log_simplex
+    bijective = True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LogSoftmaxTransform)
+
+    __hash__ = Transform.__hash__
+
+    def _call(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, 1)).log_softmax(-1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y[..., :-1] - y[..., -1:]
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Zero, by the choice of reference measure."""
+        return torch.zeros_like(x[..., 0])
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """Shape with one more entry in the last dimension."""
+        return torch.Size((*shape[:-1], shape[-1] + 1))
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """Shape with one entry fewer in the last dimension."""
+        return torch.Size((*shape[:-1], shape[-1] - 1))
+
+
+@biject_to.register(LogSimplex)
+@transform_to.register(LogSimplex)
+def _real_to_log_simplex(constraint: LogSimplex) -> Transform:
+    return LogSoftmaxTransform()
+
+
+class RelaxedBernoulliLogits(CheckedDistribution):
+    r"""Logit of a relaxed (binary concrete) Bernoulli variable: a logistic distribution.
+
+    .. math:: \log p(l) = \log\tau + \log\sigma(\alpha - \tau l) + \log\sigma(\tau l - \alpha)
+
+    with :math:`\alpha` the log-odds and :math:`\tau` the temperature; that is location alpha / tau, scale 1 / tau.
+
+    Shapes: `temperature` and `logits` broadcast to `batch_shape` `[...]`; scalar events, real. Nats.
+
+    Reference: Maddison, Mnih and Teh, The concrete distribution (2017), equation 26; Jang, Gu and Poole, Categorical
+    reparameterization with Gumbel-softmax (2017).
+
+    Args:
+        temperature: positive; draws approach plus or minus infinity as it goes to 0.
+        logits: log-odds of 1.
+        validate_args: whether parameters and values are checked; None follows torch's global setting.
+
+    Example:
+        >>> import torch
+        >>> p = RelaxedBernoulliLogits(torch.tensor(0.01), torch.tensor(2.0))
+        >>> p.log_prob(torch.tensor(500.0))  # sigmoid(500) is 1 in any floating-point type
+        tensor(-7.7023)
+    """
+
+    arg_constraints: ClassVar[dict[str, Constraint]] = {"temperature": constraints.positive, "logits": constraints.real}
+    support = constraints.real
+    has_rsample = True
+
+    def __init__(
+        self, temperature: Tensor | float, logits: Tensor | float, *, validate_args: bool | None = None
+    ) -> None:
+        self.temperature, self.logits = broadcast_all(temperature, logits)
+        super().__init__(self.logits.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "RelaxedBernoulliLogits":
+        """The same distribution with `batch_shape`."""
+        new = self._get_checked_instance(RelaxedBernoulliLogits, _instance)
+        batch_shape = torch.Size(batch_shape)
+        new.temperature, new.logits = self.temperature.expand(batch_shape), self.logits.expand(batch_shape)
+        super(RelaxedBernoulliLogits, new).__init__(batch_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of logits `[...]`."""
+        if self._validate_args:
+            self._validate_sample(value)
+        distance = self.temperature * value - self.logits
+        return self.temperature.log() + F.logsigmoid(distance) + F.logsigmoid(-distance)
+
+    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+        """Reparameterised draws: (log-odds plus logistic noise) / temperature."""
+        shape = self._extended_shape(sample_shape)
+        # The logarithm of a ratio of exponentials is logistic, and exact in both tails.
+        first, second = (standard_exponential(shape, self.logits).log() for _ in range(2))
+        return (self.logits + first - second) / self.temperature
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean logit."""
+        return self.logits / self.temperature
+
+    @property
+    def mode(self) -> Tensor:
+        """Mean logit."""
+        return self.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the logit."""
+        return math.pi**2 / (3 * self.temperature.square())
+
+    def entropy(self) -> Tensor:
+        """Entropy of the logit, 2 - log temperature."""
+        return 2 - self.temperature.log()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Probability of logits up to `value`."""
+        return torch.sigmoid(self.temperature * value - self.logits)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Quantile of the probability `value`."""
+        return (self.logits + torch.logit(value)) / self.temperature
+
+
+class RelaxedOneHotLogProbs(CheckedDistribution):
+    r"""Log-probabilities of a relaxed (concrete, Gumbel-softmax) one-hot variable.
+
+    .. math:: \log p(y) = \log (K-1)! + (K-1)\log\tau + \sum_k s_k - K \log\sum_k e^{s_k}, \quad s = \alpha - \tau y
+
+    a density with respect to the log-ratios :math:`y_k - y_K`, in which it is as smooth at the corners of the simplex
+    as in its middle. Unlike in torch's `ExpRelaxedCategorical`, values are checked to be log-probabilities, a float
+    will do as temperature, and the temperature may differ along the batch.
+
+    Shapes: `temperature` broadcasts against the batch of `logits` `[..., K]`; events `[K]`. Nats.
+
+    Reference: Maddison, Mnih and Teh, The concrete distribution (2017), equation 23; Jang, Gu and Poole, Categorical
+    reparameterization with Gumbel-softmax (2017).
+
+    Args:
+        temperature: positive `[...]` or a number.
+        logits: unnormalised log-probabilities of the classes.
+        validate_args: whether parameters and values are checked; None follows torch's global setting.
+
+    Example:
+        >>> import torch
+        >>> p = RelaxedOneHotLogProbs(0.1, torch.zeros(3))
+        >>> p.log_prob(torch.tensor([0.0, -300.0, -400.0])).isfinite()
+        tensor(True)
+    """
+
+    arg_constraints: ClassVar[dict[str, Constraint]] = {
+        "temperature": constraints.positive,
+        "logits": constraints.real_vector,
+    }
+    support = log_simplex
+    has_rsample = True
+
+    def __init__(self, temperature: Tensor | float, logits: Tensor, *, validate_args: bool | None = None) -> None:
+        temperature = torch.as_tensor(temperature, dtype=logits.dtype, device=logits.device)
+        batch_shape = torch.broadcast_shapes(temperature.shape, logits.shape[:-1])
+        self.temperature = temperature.expand(batch_shape)
+        self.logits = logits.expand(batch_shape + logits.shape[-1:])
+        super().__init__(batch_shape, logits.shape[-1:], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "RelaxedOneHotLogProbs":
+        """The same distribution with `batch_shape`."""
+        new = self._get_checked_instance(RelaxedOneHotLogProbs, _instance)
+        batch_shape = torch.Size(batch_shape)
+        new.temperature = self.temperature.expand(batch_shape)
+        new.logits = self.logits.expand(batch_shape + self.event_shape)
+        super(RelaxedOneHotLogProbs, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of log-probabilities `[..., K]`."""
+        if self._validate_args:
+            self._validate_sample(value)
+        num_classes = self.event_shape[0]
+        scores = self.logits - self.temperature.unsqueeze(-1) * value
+        constant = math.lgamma(num_classes) + (num_classes - 1) * self.temperature.log()
+        return constant + scores.log_softmax(-1).sum(-1)
+
+    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+        """Reparameterised draws: log-softmax of (logits plus Gumbel noise) / temperature."""
+        noise = -standard_exponential(self._extended_shape(sample_shape), self.logits).log()
+        return ((self.logits + noise) / self.temperature.unsqueeze(-1)).log_softmax(-1)
+
+
+def straight_through_bernoulli(value: Tensor) -> Tensor:
+    """Zeros and ones from relaxed logits, with the gradient of their sigmoid.
+
+    The estimator is biased: the forward pass sees the hard value, the backward pass the soft one.
+
+    Args:
+        value: draws of `RelaxedBernoulliLogits`, any shape.
+
+    Returns:
+        Exactly 0 or 1, same shape.
+
+    Example:
+        >>> import torch
+        >>> straight_through_bernoulli(torch.tensor([-3.0, 0.5]))
+        tensor([0., 1.])
+    """
+    return _with_gradient_of((value > 0).to(value.dtype), value.sigmoid())
+
+
+def straight_through_one_hot(value: Tensor) -> Tensor:
+    """One-hot vectors from relaxed log-probabilities `[..., K]`, with the gradient of the probabilities.
+
+    Example:
+        >>> import torch
+        >>> straight_through_one_hot(torch.tensor([0.2, 0.7, 0.1]).log())
+        tensor([0., 1., 0.])
+    """
+    hard = torch.zeros_like(value).scatter(-1, value.argmax(-1, keepdim=True), 1.0)
+    return _with_gradient_of(hard, value.exp())
+
+
+def _with_gradient_of(hard: Tensor, soft: Tensor) -> Tensor:
+    # The bracket is exactly 0, so the value stays hard; (hard + soft) - soft would round.
+    return hard + (soft - soft.detach())

@@ -1,0 +1,155 @@
+"""What a VAE makes of data in its latent space: posterior means, active units, nearest neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from pyro.distributions import Independent, TorchDistribution
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+from torch.distributions import Categorical
+
+from pyrovae import programs
+from pyrovae.data import Split
+from pyrovae.vae import VAE, MeanMessenger
+
+ACTIVE = 1e-2
+"""Variance above which a latent dimension counts as active."""
+_DRAWS = 100  # for the mean of a posterior that has none in closed form
+
+
+class ActiveUnits(NamedTuple):
+    """How many latent dimensions a VAE uses."""
+
+    count: int
+    """Dimensions whose variance exceeds the threshold."""
+    variances: Tensor
+    """Variance over the data of each dimension's posterior mean, `[latent_dim]`."""
+
+
+@torch.no_grad()
+def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | None) -> Tensor:
+    """The mean of q(z|x) of every datum, `[N, latent_dim]`, on the CPU; the sites side by side where there are several.
+
+    A site that depends on another one is taken at that one's mean. The mean of a class variable is the vector of its
+    class probabilities, and a mean that has no closed form that of 100 draws.
+
+    Args:
+        vae: the VAE.
+        x: data `[N, ...]`.
+        batch_size: rows at a time.
+        **data: `mask`, `y`.
+    """
+    split = Split(x, **data)
+    with programs.evaluating(vae):
+        parts = [row_means(vae, *batch_of(vae, split, batch)) for batch in batches(len(x), batch_size)]
+    return torch.cat(parts).cpu()
+
+
+def active_units(
+    vae: VAE, x: Tensor, threshold: float = ACTIVE, *, batch_size: int = 1000, **data: Tensor | None
+) -> ActiveUnits:
+    """Count the latent dimensions u that carry information: those with Var_x(E_q[u]) above a threshold.
+
+    Reference: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
+
+    Args:
+        vae: the VAE.
+        x: data `[N, ...]`.
+        threshold: variance, in squared units of the latent.
+        batch_size: rows at a time.
+        **data: `mask`, `y`.
+    """
+    return count_active(latent_means(vae, x, batch_size, **data), threshold)
+
+
+def knn_error(
+    train_latents: Tensor,
+    train_labels: Tensor,
+    test_latents: Tensor,
+    test_labels: Tensor,
+    k: Sequence[int] = (3, 5, 10),
+) -> dict[int, float]:
+    """Share of test rows that a k-nearest-neighbour classifier on the latents gets wrong, between 0 and 1, by k.
+
+    Rows labelled -1 (unknown) are left out.
+
+    Args:
+        train_latents: `[N, latent_dim]`.
+        train_labels: `[N]`.
+        test_latents: `[M, latent_dim]`.
+        test_labels: `[M]`.
+        k: numbers of neighbours.
+
+    Raises:
+        ValueError: if no labelled rows are left, or fewer than k to learn from.
+
+    >>> z, y = torch.tensor([[0.0], [0.1], [1.0], [1.1]]), torch.tensor([0, 0, 1, 1])
+    >>> knn_error(z, y, torch.tensor([[0.2], [0.9]]), torch.tensor([0, 0]), k=(1,))
+    {1: 0.5}
+    """
+    known = [labels.cpu() >= 0 for labels in (train_labels, test_labels)]
+    train_size, test_size = (int(part.sum()) for part in known)
+    if not test_size or train_size < max(k):
+        raise ValueError(
+            f"{max(k)} neighbours need as many labelled training rows and a labelled test row, "
+            f"got {train_size} and {test_size}"
+        )
+    z, z_test = train_latents.cpu()[known[0]].numpy(), test_latents.cpu()[known[1]].numpy()
+    y, y_test = train_labels.cpu()[known[0]].numpy(), test_labels.cpu()[known[1]].numpy()
+    return {count: 1 - float(KNeighborsClassifier(count).fit(z, y).score(z_test, y_test)) for count in k}
+
+
+@torch.no_grad()
+def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Tensor]:
+    """The mean of q(z|x) by site, each `[B, ...]`; see `latent_means` for sites without a mean of the usual kind."""
+    with MeanMessenger():
+        posterior = vae.posterior(x, **data)
+    return {name: _mean(q) for name, q in posterior.items()}
+
+
+def batch_of(vae: VAE, split: Split, part: slice) -> tuple[Tensor, dict[str, Tensor]]:
+    """Rows of a split on the VAE's device, with `y` if both programs take it, and with `mask` if there is one."""
+    takes_y = all(programs.accepts(program, "y") for program in (vae.model, vae.guide))
+    data = {"y": split.y if takes_y else None, "mask": split.mask}
+    given = {name: value[part].to(vae.device) for name, value in data.items() if value is not None}
+    return split.x[part].to(vae.device), given
+
+
+def batches(rows: int, batch_size: int) -> list[slice]:
+    """The rows from 0 to `rows` in parts of `batch_size`."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    return [slice(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]
+
+
+def row_means(vae: VAE, x: Tensor, data: dict[str, Tensor]) -> Tensor:
+    """`latent_means` of a single batch, on its device."""
+    means = posterior_means(vae, x, **data)
+    return torch.cat([_by_row(name, mean, len(x)) for name, mean in means.items()], 1)
+
+
+def _mean(q: TorchDistribution) -> Tensor:
+    base = q.base_dist if isinstance(q, Independent) else q
+    if isinstance(base, Categorical):
+        return base.probs
+    try:
+        return q.mean
+    except NotImplementedError:
+        return q.sample((_DRAWS,)).mean(0)
+
+
+def _by_row(name: str, value: Tensor, rows: int) -> Tensor:
+    # The data plate is the first dimension, unless plates within a datum stand to the left of it.
+    dim = next((dim for dim, size in enumerate(value.shape) if size == rows), None)
+    if dim is None:
+        raise ValueError(f"site {name!r} has means of shape {tuple(value.shape)} for {rows} rows of data")
+    return value.movedim(dim, 0).reshape(rows, -1)
+
+
+def count_active(means: Tensor, threshold: float) -> ActiveUnits:
+    """Count the columns of latent means `[N, latent_dim]` whose variance exceeds the threshold."""
+    variances = means.var(0, correction=0)
+    return ActiveUnits(int((variances > threshold).sum()), variances)

@@ -1,0 +1,210 @@
+"""Held-out figures of a VAE: likelihood, bound, reconstruction error, active units, nearest neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae import programs
+from pyrovae.data import Dataset, Split
+from pyrovae.latents import (
+    ACTIVE,
+    ActiveUnits,
+    active_units,
+    batch_of,
+    batches,
+    count_active,
+    knn_error,
+    latent_means,
+    row_means,
+)
+from pyrovae.vae import VAE
+
+__all__ = [
+    "ActiveUnits",
+    "Evaluation",
+    "active_units",
+    "bits_per_dimension",
+    "evaluate",
+    "knn_error",
+    "latent_means",
+]
+
+Progress = Callable[[Sequence[slice]], Iterable[slice]]
+"""Wraps the batches that are gone through, as `tqdm` does."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out figures of a VAE, in nats per datum where nothing else is said.
+
+    The names of the attributes are the keys of `to_dict` and of the command line's JSON, and stay as they are.
+    """
+
+    log_likelihood: float
+    """Mean of the importance-sampled log p(x): in expectation a lower bound, which rises with `num_samples`."""
+    standard_error: float
+    """Standard error of `log_likelihood` as an estimate for new rows: the standard deviation of the rows' estimates
+    over the square root of their number. The estimates scatter by their sampling error too, so it is included. NaN
+    for a single row."""
+    sampling_error: float
+    """The part of it that importance sampling causes, which is all there is for these very rows: the root of the
+    summed squares of the rows' standard errors, over their number."""
+    num_samples: int
+    """Importance samples a row."""
+    num_rows: int
+    """Rows evaluated."""
+    bound: float
+    """Mean evidence lower bound, one draw of the latents a row."""
+    kl: float
+    """Mean KL(q(z|x) || p(z)), exact where the pair of distributions has a closed form."""
+    reconstruction_error: float
+    """Mean squared error of `VAE.reconstruct` per observed entry, in squared units of the data."""
+    active_units: int
+    """Latent dimensions whose posterior mean varies over the rows, see `active_units`."""
+    latent_dim: int
+    """Latent dimensions, those of all sites together."""
+    bits_per_dimension: float | None
+    """See `bits_per_dimension`; None where the figure would mean nothing."""
+    effective_sample_size: float
+    """Median over the rows of Kish's effective number of samples, between 1 and `num_samples`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures by name, ready for JSON: None stands for a figure that is not finite."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    vae: VAE,
+    split: Split,
+    *,
+    dataset: Dataset | None = None,
+    kind: str | None = None,
+    num_samples: int = 5000,
+    chunk_size: int = 8192,
+    batch_size: int = 128,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a VAE on some rows, in evaluation mode and batch by batch on the VAE's device.
+
+    Labels of the split are handed to pairs whose programs both take `y`; a mask is handed over always.
+
+    Args:
+        vae: the VAE.
+        split: the rows; those of a `Dataset` that has a `transform` are its validation or test rows.
+        dataset: where the rows come from, which says how to count bits per dimension.
+        kind: the kind of the values (see `Dataset`) where there is no `dataset`; without either no bits are counted.
+        num_samples: importance samples a row.
+        chunk_size: pairs of row and sample evaluated at once, which bounds the memory.
+        batch_size: rows between two steps of `progress`.
+        progress: wraps the batches, for instance `tqdm.tqdm`; None shows nothing.
+
+    Raises:
+        ValueError: if there are no rows.
+        TypeError: if there is a mask and a program takes none.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+    ...         pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+    >>> def guide(x):  # the exact posterior
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5).to_event(1))
+    >>> result = evaluate(VAE(model, guide), Split(torch.zeros(4, 1)), num_samples=10)
+    >>> round(result.log_likelihood, 4), result.num_rows, result.latent_dim
+    (-1.2655, 4, 1)
+    """
+    rows = len(split.x)
+    if not rows:
+        raise ValueError("there are no rows to evaluate")
+    parts_of_rows = batches(rows, batch_size)
+    parts: list[tuple[Tensor, ...]] = []
+    probability = True
+    with programs.evaluating(vae):
+        for part in parts_of_rows if progress is None else progress(parts_of_rows):
+            x, data = batch_of(vae, split, part)
+            estimate = vae.log_likelihood(x, num_samples, chunk_size=chunk_size, return_details=True, **data)
+            _, nll, kl = vae(x, **data)
+            error = _squared_error(vae.reconstruct(x, **data), x, data.get("mask"))
+            parts.append((*estimate, nll, kl, error, row_means(vae, x, data)))
+            probability = probability and _is_probability(vae, x, data, dataset.kind if dataset else kind)
+    value, sampling, size, nll, kl, error, means = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+    entries = split.x.numel() if split.mask is None else int(split.mask.sum())
+    log_likelihood = float(value.mean())
+    bits = None
+    if probability:
+        bits = bits_per_dimension(log_likelihood, entries / rows, dataset=dataset, kind=kind)
+    return Evaluation(
+        log_likelihood=log_likelihood,
+        standard_error=float(value.std()) / rows**0.5 if rows > 1 else math.nan,
+        sampling_error=float(sampling.square().sum().sqrt()) / rows,
+        num_samples=num_samples,
+        num_rows=rows,
+        bound=-float((nll + kl).mean()),
+        kl=float(kl.mean()),
+        reconstruction_error=float(error.sum()) / max(entries, 1),
+        active_units=count_active(means, ACTIVE).count,
+        latent_dim=means.shape[1],
+        bits_per_dimension=bits,
+        effective_sample_size=float(size.median()),
+    )
+
+
+def bits_per_dimension(
+    log_likelihood: float, num_entries: float, *, dataset: Dataset | None = None, kind: str | None = None
+) -> float | None:
+    """Code length of a datum in bits per entry, `-log_likelihood / (num_entries log 2)`.
+
+    For values of kind "binary" and "8-bit" this is a code length of the data. For "unit" and "symmetric" values it is
+    that of a density, which depends on the scale of the values and may be negative; where the data set says that bytes
+    were dequantised, the logarithm of the number of levels in a unit of the values is added (8 bits in [0, 1], 7 bits
+    in [-1, 1]), which makes it an upper bound on the code length of the bytes. None for "real" values.
+
+    Reference: Theis, van den Oord and Bethge (2016), A note on the evaluation of generative models, section 3.1.
+
+    Args:
+        log_likelihood: mean log-likelihood of a datum, in nats.
+        num_entries: entries of a datum.
+        dataset: says kind and dequantisation.
+        kind: the kind of the values where there is no `dataset`.
+
+    >>> round(bits_per_dimension(-100.0, 784, kind="binary"), 4)
+    0.184
+    """
+    kind = dataset.kind if dataset is not None else kind
+    if kind is None or kind == "real" or not num_entries:
+        return None
+    bits = -log_likelihood / (num_entries * math.log(2))
+    if dataset is not None and dataset.options.get("dequantize"):
+        bits += 8 if kind == "unit" else 7
+    return bits
+
+
+def _squared_error(x_hat: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+    error = (x_hat - x).square()
+    return (error if mask is None else torch.where(mask, error, 0.0)).flatten(1).sum(1)
+
+
+def _is_probability(vae: VAE, x: Tensor, data: dict[str, Tensor], kind: str | None) -> bool:
+    """Whether p(x|z) measures data of this kind, as a cross-entropy of grey values and a density of bytes do not."""
+    if kind is None or kind == "real":
+        return False
+    latents = {name: q.sample() for name, q in vae.posterior(x, **data).items()}
+    p = vae.decode(latents, **{name: value for name, value in data.items() if name == "y"})
+    if kind in ("binary", "8-bit") and not p.support.is_discrete:
+        return False
+    draw = p.sample()
+    x = x.reshape(draw.shape)
+    if "mask" in data:
+        x = torch.where(data["mask"].reshape(draw.shape), x, draw)
+    return bool(p.support.check(x).all())

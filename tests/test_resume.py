@@ -1,0 +1,286 @@
+"""A training that is stopped or killed and resumed ends bit for bit like one that never was."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pairs import library_pair, linear_pair, param_pair, pictures, same_weights, tutorial_pair, weights_of
+from pyrovae.guides import AmortizedGaussian
+from pyrovae.models import GaussianVAE
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pyrovae import VAE
+from pyrovae.callbacks import Callback
+from pyrovae.checkpoint import CheckpointError, RunFolder
+from pyrovae.data import Split
+from pyrovae.likelihoods import BernoulliLikelihood
+from pyrovae.nn import DenseDecoder
+from pyrovae.priors import StandardNormal
+from pyrovae.training import Trainer, TrainingData, TrainingInterrupted
+
+
+class NoisyEncoder(nn.Module):
+    """Draws random numbers of its own and keeps running statistics."""
+
+    out_features = 8
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Dropout(0.3))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def noisy_pair():
+    likelihood = BernoulliLikelihood((1, 8, 8))
+    decoder = DenseDecoder(2, likelihood.raw_shape, (8,), dropout=0.2)
+    return VAE(GaussianVAE(StandardNormal(2), decoder, likelihood), AmortizedGaussian(NoisyEncoder(), 2))
+
+
+def grey_pictures():
+    """Data that every batch binarises anew."""
+    grey = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    return TrainingData(Split(grey), Split(grey[:10].round()), torch.bernoulli)
+
+
+def binary_pictures():
+    torch.manual_seed(11)
+    return pictures(40), pictures(10)
+
+
+CASES = {
+    "adam-cosine-dropout": (noisy_pair, grey_pictures, {"lr_schedule": "cosine", "kl_weight": "warm-up:3"}),
+    "sgd-plateau": (
+        tutorial_pair,
+        binary_pictures,
+        {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}, "lr_schedule": "plateau", "patience": 3},
+    ),
+    "adamax-step": (param_pair, binary_pictures, {"optimizer": "adamax", "lr_schedule": "step", "gradient_clip": 0.5}),
+    "adamw-particles": (
+        library_pair,
+        binary_pictures,
+        {"optimizer": "adamw", "objective": "renyi", "num_particles": 3},
+    ),
+}
+
+
+def make(case, seed=0):
+    build, data, options = CASES[case]
+    torch.manual_seed(seed)
+    return build(), data(), options
+
+
+class InterruptAt(Callback):
+    """Ctrl-C after a given number of batches."""
+
+    def __init__(self, count):
+        self.left = count
+
+    def on_batch(self, progress):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def without_seconds(rows):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.mark.parametrize("stops", [(1,), (6,), (3, 4), (2, 1, 1, 9)], ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_interrupted_and_resumed(case, stops, tmp_path):
+    """Ctrl-C after the first batch, at the end of an epoch, in the middle, several times; four epochs of three batches."""
+    options = {"epochs": 4, "batch_size": 16, "progress": False, "lr": 0.01}
+    vae, data, extra = make(case)
+    whole = RunFolder(tmp_path / "whole")
+    history = Trainer(**options, **extra).fit(vae, data, run=whole)
+
+    run = RunFolder(tmp_path / "stopped")
+    for i, stop in enumerate(stops):
+        other, data, extra = make(case, seed=i)  # the first weights come from the run folder, but for the first start
+        trainer = Trainer(**options, **extra, callbacks=[InterruptAt(stop)])
+        with pytest.raises(TrainingInterrupted, match=f"go on with: pyrovae train --resume {run.path}"):
+            trainer.fit(other, data, run=run, resume=i > 0)
+    other, data, extra = make(case, seed=9)
+    resumed = Trainer(**options, **extra).fit(other, data, run=run, resume=True)
+
+    assert same_weights(weights_of(vae), weights_of(other))
+    assert without_seconds(resumed.rows) == without_seconds(history.rows)
+    assert (resumed.best_epoch, resumed.reason) == (history.best_epoch, history.reason)
+    assert run.weights_path.read_bytes() == whole.weights_path.read_bytes()
+
+
+def test_seconds_add_up_over_sittings(tmp_path):
+    run, options = RunFolder(tmp_path), {"epochs": 2, "batch_size": 16, "progress": False}
+
+    class Slow(Callback):
+        def on_batch(self, progress):
+            time.sleep(0.05)
+
+    with pytest.raises(TrainingInterrupted):
+        Trainer(**options, callbacks=[Slow(), InterruptAt(4)]).fit(linear_pair(), torch.randn(40, 5), run=run)
+    history = Trainer(**options).fit(linear_pair(), torch.randn(40, 5), run=run, resume=True)
+    seconds = [row["seconds"] for row in history.rows]
+    assert seconds[0] >= 0.15
+    assert 0.2 <= seconds[1] < 5
+
+
+def test_finished_training_is_resumed_to_its_result(tmp_path):
+    run, x, options = RunFolder(tmp_path), torch.randn(40, 5), {"batch_size": 16, "progress": False}
+    first, second = linear_pair(), linear_pair()
+    history = Trainer(epochs=3, **options).fit(first, x, run=run)
+    again = Trainer(epochs=3, **options).fit(second, x, run=run, resume=True)
+    assert again.rows == history.rows
+    assert same_weights(weights_of(first), weights_of(second))
+
+
+def test_finished_training_goes_on_with_more_epochs(tmp_path):
+    x, options = torch.randn(40, 5), {"batch_size": 16, "progress": False}
+    torch.manual_seed(0)
+    whole, part = linear_pair(), linear_pair()
+    part.load_state_dict(whole.state_dict())
+    Trainer(epochs=5, **options).fit(whole, x)
+    Trainer(epochs=3, **options).fit(part, x, run=RunFolder(tmp_path))
+    history = Trainer(epochs=5, **options).fit(part, x, run=RunFolder(tmp_path), resume=True)
+    assert len(history.rows) == 5
+    assert same_weights(weights_of(whole), weights_of(part))
+
+
+# -- a process killed outright ----------------------------------------------------------------------------------------
+
+TRAINING = {"epochs": 40, "batch_size": 8, "progress": False, "checkpoint_seconds": 0.0, "lr_schedule": "cosine"}
+
+
+def train_into(folder):
+    """Train as far as it goes; called in a process that may be killed."""
+    vae, data, _ = make("adam-cosine-dropout")
+    run = RunFolder(folder)
+    Trainer(**TRAINING).fit(vae, data, run=run, resume=run.state_path.exists())
+
+
+def train_under_fire(folder, kills=6):
+    """Start the training in processes that are killed after a random number of checkpoints, the first one at once.
+
+    One Python forks them all, because importing torch takes longer than the training.
+    """
+    state, dice = RunFolder(folder).state_path, random.Random(3)
+
+    def version():
+        return state.stat().st_mtime_ns if state.exists() else 0
+
+    for kill in range(kills):
+        child = os.fork()
+        if not child:
+            train_into(folder)
+            os._exit(0)
+        for _ in range(dice.randrange(2, 30) if kill else 0):
+            before, deadline = version(), time.monotonic() + 20
+            while version() == before and time.monotonic() < deadline:
+                time.sleep(0.0002)
+        time.sleep(dice.uniform(0, 0.01))
+        os.kill(child, signal.SIGKILL)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def test_killed_process(tmp_path):
+    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+    train_into(whole.path)
+    code = f"import test_resume; test_resume.train_under_fire({str(killed.path)!r})"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120
+    )
+    assert result.stdout.split() == [str(-signal.SIGKILL)] * 6, result.stderr
+    assert len(killed.read_metrics()) < TRAINING["epochs"]  # it was not finished
+    train_into(killed.path)
+    assert killed.weights_path.read_bytes() == whole.weights_path.read_bytes()
+    assert without_seconds(killed.read_metrics()) == without_seconds(whole.read_metrics())
+    assert len(whole.read_metrics()) == TRAINING["epochs"]
+    final, expected = load_file(killed.state_path), load_file(whole.state_path)
+    assert same_weights(final, expected)
+    # What a kill in the middle of writing left behind is gone.
+    assert not [file for file in killed.path.rglob("*") if file.name.startswith(".")]
+
+
+# -- states that cannot be used ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A run that was interrupted in the middle of an epoch."""
+    run = RunFolder(tmp_path / "run")
+    trainer = Trainer(epochs=3, batch_size=16, progress=False, callbacks=[InterruptAt(5)])
+    with pytest.raises(TrainingInterrupted):
+        trainer.fit(linear_pair(), torch.randn(40, 5), run=run)
+    return run
+
+
+def resume(run, vae=None, rows=40, **options):
+    trainer = Trainer(epochs=3, batch_size=16, progress=False, **options)
+    return trainer.fit(vae or linear_pair(), torch.randn(rows, 5), run=run, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "state.safetensors does not exist"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "state.safetensors is damaged or truncated"),
+        (lambda path: path.write_bytes(path.read_bytes()[:50]), "state.safetensors is damaged or truncated"),
+        (lambda path: path.write_bytes(b""), "state.safetensors is damaged or truncated"),
+        (
+            lambda path: save_file(load_file(path), path, metadata={"pyrovae": json.dumps({"format_version": 2})}),
+            "has format version 2, and this pyrovae reads up to 1: install a newer one",
+        ),
+    ],
+    ids=["missing", "end-cut", "header-cut", "empty", "newer"],
+)
+def test_damaged_state(stopped, damage, message):
+    damage(stopped.state_path)
+    with pytest.raises(CheckpointError, match=message) as error:
+        resume(stopped)
+    assert "\n" not in str(error.value)
+
+
+def test_state_of_another_architecture(stopped):
+    vae = linear_pair(latent_dim=3)
+    before = weights_of(vae)
+    with pytest.raises(CheckpointError, match=r"is of another architecture: .* has shape .* there and .* here"):
+        resume(stopped, vae)
+    assert same_weights(weights_of(vae), before)
+
+
+def test_state_of_another_optimizer(stopped):
+    with pytest.raises(CheckpointError, match="is of the optimizer Adam, not SGD"):
+        resume(stopped, optimizer="sgd")
+
+
+def test_state_of_other_data(stopped):
+    with pytest.raises(CheckpointError, match="is of a training on 40 rows, and the data have 50"):
+        resume(stopped, rows=50)
+
+
+def test_nothing_to_resume():
+    with pytest.raises(ValueError, match="resume=True needs the run folder to resume"):
+        resume(None)
+
+
+def test_state_is_whole_after_every_write(tmp_path):
+    """What a reader sees at any time is a state that loads: here, after every batch."""
+    run = RunFolder(tmp_path)
+    seen = []
+
+    class Reader(Callback):
+        def on_batch(self, progress):
+            seen.append(load_file(run.state_path).keys() >= {"rng.cpu"})
+
+    options = {"epochs": 2, "batch_size": 16, "progress": False, "checkpoint_seconds": 0.0}
+    Trainer(**options, callbacks=[Reader()]).fit(linear_pair(), torch.randn(40, 5), run=run)
+    assert seen == [True] * 6
