@@ -190,7 +190,8 @@ class Trainer:
         """The objective for a pair; one given by name is new, and loops over particles that do not vectorise."""
         if not isinstance(self.objective, str):
             return self.objective
-        options = {}
+        # The depth of plates is known, and a program without plates has its rows in dimension -1 all the same.
+        options: dict[str, Any] = {"max_plate_nesting": max(1, vae.sites.max_plate_nesting)}
         if self.num_particles > 1 and not vae.vectorizes(x, **data):
             options["vectorize_particles"] = False
         return make_objective(self.objective, num_particles=self.num_particles, **options)
@@ -291,11 +292,13 @@ class _Fit:
             state.loss_sum += self.step(order[start : start + trainer.batch_size])
             state.batch += 1
             self.notify("on_batch", min(start + trainer.batch_size, self.rows))
-            if self.interrupted:
-                self.stop_for_interrupt()
             if state.batch < self.progress.num_batches:
+                if self.interrupted:
+                    self.stop_for_interrupt()
                 self.save_if_due()
         self.finish_epoch()
+        if self.interrupted and state.stopped is None:
+            self.stop_for_interrupt()
 
     def step(self, index: Tensor) -> float:
         trainer, state = self.trainer, self.state
@@ -410,12 +413,13 @@ class _Fit:
         self.saved_at = time.monotonic()
 
     def stop_for_interrupt(self) -> None:
-        where = f"epoch {self.state.epoch + 1}, batch {self.state.batch}"
+        epoch, batch = self.state.epoch, self.state.batch
+        where = f"in epoch {epoch + 1} after batch {batch}" if batch else f"after epoch {epoch}"
         if self.folder is None:
-            raise TrainingInterrupted(f"interrupted in {where}; the weights are as they were after that batch")
+            raise TrainingInterrupted(f"interrupted {where}; the weights are as they were then")
         self.save()
         raise TrainingInterrupted(
-            f"interrupted in {where}; everything is saved, go on with: pyrovae train --resume {self.folder.path}"
+            f"interrupted {where}; everything is saved, go on with: pyrovae train --resume {self.folder.path}"
         )
 
     def stop_for_non_finite(self, what: str, x: Tensor | None = None, data: Mapping[str, Tensor] | None = None) -> None:

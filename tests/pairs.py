@@ -7,12 +7,12 @@ import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from pyro.nn import PyroModule, PyroParam
-from pyrovae.guides import AmortizedGaussian
-from pyrovae.models import GaussianVAE
 from torch import nn
 
 from pyrovae import VAE
+from pyrovae.guides import AmortizedGaussian
 from pyrovae.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood, NormalLikelihood
+from pyrovae.models import GaussianVAE
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from pyrovae.priors import MixturePrior, StandardNormal, VampPrior
 

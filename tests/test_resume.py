@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from pairs import library_pair, linear_pair, param_pair, pictures, same_weights, tutorial_pair, weights_of
-from pyrovae.guides import AmortizedGaussian
-from pyrovae.models import GaussianVAE
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -21,7 +19,9 @@ from pyrovae import VAE
 from pyrovae.callbacks import Callback
 from pyrovae.checkpoint import CheckpointError, RunFolder
 from pyrovae.data import Split
+from pyrovae.guides import AmortizedGaussian
 from pyrovae.likelihoods import BernoulliLikelihood
+from pyrovae.models import GaussianVAE
 from pyrovae.nn import DenseDecoder
 from pyrovae.priors import StandardNormal
 from pyrovae.training import Trainer, TrainingData, TrainingInterrupted
@@ -95,10 +95,10 @@ def without_seconds(rows):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-@pytest.mark.parametrize("stops", [(1,), (6,), (3, 4), (2, 1, 1, 9)], ids=str)
+@pytest.mark.parametrize("stops", [(1,), (6,), (3, 4), (2, 1, 1, 5)], ids=str)
 @pytest.mark.parametrize("case", CASES)
 def test_interrupted_and_resumed(case, stops, tmp_path):
-    """Ctrl-C after the first batch, at the end of an epoch, in the middle, several times; four epochs of three batches."""
+    """Ctrl-C after the first batch, at the end of an epoch, several times; there are four epochs of three batches."""
     options = {"epochs": 4, "batch_size": 16, "progress": False, "lr": 0.01}
     vae, data, extra = make(case)
     whole = RunFolder(tmp_path / "whole")

@@ -373,6 +373,28 @@ def test_particles_that_vectorise_make_one_call():
     assert len(calls) == 2
 
 
+def test_particles_of_programs_without_plates():
+    def model(x):
+        loc = pyro.param("loc", torch.zeros(5))
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 5), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z + loc, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.sample("z", dist.Normal(x / 2, 0.7).to_event(1))
+
+    x = rows(200) + 3
+    for objective in ("elbo", "renyi"):
+        vae = VAE(model, guide)
+        Trainer(objective=objective, num_particles=4, lr=0.1, epochs=30, batch_size=50, progress=False).fit(vae, x)
+        # The best offset for this guide, by calculus: p(x|z) wants x - z, whose mean is that of x/2.
+        torch.testing.assert_close(vae.param_sites["loc"].detach(), x.mean(0) / 2, rtol=0, atol=0.6)
+
+
+def test_nothing_is_printed_without_a_progress_bar(capfd):
+    trained(num_particles=3)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_one_trainer_for_pairs_of_different_depth():
     """An objective remembers how deep plates go, so each training gets its own."""
 
@@ -652,9 +674,24 @@ def interrupt_at(epoch, batch):
 
 def test_interrupt_without_a_folder():
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(TrainingInterrupted, match="interrupted in epoch 1, batch 2; the weights are as they were"):
+    with pytest.raises(
+        TrainingInterrupted, match="interrupted in epoch 1 after batch 2; the weights are as they were then"
+    ):
         trained(callbacks=[interrupt_at(0, 2)])
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_interrupt_in_the_last_batch_of_an_epoch_lets_the_epoch_end():
+    rows_seen = []
+    watcher = Watcher("on_epoch", lambda progress: rows_seen.append(progress.metrics["epoch"]))
+    with pytest.raises(TrainingInterrupted, match="interrupted after epoch 2; "):
+        trained((rows(), rows(8)), callbacks=[interrupt_at(1, 3), watcher])
+    assert rows_seen == [1, 2]
+
+
+def test_interrupt_in_the_very_last_batch_comes_too_late():
+    _, history = trained(callbacks=[interrupt_at(2, 3)])
+    assert len(history.rows) == 3
 
 
 def test_interrupt_is_a_keyboard_interrupt():

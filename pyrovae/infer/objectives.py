@@ -11,7 +11,7 @@ _OBJECTIVES: dict[str, Callable[..., ELBO]] = {}
 
 
 def register_objective(name: str, factory: Callable[..., ELBO]) -> None:
-    """Make an objective known by name; `factory` takes its options as keywords, `num_particles` among them."""
+    """Make an objective known by name; `factory` takes the keywords of `pyro.infer.ELBO` and its own."""
     _OBJECTIVES[name] = factory
 
 
