@@ -23,7 +23,7 @@ from torch.distributions import kl_divergence
 
 from pyrovae import distributions
 from pyrovae.distributions import GEM, Kumaraswamy, LogitNormal, StickBreaking, kl_kumaraswamy_beta_taylor
-from pyrovae.distributions.kl import expected_log1m
+from pyrovae.distributions.kumaraswamy import expected_log1m
 from pyrovae.distributions.transforms import log_stick_fractions, log_stick_weights
 
 # The formulas of the natural families in canonical parameters are the tests' own.

@@ -50,41 +50,54 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--warm-up", type=float, default=30)
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--objective", default="elbo")
+    parser.add_argument("--num-particles", type=int, default=1)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--split", choices=("validation", "test"), default="test", help="what to evaluate")
+    parser.add_argument("--num-samples", type=int, default=5000)
+    parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rows", type=int, default=10_000, help="test images to evaluate")
+    parser.add_argument("--rows", type=int, default=10_000, help="images to evaluate")
     parser.add_argument("--out", type=Path, default=Path("runs/static-mnist"))
     arguments = parser.parse_args()
     dataset = data.load("binarized-mnist")
     vae = make_vae(arguments.prior, dataset.train.x, arguments.seed, arguments.dropout).to(arguments.device)
-    name = f"{arguments.prior}-{arguments.epochs}-{arguments.dropout}-seed{arguments.seed}"
+    varied = ("prior", "objective", "num_particles", "epochs", "batch_size", "lr", "warm_up", "dropout", "seed")
+    name = "-".join(str(getattr(arguments, option)) for option in varied)
     run = RunFolder(arguments.out / name)
     if arguments.verb == "train":
         trainer = Trainer(
-            objective="mean-field" if arguments.prior == "standard-normal" else "elbo",
+            objective=arguments.objective,
+            num_particles=arguments.num_particles,
             epochs=arguments.epochs,
-            lr=1e-3,
+            batch_size=arguments.batch_size,
+            lr=arguments.lr,
             lr_schedule="cosine",
             kl_weight=f"warm-up:{arguments.warm_up}",
             seed=arguments.seed,
+            progress=not arguments.quiet,
         )
         history = trainer.fit(vae, dataset, run=run, resume=run.state_path.exists())
         print(history.reason, "best epoch", history.best_epoch, history.rows[-1])
         return
     information = load_weights(vae, run.weights_path)
     vae.eval()
-    x = dataset.test.x[: arguments.rows].to(arguments.device)
-    if arguments.rows < len(dataset.test.x):  # the rows of this file are grouped by digit
-        x = dataset.test.x[torch.linspace(0, len(dataset.test.x) - 1, arguments.rows).long()].to(arguments.device)
+    rows = dataset.splits()[arguments.split].x
+    # The rows of this file are grouped by digit, so a part of them is spread over the whole.
+    x = rows[torch.linspace(0, len(rows) - 1, min(arguments.rows, len(rows))).long()].to(arguments.device)
     start = time.monotonic()
     torch.manual_seed(1)
-    result = vae.log_likelihood(x, 5000, return_details=True)
+    result = vae.log_likelihood(x, arguments.num_samples, return_details=True)
     record = {
         "run": name,
         "epoch": information["epoch"],
-        "test_log_likelihood": result.value.mean().item(),
+        "split": arguments.split,
+        "log_likelihood": result.value.mean().item(),
         "standard_error_of_the_sampling": (result.standard_error.square().mean() / len(x)).sqrt().item(),
         "median_effective_sample_size": result.effective_sample_size.median().item(),
+        "num_samples": arguments.num_samples,
         "rows": len(x),
         "seconds": round(time.monotonic() - start, 1),
     }

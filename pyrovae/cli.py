@@ -4,75 +4,40 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from pyrovae import data, metrics, plotting
-from pyrovae._version import __version__
+from pyrovae import data, plotting
+from pyrovae._arguments import DATA, TRAINING, described, flag, make_parser, named_pair, pair_dest
 from pyrovae.callbacks import TensorBoard
 from pyrovae.checkpoint import CheckpointError, write_atomically
-from pyrovae.infer.objectives import objective_names
-from pyrovae.registry import Pair, find_pair, pairs
+from pyrovae.registry import pairs
 from pyrovae.runs import Run, given, pick_device
-from pyrovae.training import LR_SCHEDULES, OPTIMIZERS, NonFiniteLossError, Trainer
-from pyrovae.vae import OUTPUTS
+from pyrovae.training import TrainingInterrupted
 
 BAD_INPUT, INTERRUPTED = 2, 130
-
-_TRAINING: dict[str, tuple[Callable[[str], Any], str, Sequence[str] | None]] = {
-    "objective": (str, "what to optimise", objective_names()),
-    "num_particles": (int, "draws of the latents a datum", None),
-    "epochs": (int, "passes over the training data", None),
-    "batch_size": (int, "rows a step", None),
-    "optimizer": (str, "optimizer", tuple(OPTIMIZERS)),
-    "lr": (float, "learning rate", None),
-    "lr_schedule": (str, "learning rate over the epochs", LR_SCHEDULES),
-    "gradient_clip": (float, "largest norm of the gradient", None),
-    "kl_weight": (str, "a number, warm-up:EPOCHS, decay or cyclic:EPOCHS", None),
-    "patience": (int, "stop after so many epochs without progress", None),
-    "monitor": (str, "metric of early stopping", ("validation_loss", "loss")),
-    "seed": (int, "seed of initial weights and training", None),
-    "checkpoint_seconds": (float, "least time between checkpoints", None),
+_LOSSES = ("loss", "validation_loss")
+_UNITS = {
+    **dict.fromkeys(("log_likelihood", "bound", "kl"), "nats per datum"),
+    "standard_error": "of the log likelihood, nats per datum",
+    "sampling_error": "its part from importance sampling, nats per datum",
+    "num_samples": "a datum",
+    "reconstruction_error": "mean squared error per entry",
+    "effective_sample_size": "median over the rows",
 }
-_DATA: dict[str, tuple[Callable[[str], Any], str, Sequence[str] | None]] = {
-    "binarize": (str, "draw binary pixels once or anew for each minibatch", ("static", "dynamic")),
-    "scale": (str, "range of pixels", ("unit", "symmetric")),
-    "validation_size": (int, "rows held out of the training set", None),
-}
-_RESERVED = {
-    *_TRAINING,
-    *_DATA,
-    "data",
-    "data_seed",
-    "dequantize",
-    "device",
-    "evaluate",
-    "out",
-    "pair",
-    "quiet",
-    "resume",
-}
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (see {self.prog} --help)")
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, argparse.SUPPRESS) else super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,181 +46,94 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("pyrovae").setLevel(logging.INFO)
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
-        options = _parser(words).parse_args(words)
-        options.run_verb(options)
+        options, unknown = make_parser(named_pair(words)).parse_known_args(words)
+        if unknown:
+            raise ValueError(f"unknown arguments: {' '.join(unknown)} (see {options.prog} --help)")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered")  # Pyro's, of losses that the Trainer stops at anyway
+            _VERBS[options.verb](options)
     except KeyboardInterrupt as interrupt:
         print(f"pyrovae: {interrupt}" if str(interrupt) else "pyrovae: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (CheckpointError, data.DataError, NonFiniteLossError, ValueError, TypeError, OSError, ImportError) as error:
+    except (CheckpointError, data.DataError, RuntimeError, ValueError, TypeError, OSError, ImportError) as error:
+        # torch raises RuntimeError where a user's pair does not fit the data, and where memory runs out.
         if os.environ.get("PYROVAE_DEBUG"):
             raise
-        print(f"pyrovae: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"pyrovae: {_in_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     return 0
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(prog="pyrovae", description="Train and use variational autoencoders written as Pyro pairs.")
-    parser.add_argument("--version", action="version", version=f"pyrovae {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
-    _add_train(verbs, words)
-
-    verb = _add_verb(verbs, "evaluate", _evaluate, "held-out figures of a run")
-    _add_run(verb)
-    _add_evaluation(verb)
-    verb.add_argument("--json", action="store_true", help="print one JSON object")
-
-    verb = _add_verb(verbs, "sample", _sample, "draw data from a run's model")
-    _add_run(verb)
-    verb.add_argument("--num", type=int, default=64, help="how many")
-    verb.add_argument("--out", type=Path, required=True, help="a .png (grid of pictures), .csv or .npz file")
-    verb.add_argument("--output", choices=OUTPUTS, default="draw", help="draws of p(x|z), its means or its modes")
-    verb.add_argument("--seed", type=int, default=0, help="seed of the draws")
-
-    verb = _add_verb(verbs, "plot", _plot, "figures of a run, into its folder")
-    _add_run(verb)
-    verb.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="file format")
-    verb.add_argument("--seed", type=int, default=0, help="seed of samples and t-SNE")
-
-    verb = _add_verb(verbs, "datasets", _datasets, "the data sets and where they are")
-    verb.add_argument("--json", action="store_true", help="print one JSON list")
-    verb = _add_verb(verbs, "models", _models, "the pairs and their options")
-    verb.add_argument("--json", action="store_true", help="print one JSON list")
-    return parser
-
-
-def _add_verb(verbs: Any, name: str, function: Callable[[argparse.Namespace], None], text: str) -> _Parser:
-    verb = verbs.add_parser(
-        name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=_HelpFormatter
-    )
-    verb.set_defaults(run_verb=function)
-    return verb
-
-
-def _add_run(verb: _Parser) -> None:
-    verb.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    verb.add_argument("--pair", metavar="MODULE:FUNCTION", help="the pair again, for a run of a pair of your own")
-    verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
-
-
-def _add_evaluation(verb: _Parser) -> None:
-    verb.add_argument("--split", choices=("train", "validation", "test"), default="test", help="which rows")
-    verb.add_argument("--num-samples", type=int, default=5000, help="importance samples a datum")
-    verb.add_argument("--chunk-size", type=int, default=8192, help="pairs of datum and sample in memory at once")
-    verb.add_argument("--num-rows", type=int, help="evaluate only so many rows, drawn by the seed")
-    verb.add_argument("--evaluation-seed", type=int, default=0, help="seed of the draws")
-
-
-def _add_train(verbs: Any, words: Sequence[str]) -> None:
-    verb = _add_verb(verbs, "train", _train, "train a pair into a run folder, or resume a run")
-    verb.add_argument("pair", nargs="?", metavar="PAIR", help="a name from `pyrovae models`, or module:function")
-    verb.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run; takes no other options of it")
-    verb.add_argument("--pair", dest="own_pair", metavar="MODULE:FUNCTION", help="with --resume: the pair again")
-    verb.add_argument("--data", metavar="NAME", help="a name from `pyrovae datasets`")
-    verb.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: runs/PAIR-DATA)")
-    verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
-    verb.add_argument("--evaluate", action="store_true", help="evaluate on the test data afterwards")
-    verb.add_argument("--tensorboard", action="store_true", help="also log to RUN/tensorboard")
-    verb.add_argument("--quiet", action="store_true", help="no progress bar")
-    group = verb.add_argument_group("data")
-    for name, (kind, text, choices) in _DATA.items():
-        group.add_argument(_flag(name), type=kind, choices=choices, help=text)
-    group.add_argument("--dequantize", action="store_true", default=None, help="add uniform noise to 8-bit pixels")
-    group.add_argument("--data-seed", type=int, help="seed of splits and static draws")
-    group = verb.add_argument_group("training")
-    pair = _named_pair(words)
-    defaults = {f.name: f.default for f in dataclasses.fields(Trainer)} | dict(pair.training if pair else {})
-    for name, (kind, text, choices) in _TRAINING.items():
-        shown = f" (default: {defaults[name]})" if defaults[name] is not None else ""
-        group.add_argument(_flag(name), type=kind, choices=choices, help=text + shown)
-    title = f"pair {pair.name}" if pair else "options of the pair are shown by `pyrovae train PAIR --help`"
-    group = verb.add_argument_group(title)
-    for option in pair.options if pair else ():
-        shown = f"{option.help} (default: {_shown(option.default)})"
-        # An option of a user's pair may have the name of one of ours.
-        flag = _flag(f"pair_{option.name}" if option.name in _RESERVED else option.name)
-        if option.type is bool:
-            action: Any = argparse.BooleanOptionalAction
-            group.add_argument(flag, dest=f"pair_{option.name}", action=action, help=shown, default=None)
-        else:
-            group.add_argument(flag, dest=f"pair_{option.name}", type=option.type, choices=option.choices, help=shown)
-
-
-def _named_pair(words: Sequence[str]) -> Pair | None:
-    """The pair that the command line names, whose options `train` then has."""
-    if len(words) < 2 or words[0] != "train":
-        return None
-    names = [word for word in words[1:] if not word.startswith("-")]
-    # The pair is the first word, or stands behind options: take the first that is known or has the form of an own one.
-    known = {pair.name for pair in pairs()}
-    name = next((n for n in names if n.replace("_", "-") in known or (":" in n and "/" not in n)), None)
-    return find_pair(name) if name else None
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    # Pyro adds tensors and the shapes of all sites.
+    text = re.split(r":?\s+tensor\(|\s*Trace Shapes:", str(error), maxsplit=1)[0]
+    more = "" if text == str(error) else " (PYROVAE_DEBUG=1 shows more)"
+    return " ".join(text.split()) + more or type(error).__name__
 
 
 def _train(options: argparse.Namespace) -> None:
-    device = pick_device(options.device)
-    values = vars(options)
+    values, device = vars(options), pick_device(options.device)
     if options.resume is not None:
-        extra = given(values, ["pair", "data", "out", *_TRAINING, *_DATA])
+        extra = given(values, ["pair", "data", "out", *TRAINING, *DATA, "dequantize", "data_seed"])
         if extra:
-            raise ValueError(f"--resume goes on with the run as it was configured; leave out {', '.join(extra)}")
+            flags = ", ".join(name.upper() if name == "pair" else flag(name) for name in extra)
+            raise ValueError(f"--resume goes on with the run as it was configured; leave out {flags}")
         run = Run.open(options.resume, options.own_pair)
     else:
-        if options.pair is None or options.data is None:
-            raise ValueError("say what to train on what: pyrovae train PAIR --data NAME, or pyrovae train --resume RUN")
-        pair = find_pair(options.pair)
-        pair_options = {o.name: values[f"pair_{o.name}"] for o in pair.options if values[f"pair_{o.name}"] is not None}
-        data_options = {"name": options.data, **given(values, [*_DATA, "dequantize"])}
-        if options.data_seed is not None:
-            data_options["seed"] = options.data_seed
-        out = options.out or Path("runs") / f"{pair.name.replace(':', '.')}-{options.data}"
-        run = Run.create(out, pair.name, pair_options, data_options, given(values, list(_TRAINING)))
+        run = _new_run(options)
     callbacks = [TensorBoard(run.folder.path / "tensorboard")] if options.tensorboard else []
-    history = run.train(
-        resume=options.resume is not None, device=device, progress=not options.quiet, callbacks=callbacks
-    )
+    try:
+        history = run.train(
+            resume=options.resume is not None, device=device, progress=not options.quiet, callbacks=callbacks
+        )
+    except TrainingInterrupted as interrupt:
+        again = f" --pair {run.pair.name}" if run.pair.own else ""
+        raise TrainingInterrupted(f"{interrupt}{again}") from None
     best = history.rows[history.best_epoch - 1]
-    figures = ", ".join(f"{name} {best[name]:.4f}" for name in ("loss", "validation_loss") if name in best)
+    figures = ", ".join(f"{name.replace('_', ' ')} {best[name]:.4f}" for name in _LOSSES if name in best)
     print(f"{history.reason}; best epoch {history.best_epoch} ({figures}); run folder {run.folder.path}")
     if options.evaluate:
-        _print_evaluation(_evaluation(run, device, "test"))
+        _print_evaluation(run.evaluate(device=device, progress=None if options.quiet else _bar))
+
+
+def _new_run(options: argparse.Namespace) -> Run:
+    values, pair = vars(options), options.builder
+    if pair is None or options.data is None:
+        raise ValueError("say what to train on what: pyrovae train PAIR --data NAME, or pyrovae train --resume RUN")
+    if options.own_pair is not None:
+        raise ValueError("--pair goes with --resume; a new training has its pair as the first word: pyrovae train PAIR")
+    pair_options = {o.name: values[pair_dest(o)] for o in pair.options if values[pair_dest(o)] is not None}
+    data_options = {"name": options.data, **given(values, [*DATA, "dequantize"])}
+    if options.data_seed is not None:
+        data_options["seed"] = options.data_seed
+    name = f"{pair.name.replace(':', '.')}-{options.data.replace('_', '-')}"
+    return Run.create(
+        options.out or Path("runs") / name, pair.name, pair_options, data_options, given(values, list(TRAINING))
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     run, device = Run.open(options.run, options.pair), pick_device(options.device)
-    settings = given(vars(options), ["num_samples", "chunk_size", "num_rows"])
-    record = _evaluation(run, device, options.split, seed=options.evaluation_seed, **settings)
+    settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed"])
+    record = run.evaluate(options.split, device=device, progress=_bar, **settings)
     if options.json:
         print(json.dumps(record))
     else:
         _print_evaluation(record)
 
 
-def _evaluation(
-    run: Run, device: str, split: str, seed: int = 0, num_rows: int | None = None, **settings: Any
-) -> dict[str, Any]:
-    dataset, vae = run.dataset(), run.load_vae(device)
-    rows = dataset.splits()[split]
-    torch.manual_seed(seed)
-    if split == "train" and dataset.transform is not None:
-        rows = rows._replace(x=dataset.transform(rows.x))
-    if num_rows is not None:
-        chosen = torch.randperm(len(rows.x))[:num_rows]
-        rows = type(rows)(*(None if tensor is None else tensor[chosen] for tensor in rows))
-    result = metrics.evaluate(vae, rows.to(device), dataset=dataset, progress=_bar, **settings)
-    return {"run": str(run.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
-
-
 def _bar(batches: Sequence[Any]) -> Any:
     return tqdm(batches, desc="evaluating", unit="batch", delay=2, leave=False)
 
 
-def _print_evaluation(record: dict[str, Any]) -> None:
+def _print_evaluation(record: Mapping[str, Any]) -> None:
     for name, value in record.items():
-        shown = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else value
-        print(f"{name.replace('_', ' '):>24}  {shown}")
+        shown = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        print(f"{name.replace('_', ' '):22} {shown:>10}  {_UNITS.get(name, '')}".rstrip())
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -268,17 +146,17 @@ def _sample(options: argparse.Namespace) -> None:
     vae = run.load_vae(pick_device(options.device))
     torch.manual_seed(options.seed)
     values = vae.sample(options.num, options.output).cpu()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     if kind == ".png":
         pixels = (values + 1) / 2 if run.config["data_kind"] == "symmetric" else values
         plotting.save_figure(plotting.sample_grid(pixels), options.out)
     elif kind == ".csv":
-        rows = values.flatten(1).numpy()
-        lines = [",".join(f"x{i}" for i in range(rows.shape[1])), *(",".join(map(repr, r.tolist())) for r in rows)]
+        rows = values.flatten(1).tolist()
+        lines = [",".join(f"x{i}" for i in range(len(rows[0]))), *(",".join(map(str, row)) for row in rows)]
         write_atomically(options.out, "\n".join(lines) + "\n")
     else:
-        with options.out.open("wb") as file:
-            np.savez_compressed(file, x=values.numpy())
+        content = io.BytesIO()
+        np.savez_compressed(content, x=values.numpy())
+        write_atomically(options.out, content.getvalue())
     print(f"{options.num} samples in {options.out}")
 
 
@@ -298,10 +176,11 @@ def _datasets(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([dataclasses.asdict(info) for info in found]))
         return
+    print(f"{'name':17} {'a datum':9} {'train/val/test':18} values")
     for info in found:
         shape, sizes = "x".join(map(str, info.shape)), "/".join(map(str, info.sizes))
-        print(f"{info.name:18} {shape:9} {sizes:18} {info.kind:9} {info.summary}")
-        print(f"{'':18} {info.location}")
+        print(f"{info.name:17} {shape:9} {sizes:18} {info.kind:6} {info.summary}")
+        print(f"{'':17} {info.location}")
 
 
 def _models(options: argparse.Namespace) -> None:
@@ -310,26 +189,29 @@ def _models(options: argparse.Namespace) -> None:
             {
                 "name": pair.name,
                 "summary": pair.summary,
-                "options": {o.name: {"default": o.default, "help": o.help} for o in pair.options},
+                "options": {o.name: {"default": o.default, "help": o.help, "choices": o.choices} for o in pair.options},
             }
             for pair in pairs()
         ]
         print(json.dumps(listed))
         return
     for pair in pairs():
-        print(f"{pair.name:18} {pair.summary}")
+        print(f"{pair.name}: {pair.summary}\n")
         for option in pair.options:
-            choices = f" [{', '.join(option.choices)}]" if option.choices else ""
-            print(f"{'':18} {_flag(option.name):18} {option.help}{choices} (default: {_shown(option.default)})")
+            choices = f": {', '.join(map(str, option.choices))}" if option.choices else ""
+            text = textwrap.wrap(described(option, choices), 78, break_on_hyphens=False)
+            print(f"  {flag(option.name):19}", f"\n{'':22}".join(text))
     print("\nA pair of your own: pyrovae train mymodule:make_vae --data NAME")
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+_VERBS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "sample": _sample,
+    "plot": _plot,
+    "datasets": _datasets,
+    "models": _models,
+}
 
 
 if __name__ == "__main__":

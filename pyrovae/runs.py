@@ -9,13 +9,17 @@ from typing import Any
 
 import torch
 
-from pyrovae import data
+from pyrovae import data, metrics, programs
 from pyrovae._version import __version__
+from pyrovae.callbacks import Callback, Progress
 from pyrovae.checkpoint import CheckpointError, RunFolder, load_weights
 from pyrovae.data import Dataset, Split
 from pyrovae.registry import Pair, find_pair
 from pyrovae.training import History, Trainer
 from pyrovae.vae import VAE
+
+# What a configuration holds.
+_CONFIG = {"pair": str, "pair_options": dict, "data": dict, "training": dict, "data_shape": list, "data_kind": str}
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Run:
 
     Args:
         folder: where it is.
-        config: pair, its options, data set and its options, options of the Trainer, device.
+        config: pair, its options, data set and its options, options of the Trainer; once trained, what the data are.
         pair: the pair, found by name.
     """
 
@@ -76,6 +80,11 @@ class Run:
         """
         folder = RunFolder(path)
         config = folder.read_config()
+        for key, kind in _CONFIG.items():
+            if not isinstance(config.get(key), kind):
+                raise CheckpointError(
+                    f"{folder.config_path} is damaged: it lacks a {kind.__name__} {key!r}; restore it or train again"
+                )
         name = config["pair"]
         if ":" in name and pair is None:
             raise CheckpointError(f"{folder.path} is a run of a pair of your own; open it with --pair {name}")
@@ -87,23 +96,34 @@ class Run:
         """Load the data set of the run."""
         return data.load(**self.config["data"])
 
-    def train(self, *, resume: bool = False, device: str = "cpu", progress: bool = True, **trainer: Any) -> History:
+    def train(
+        self,
+        *,
+        resume: bool = False,
+        device: str = "cpu",
+        progress: bool = True,
+        callbacks: Sequence[Callback] = (),
+    ) -> History:
         """Train into the folder, or go on with it.
 
         Args:
             resume: go on from the last state.
             device: where to train.
             progress: show a progress bar.
-            **trainer: further arguments of the Trainer that are no part of the configuration, such as callbacks.
+            callbacks: further callbacks.
         """
         training = dict(self.config["training"])
-        loop = Trainer(**training, progress=progress, **trainer)
         dataset = self.dataset()
+        config = {
+            **self.config,
+            "data": dict(dataset.options),
+            "data_shape": list(dataset.shape),
+            "data_kind": dataset.kind,
+            "data_labelled": dataset.train.y is not None,
+        }
+        loop = Trainer(**training, progress=progress, callbacks=[_WriteConfig(self.folder, config), *callbacks])
         torch.manual_seed(training.get("seed", 0))
         vae = self.pair.build(dataset, **self._pair_options()).to(device)
-        if not resume:
-            shown = {"data": dict(dataset.options), "data_shape": list(dataset.shape), "data_kind": dataset.kind}
-            self.folder.write_config({**self.config, **shown})
         return loop.fit(vae, dataset, run=self.folder, resume=resume)
 
     def load_vae(self, device: str = "cpu") -> VAE:
@@ -113,20 +133,68 @@ class Run:
             CheckpointError: if the weights cannot be used.
         """
         config = self.folder.read_config()
-        try:
-            shape, kind = config["data_shape"], config["data_kind"]
-        except KeyError as error:
-            raise CheckpointError(f"{self.folder.config_path} lacks {error}; train again") from None
         # A stand-in of the right shape: builders look at shape and kind, and at rows only for initial values.
-        rows = Split(torch.zeros(2, *shape))
-        stand_in = Dataset(self.config["data"]["name"], rows, rows, rows, kind)
+        labels = torch.zeros(2, dtype=torch.long) if config.get("data_labelled") else None
+        rows = Split(torch.zeros(2, *config["data_shape"]), labels)
+        stand_in = Dataset(config["data"].get("name", ""), rows, rows, rows, config["data_kind"])
         vae = self.pair.build(stand_in, **self._pair_options())
-        vae.prepare(rows.x)
+        takes_y = all(programs.accepts(program, "y") for program in (vae.model, vae.guide))
+        vae.prepare(rows.x, y=labels if takes_y else None)
         load_weights(vae, self.folder.weights_path)
         return vae.to(device).eval()
 
+    def evaluate(
+        self,
+        split: str = "test",
+        *,
+        num_rows: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Held-out figures by name, ready for JSON: those of `metrics.evaluate`, with run, data set and split.
+
+        Args:
+            split: "train", "validation" or "test"; training rows are those of one epoch, so binarised, say.
+            num_rows: evaluate only so many rows, drawn by the seed.
+            seed: seed of the draws.
+            device: where to compute.
+            **options: further arguments of `metrics.evaluate`.
+
+        Raises:
+            ValueError: for impossible numbers.
+            CheckpointError: if the weights cannot be used.
+        """
+        if num_rows is not None and num_rows < 1:
+            raise ValueError(f"num_rows must be at least 1, got {num_rows}")
+        vae, dataset = self.load_vae(device), self.dataset()
+        rows = dataset.splits()[split]
+        torch.manual_seed(seed)
+        if split == "train" and dataset.transform is not None:
+            rows = rows._replace(x=dataset.transform(rows.x))
+        if num_rows is not None:
+            chosen = torch.randperm(len(rows.x))[:num_rows]
+            rows = Split(*(None if tensor is None else tensor[chosen] for tensor in rows))
+        result = metrics.evaluate(vae, rows.to(device), dataset=dataset, **options)
+        return {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
+
     def _pair_options(self) -> dict[str, Any]:
         return {name: tuple(v) if isinstance(v, list) else v for name, v in self.config["pair_options"].items()}
+
+
+class _WriteConfig(Callback):
+    """Write the configuration once the training has begun, its checks passed and its first state saved.
+
+    So whatever has a configuration can be resumed, and a training that cannot begin leaves no run behind.
+    """
+
+    def __init__(self, folder: RunFolder, config: Mapping[str, Any]) -> None:
+        self.folder, self.config = folder, config
+
+    def on_start(self, progress: Progress) -> None:
+        """Write it, unless this is a resumed training."""
+        if not self.folder.config_path.exists():
+            self.folder.write_config(self.config)
 
 
 def pick_device(name: str) -> str:

@@ -430,6 +430,27 @@ def test_kl_weight_inside_each_log_weight():
     torch.testing.assert_close(unweighted.log_weight[0], likelihood + latent)  # held-out figures know no beta
 
 
+def test_kl_weight_within_a_subsampling_plate():
+    """The scale of the plate is divided out, the KL weight is not."""
+
+    def model(x):
+        with pyro.plate("data", 1000, subsample_size=len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 1000, subsample_size=len(x)):
+            pyro.sample("z", dist.Normal(x, 1e-3))
+
+    x = torch.randn(4)
+    with KLWeightMessenger(0.25):
+        weighted = log_weights(model, guide, 1, x, weighted=True)
+    latent = dist.Normal(0.0, 1.0).log_prob(x) - weighted.log_q[0] / 0.25
+    expected = -0.5 * math.log(2 * math.pi) + 0.25 * latent
+    torch.testing.assert_close(weighted.log_weight[0], expected, rtol=1e-3, atol=5e-3)
+    assert (weighted.log_q < 0.25 * 7).all()  # log q is at most 6 here, counted a quarter and not 250 times
+
+
 def test_kl_weight_leaves_labels_alone():
     def model(x):
         with pyro.plate("data", len(x)):

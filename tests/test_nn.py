@@ -31,6 +31,19 @@ def test_leading_dimensions_are_a_loop(kind, shape, leading):
     torch.testing.assert_close(raw.reshape(-1, *shape), torch.stack(singles), rtol=1e-4, atol=1e-5)
 
 
+def test_convolutional_nets_layer_by_layer():
+    encoder, decoder = ConvEncoder((1, 8, 8), (2, 3), 6), ConvDecoder(3, (1, 8, 8), (2, 3), 6)
+    x, z = torch.randn(4, 1, 8, 8), torch.randn(4, 3)
+    (w1, b1, w2, b2, w3, b3) = encoder.parameters()
+    h = F.relu(F.conv2d(x, w1, b1, stride=2, padding=1))
+    h = F.relu(F.conv2d(h, w2, b2, stride=2, padding=1))
+    torch.testing.assert_close(encoder(x), F.relu(F.linear(h.flatten(1), w3, b3)))
+    (w1, b1, w2, b2, w3, b3, w4, b4) = decoder.parameters()
+    h = F.relu(F.linear(F.relu(F.linear(z, w1, b1)), w2, b2)).reshape(4, 3, 2, 2)
+    h = F.relu(F.conv_transpose2d(h, w3, b3, stride=2, padding=1))
+    torch.testing.assert_close(decoder(z), F.conv_transpose2d(h, w4, b4, stride=2, padding=1))
+
+
 def test_gated_layer():
     layer, x = Gated(3, 2), torch.randn(4, 3)
     weight, bias = layer.linear.weight, layer.linear.bias

@@ -30,7 +30,7 @@ from pyrovae.callbacks import Callback, TensorBoard
 from pyrovae.checkpoint import RunFolder, load_tensors, load_weights
 from pyrovae.infer.objectives import make_objective
 from pyrovae.schedules import WarmUp
-from pyrovae.training import LR_SCHEDULES, OPTIMIZERS, NonFiniteLossError, Trainer, TrainingData, TrainingInterrupted
+from pyrovae.training import OPTIMIZERS, NonFiniteLossError, Trainer, TrainingData, TrainingInterrupted
 
 
 def rows(num=40):
@@ -332,10 +332,6 @@ def test_objective_options():
         make_objective("elbo", alpha=0.5)
 
 
-def test_learning_rate_schedules_are_all_tried():
-    assert set(LR_SCHEDULES) == {"constant", "cosine", "step", "plateau"}
-
-
 # -- particles --------------------------------------------------------------------------------------------------------
 
 
@@ -383,11 +379,14 @@ def test_particles_of_programs_without_plates():
         pyro.sample("z", dist.Normal(x / 2, 0.7).to_event(1))
 
     x = rows(200) + 3
+    found = {}
     for objective in ("elbo", "renyi"):
         vae = VAE(model, guide)
-        Trainer(objective=objective, num_particles=4, lr=0.1, epochs=30, batch_size=50, progress=False).fit(vae, x)
-        # The best offset for this guide, by calculus: p(x|z) wants x - z, whose mean is that of x/2.
-        torch.testing.assert_close(vae.param_sites["loc"].detach(), x.mean(0) / 2, rtol=0, atol=0.6)
+        Trainer(objective=objective, num_particles=4, lr=0.05, epochs=40, batch_size=50, progress=False).fit(vae, x)
+        found[objective] = vae.param_sites["loc"].detach()
+    # The offset is best for the ELBO where it is the mean of x - E[z], and for the evidence where it is that of x.
+    torch.testing.assert_close(found["elbo"], x.mean(0) / 2, rtol=0, atol=0.2)
+    assert (found["renyi"] > found["elbo"] + 0.1).all()
 
 
 def test_nothing_is_printed_without_a_progress_bar(capfd):

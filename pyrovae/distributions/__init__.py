@@ -2,6 +2,8 @@
 
 from pyrovae.distributions.discretized_logistic import DiscretizedLogistic
 from pyrovae.distributions.exponential_family import NaturalExponentialFamily
+from pyrovae.distributions.fractions import Fractions
+from pyrovae.distributions.gaussian_mixture import DiagonalGaussianMixture
 from pyrovae.distributions.kl import kl_kumaraswamy_beta_taylor, kl_multivariate_kumaraswamy_dirichlet_bound
 from pyrovae.distributions.kumaraswamy import Kumaraswamy
 from pyrovae.distributions.multivariate_kumaraswamy import MultivariateKumaraswamy
@@ -19,12 +21,13 @@ from pyrovae.distributions.relaxed import (
     straight_through_one_hot,
 )
 from pyrovae.distributions.stick_breaking import GEM, StickBreaking
-from pyrovae.distributions.sticks import Beta, Fractions, GammaComposition, LogitNormal
+from pyrovae.distributions.sticks import Beta, GammaComposition, LogitNormal
 from pyrovae.distributions.transforms import StickBreakingTransform
 
 __all__ = [
     "GEM",
     "Beta",
+    "DiagonalGaussianMixture",
     "DiscretizedLogistic",
     "Fractions",
     "GammaComposition",

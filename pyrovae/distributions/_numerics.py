@@ -13,13 +13,13 @@ _LOG_LOG_2 = math.log(_LOG_2)
 
 
 def one_minus_exp(t: Tensor) -> Tensor:
-    """``1 - exp(-t)`` for `t` in [0, 1] without cancellation, also when compiled.
+    """``1 - exp(-t)`` for `t` >= 0 without cancellation, also when compiled.
 
     ``torch.expm1`` is right in eager mode, but torch 2.13 and earlier compile it for the CPU to ``exp(x) - 1``
     (pytorch pull request 190533), which is 0 for every float32 `t` below 6e-8.
 
     Args:
-        t: any shape.
+        t: not negative, any shape.
 
     Returns:
         The same shape.
@@ -111,6 +111,24 @@ def open_unit(log_v: Tensor, log_1mv: Tensor) -> Tensor:
 def _clamp_value(value: Tensor, low: float, high: float) -> Tensor:
     """Clamp that lets the gradient through unchanged."""
     return value.clamp(low, high).detach() + (value - value.detach())
+
+
+def log_beta_function(a: Tensor, b: Tensor) -> Tensor:
+    """``log B(a, b)``, in double precision and rounded once: three large numbers cancel where a and b are large.
+
+    Args:
+        a: positive, any shape.
+        b: positive, any shape that broadcasts.
+
+    Returns:
+        The broadcast shape, in the common dtype of `a` and `b`.
+
+    Example:
+        >>> log_beta_function(torch.tensor(1e5), torch.tensor(1.0))  # -log(1e5)
+        tensor(-11.5129)
+    """
+    wide = torch.lgamma(a.double()) + torch.lgamma(b.double()) - torch.lgamma(a.double() + b.double())
+    return wide.to(torch.promote_types(a.dtype, b.dtype))
 
 
 def standard_exponential(shape: torch.Size, like: Tensor) -> Tensor:

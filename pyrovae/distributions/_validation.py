@@ -1,10 +1,13 @@
 """Errors that name the parameter, the constraint and the worst entry."""
 
+from typing import Any
+
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
+from torch.distributions.utils import broadcast_all
 
 NO_SHAPE = torch.Size()
 
@@ -49,6 +52,23 @@ but 1 of 2 entries does not; the worst is -2 at index (1,).
                     raise_if_violated(type(self).__name__, f"parameter `{name}`", constraint, getattr(self, name))
             raise error
 
+    def _expand_as(
+        self, cls: type["CheckedDistribution"], batch_shape: torch.Size, instance: "CheckedDistribution | None"
+    ) -> Any:
+        """The body of `expand`: a copy of class `cls` with every parameter expanded in front of its event dimensions.
+
+        `cls` is the class whose `expand` calls; torch refuses subclasses with a constructor but no `expand` of their
+        own. Attributes that are no parameters are left for the caller to set.
+        """
+        new = self._get_checked_instance(cls, instance)
+        batch_shape = torch.Size(batch_shape)
+        for name, constraint in self.arg_constraints.items():
+            value = getattr(self, name)
+            setattr(new, name, value.expand(batch_shape + value.shape[value.dim() - constraint.event_dim :]))
+        super(CheckedDistribution, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
     def _validate_sample(self, value: Tensor) -> None:
         try:
             super()._validate_sample(value)
@@ -56,6 +76,20 @@ but 1 of 2 entries does not; the worst is -2 at index (1,).
             if isinstance(value, Tensor):
                 raise_if_violated(type(self).__name__, "value", self.support, value)
             raise error
+
+
+def broadcast_floats(*values: Tensor | float) -> tuple[Tensor, ...]:
+    """Tensors of one shape, as torch's ``broadcast_all``; tensors of whole numbers take the default dtype."""
+    default = torch.get_default_dtype()
+    return tuple(
+        broadcast_all(*(v.to(default) if isinstance(v, Tensor) and not v.is_floating_point() else v for v in values))
+    )
+
+
+def enumerated(values: Tensor, batch_shape: torch.Size, expand: bool) -> Tensor:
+    """Values `[n]` as `enumerate_support` returns them: `[n, *batch_shape]`, or `[n, 1, ...]` without `expand`."""
+    values = values.reshape(-1, *[1] * len(batch_shape))
+    return values.expand(-1, *batch_shape) if expand else values
 
 
 def raise_if_violated(owner: str, what: str, constraint: Constraint, value: Tensor) -> None:

@@ -1,9 +1,11 @@
 """Constraints that torch lacks, each registered with ``biject_to`` and ``transform_to``."""
 
 from torch import Tensor
-from torch.distributions import biject_to, transform_to
+from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.constraints import Constraint
-from torch.distributions.transforms import SigmoidTransform, Transform
+from torch.distributions.transforms import SigmoidTransform, StackTransform, Transform
+
+LATTICE_TOLERANCE = 0.01  # in steps: values such as 17 / 255 are not exact in binary
 
 
 class _OpenUnitInterval(Constraint):
@@ -31,3 +33,52 @@ open_unit_interval = _OpenUnitInterval()
 def _real_to_open_unit_interval(constraint: _OpenUnitInterval) -> Transform:
     # torch's sigmoid transform clamps into the open interval.
     return SigmoidTransform()
+
+
+class NaturalDomain(constraints.stack):
+    """One constraint per natural parameter, along the last dimension."""
+
+    def __init__(self, *parts: Constraint) -> None:
+        super().__init__(parts, dim=-1)
+
+    def __repr__(self) -> str:
+        return f"NaturalDomain({', '.join(map(repr, self.cseq))})"
+
+
+@biject_to.register(NaturalDomain)
+@transform_to.register(NaturalDomain)
+def _real_to_natural_domain(constraint: NaturalDomain) -> Transform:
+    return StackTransform([biject_to(part) for part in constraint.cseq], dim=constraint.dim)
+
+
+class LogSimplex(Constraint):
+    """Vectors of log-probabilities: their log-sum-exp is 0 up to rounding."""
+
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        """True for rows whose probabilities sum to one within 1e-5."""
+        return value.logsumexp(-1).abs() <= 1e-5
+
+
+log_simplex = LogSimplex()
+
+
+class UnitLattice(Constraint):
+    """The values 0, 1/(num_bins - 1), ..., 1, up to a hundredth of a step."""
+
+    is_discrete = True
+    event_dim = 0
+
+    def __init__(self, num_bins: int) -> None:
+        self.num_bins = num_bins
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        """True where `value` is a level."""
+        bins = value * (self.num_bins - 1)
+        level = bins.round()
+        return ((bins - level).abs() <= LATTICE_TOLERANCE) & (level >= 0) & (level < self.num_bins)
+
+    def __repr__(self) -> str:
+        return f"UnitLattice(num_bins={self.num_bins})"

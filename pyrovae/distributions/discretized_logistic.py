@@ -1,40 +1,17 @@
 """The logistic distribution discretised to equally spaced levels, a likelihood for grey values and colours."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
-from torch.distributions.utils import broadcast_all, clamp_probs, lazy_property
+from torch.distributions.utils import clamp_probs, lazy_property
 
-from pyrovae.distributions._validation import CheckedDistribution
-
-__all__ = ["DiscretizedLogistic", "UnitLattice"]
-
-_NO_SHAPE = torch.Size()
-_LATTICE_TOLERANCE = 0.01  # in bins: values such as 17 / 255 are not exact in binary
-
-
-class UnitLattice(Constraint):
-    """The values 0, 1/(num_bins - 1), ..., 1, up to a hundredth of a step."""
-
-    is_discrete = True
-    event_dim = 0
-
-    def __init__(self, num_bins: int) -> None:
-        self.num_bins = num_bins
-        super().__init__()
-
-    def check(self, value: Tensor) -> Tensor:
-        """True where `value` is a level."""
-        bins = value * (self.num_bins - 1)
-        level = bins.round()
-        return ((bins - level).abs() <= _LATTICE_TOLERANCE) & (level >= 0) & (level < self.num_bins)
-
-    def __repr__(self) -> str:
-        return f"UnitLattice(num_bins={self.num_bins})"
+from pyrovae.distributions._numerics import one_minus_exp
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, broadcast_floats, enumerated
+from pyrovae.distributions.constraints import LATTICE_TOLERANCE, UnitLattice
 
 
 class DiscretizedLogistic(CheckedDistribution):
@@ -83,18 +60,14 @@ class DiscretizedLogistic(CheckedDistribution):
     ) -> None:
         if num_bins != int(num_bins) or num_bins < 2:
             raise ValueError(f"num_bins must be an integer of at least 2, got {num_bins}")
-        self.loc, self.scale = broadcast_all(loc, scale)
+        self.loc, self.scale = broadcast_floats(loc, scale)
         self.num_bins = int(num_bins)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: "DiscretizedLogistic | None" = None) -> "DiscretizedLogistic":
-        """The same distribution with `batch_shape`, parameters expanded."""
-        new = self._get_checked_instance(DiscretizedLogistic, _instance)
-        batch_shape = torch.Size(batch_shape)
-        new.loc, new.scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "DiscretizedLogistic":
+        """The same distribution with `batch_shape`."""
+        new = self._expand_as(DiscretizedLogistic, batch_shape, _instance)
         new.num_bins = self.num_bins
-        super(DiscretizedLogistic, new).__init__(batch_shape, validate_args=False)
-        new._validate_args = self._validate_args
         return new
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
@@ -121,7 +94,7 @@ class DiscretizedLogistic(CheckedDistribution):
         first, last = level == 0, level == self.num_bins - 1
         below_upper_edge = F.logsigmoid(self._standardised(level + 0.5)).masked_fill(last, 0.0)
         above_lower_edge = F.logsigmoid(-self._standardised(level - 0.5)).masked_fill(first, 0.0)
-        log_share = torch.where(first | last, 0.0, (-torch.expm1(-1 / self._width)).log())
+        log_share = torch.where(first | last, 0.0, one_minus_exp(1 / self._width).log())
         return below_upper_edge + above_lower_edge + log_share
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -130,7 +103,7 @@ class DiscretizedLogistic(CheckedDistribution):
             self._validate_sample(value)
         return self._log_prob_of_level((value * (self.num_bins - 1)).round().clamp(0, self.num_bins - 1))
 
-    def sample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws, shape `sample_shape + batch_shape`."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
@@ -138,7 +111,7 @@ class DiscretizedLogistic(CheckedDistribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """Probability of levels up to `value`, which may lie between levels."""
-        bins = value * (self.num_bins - 1) + _LATTICE_TOLERANCE
+        bins = value * (self.num_bins - 1) + LATTICE_TOLERANCE
         inside = torch.sigmoid(self._standardised(bins.floor() + 0.5))
         above = bins >= self.num_bins - 1
         return torch.where(above, torch.ones_like(inside), inside.masked_fill(bins < 0, 0.0))
@@ -193,5 +166,4 @@ class DiscretizedLogistic(CheckedDistribution):
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """All levels, `[num_bins, *batch_shape]`, or `[num_bins, 1, ...]` without `expand`."""
         levels = torch.arange(self.num_bins, dtype=self.loc.dtype, device=self.loc.device) / (self.num_bins - 1)
-        levels = levels.reshape(-1, *[1] * len(self.batch_shape))
-        return levels.expand(-1, *self.batch_shape) if expand else levels
+        return enumerated(levels, self.batch_shape, expand)

@@ -1,37 +1,18 @@
 """Natural exponential families: the base class that derives everything from the log normaliser."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import biject_to, constraints, transform_to
-from torch.distributions.constraints import Constraint
-from torch.distributions.transforms import StackTransform, Transform
 from torch.func import grad
 
 from pyrovae.distributions._validation import CheckedDistribution
 
-__all__ = ["NaturalDomain", "NaturalExponentialFamily", "log_softplus", "smooth_positive"]
-
 _FLOOR = 1e-6
-
-
-class NaturalDomain(constraints.stack):
-    """One constraint per natural parameter, along the last dimension."""
-
-    def __init__(self, *parts: Constraint) -> None:
-        super().__init__(parts, dim=-1)
-
-    def __repr__(self) -> str:
-        return f"NaturalDomain({', '.join(map(repr, self.cseq))})"
-
-
-@biject_to.register(NaturalDomain)
-@transform_to.register(NaturalDomain)
-def _real_to_natural_domain(constraint: NaturalDomain) -> Transform:
-    return StackTransform([biject_to(part) for part in constraint.cseq], dim=constraint.dim)
+Family = TypeVar("Family", bound="NaturalExponentialFamily")
 
 
 def smooth_positive(raw: Tensor) -> Tensor:
@@ -94,16 +75,9 @@ class NaturalExponentialFamily(CheckedDistribution):
     def _natural_event_shape(natural: Tensor) -> torch.Size:
         return torch.Size()
 
-    def expand(
-        self, batch_shape: torch.Size, _instance: "NaturalExponentialFamily | None" = None
-    ) -> "NaturalExponentialFamily":
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "NaturalExponentialFamily":
         """The same distribution with `batch_shape`; a subclass with its own constructor overrides this."""
-        new = self._get_checked_instance(NaturalExponentialFamily, _instance)
-        batch_shape = torch.Size(batch_shape)
-        new.natural = self.natural.expand(batch_shape + self.natural.shape[-1:])
-        super(NaturalExponentialFamily, new).__init__(batch_shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+        return self._expand_as(NaturalExponentialFamily, batch_shape, _instance)
 
     @staticmethod
     @abstractmethod
@@ -128,12 +102,21 @@ class NaturalExponentialFamily(CheckedDistribution):
 
     @classmethod
     @abstractmethod
-    def from_canonical(cls, **parameters: Any) -> "NaturalExponentialFamily":
+    def from_canonical(cls, *, validate_args: bool | None = None, **parameters: Any) -> "NaturalExponentialFamily":
         """The family's member with the parameters of torch's class of the same name."""
 
     @abstractmethod
     def to_canonical(self) -> dict[str, Tensor]:
         """Keyword arguments for torch's class of the same name, and for `from_canonical`."""
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Probability of values up to `value`, `[...]`, for families whose distribution function torch can compute."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._cdf(self.natural.double(), value.double()).to(self.natural.dtype)
+
+    def _cdf(self, natural: Tensor, value: Tensor) -> Tensor:
+        raise NotImplementedError(f"torch has no function for the cdf of {type(self).__name__}")
 
     def _expected_log_base_measure(self, natural: Tensor, mean_parameters: Tensor) -> Tensor:
         """Expectation of log h(x), for the entropy; 0 where h is 1."""
@@ -201,7 +184,23 @@ def canonical_logits(name: str, probs: Tensor | None, logits: Tensor | None) -> 
     return torch.logit(torch.as_tensor(probs)) if logits is None else torch.as_tensor(logits)
 
 
-def check_prior(likelihood: str, prior: NaturalExponentialFamily, conjugate: type) -> None:
-    """Raise TypeError unless `prior` is of the likelihood's conjugate family."""
-    if not isinstance(prior, conjugate):
-        raise TypeError(f"{likelihood}.posterior needs a {conjugate.__name__} prior, got {type(prior).__name__}")
+def conjugate_update(
+    likelihood: str, family: type[Family], prior: Family, increment: Sequence[Tensor | float] | Tensor
+) -> Family:
+    """The member of the prior's family with `increment` added to its natural parameters.
+
+    Args:
+        likelihood: name of the likelihood, for the error.
+        family: its conjugate family.
+        prior: a member, which also says whether the posterior checks its arguments.
+        increment: what the data add, `[..., m]` or one `[...]` or number for each natural parameter.
+
+    Raises:
+        TypeError: the prior is of another family.
+    """
+    if not isinstance(prior, family):
+        raise TypeError(f"{likelihood}.posterior needs a {family.__name__} prior, got {type(prior).__name__}")
+    if not isinstance(increment, Tensor):
+        like = {"dtype": prior.natural.dtype, "device": prior.natural.device}
+        increment = torch.stack(torch.broadcast_tensors(*(torch.as_tensor(part, **like) for part in increment)), -1)
+    return family(prior.natural + increment, validate_args=prior._validate_args)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
+
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution
 
 
-class DiagonalGaussianMixture(TorchDistribution):
+class DiagonalGaussianMixture(CheckedDistribution):
     r"""Mixture of K diagonal Gaussians on vectors of size D.
 
     `log p(z) = log sum_k pi_k prod_d N(z_d; loc_kd, scale_kd)`
@@ -25,12 +28,16 @@ class DiagonalGaussianMixture(TorchDistribution):
         scale: standard deviations `[K, D]`, positive.
         validate_args: whether to check parameters and values.
 
-    >>> p = DiagonalGaussianMixture(torch.zeros(2), torch.zeros(2, 3), torch.ones(2, 3))
-    >>> p.expand([4]).log_prob(torch.zeros(3)).shape
-    torch.Size([4])
+    Raises:
+        ValueError: shapes that do not fit, a scale that is not positive, or values that are not real.
+
+    Example:
+        >>> p = DiagonalGaussianMixture(torch.zeros(2), torch.zeros(2, 3), torch.ones(2, 3))
+        >>> p.expand([4]).log_prob(torch.zeros(3)).shape
+        torch.Size([4])
     """
 
-    arg_constraints = {
+    arg_constraints: ClassVar[dict[str, Constraint]] = {
         "logits": constraints.real_vector,
         "loc": constraints.independent(constraints.real, 2),
         "scale": constraints.independent(constraints.positive, 2),
@@ -47,21 +54,27 @@ class DiagonalGaussianMixture(TorchDistribution):
         self.logits, self.loc, self.scale = logits, loc, scale
         super().__init__(torch.Size(), loc.shape[1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: DiagonalGaussianMixture | None = None) -> TorchDistribution:
-        """The same mixture for a batch."""
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> DiagonalGaussianMixture:
+        """The same mixture for a batch; its parameters are not copied."""
         new = self._get_checked_instance(DiagonalGaussianMixture, _instance)
         new.logits, new.loc, new.scale = self.logits, self.loc, self.scale
         super(DiagonalGaussianMixture, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws, `[*sample_shape, *batch_shape, D]`."""
         with torch.no_grad():
             shape = torch.Size(sample_shape) + self.batch_shape
-            weights = self.logits.softmax(-1)
-            component = torch.multinomial(weights, shape.numel(), replacement=True).reshape(shape)
-            return torch.normal(self.loc[component], self.scale[component])
+            # By inversion: torch.multinomial reads a value back from the device, which a trace cannot, and so does
+            # square-bracket indexing with a single number.
+            steps = self.logits.double().softmax(-1).cumsum(-1)[:-1]
+            place = torch.rand(shape, dtype=steps.dtype, device=steps.device)
+            component = (place.unsqueeze(-1) > steps).sum(-1).flatten()
+            loc, scale = (
+                part.index_select(0, component).reshape(shape + self.event_shape) for part in (self.loc, self.scale)
+            )
+            return loc + scale * torch.randn(loc.shape, dtype=loc.dtype, device=loc.device)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats."""
@@ -83,5 +96,7 @@ class DiagonalGaussianMixture(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """Variance of each coordinate, `[*batch_shape, D]`."""
-        second = self.logits.softmax(-1) @ (self.scale.square() + self.loc.square())
-        return second - self.mean.square()
+        weights = self.logits.softmax(-1)
+        # About the mean, so that nothing cancels where the components lie far from 0.
+        between = (self.loc - weights @ self.loc).square()
+        return (weights @ (self.scale.square() + between)).expand(self.batch_shape + self.event_shape)

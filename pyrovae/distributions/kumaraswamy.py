@@ -1,13 +1,15 @@
 """The Kumaraswamy distribution, computed in log space."""
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.distributions.utils import broadcast_all
+from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._numerics import complement_loglog, log1mexp, standard_exponential
-from pyrovae.distributions._validation import NO_SHAPE
-from pyrovae.distributions.sticks import Fractions
+from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions.fractions import Fractions
 
 _EULER = 0.5772156649015329
 _MINUS_LOG_2 = -0.6931471805599453
@@ -47,7 +49,7 @@ class Kumaraswamy(Fractions):
         True
     """
 
-    arg_constraints = {  # noqa: RUF012
+    arg_constraints: ClassVar[dict[str, Constraint]] = {
         "concentration1": constraints.positive,
         "concentration0": constraints.positive,
     }
@@ -59,8 +61,12 @@ class Kumaraswamy(Fractions):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        self.concentration1, self.concentration0 = broadcast_all(concentration1, concentration0)
+        self.concentration1, self.concentration0 = broadcast_floats(concentration1, concentration0)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "Kumaraswamy":
+        """The same distribution with `batch_shape`."""
+        return self._expand_as(Kumaraswamy, batch_shape, _instance)
 
     def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
         """``log v`` and ``log(1 - v)`` of the same draws, neither rounded through v.
@@ -152,8 +158,61 @@ class Kumaraswamy(Fractions):
         mode = torch.where((a <= 1) & (b >= 1), torch.zeros_like(a), ratio ** (1 / a))
         return torch.where(single & ((a >= 1) | (b >= 1)), mode, torch.nan)
 
+    @property
+    def expected_log(self) -> Tensor:
+        """``E[log v]``, minus the b-th harmonic number over a, because ``v ** a`` is Beta(1, b)."""
+        return -(torch.digamma(self.concentration0 + 1) + _EULER) / self.concentration1
+
+    @property
+    def expected_log1m(self) -> Tensor:
+        """``E[log(1 - v)]``, by the function of that name."""
+        return expected_log1m(self.concentration1, self.concentration0)
+
     def entropy(self) -> Tensor:
         """Differential entropy in nats, shape `batch_shape`."""
         a, b = self.concentration1, self.concentration0
-        harmonic = torch.digamma(b + 1) + _EULER
-        return (1 - 1 / b) + (1 - 1 / a) * harmonic - torch.log(a) - torch.log(b)
+        return (1 - 1 / b) - (a - 1) * self.expected_log - torch.log(a) - torch.log(b)
+
+
+def expected_log1m(concentration1: Tensor, concentration0: Tensor) -> Tensor:
+    r"""``E[log(1 - v)]`` under Kumaraswamy(`concentration1`, `concentration0`), by double-exponential quadrature.
+
+    With :math:`E = -b \log(1 - v^a)`, a standard exponential variable,
+
+    .. math::
+        E[\log(1 - v)] = -\frac{1}{b} + \int_0^\infty e^{-E} \log\frac{1 - v(E)}{1 - v(E)^a} dE.
+
+    The logarithm of the ratio stays between 0 and -log a. The trapezoidal rule in `y`, with
+    :math:`E = \exp(y - 0.03 e^{-y})`, reaches 1e-9 with 64 nodes in float64 and 1e-5 with 40 nodes in float32,
+    relative to max(1, KL) of a stick, for concentrations from 1e-2 to 1e2, and 1e-6 and 5e-5 from 1e-3 to 1e3.
+
+    Reference: H. Takahasi and M. Mori (1974), "Double exponential formulas for numerical integration".
+
+    Args:
+        concentration1: `a`, positive.
+        concentration0: `b`, positive, same shape.
+
+    Returns:
+        The expectation, same shape.
+
+    Example:
+        >>> expected_log1m(torch.tensor(1.0), torch.tensor(4.0))
+        tensor(-0.2500)
+    """
+    nodes, weights, largest = _exponential_quadrature(concentration1)
+    # Beyond `largest` the ratio is 1 / a to working precision; below eps, 1 - exp(-t) would round to 0.
+    t = (nodes / concentration0.unsqueeze(-1)).clamp(torch.finfo(nodes.dtype).eps, largest)
+    log_v = torch.log1p(-torch.exp(-t)) / concentration1.unsqueeze(-1)
+    return (log1mexp(log_v) + t) @ weights - 1 / concentration0
+
+
+def _exponential_quadrature(like: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Nodes and weights for expectations under a standard exponential, in the dtype and on the device of `like`.
+
+    Computed anew at each call, a few microseconds, because a tensor cached during tracing would outlive the trace.
+    """
+    count, low, high, largest = (64, -6.5, 3.4, 45.0) if like.dtype == torch.float64 else (40, -6.0, 3.0, 25.0)
+    y = torch.linspace(low, high, count, dtype=like.dtype, device=like.device)
+    inner = 0.03 * torch.exp(-y)
+    nodes = torch.exp(y - inner)
+    return nodes, (high - low) / (count - 1) * nodes * (1 + inner) * torch.exp(-nodes), largest

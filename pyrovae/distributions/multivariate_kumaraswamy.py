@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Iterator
 from itertools import combinations
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.nn.functional import one_hot
+from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution
 from pyrovae.distributions.kumaraswamy import Kumaraswamy
@@ -57,7 +58,9 @@ class MultivariateKumaraswamy(CheckedDistribution):
         tensor([0.3333, 0.3333, 0.3333])
     """
 
-    arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}  # noqa: RUF012
+    arg_constraints: ClassVar[dict[str, Constraint]] = {
+        "concentration": constraints.independent(constraints.positive, 1)
+    }
     support = constraints.simplex
     has_rsample = True
 
@@ -70,16 +73,9 @@ class MultivariateKumaraswamy(CheckedDistribution):
         self.concentration = concentration
         super().__init__(concentration.shape[:-1], concentration.shape[-1:], validate_args=validate_args)
 
-    def expand(
-        self, batch_shape: torch.Size, _instance: "MultivariateKumaraswamy | None" = None
-    ) -> "MultivariateKumaraswamy":
-        """The same distribution with its concentration expanded to `batch_shape` + `[K]`."""
-        new = self._get_checked_instance(MultivariateKumaraswamy, _instance)
-        batch_shape = torch.Size(batch_shape)
-        new.concentration = self.concentration.expand(batch_shape + self.event_shape)
-        super(MultivariateKumaraswamy, new).__init__(batch_shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "MultivariateKumaraswamy":
+        """The same distribution with `batch_shape`."""
+        return self._expand_as(MultivariateKumaraswamy, batch_shape, _instance)
 
     def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Reparameterised draws, shape `sample_shape` + `[..., K]`; every draw has an order of its own."""
@@ -152,7 +148,7 @@ class MultivariateKumaraswamy(CheckedDistribution):
         total, moment = alpha, torch.eye(size, dtype=alpha.dtype, device=alpha.device)
         for members, rest in break_sets(size, alpha.device):
             share, left = share_and_left(Kumaraswamy(alpha[..., members], total[..., rest], validate_args=False))
-            hit = one_hot(members, size).to(alpha.dtype)
+            hit = (members.unsqueeze(-1) == torch.arange(size, device=alpha.device)).to(alpha.dtype)
             moment = (hit * share[..., None] + left[..., None] * moment[..., rest, :]).mean(-2)
             total = alpha[..., members].sum(-1)
         return moment.squeeze(-2)

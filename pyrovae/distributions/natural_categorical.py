@@ -9,17 +9,16 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.utils import logits_to_probs
 
+from pyrovae.distributions._validation import NO_SHAPE, enumerated
+from pyrovae.distributions.constraints import NaturalDomain
 from pyrovae.distributions.exponential_family import (
-    NaturalDomain,
     NaturalExponentialFamily,
     canonical_logits,
-    check_prior,
+    conjugate_update,
 )
 from pyrovae.distributions.natural_simplex import NaturalBeta, NaturalDirichlet
 
 __all__ = ["NaturalBernoulli", "NaturalCategorical"]
-
-_NO_SHAPE = torch.Size()
 
 
 class NaturalBernoulli(NaturalExponentialFamily):
@@ -64,9 +63,12 @@ class NaturalBernoulli(NaturalExponentialFamily):
         return raw
 
     @classmethod
-    def from_canonical(cls, probs: Tensor | None = None, logits: Tensor | None = None) -> "NaturalBernoulli":
+    def from_canonical(
+        cls, probs: Tensor | None = None, logits: Tensor | None = None, *, validate_args: bool | None = None
+    ) -> "NaturalBernoulli":
         """From the probability of 1 or its log-odds."""
-        return cls(canonical_logits("NaturalBernoulli", probs, logits).unsqueeze(-1))
+        logits = canonical_logits("NaturalBernoulli", probs, logits)
+        return cls(logits.unsqueeze(-1), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
         """Keyword `logits`."""
@@ -75,9 +77,8 @@ class NaturalBernoulli(NaturalExponentialFamily):
     @classmethod
     def posterior(cls, prior: NaturalBeta, sufficient_statistics: Tensor, count: Tensor | float) -> NaturalBeta:
         """Posterior of the probability of 1 after `count` values whose T(x) sum to `[..., 1]`."""
-        check_prior("NaturalBernoulli", prior, NaturalBeta)
         ones = sufficient_statistics[..., 0]
-        return NaturalBeta(prior.natural + torch.stack(torch.broadcast_tensors(ones, count - ones), -1))
+        return conjugate_update("NaturalBernoulli", NaturalBeta, prior, [ones, count - ones])
 
     @property
     def mean(self) -> Tensor:
@@ -94,7 +95,7 @@ class NaturalBernoulli(NaturalExponentialFamily):
         """Product of both probabilities."""
         return self.natural[..., 0].sigmoid() * (-self.natural[..., 0]).sigmoid()
 
-    def sample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws, of the dtype of `natural`."""
         with torch.no_grad():
             return torch.bernoulli(self.mean.expand(self._extended_shape(sample_shape)))
@@ -102,8 +103,7 @@ class NaturalBernoulli(NaturalExponentialFamily):
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """Both values, `[2, *batch_shape]`, or `[2, 1, ...]` without `expand`."""
         values = torch.arange(2, dtype=self.natural.dtype, device=self.natural.device)
-        values = values.reshape(-1, *[1] * len(self.batch_shape))
-        return values.expand(-1, *self.batch_shape) if expand else values
+        return enumerated(values, self.batch_shape, expand)
 
 
 class NaturalCategorical(NaturalExponentialFamily):
@@ -156,12 +156,14 @@ class NaturalCategorical(NaturalExponentialFamily):
         return raw
 
     @classmethod
-    def from_canonical(cls, probs: Tensor | None = None, logits: Tensor | None = None) -> "NaturalCategorical":
+    def from_canonical(
+        cls, probs: Tensor | None = None, logits: Tensor | None = None, *, validate_args: bool | None = None
+    ) -> "NaturalCategorical":
         """From `[..., m + 1]` probabilities or logits, which need not be normalised."""
         if (probs is None) == (logits is None):
             raise ValueError("NaturalCategorical.from_canonical takes exactly one of probs and logits")
         logits = torch.as_tensor(probs).log() if logits is None else torch.as_tensor(logits)
-        return cls(logits[..., :-1] - logits[..., -1:])
+        return cls(logits[..., :-1] - logits[..., -1:], validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
         """Keyword `logits`, `[..., m + 1]`, the last one 0."""
@@ -172,9 +174,10 @@ class NaturalCategorical(NaturalExponentialFamily):
         cls, prior: NaturalDirichlet, sufficient_statistics: Tensor, count: Tensor | float
     ) -> NaturalDirichlet:
         """Posterior of the probabilities after `count` values whose T(x) sum to `[..., m]`."""
-        check_prior("NaturalCategorical", prior, NaturalDirichlet)
         last = count - sufficient_statistics.sum(-1)
-        return NaturalDirichlet(prior.natural + torch.cat([sufficient_statistics, last.unsqueeze(-1)], -1))
+        return conjugate_update(
+            "NaturalCategorical", NaturalDirichlet, prior, [*sufficient_statistics.unbind(-1), last]
+        )
 
     @property
     def probs(self) -> Tensor:
@@ -196,7 +199,7 @@ class NaturalCategorical(NaturalExponentialFamily):
         """The likeliest category."""
         return _all_logits(self.natural).argmax(-1)
 
-    def sample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws, int64."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
@@ -208,8 +211,7 @@ class NaturalCategorical(NaturalExponentialFamily):
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """All categories, `[m + 1, *batch_shape]`, or `[m + 1, 1, ...]` without `expand`."""
         values = torch.arange(self.natural.shape[-1] + 1, device=self.natural.device)
-        values = values.reshape(-1, *[1] * len(self.batch_shape))
-        return values.expand(-1, *self.batch_shape) if expand else values
+        return enumerated(values, self.batch_shape, expand)
 
 
 def _all_logits(natural: Tensor) -> Tensor:

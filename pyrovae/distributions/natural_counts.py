@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from pyrovae.distributions._numerics import one_minus_exp
+from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions.constraints import NaturalDomain
 from pyrovae.distributions.exponential_family import (
-    NaturalDomain,
     NaturalExponentialFamily,
     canonical_logits,
-    check_prior,
+    conjugate_update,
     log_softplus,
     smooth_positive,
 )
@@ -21,8 +23,6 @@ from pyrovae.distributions.natural_gamma import NaturalGamma
 from pyrovae.distributions.natural_simplex import NaturalBeta
 
 __all__ = ["NaturalGeometric", "NaturalPoisson"]
-
-_NO_SHAPE = torch.Size()
 
 
 def integral_over_rates(integrand: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
@@ -36,15 +36,9 @@ def integral_over_rates(integrand: Callable[[Tensor], Tensor], like: Tensor) -> 
     return step * integrand(log_t.exp().reshape(-1, *[1] * like.dim())).sum(0)
 
 
-def one_minus_exp(natural: Tensor) -> Tensor:
-    """1 - exp(eta) for eta < 0."""
-    return -torch.expm1(natural)
-
-
-def success_posterior(prior: NaturalBeta, other: Tensor, stops: Tensor | float) -> NaturalBeta:
-    """Beta posterior of an event seen `stops` times while its complement was seen `other` times."""
-    stops = torch.as_tensor(stops, dtype=other.dtype, device=other.device)
-    return NaturalBeta(prior.natural + torch.stack(torch.broadcast_tensors(stops, other), -1))
+def odds(log_prob: Tensor) -> Tensor:
+    """P / (1 - p) from log p < 0."""
+    return log_prob.exp() / one_minus_exp(-log_prob)
 
 
 class NaturalPoisson(NaturalExponentialFamily):
@@ -95,9 +89,10 @@ class NaturalPoisson(NaturalExponentialFamily):
         return log_softplus(raw)
 
     @classmethod
-    def from_canonical(cls, rate: Tensor) -> "NaturalPoisson":
+    def from_canonical(cls, rate: Tensor | float, *, validate_args: bool | None = None) -> "NaturalPoisson":
         """From the rate."""
-        return cls(torch.as_tensor(rate).log().unsqueeze(-1))
+        (rate,) = broadcast_floats(rate)
+        return cls(rate.log().unsqueeze(-1), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
         """Keyword `rate`."""
@@ -106,17 +101,17 @@ class NaturalPoisson(NaturalExponentialFamily):
     @classmethod
     def posterior(cls, prior: NaturalGamma, sufficient_statistics: Tensor, count: Tensor | float) -> NaturalGamma:
         """Posterior of the rate after `count` values whose T(x) sum to `[..., 1]`."""
-        check_prior("NaturalPoisson", prior, NaturalGamma)
-        total = sufficient_statistics[..., 0]
-        count = torch.as_tensor(count, dtype=total.dtype, device=total.device)
-        return NaturalGamma(prior.natural + torch.stack(torch.broadcast_tensors(total, -count), -1))
+        return conjugate_update("NaturalPoisson", NaturalGamma, prior, [sufficient_statistics[..., 0], -count])
+
+    def _cdf(self, natural: Tensor, value: Tensor) -> Tensor:
+        return torch.special.gammaincc(value + 1, natural[..., 0].exp())
 
     def _expected_log_base_measure(self, natural: Tensor, mean_parameters: Tensor) -> Tensor:
         rate = mean_parameters[..., 0]
 
         def integrand(t: Tensor) -> Tensor:
-            hit = -torch.expm1(-t)
-            return (-torch.expm1(-rate * hit) / hit - rate) * (-t).exp()
+            hit = one_minus_exp(t)
+            return (one_minus_exp(rate * hit) / hit - rate) * (-t).exp()
 
         return integral_over_rates(integrand, rate)
 
@@ -135,7 +130,7 @@ class NaturalPoisson(NaturalExponentialFamily):
         """The rate."""
         return self.mean
 
-    def sample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws, of the dtype of `natural`."""
         with torch.no_grad():
             return torch.poisson(self.mean.expand(self._extended_shape(sample_shape)))
@@ -155,7 +150,7 @@ class NaturalGeometric(NaturalExponentialFamily):
     Example:
         >>> import torch
         >>> NaturalGeometric.from_canonical(probs=torch.tensor(0.25)).mean
-        tensor(3.0000)
+        tensor(3.)
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {"natural": NaturalDomain(constraints.less_than(0.0))}
@@ -175,7 +170,7 @@ class NaturalGeometric(NaturalExponentialFamily):
     @staticmethod
     def log_normalizer(natural: Tensor) -> Tensor:
         """Minus the log probability of success."""
-        return -one_minus_exp(natural[..., 0]).log()
+        return -one_minus_exp(-natural[..., 0]).log()
 
     @staticmethod
     def constrain(raw: Tensor) -> Tensor:
@@ -183,25 +178,30 @@ class NaturalGeometric(NaturalExponentialFamily):
         return -smooth_positive(raw)
 
     @classmethod
-    def from_canonical(cls, probs: Tensor | None = None, logits: Tensor | None = None) -> "NaturalGeometric":
+    def from_canonical(
+        cls, probs: Tensor | None = None, logits: Tensor | None = None, *, validate_args: bool | None = None
+    ) -> "NaturalGeometric":
         """From the probability of success or its log-odds."""
-        return cls(F.logsigmoid(-canonical_logits("NaturalGeometric", probs, logits)).unsqueeze(-1))
+        logits = canonical_logits("NaturalGeometric", probs, logits)
+        return cls(F.logsigmoid(-logits).unsqueeze(-1), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
         """Keyword `logits`, the log-odds of success."""
         natural = self.natural[..., 0]
-        return {"logits": one_minus_exp(natural).log() - natural}
+        return {"logits": one_minus_exp(-natural).log() - natural}
 
     @classmethod
     def posterior(cls, prior: NaturalBeta, sufficient_statistics: Tensor, count: Tensor | float) -> NaturalBeta:
         """Posterior of the probability of success after `count` values whose T(x) sum to `[..., 1]`."""
-        check_prior("NaturalGeometric", prior, NaturalBeta)
-        return success_posterior(prior, sufficient_statistics[..., 0], count)
+        return conjugate_update("NaturalGeometric", NaturalBeta, prior, [count, sufficient_statistics[..., 0]])
+
+    def _cdf(self, natural: Tensor, value: Tensor) -> Tensor:
+        return one_minus_exp(-natural[..., 0] * (value + 1))
 
     @property
     def mean(self) -> Tensor:
         """Odds of failure."""
-        return 1 / torch.expm1(-self.natural[..., 0])
+        return odds(self.natural[..., 0])
 
     @property
     def mode(self) -> Tensor:
@@ -211,9 +211,9 @@ class NaturalGeometric(NaturalExponentialFamily):
     @property
     def variance(self) -> Tensor:
         """Mean over the probability of success."""
-        return self.mean / one_minus_exp(self.natural[..., 0])
+        return self.mean / one_minus_exp(-self.natural[..., 0])
 
-    def sample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws, of the dtype of `natural`: exponential noise rounded down."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)

@@ -8,17 +8,16 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyrovae.distributions._numerics import rsample_log_gamma, standard_exponential
+from pyrovae.distributions._numerics import one_minus_exp, rsample_log_gamma, standard_exponential
+from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions.constraints import NaturalDomain
 from pyrovae.distributions.exponential_family import (
-    NaturalDomain,
     NaturalExponentialFamily,
-    check_prior,
+    conjugate_update,
     smooth_positive,
 )
 
 __all__ = ["NaturalExponential", "NaturalGamma"]
-
-_NO_SHAPE = torch.Size()
 
 
 class NaturalExponential(NaturalExponentialFamily):
@@ -64,9 +63,10 @@ class NaturalExponential(NaturalExponentialFamily):
         return -smooth_positive(raw)
 
     @classmethod
-    def from_canonical(cls, rate: Tensor) -> "NaturalExponential":
+    def from_canonical(cls, rate: Tensor | float, *, validate_args: bool | None = None) -> "NaturalExponential":
         """From the rate."""
-        return cls(-torch.as_tensor(rate).unsqueeze(-1))
+        (rate,) = broadcast_floats(rate)
+        return cls(-rate.unsqueeze(-1), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
         """Keyword `rate`."""
@@ -75,10 +75,7 @@ class NaturalExponential(NaturalExponentialFamily):
     @classmethod
     def posterior(cls, prior: "NaturalGamma", sufficient_statistics: Tensor, count: Tensor | float) -> "NaturalGamma":
         """Posterior of the rate after `count` values whose T(x) sum to `sufficient_statistics` `[..., 1]`."""
-        check_prior("NaturalExponential", prior, NaturalGamma)
-        total = sufficient_statistics[..., 0]
-        count = torch.as_tensor(count, dtype=total.dtype, device=total.device)
-        return NaturalGamma(prior.natural + torch.stack(torch.broadcast_tensors(count, -total), -1))
+        return conjugate_update("NaturalExponential", NaturalGamma, prior, [count, -sufficient_statistics[..., 0]])
 
     @property
     def mean(self) -> Tensor:
@@ -95,13 +92,12 @@ class NaturalExponential(NaturalExponentialFamily):
         """1 / rate^2."""
         return self.natural[..., 0].square().reciprocal()
 
-    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Reparameterised draws, noise divided by the rate."""
         return standard_exponential(self._extended_shape(sample_shape), self.natural) / -self.natural[..., 0]
 
-    def cdf(self, value: Tensor) -> Tensor:
-        """Probability of values up to `value`."""
-        return -torch.expm1(self.natural[..., 0] * value)
+    def _cdf(self, natural: Tensor, value: Tensor) -> Tensor:
+        return one_minus_exp(-natural[..., 0] * value)
 
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile of the probability `value`."""
@@ -115,6 +111,9 @@ class NaturalGamma(NaturalExponentialFamily):
 
     With 1 / x in the base measure the first parameter is the concentration itself instead of concentration - 1, which
     would lose the digits of small concentrations.
+
+    `cdf` has a gradient in the value and the rate but none in the concentration: torch's incomplete Gamma function
+    raises `NotImplementedError` there. Draws and `log_prob` have all of theirs.
 
     Shapes: `natural` `[..., 2]`, the first entry positive, the second negative; scalar events, positive.
 
@@ -159,10 +158,12 @@ class NaturalGamma(NaturalExponentialFamily):
         return torch.stack([positive[..., 0], -positive[..., 1]], -1)
 
     @classmethod
-    def from_canonical(cls, concentration: Tensor, rate: Tensor) -> "NaturalGamma":
+    def from_canonical(
+        cls, concentration: Tensor | float, rate: Tensor | float, *, validate_args: bool | None = None
+    ) -> "NaturalGamma":
         """From concentration and rate."""
-        parts = torch.broadcast_tensors(torch.as_tensor(concentration), -torch.as_tensor(rate))
-        return cls(torch.stack(parts, -1))
+        concentration, rate = broadcast_floats(concentration, rate)
+        return cls(torch.stack([concentration, -rate], -1), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
         """Keywords `concentration` and `rate`."""
@@ -186,13 +187,12 @@ class NaturalGamma(NaturalExponentialFamily):
         """Concentration / rate^2."""
         return self.natural[..., 0] / self.natural[..., 1].square()
 
-    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws with implicit gradients, made in log space and kept above 0."""
         concentration, minus_rate = self.natural.expand((*self._extended_shape(sample_shape), 2)).unbind(-1)
         log_draw = rsample_log_gamma(concentration) - (-minus_rate).log()
         return log_draw.clamp(min=math.log(torch.finfo(log_draw.dtype).tiny)).exp()
 
-    def cdf(self, value: Tensor) -> Tensor:
-        """Probability of values up to `value`; not differentiable in the concentration."""
-        concentration, minus_rate = self.natural.double().unbind(-1)
-        return torch.special.gammainc(concentration, -minus_rate * value.double()).to(self.natural.dtype)
+    def _cdf(self, natural: Tensor, value: Tensor) -> Tensor:
+        concentration, minus_rate = natural.unbind(-1)
+        return torch.special.gammainc(concentration, -minus_rate * value)

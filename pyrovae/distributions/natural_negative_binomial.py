@@ -8,19 +8,19 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from pyrovae.distributions._numerics import one_minus_exp
+from pyrovae.distributions._validation import NO_SHAPE
+from pyrovae.distributions.constraints import NaturalDomain
 from pyrovae.distributions.exponential_family import (
-    NaturalDomain,
     NaturalExponentialFamily,
     canonical_logits,
-    check_prior,
+    conjugate_update,
     smooth_positive,
 )
-from pyrovae.distributions.natural_counts import integral_over_rates, one_minus_exp, success_posterior
+from pyrovae.distributions.natural_counts import integral_over_rates, odds
 from pyrovae.distributions.natural_simplex import NaturalBeta
 
 __all__ = ["NaturalNegativeBinomial"]
-
-_NO_SHAPE = torch.Size()
 
 
 class NaturalNegativeBinomial(NaturalExponentialFamily):
@@ -61,9 +61,9 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "NaturalNegativeBinomial":
         """The same distribution with `batch_shape`."""
-        new = self._get_checked_instance(NaturalNegativeBinomial, _instance)
+        new = self._expand_as(NaturalNegativeBinomial, batch_shape, _instance)
         new.total_count = self.total_count
-        return super().expand(batch_shape, new)
+        return new
 
     def same_family(self, other: NaturalExponentialFamily) -> bool:
         """Whether `other` is a negative binomial with the same count."""
@@ -81,7 +81,7 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
 
     def log_normalizer(self, natural: Tensor) -> Tensor:
         """Minus `total_count` times the log probability of failure."""
-        return -self.total_count * one_minus_exp(natural[..., 0]).log()
+        return -self.total_count * one_minus_exp(-natural[..., 0]).log()
 
     @staticmethod
     def constrain(raw: Tensor) -> Tensor:
@@ -90,57 +90,62 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
 
     @classmethod
     def from_canonical(
-        cls, total_count: float, probs: Tensor | None = None, logits: Tensor | None = None
+        cls,
+        total_count: float,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        *,
+        validate_args: bool | None = None,
     ) -> "NaturalNegativeBinomial":
         """From the count and the probability of success or its log-odds."""
         logits = canonical_logits("NaturalNegativeBinomial", probs, logits)
-        return cls(F.logsigmoid(logits).unsqueeze(-1), total_count)
+        return cls(F.logsigmoid(logits).unsqueeze(-1), total_count, validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Any]:
         """Keywords `total_count` and `logits`."""
         natural = self.natural[..., 0]
-        return {"total_count": self.total_count, "logits": natural - one_minus_exp(natural).log()}
+        return {"total_count": self.total_count, "logits": natural - one_minus_exp(-natural).log()}
 
     @classmethod
     def posterior(
         cls, prior: NaturalBeta, sufficient_statistics: Tensor, count: Tensor | float, *, total_count: float
     ) -> NaturalBeta:
         """Posterior of the probability of *failure*, exp(-A / r), after `count` values whose T(x) sum to `[..., 1]`."""
-        check_prior("NaturalNegativeBinomial", prior, NaturalBeta)
-        return success_posterior(prior, sufficient_statistics[..., 0], total_count * count)
+        increment = [total_count * count, sufficient_statistics[..., 0]]
+        return conjugate_update("NaturalNegativeBinomial", NaturalBeta, prior, increment)
 
     def _expected_log_base_measure(self, natural: Tensor, mean_parameters: Tensor) -> Tensor:
-        count, odds = self.total_count, mean_parameters[..., 0] / self.total_count
+        count, ratio = self.total_count, odds(natural[..., 0])
 
         sign, smaller = (1.0, 1.0) if count >= 1 else (-1.0, count)
 
         def integrand(t: Tensor) -> Tensor:
-            hit = -torch.expm1(-t)
-            present = -torch.expm1(-count * torch.log1p(odds * hit))
+            hit = one_minus_exp(t)
+            present = one_minus_exp(count * torch.log1p(ratio * hit))
             # exp(-t) - exp(-r t), which would cancel for r near 1 and for t near 0
-            difference = -sign * (-smaller * t).exp() * torch.expm1(-abs(count - 1) * t)
+            difference = sign * (-smaller * t).exp() * one_minus_exp(abs(count - 1) * t)
             return present * difference / hit
 
-        return integral_over_rates(integrand, odds)
+        return integral_over_rates(integrand, ratio)
 
     @property
     def mean(self) -> Tensor:
         """`total_count` times the odds of success."""
-        return self.total_count / torch.expm1(-self.natural[..., 0])
+        return self.total_count * odds(self.natural[..., 0])
 
     @property
     def mode(self) -> Tensor:
         """(total_count - 1) times the odds of success, rounded down."""
-        return (max(self.total_count - 1, 0.0) / torch.expm1(-self.natural[..., 0])).floor()
+        return (max(self.total_count - 1, 0.0) * odds(self.natural[..., 0])).floor()
 
     @property
     def variance(self) -> Tensor:
         """Mean over the probability of failure."""
-        return self.mean / one_minus_exp(self.natural[..., 0])
+        return self.mean / one_minus_exp(-self.natural[..., 0])
 
-    def sample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws, of the dtype of `natural`: Poisson with a gamma rate."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             rate = torch._standard_gamma(self.natural.new_full(shape, self.total_count))
-            return torch.poisson(rate / torch.expm1(-self.natural[..., 0]))
+            return torch.poisson(rate * odds(self.natural[..., 0]))

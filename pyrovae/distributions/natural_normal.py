@@ -8,16 +8,17 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from pyrovae.distributions._numerics import one_minus_exp
+from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions.constraints import NaturalDomain
 from pyrovae.distributions.exponential_family import (
-    NaturalDomain,
     NaturalExponentialFamily,
-    check_prior,
+    conjugate_update,
     smooth_positive,
 )
 
 __all__ = ["NaturalLogNormal", "NaturalNormal"]
 
-_NO_SHAPE = torch.Size()
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _REAL_AND_NEGATIVE = NaturalDomain(constraints.real, constraints.less_than(0.0))
 
@@ -42,15 +43,19 @@ def _loc_scale(natural: Tensor) -> tuple[Tensor, Tensor]:
     return -first / (2 * second), (-2 * second).rsqrt()
 
 
-def _normal_natural(loc: Tensor, scale: Tensor) -> Tensor:
-    loc, scale = torch.broadcast_tensors(torch.as_tensor(loc), torch.as_tensor(scale))
+def _normal_natural(loc: Tensor | float, scale: Tensor | float) -> Tensor:
+    loc, scale = broadcast_floats(loc, scale)
     precision = scale.square().reciprocal()
     return torch.stack([loc * precision, -0.5 * precision], -1)
 
 
-def _normal_posterior(prior: "NaturalNormal", total: Tensor, count: Tensor | float, scale: Tensor | float) -> Tensor:
+def _normal_posterior(
+    likelihood: str, prior: "NaturalNormal", statistics: Tensor, count: Tensor | float, scale: Tensor | float
+) -> "NaturalNormal":
     precision = torch.as_tensor(scale, dtype=prior.natural.dtype, device=prior.natural.device) ** -2
-    return prior.natural + torch.stack(torch.broadcast_tensors(precision * total, -0.5 * precision * count), -1)
+    return conjugate_update(
+        likelihood, NaturalNormal, prior, [precision * statistics[..., 0], -0.5 * precision * count]
+    )
 
 
 class NaturalNormal(NaturalExponentialFamily):
@@ -92,9 +97,11 @@ class NaturalNormal(NaturalExponentialFamily):
         return torch.full_like(value, -_HALF_LOG_2PI)
 
     @classmethod
-    def from_canonical(cls, loc: Tensor, scale: Tensor) -> "NaturalNormal":
+    def from_canonical(
+        cls, loc: Tensor | float, scale: Tensor | float, *, validate_args: bool | None = None
+    ) -> "NaturalNormal":
         """From location and scale."""
-        return cls(_normal_natural(loc, scale))
+        return cls(_normal_natural(loc, scale), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
         """Keywords `loc` and `scale`."""
@@ -112,8 +119,7 @@ class NaturalNormal(NaturalExponentialFamily):
             count: number of values, `[...]`.
             scale: the likelihood's standard deviation.
         """
-        check_prior("NaturalNormal", prior, NaturalNormal)
-        return NaturalNormal(_normal_posterior(prior, sufficient_statistics[..., 0], count, scale))
+        return _normal_posterior("NaturalNormal", prior, sufficient_statistics, count, scale)
 
     def _expected_log_base_measure(self, natural: Tensor, mean_parameters: Tensor) -> Tensor:
         return torch.full_like(natural[..., 0], -_HALF_LOG_2PI)
@@ -136,15 +142,14 @@ class NaturalNormal(NaturalExponentialFamily):
         """Squared scale."""
         return -0.5 / self.natural[..., 1]
 
-    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Reparameterised draws, location plus scale times noise."""
         loc, scale = _loc_scale(self.natural)
         noise = torch.randn(self._extended_shape(sample_shape), dtype=loc.dtype, device=loc.device)
         return loc + scale * noise
 
-    def cdf(self, value: Tensor) -> Tensor:
-        """Probability of values up to `value`, accurate in the lower tail."""
-        return torch.special.ndtr(_standardise(self.natural.double(), value.double())).to(self.natural.dtype)
+    def _cdf(self, natural: Tensor, value: Tensor) -> Tensor:
+        return torch.special.ndtr(_standardise(natural, value))
 
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile of the probability `value`."""
@@ -188,9 +193,11 @@ class NaturalLogNormal(NaturalExponentialFamily):
         return -value.log() - _HALF_LOG_2PI
 
     @classmethod
-    def from_canonical(cls, loc: Tensor, scale: Tensor) -> "NaturalLogNormal":
+    def from_canonical(
+        cls, loc: Tensor | float, scale: Tensor | float, *, validate_args: bool | None = None
+    ) -> "NaturalLogNormal":
         """From location and scale of log x."""
-        return cls(_normal_natural(loc, scale))
+        return cls(_normal_natural(loc, scale), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
         """Keywords `loc` and `scale`."""
@@ -201,8 +208,7 @@ class NaturalLogNormal(NaturalExponentialFamily):
         cls, prior: NaturalNormal, sufficient_statistics: Tensor, count: Tensor | float, *, scale: Tensor | float
     ) -> NaturalNormal:
         """Posterior of `loc` with known `scale`, after `count` values whose T(x) sum to the given `[..., 2]`."""
-        check_prior("NaturalLogNormal", prior, NaturalNormal)
-        return NaturalNormal(_normal_posterior(prior, sufficient_statistics[..., 0], count, scale))
+        return _normal_posterior("NaturalLogNormal", prior, sufficient_statistics, count, scale)
 
     def _expected_log_base_measure(self, natural: Tensor, mean_parameters: Tensor) -> Tensor:
         return -mean_parameters[..., 0] - _HALF_LOG_2PI
@@ -226,17 +232,17 @@ class NaturalLogNormal(NaturalExponentialFamily):
     @property
     def variance(self) -> Tensor:
         """mean^2 (exp(scale^2) - 1)."""
-        return self.mean.square() * torch.expm1(_loc_scale(self.natural)[1].square())
+        loc, scale = _loc_scale(self.natural)
+        return (2 * (loc + scale.square())).exp() * one_minus_exp(scale.square())
 
-    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Reparameterised draws, the exponential of a normal's."""
         loc, scale = _loc_scale(self.natural)
         noise = torch.randn(self._extended_shape(sample_shape), dtype=loc.dtype, device=loc.device)
         return (loc + scale * noise).exp()
 
-    def cdf(self, value: Tensor) -> Tensor:
-        """Probability of values up to `value`."""
-        return torch.special.ndtr(_standardise(self.natural.double(), value.double().log())).to(self.natural.dtype)
+    def _cdf(self, natural: Tensor, value: Tensor) -> Tensor:
+        return torch.special.ndtr(_standardise(natural, value.log()))
 
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile of the probability `value`."""

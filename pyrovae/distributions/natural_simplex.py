@@ -3,21 +3,21 @@
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyrovae.distributions._numerics import open_unit, rsample_log_gamma
-from pyrovae.distributions.constraints import open_unit_interval
-from pyrovae.distributions.exponential_family import NaturalDomain, NaturalExponentialFamily, smooth_positive
+from pyrovae.distributions._numerics import rsample_log_gamma
+from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions.constraints import NaturalDomain, open_unit_interval
+from pyrovae.distributions.exponential_family import NaturalExponentialFamily, smooth_positive
+from pyrovae.distributions.sticks import Beta
 
 __all__ = ["NaturalBeta", "NaturalDirichlet"]
 
-_NO_SHAPE = torch.Size()
 
-
-def _log_beta_function(concentration: Tensor) -> Tensor:
+def _log_normalizer(concentration: Tensor) -> Tensor:
+    """Log of the multivariate Beta function."""
     return torch.lgamma(concentration).sum(-1) - torch.lgamma(concentration.sum(-1))
 
 
@@ -47,7 +47,7 @@ class NaturalBeta(NaturalExponentialFamily):
     support = open_unit_interval
     has_rsample = True
     num_natural = 2
-    log_normalizer = staticmethod(_log_beta_function)
+    log_normalizer = staticmethod(_log_normalizer)
     constrain = staticmethod(smooth_positive)
 
     @staticmethod
@@ -61,10 +61,11 @@ class NaturalBeta(NaturalExponentialFamily):
         return -value.log() - torch.log1p(-value)
 
     @classmethod
-    def from_canonical(cls, concentration1: Tensor, concentration0: Tensor) -> "NaturalBeta":
+    def from_canonical(
+        cls, concentration1: Tensor | float, concentration0: Tensor | float, *, validate_args: bool | None = None
+    ) -> "NaturalBeta":
         """From the two concentrations, in torch's order."""
-        parts = torch.broadcast_tensors(torch.as_tensor(concentration1), torch.as_tensor(concentration0))
-        return cls(torch.stack(parts, -1))
+        return cls(torch.stack(broadcast_floats(concentration1, concentration0), -1), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
         """Keywords `concentration1` and `concentration0`."""
@@ -85,15 +86,13 @@ class NaturalBeta(NaturalExponentialFamily):
 
     @property
     def variance(self) -> Tensor:
-        """Product of mean and 1 - mean over sum + 1)."""
+        """Product of mean and 1 - mean over (sum + 1)."""
         total = self.natural.sum(-1)
         return (self.natural / total.unsqueeze(-1)).prod(-1) / (total + 1)
 
-    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws with implicit gradients through the logarithms of two gamma draws, never exactly 0 or 1."""
-        log_gamma = rsample_log_gamma(self.natural.expand((*self._extended_shape(sample_shape), 2)))
-        log_odds = log_gamma[..., 0] - log_gamma[..., 1]
-        return open_unit(F.logsigmoid(log_odds), F.logsigmoid(-log_odds))
+        return Beta(*self.natural.unbind(-1), validate_args=False).rsample(sample_shape)
 
 
 class NaturalDirichlet(NaturalExponentialFamily):
@@ -116,7 +115,7 @@ class NaturalDirichlet(NaturalExponentialFamily):
     arg_constraints: ClassVar[dict[str, Constraint]] = {"natural": constraints.independent(constraints.positive, 1)}
     support = constraints.simplex
     has_rsample = True
-    log_normalizer = staticmethod(_log_beta_function)
+    log_normalizer = staticmethod(_log_normalizer)
     constrain = staticmethod(smooth_positive)
 
     @staticmethod
@@ -134,9 +133,9 @@ class NaturalDirichlet(NaturalExponentialFamily):
         return -value.log().sum(-1)
 
     @classmethod
-    def from_canonical(cls, concentration: Tensor) -> "NaturalDirichlet":
+    def from_canonical(cls, concentration: Tensor, *, validate_args: bool | None = None) -> "NaturalDirichlet":
         """From the concentrations `[..., K]`."""
-        return cls(torch.as_tensor(concentration))
+        return cls(*broadcast_floats(concentration), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
         """Keyword `concentration`."""
@@ -161,11 +160,11 @@ class NaturalDirichlet(NaturalExponentialFamily):
 
     @property
     def variance(self) -> Tensor:
-        """Product of mean and 1 - mean over sum + 1)."""
+        """Product of mean and 1 - mean over (sum + 1)."""
         total = self.natural.sum(-1, keepdim=True)
         return self.natural * (total - self.natural) / (total.square() * (total + 1))
 
-    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws with implicit gradients through the logarithms of gamma draws, never exactly 0."""
         log_gamma = rsample_log_gamma(self.natural.expand(self._extended_shape(sample_shape)))
         weights = log_gamma.softmax(-1)

@@ -15,11 +15,9 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._numerics import log1mexp, standard_exponential
-from pyrovae.distributions._validation import CheckedDistribution
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, enumerated
 
 __all__ = ["OrderedLogits"]
-
-_NO_SHAPE = torch.Size()
 
 
 class OrderedLogits(CheckedDistribution):
@@ -69,13 +67,7 @@ class OrderedLogits(CheckedDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "OrderedLogits":
         """The same distribution with `batch_shape`."""
-        new = self._get_checked_instance(OrderedLogits, _instance)
-        batch_shape = torch.Size(batch_shape)
-        new.predictor = self.predictor.expand(batch_shape)
-        new.cutpoints = self.cutpoints.expand(batch_shape + self.cutpoints.shape[-1:])
-        super(OrderedLogits, new).__init__(batch_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+        return self._expand_as(OrderedLogits, batch_shape, _instance)
 
     @property
     def num_levels(self) -> int:
@@ -109,7 +101,7 @@ class OrderedLogits(CheckedDistribution):
         log_probs = self.log_probs.expand((*shape, -1))
         return log_probs.gather(-1, value.long().expand(shape).unsqueeze(-1)).squeeze(-1)
 
-    def sample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draws, int64: how many cutpoints the predictor exceeds after adding logistic noise."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
@@ -144,5 +136,4 @@ class OrderedLogits(CheckedDistribution):
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """All levels, `[K, *batch_shape]`, or `[K, 1, ...]` without `expand`."""
         levels = torch.arange(self.num_levels, device=self.predictor.device)
-        levels = levels.reshape(-1, *[1] * len(self.batch_shape))
-        return levels.expand(-1, *self.batch_shape) if expand else levels
+        return enumerated(levels, self.batch_shape, expand)

@@ -13,77 +13,19 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
-from torch.distributions.transforms import Transform
-from torch.distributions.utils import broadcast_all
 
 from pyrovae.distributions._numerics import standard_exponential
-from pyrovae.distributions._validation import CheckedDistribution
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, broadcast_floats
+from pyrovae.distributions.constraints import log_simplex
 
 __all__ = [
-    "LogSimplex",
-    "LogSoftmaxTransform",
     "RelaxedBernoulliLogits",
     "RelaxedOneHotLogProbs",
     "straight_through_bernoulli",
     "straight_through_one_hot",
 ]
-
-_NO_SHAPE = torch.Size()
-
-
-class LogSimplex(Constraint):
-    """Vectors of log-probabilities: their log-sum-exp is 0 up to rounding."""
-
-    event_dim = 1
-
-    def check(self, value: Tensor) -> Tensor:
-        """True for rows whose probabilities sum to one within 1e-5."""
-        return value.logsumexp(-1).abs() <= 1e-5
-
-
-log_simplex = LogSimplex()
-
-
-class LogSoftmaxTransform(Transform):
-    """K - 1 log-ratios to the last entry -> K log-probabilities.
-
-    Densities on `LogSimplex` are taken with respect to these log-ratios, so the log-determinant is 0.
-    """
-
-    domain = constraints.real_vector
-    codomain = log_simplex
-    bijective = True
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LogSoftmaxTransform)
-
-    __hash__ = Transform.__hash__
-
-    def _call(self, x: Tensor) -> Tensor:
-        return F.pad(x, (0, 1)).log_softmax(-1)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return y[..., :-1] - y[..., -1:]
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Zero, by the choice of reference measure."""
-        return torch.zeros_like(x[..., 0])
-
-    def forward_shape(self, shape: torch.Size) -> torch.Size:
-        """Shape with one more entry in the last dimension."""
-        return torch.Size((*shape[:-1], shape[-1] + 1))
-
-    def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        """Shape with one entry fewer in the last dimension."""
-        return torch.Size((*shape[:-1], shape[-1] - 1))
-
-
-@biject_to.register(LogSimplex)
-@transform_to.register(LogSimplex)
-def _real_to_log_simplex(constraint: LogSimplex) -> Transform:
-    return LogSoftmaxTransform()
 
 
 class RelaxedBernoulliLogits(CheckedDistribution):
@@ -117,17 +59,12 @@ class RelaxedBernoulliLogits(CheckedDistribution):
     def __init__(
         self, temperature: Tensor | float, logits: Tensor | float, *, validate_args: bool | None = None
     ) -> None:
-        self.temperature, self.logits = broadcast_all(temperature, logits)
+        self.temperature, self.logits = broadcast_floats(temperature, logits)
         super().__init__(self.logits.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "RelaxedBernoulliLogits":
         """The same distribution with `batch_shape`."""
-        new = self._get_checked_instance(RelaxedBernoulliLogits, _instance)
-        batch_shape = torch.Size(batch_shape)
-        new.temperature, new.logits = self.temperature.expand(batch_shape), self.logits.expand(batch_shape)
-        super(RelaxedBernoulliLogits, new).__init__(batch_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+        return self._expand_as(RelaxedBernoulliLogits, batch_shape, _instance)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of logits `[...]`."""
@@ -136,7 +73,7 @@ class RelaxedBernoulliLogits(CheckedDistribution):
         distance = self.temperature * value - self.logits
         return self.temperature.log() + F.logsigmoid(distance) + F.logsigmoid(-distance)
 
-    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Reparameterised draws: (log-odds plus logistic noise) / temperature."""
         shape = self._extended_shape(sample_shape)
         # The logarithm of a ratio of exponentials is logistic, and exact in both tails.
@@ -213,13 +150,7 @@ class RelaxedOneHotLogProbs(CheckedDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "RelaxedOneHotLogProbs":
         """The same distribution with `batch_shape`."""
-        new = self._get_checked_instance(RelaxedOneHotLogProbs, _instance)
-        batch_shape = torch.Size(batch_shape)
-        new.temperature = self.temperature.expand(batch_shape)
-        new.logits = self.logits.expand(batch_shape + self.event_shape)
-        super(RelaxedOneHotLogProbs, new).__init__(batch_shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+        return self._expand_as(RelaxedOneHotLogProbs, batch_shape, _instance)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of log-probabilities `[..., K]`."""
@@ -230,7 +161,7 @@ class RelaxedOneHotLogProbs(CheckedDistribution):
         constant = math.lgamma(num_classes) + (num_classes - 1) * self.temperature.log()
         return constant + scores.log_softmax(-1).sum(-1)
 
-    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Reparameterised draws: log-softmax of (logits plus Gumbel noise) / temperature."""
         noise = -standard_exponential(self._extended_shape(sample_shape), self.logits).log()
         return ((self.logits + noise) / self.temperature.unsqueeze(-1)).log_softmax(-1)

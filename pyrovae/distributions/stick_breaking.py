@@ -1,12 +1,17 @@
 """Distributions on the simplex made by breaking a stick."""
 
+from typing import Any, ClassVar
+
 import torch
 from pyro.distributions import Independent
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from torch.distributions.constraints import Constraint
 
-from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, raise_if_violated
-from pyrovae.distributions.sticks import Beta, log_prob_from_logs, rsample_log
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, broadcast_floats, raise_if_violated
+from pyrovae.distributions.fractions import log_prob_from_logs, rsample_log
+from pyrovae.distributions.kumaraswamy import Kumaraswamy
+from pyrovae.distributions.sticks import Beta
 from pyrovae.distributions.transforms import log_stick_fractions, log_stick_jacobian, log_stick_weights
 
 
@@ -45,7 +50,7 @@ class StickBreaking(CheckedDistribution):
         True
     """
 
-    arg_constraints = {}  # noqa: RUF012
+    arg_constraints: ClassVar[dict[str, Constraint]] = {}
     support = constraints.simplex
 
     def __init__(self, fractions: Distribution, *, validate_args: bool | None = None) -> None:
@@ -61,7 +66,7 @@ class StickBreaking(CheckedDistribution):
         event_shape = torch.Size([fractions.event_shape[0] + 1])
         super().__init__(fractions.batch_shape, event_shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: "StickBreaking | None" = None) -> "StickBreaking":
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "StickBreaking":
         """The same distribution with its fractions expanded to `batch_shape` + `[K-1]`."""
         new = self._get_checked_instance(StickBreaking, _instance)
         new.fractions = self.fractions.expand(torch.Size(batch_shape))
@@ -111,6 +116,17 @@ class StickBreaking(CheckedDistribution):
         square, square_left = variance + mean.square(), variance + (1 - mean).square()
         return torch.exp(log_stick_weights(torch.log(square), torch.log(square_left))) - self.mean.square()
 
+    def entropy(self) -> Tensor:
+        """Differential entropy of the first K - 1 weights in nats: that of the fractions plus E of the log determinant.
+
+        Raises:
+            NotImplementedError: fractions other than `Beta` and `Kumaraswamy`.
+        """
+        base = self.fractions.base_dist if isinstance(self.fractions, Independent) else self.fractions
+        if not isinstance(base, Beta | Kumaraswamy):
+            raise NotImplementedError(f"no expectation of log(1 - v) is known for {type(base).__name__} fractions")
+        return self.fractions.entropy() + log_stick_jacobian(base.expected_log1m)
+
 
 def GEM(concentration: Tensor | float, truncation: int, *, validate_args: bool | None = None) -> StickBreaking:
     """Stick-breaking weights of a Dirichlet process, cut at `truncation` (Griffiths, Engen and McCloskey).
@@ -134,7 +150,7 @@ def GEM(concentration: Tensor | float, truncation: int, *, validate_args: bool |
     """
     if truncation < 2:
         raise ValueError(f"GEM: `truncation` is the number of weights and must be at least 2, got {truncation}.")
-    concentration = torch.as_tensor(concentration)
+    (concentration,) = broadcast_floats(concentration)
     try:
         fractions = Beta(1.0, concentration.unsqueeze(-1), validate_args=validate_args)
     except ValueError:

@@ -1,109 +1,17 @@
-"""Distributions of stick fractions: numbers in (0, 1) drawn and scored through ``log v`` and ``log(1 - v)``."""
+"""Distributions of stick fractions beside the Kumaraswamy: Beta, logit-normal, Gamma composition."""
 
 import math
-from abc import abstractmethod
+from typing import Any, ClassVar
 
 import torch
-from pyro.distributions.util import sum_rightmost
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
-from torch.distributions.utils import broadcast_all
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
-from pyrovae.distributions._numerics import open_unit, rsample_log_gamma, standard_exponential
-from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution
-from pyrovae.distributions.constraints import open_unit_interval
-
-
-class Fractions(CheckedDistribution):
-    """Abstract distribution of one number in (0, 1), drawn and scored through ``log v`` and ``log(1 - v)``.
-
-    A fraction within 1e-8 of 1 is 1 in float32, and the stick that it leaves is lost; its logarithms are not. A
-    subclass gives `rsample_log`, `log_prob_from_logs` and `arg_constraints`, has scalar events, and sets the
-    parameters, broadcast to `batch_shape`, before it calls ``super().__init__``.
-    """
-
-    support = open_unit_interval
-    has_rsample = True
-
-    @abstractmethod
-    def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
-        """``log v`` and ``log(1 - v)`` of the same reparameterised draws, neither rounded through v.
-
-        Returns:
-            Two finite tensors of shape `sample_shape` + `batch_shape`.
-        """
-
-    @abstractmethod
-    def log_prob_from_logs(self, log_v: Tensor, log_1mv: Tensor) -> Tensor:
-        """Log density (of v) where v is given by ``log v`` and ``log(1 - v)``, also beyond the range of the dtype."""
-
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Reparameterised draws of shape `sample_shape` + `batch_shape`, strictly inside (0, 1)."""
-        return open_unit(*self.rsample_log(sample_shape))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density at `value`; shape `value` broadcast with `batch_shape`."""
-        if self._validate_args:
-            self._validate_sample(value)
-        return self.log_prob_from_logs(torch.log(value), torch.log1p(-value))
-
-    def expand(self, batch_shape: torch.Size, _instance: "Fractions | None" = None) -> "Fractions":
-        """The same distribution with its parameters expanded to `batch_shape`."""
-        new = self._get_checked_instance(type(self), _instance)
-        for name in self.arg_constraints:
-            setattr(new, name, getattr(self, name).expand(batch_shape))
-        super(Fractions, new).__init__(torch.Size(batch_shape), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
-
-def rsample_log(fractions: Distribution, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
-    """``log v`` and ``log(1 - v)`` of one draw from any distribution on the unit interval.
-
-    Exact for the fractions of this library (`Fractions`), also inside `Independent`; for any other distribution the
-    logarithms of a draw, moved into the open interval first.
-
-    Args:
-        fractions: distribution with draws in [0, 1].
-        sample_shape: shape of the draws in front of the batch.
-
-    Returns:
-        Two tensors of the shape of a draw.
-
-    Example:
-        >>> from pyrovae.distributions import Kumaraswamy
-        >>> log_v, log_1mv = rsample_log(Kumaraswamy(torch.ones(3), 1e-3).to_event(1))
-        >>> bool(log_1mv.isfinite().all())
-        True
-    """
-    if isinstance(fractions, Independent):
-        return rsample_log(fractions.base_dist, sample_shape)
-    if isinstance(fractions, Fractions):
-        return fractions.rsample_log(sample_shape)
-    v = fractions.rsample(sample_shape)
-    info = torch.finfo(v.dtype)
-    v = v.clamp(info.tiny, 1 - info.eps / 2)
-    return torch.log(v), torch.log1p(-v)
-
-
-def log_prob_from_logs(fractions: Distribution, log_v: Tensor, log_1mv: Tensor) -> Tensor:
-    """Log density of v from both its logarithms, summed over the event dimensions of `fractions`.
-
-    Args:
-        fractions: distribution on the unit interval, perhaps inside `Independent`.
-        log_v: ``log v``.
-        log_1mv: ``log(1 - v)``.
-
-    Returns:
-        Log density, shape of the batch.
-    """
-    if isinstance(fractions, Independent):
-        score = log_prob_from_logs(fractions.base_dist, log_v, log_1mv)
-        return sum_rightmost(score, fractions.reinterpreted_batch_ndims)
-    if isinstance(fractions, Fractions):
-        return fractions.log_prob_from_logs(log_v, log_1mv)
-    return fractions.log_prob(open_unit(log_v, log_1mv))
+from pyrovae.distributions._numerics import log_beta_function, rsample_log_gamma, standard_exponential
+from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions.fractions import Fractions
 
 
 class Beta(Fractions):
@@ -130,7 +38,7 @@ class Beta(Fractions):
         tensor([-0.0000, -1.1632])
     """
 
-    arg_constraints = {  # noqa: RUF012
+    arg_constraints: ClassVar[dict[str, Constraint]] = {
         "concentration1": constraints.positive,
         "concentration0": constraints.positive,
     }
@@ -142,8 +50,12 @@ class Beta(Fractions):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        self.concentration1, self.concentration0 = broadcast_all(concentration1, concentration0)
+        self.concentration1, self.concentration0 = broadcast_floats(concentration1, concentration0)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "Beta":
+        """The same distribution with `batch_shape`."""
+        return self._expand_as(Beta, batch_shape, _instance)
 
     def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
         """``log v`` and ``log(1 - v)`` of the same draws."""
@@ -155,8 +67,7 @@ class Beta(Fractions):
     def log_prob_from_logs(self, log_v: Tensor, log_1mv: Tensor) -> Tensor:
         """Log density (of v) where v is given by ``log v`` and ``log(1 - v)``."""
         a, b = self.concentration1, self.concentration0
-        log_normalizer = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
-        return (a - 1) * log_v + (b - 1) * log_1mv - log_normalizer
+        return (a - 1) * log_v + (b - 1) * log_1mv - log_beta_function(a, b)
 
     @property
     def mean(self) -> Tensor:
@@ -169,12 +80,20 @@ class Beta(Fractions):
         total = self.concentration1 + self.concentration0
         return self.concentration1 * self.concentration0 / (total.square() * (total + 1))
 
-    def entropy(self) -> Tensor:
-        """Differential entropy in nats."""
-        return self._as_torch().entropy()
+    @property
+    def expected_log(self) -> Tensor:
+        """``E[log v]``, shape `batch_shape`."""
+        return torch.digamma(self.concentration1) - torch.digamma(self.concentration1 + self.concentration0)
 
-    def _as_torch(self) -> torch.distributions.Beta:
-        return torch.distributions.Beta(self.concentration1, self.concentration0, validate_args=False)
+    @property
+    def expected_log1m(self) -> Tensor:
+        """``E[log(1 - v)]``, shape `batch_shape`."""
+        return torch.digamma(self.concentration0) - torch.digamma(self.concentration1 + self.concentration0)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats, shape `batch_shape`; evaluated in float64, where its large terms cancel."""
+        a, b = self.concentration1.double(), self.concentration0.double()
+        return torch.distributions.Beta(a, b, validate_args=False).entropy().to(self.concentration1.dtype)
 
 
 class LogitNormal(Fractions):
@@ -199,11 +118,15 @@ class LogitNormal(Fractions):
         tensor([ 0.4674, -0.2258])
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints: ClassVar[dict[str, Constraint]] = {"loc": constraints.real, "scale": constraints.positive}
 
     def __init__(self, loc: Tensor | float, scale: Tensor | float, *, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = broadcast_all(loc, scale)
+        self.loc, self.scale = broadcast_floats(loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "LogitNormal":
+        """The same distribution with `batch_shape`."""
+        return self._expand_as(LogitNormal, batch_shape, _instance)
 
     def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
         """``log v`` and ``log(1 - v)`` of the same draws."""
@@ -263,7 +186,7 @@ class GammaComposition(Fractions):
         tensor([0.6931, 0.0461])
     """
 
-    arg_constraints = {  # noqa: RUF012
+    arg_constraints: ClassVar[dict[str, Constraint]] = {
         "concentration1": constraints.positive,
         "concentration0": constraints.positive,
     }
@@ -275,8 +198,12 @@ class GammaComposition(Fractions):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        self.concentration1, self.concentration0 = broadcast_all(concentration1, concentration0)
+        self.concentration1, self.concentration0 = broadcast_floats(concentration1, concentration0)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "GammaComposition":
+        """The same distribution with `batch_shape`."""
+        return self._expand_as(GammaComposition, batch_shape, _instance)
 
     def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
         """``log v`` and ``log(1 - v)`` of the same draws."""
@@ -296,6 +223,23 @@ class GammaComposition(Fractions):
         distance = log_v - log_1mv - self._centre()
         laplace = torch.log(a) + torch.log(b) - torch.log(a + b) + a * distance.clamp(max=0) - b * distance.clamp(min=0)
         return laplace - log_v - log_1mv
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """``P(V <= value)``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        a, b = self.concentration1, self.concentration0
+        distance = torch.logit(value) - self._centre()
+        below = torch.exp(a * distance.clamp(max=0)) * b / (a + b)
+        return torch.where(distance < 0, below, 1 - torch.exp(-b * distance.clamp(min=0)) * a / (a + b))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Quantile at probability `value`."""
+        a, b = self.concentration1, self.concentration0
+        split = b / (a + b)
+        below = torch.log(torch.minimum(value, split) / split) / a
+        above = -torch.log(torch.minimum(1 - value, 1 - split) / (1 - split)) / b
+        return torch.sigmoid(self._centre() + below + above)
 
 
 def _logs_of_logit(logit: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,13 @@
-"""Stick-breaking in log space: from fractions to weights and back."""
+"""Stick-breaking in log space, from fractions to weights and back; log-probabilities."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
 
 from pyrovae.distributions._numerics import open_unit
-from pyrovae.distributions.constraints import open_unit_interval
+from pyrovae.distributions.constraints import LogSimplex, log_simplex, open_unit_interval
 
 
 def log_stick_weights(log_v: Tensor, log_1mv: Tensor) -> Tensor:
@@ -122,3 +123,43 @@ def log_stick_jacobian(log_1mv: Tensor) -> Tensor:
     size = log_1mv.shape[-1]
     later = torch.arange(size - 1, -1, -1, dtype=log_1mv.dtype, device=log_1mv.device)
     return (log_1mv * later).sum(-1)
+
+
+class LogSoftmaxTransform(Transform):
+    """K - 1 log-ratios to the last entry -> K log-probabilities.
+
+    Densities on `LogSimplex` are taken with respect to these log-ratios, so the log-determinant is 0.
+    """
+
+    domain = constraints.real_vector
+    codomain = log_simplex
+    bijective = True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LogSoftmaxTransform)
+
+    __hash__ = Transform.__hash__
+
+    def _call(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, 1)).log_softmax(-1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y[..., :-1] - y[..., -1:]
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Zero, by the choice of reference measure."""
+        return torch.zeros_like(x[..., 0])
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """Shape with one more entry in the last dimension."""
+        return torch.Size((*shape[:-1], shape[-1] + 1))
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """Shape with one entry fewer in the last dimension."""
+        return torch.Size((*shape[:-1], shape[-1] - 1))
+
+
+@biject_to.register(LogSimplex)
+@transform_to.register(LogSimplex)
+def _real_to_log_simplex(constraint: LogSimplex) -> Transform:
+    return LogSoftmaxTransform()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -82,22 +82,48 @@ def log_weights(
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
     model, guide = _conditioned(model, guide, condition)
-    if num_particles == 1:
-        return _score(*_traces(model, guide, args, kwargs), None, _rows(args), weighted, condition)
-    if vectorize is not False and max_plate_nesting is None:
-        with torch.no_grad(), torch.random.fork_rng():
-            max_plate_nesting = plate_nesting(*_traces(model, guide, args, kwargs))
-    if vectorize is None:
+    if num_particles > 1 and vectorize is not False and max_plate_nesting is None:
+        max_plate_nesting = guess_plate_nesting(model, guide, *args, **kwargs)
+    if num_particles > 1 and vectorize is None:
         vectorize = can_vectorize(model, guide, max_plate_nesting, *args, condition=condition, **kwargs)
-    if vectorize:
+    scorer = Scorer(_rows(args), weighted=weighted, fixed=condition or ())
+
+    def run(model: Program, guide: Program, score: Score) -> LogWeights:
+        return score(*_traces(model, guide, args, kwargs))
+
+    return over_particles(run, model, guide, num_particles, max_plate_nesting if vectorize else None, scorer)
+
+
+def over_particles(
+    run: Callable[[Program, Program, Score], LogWeights],
+    model: Program,
+    guide: Program,
+    num_particles: int,
+    max_plate_nesting: int | None,
+    scorer: Scorer,
+) -> LogWeights:
+    """Run a pair with particles: once inside a plate over them, or as often as there are particles.
+
+    Args:
+        run: takes the two programs and a function from a trace of each to their log weights; returns log weights.
+        model: the model program.
+        guide: the guide program.
+        num_particles: K.
+        max_plate_nesting: depth of the plates of the pair, for one vectorised call; None loops.
+        scorer: reads traces.
+    """
+    if num_particles > 1 and max_plate_nesting is not None:
         dim = _particle_dim(max_plate_nesting)
-        traces = _vectorized_traces(model, guide, num_particles, dim, args, kwargs)
-        return _score(*traces, (dim, num_particles), _rows(args), weighted, condition)
-    parts = [
-        _score(*_traces(model, guide, args, kwargs), None, _rows(args), weighted, condition)
-        for _ in range(num_particles)
-    ]
+        in_plate = [pyro.plate(_PARTICLES, num_particles, dim=dim)(program) for program in (model, guide)]
+        return run(*in_plate, lambda *traces: scorer(*traces, (dim, num_particles)))
+    parts = [run(model, guide, scorer) for _ in range(num_particles)]
     return LogWeights(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def guess_plate_nesting(model: Program, guide: Program, *args: Any, **kwargs: Any) -> int:
+    """The depth of a pair's plates from one run, which draws nothing from the caller's random numbers."""
+    with torch.no_grad(), torch.random.fork_rng():
+        return plate_nesting(*_traces(model, guide, args, kwargs))
 
 
 def can_vectorize(
@@ -115,16 +141,17 @@ def can_vectorize(
     says (`softmax(dim=1)`) runs without an error on one dimension more.
     """
     model, guide = _conditioned(model, guide, condition)
-    dim, rows, count = _particle_dim(max_plate_nesting), _rows(args), 3
+    dim, count, scorer = _particle_dim(max_plate_nesting), 3, Scorer(_rows(args), fixed=condition or ())
     try:
         with torch.no_grad(), torch.random.fork_rng():
             _, shapes = _traces(model, guide, args, kwargs)
-            traces = _vectorized_traces(model, guide, count, dim, args, kwargs)
-            together = _score(*traces, (dim, count), rows, False, condition)
+            in_plate = [pyro.plate(_PARTICLES, count, dim=dim)(program) for program in (model, guide)]
+            traces = _traces(*in_plate, args, kwargs)
+            together = scorer(*traces, (dim, count))
             for particle in range(count):
                 draws = _one_particle(traces[1], shapes, dim, particle)
                 single = _traces(model, poutine.replay(guide, trace=draws), args, kwargs)
-                alone = _score(*single, None, rows, False, condition)
+                alone = scorer(*single)
                 for name, values, expected in zip(LogWeights._fields, together, alone, strict=True):
                     if not torch.allclose(values[particle], expected[0], rtol=1e-3, atol=1e-3, equal_nan=True):
                         raise ValueError(f"it changes the value of {name}")
@@ -154,13 +181,6 @@ def _particle_dim(max_plate_nesting: int) -> int:
     return -max(max_plate_nesting, 1) - 1
 
 
-def _vectorized_traces(
-    model: Program, guide: Program, num_particles: int, dim: int, args: tuple, kwargs: dict
-) -> tuple[Trace, Trace]:
-    in_plate = [pyro.plate(_PARTICLES, num_particles, dim=dim)(program) for program in (model, guide)]
-    return _traces(*in_plate, args, kwargs)
-
-
 def _one_particle(trace: Trace, shapes: Trace, dim: int, particle: int) -> Trace:
     """The draws of one particle out of a vectorised trace, each of the shape that it has in the trace `shapes`."""
     single = trace.copy()
@@ -181,47 +201,70 @@ def _rows(args: tuple) -> int | None:
     return args[0].shape[0] if args and isinstance(args[0], Tensor) and args[0].dim() else None
 
 
-def _score(
-    model_trace: Trace,
-    guide_trace: Trace,
-    particles: tuple[int, int] | None,
-    rows: int | None,
-    weighted: bool,
-    condition: Mapping[str, Tensor] | None,
-) -> LogWeights:
-    fixed = condition or {}
-    model_sites, guide_sites = sample_sites(model_trace), sample_sites(guide_trace)
-    observed = {name: site for name, site in model_sites.items() if site["is_observed"] and name not in fixed}
-    if not observed:
-        raise ValueError("the model observes nothing, so it has no log weight")
-    latent = [site for site in guide_sites.values() if site["name"] not in fixed]
-    data_dim, size, scale = data_plate([*observed.values()], latent, rows)
-    keep = data_dim if particles is None else (particles[0], data_dim)
+class Scorer:
+    """Reads log weights off a trace of the model and a trace of the guide.
 
-    def total(site: dict[str, Any]) -> Tensor:
-        value = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-        if weighted and not site["is_observed"]:
-            value = value * (site["scale"] / scale)
-        return per_datum(value, keep, particles, size)
+    Args:
+        rows: rows of the data, if known.
+        weighted: keep the weight of latent sites relative to the observed ones.
+        fixed: names of latent sites that are left out.
 
-    scored = {name: site for name, site in model_sites.items() if name not in fixed}
-    for name, site in (scored | guide_sites).items():
-        if name in fixed:
-            continue
-        if not site["is_observed"] and name not in guide_sites:
-            raise ValueError(f"latent site {name!r} of the model is missing from the guide; condition= can fix it")
-        if not _inside(site, data_dim, size):
-            kind = "observed" if site["is_observed"] else "latent"
-            advice = "put it into the plate" if site["is_observed"] else f"fix it with condition={{{name!r}: value}}"
-            raise OutsidePlateError(
-                f"{kind} site {name!r} lies outside the plate over the data, so it has no weight per datum; {advice}"
-            )
-    log_p = sum(total(site) for site in scored.values())
-    zero = torch.zeros_like(log_p)
-    draws = [(total(site), site["fn"].has_rsample) for name, site in guide_sites.items() if name not in fixed]
-    log_q = sum((value for value, _ in draws), start=zero)
-    log_score = sum((value for value, reparameterised in draws if not reparameterised), start=zero)
-    return LogWeights(log_p, log_q, log_score)
+    Attributes:
+        scale: the scale of the data plate in the last traces read.
+    """
+
+    def __init__(self, rows: int | None, *, weighted: bool = False, fixed: Collection[str] = ()) -> None:
+        self.rows, self.weighted, self.fixed = rows, weighted, fixed
+        self.scale: Any = 1.0
+
+    def __call__(self, model_trace: Trace, guide_trace: Trace, particles: tuple[int, int] | None = None) -> LogWeights:
+        """Log weights `[K, B]`; `particles` is dimension and size of the plate over particles, if there is one."""
+        guide_sites = _without(sample_sites(guide_trace), self.fixed)
+        model_sites = _without(sample_sites(model_trace), self.fixed)
+        observed = [site for site in model_sites.values() if site["is_observed"]]
+        if not observed:
+            raise ValueError("the model observes nothing, so it has no log weight")
+        data_dim, size, self.scale = data_plate(observed, [*guide_sites.values()], self.rows)
+        self._check(model_sites, guide_sites, data_dim, size)
+        keep = data_dim if particles is None else (particles[0], data_dim)
+
+        def log_prob(site: Mapping[str, Any]) -> Tensor:
+            value = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+            return per_datum(value, keep, particles, size)
+
+        def weight(site: Mapping[str, Any]) -> Any:
+            return site["scale"] / self.scale if self.weighted and not site["is_observed"] else 1.0
+
+        log_p = sum(log_prob(site) * weight(site) for site in model_sites.values())
+        log_q = log_score = torch.zeros_like(log_p)
+        for site in guide_sites.values():
+            value = log_prob(site)
+            log_q = log_q + value * weight(site)
+            if not site["fn"].has_rsample:
+                log_score = log_score + value
+        return LogWeights(log_p, log_q, log_score)
+
+    @staticmethod
+    def _check(model_sites: Mapping, guide_sites: Mapping, data_dim: int, size: int | None) -> None:
+        for name, site in {**model_sites, **guide_sites}.items():
+            if not site["is_observed"] and name not in guide_sites:
+                raise ValueError(f"latent site {name!r} of the model is missing from the guide; condition= can fix it")
+            if not _inside(site, data_dim, size):
+                if site["is_observed"]:
+                    kind, advice = "observed", "put it into the plate"
+                else:
+                    kind, advice = "latent", f"fix it with condition={{{name!r}: value}}"
+                raise OutsidePlateError(
+                    f"{kind} site {name!r} lies outside the plate over the data, so it has no weight per datum; "
+                    f"{advice}"
+                )
+
+
+Score = Callable[..., LogWeights]
+
+
+def _without(sites: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: site for name, site in sites.items() if name not in names}
 
 
 def data_plate(

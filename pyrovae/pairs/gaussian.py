@@ -11,6 +11,7 @@ from pyrovae.guides import AmortizedGaussian
 from pyrovae.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood, Likelihood, NormalLikelihood
 from pyrovae.models import GaussianVAE
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
+from pyrovae.nn.mlp import ACTIVATIONS, activation_module
 from pyrovae.priors import MixturePrior, StandardNormal, VampPrior
 from pyrovae.registry import register_pair
 from pyrovae.vae import VAE
@@ -54,7 +55,9 @@ def gaussian(
         300,
     ),
     layer: Annotated[Literal["plain", "gated", "residual"], "kind of dense layers"] = "gated",
-    activation: Annotated[str, "activation, such as relu, tanh, elu, gelu"] = "relu",
+    activation: Annotated[
+        str, "activation of plain and residual layers and convolutions: " + ", ".join(ACTIVATIONS)
+    ] = "relu",
     channels: Annotated[tuple[int, ...], "channels of convolutional nets at half and quarter size"] = (32, 64),
     tied: Annotated[bool, "decoder uses the encoder's weights, transposed (plain dense or conv)"] = False,
     prior: Annotated[Literal["standard-normal", "mixture", "vamp"], "prior of the latent"] = "standard-normal",
@@ -67,6 +70,10 @@ def gaussian(
     Raises:
         ValueError: for sizes or combinations that do not fit.
     """
+    for name, value in (("latent_dim", latent_dim), ("num_components", num_components)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    activation_module(activation)  # gated layers have none, and would let a misspelt name pass
     head = make_likelihood(likelihood, dataset, likelihood_scale)
     if net == "conv":
         if len(channels) != 2:

@@ -15,9 +15,9 @@ from pyrovae import distributions as dist
 
 @dataclass(frozen=True)
 class Case:
-    """A class, the parameters of a small batch, and what is known about it."""
+    """A class (or a function that builds one), the parameters of a small batch, and what is known about it."""
 
-    cls: type
+    cls: Callable[..., Distribution]
     params: dict[str, Any]  # nested lists, turned into tensors of the dtype under test
     points: list  # values inside the support, one row of the batch each: [n, *event]
     twin: Callable[..., Any] | None = None  # frozen scipy distribution from the parameters as numpy arrays
@@ -58,6 +58,14 @@ class Case:
 def _normal(natural: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     variance = -0.5 / natural[..., 1]
     return natural[..., 0] * variance, np.sqrt(variance)
+
+
+def kumaraswamy_sticks(concentration1: Tensor, concentration0: Tensor, **kwargs: Any) -> Distribution:
+    return dist.StickBreaking(dist.Kumaraswamy(concentration1, concentration0, **kwargs), **kwargs)
+
+
+def logit_normal_sticks(loc: Tensor, scale: Tensor, **kwargs: Any) -> Distribution:
+    return dist.StickBreaking(dist.LogitNormal(loc, scale, **kwargs), **kwargs)
 
 
 CASES = [
@@ -220,6 +228,39 @@ CASES = [
         points=[[0.2, 0.3, 0.5], [0.01, 0.98, 0.01]],
         bad_params=[{"concentration": [[1.0, 0.0, 2.0], [1.0, 1.0, 1.0]]}],
         bad_values=[[0.5, 0.6, 0.5], [1.2, -0.1, -0.1]],
+        tolerance=1e-6,
+    ),
+    Case(
+        dist.GEM,
+        {"concentration": [1.0, 4.0]},
+        points=[[0.2, 0.3, 0.5], [0.01, 0.98, 0.01]],
+        kwargs={"truncation": 3},
+        bad_params=[{"concentration": [1.0, 0.0]}],
+        bad_values=[[0.5, 0.6, 0.5], [1.2, -0.1, -0.1]],
+    ),
+    Case(
+        kumaraswamy_sticks,
+        {"concentration1": [[1.2, 2.0], [3.0, 1.5]], "concentration0": [[2.0, 1.0], [4.0, 0.8]]},
+        points=[[0.2, 0.3, 0.5], [0.01, 0.98, 0.01]],
+        bad_values=[[0.5, 0.6, 0.5]],
+        tolerance=1e-6,
+    ),
+    Case(
+        logit_normal_sticks,
+        {"loc": [[0.0, 0.5], [-1.0, 0.3]], "scale": [[1.0, 0.5], [0.3, 2.0]]},
+        points=[[0.2, 0.3, 0.5], [0.01, 0.98, 0.01]],
+        bad_values=[[0.5, 0.6, 0.5]],
+    ),
+    Case(
+        dist.DiagonalGaussianMixture,
+        {
+            "logits": [0.0, 1.0, -1.0],
+            "loc": [[0.0, 1.0], [-2.0, 0.5], [3.0, 3.0]],
+            "scale": [[1.0, 0.5], [0.7, 0.9], [0.6, 2.0]],
+        },
+        points=[[0.2, 0.3], [-4.0, 9.0]],
+        bad_params=[{"scale": [[1.0, 0.5], [0.7, 0.0], [0.6, 2.0]]}, {"logits": [0.0, np.nan, 0.0]}],
+        bad_values=[[0.0, np.nan]],
         tolerance=1e-6,
     ),
 ]

@@ -19,7 +19,7 @@ from pyrovae.distributions import (
     StickBreaking,
     kl_kumaraswamy_beta_taylor,
 )
-from pyrovae.distributions.kl import expected_log1m
+from pyrovae.distributions.kumaraswamy import expected_log1m
 from pyrovae.testing import check_gradient, check_kl
 
 DTYPES = [torch.float64, torch.float32]

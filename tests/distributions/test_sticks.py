@@ -23,7 +23,7 @@ from pyrovae.distributions import (
     StickBreakingTransform,
     kl_multivariate_kumaraswamy_dirichlet_bound,
 )
-from pyrovae.distributions.sticks import log_prob_from_logs, rsample_log
+from pyrovae.distributions.fractions import log_prob_from_logs, rsample_log
 from pyrovae.distributions.transforms import log_stick_fractions, log_stick_jacobian, log_stick_weights
 
 DTYPES = [torch.float64, torch.float32]
