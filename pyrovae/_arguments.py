@@ -172,18 +172,27 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
 def _add_options(group: Any, options: Options, defaults: Mapping[str, Any]) -> None:
     for name, (kind, placeholder, text, choices) in options.items():
         shown = f" (default: {defaults[name]})" if defaults.get(name) is not None else ""
+        if choices is not None and _is_long(choices):
+            placeholder, text = "NAME", f"{text}: {', '.join(choices)}"
         group.add_argument(flag(name), type=kind, metavar=placeholder, choices=choices, help=text + shown)
 
 
 def _add_pair_option(group: Any, option: Option, flag: str) -> None:
-    settings: dict[str, Any] = {"dest": pair_dest(option), "help": described(option).replace("%", "%%")}
+    long = option.choices is not None and _is_long(option.choices)
+    text = described(option, with_choices=long).replace("%", "%%")
+    settings: dict[str, Any] = {"dest": pair_dest(option), "help": text, "required": option.required}
     if option.type is bool:
         settings |= {"action": argparse.BooleanOptionalAction, "default": None}
     elif option.choices is None:
         settings |= {"type": option.type, "metavar": _PLACEHOLDERS[option.type]}
     else:
-        settings |= {"type": option.type, "choices": option.choices}
-    group.add_argument(flag, required=option.required, **settings)
+        settings |= {"type": option.type, "choices": option.choices, "metavar": "NAME" if long else None}
+    group.add_argument(flag, **settings)
+
+
+def _is_long(choices: Sequence[Any]) -> bool:
+    """Whether choices are listed in the help of an option, since in its place they would take a line or more."""
+    return sum(len(str(choice)) + 1 for choice in choices) > 60
 
 
 def named_pair(words: Sequence[str]) -> Pair | None:
@@ -212,10 +221,11 @@ def pair_dest(option: Option) -> str:
     return f"pair_{option.name}"
 
 
-def described(option: Option, choices: str = "") -> str:
+def described(option: Option, *, with_choices: bool = True) -> str:
     """The help of an option, with its choices and its default."""
     value = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
     default = "required" if option.required else None if value is None else f"default: {value}"
     if option.type is bool:
         default = f"default: {'yes' if value else 'no'}"
+    choices = f": {', '.join(map(str, option.choices))}" if with_choices and option.choices else ""
     return f"{option.help}{choices}{f' ({default})' if default else ''}".strip()

@@ -198,8 +198,7 @@ def _models(options: argparse.Namespace) -> None:
     for pair in pairs():
         print(f"{pair.name}: {pair.summary}\n")
         for option in pair.options:
-            choices = f": {', '.join(map(str, option.choices))}" if option.choices else ""
-            text = textwrap.wrap(described(option, choices), 78, break_on_hyphens=False)
+            text = textwrap.wrap(described(option), 78, break_on_hyphens=False)
             print(f"  {flag(option.name):19}", f"\n{'':22}".join(text))
     print("\nA pair of your own: pyrovae train mymodule:make_vae --data NAME")
 

@@ -181,6 +181,8 @@ class TestHelp:
         text = out()
         assert re.search(r"--latent-dim N +size of the latent \(default: 16\)", text)
         assert "--hidden N,N,..." in text
+        assert "--prior {standard-normal,mixture,vamp}" in text
+        assert re.search(r"--likelihood NAME +likelihood of the data", text), "its choices are too many for braces"
 
     def test_help_of_a_pair_of_ones_own(self, folder, out):
         with pytest.raises(SystemExit):

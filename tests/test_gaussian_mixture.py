@@ -74,6 +74,12 @@ def test_moments():
     torch.testing.assert_close(mixture.variance, exact.variance.expand(2, 3))
 
 
+def test_variance_far_from_zero():
+    logits, loc, scale = parameters(dtype=torch.float32)
+    near, far = DiagonalGaussianMixture(logits, loc, scale), DiagonalGaussianMixture(logits, loc + 1e4, scale)
+    torch.testing.assert_close(far.variance, near.variance, rtol=1e-2, atol=0)
+
+
 def test_expand():
     mixture = DiagonalGaussianMixture(*parameters())
     expanded = mixture.expand(torch.Size([2])).expand([5, 2])

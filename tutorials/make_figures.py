@@ -30,7 +30,7 @@ DPI = 100
 def train(dataset: Dataset, epochs: int, latent_dim: int) -> VAE:
     """A Gaussian VAE with two gated layers of 300 in encoder and decoder, and normal pixels of one learned scale."""
     vae = find_pair("gaussian").build(dataset, latent_dim=latent_dim, likelihood="normal-learned")
-    Trainer(epochs=epochs, objective="mean-field", lr_schedule="cosine").fit(vae, dataset)
+    Trainer(epochs=epochs, batch_size=32, objective="mean-field", lr_schedule="cosine").fit(vae, dataset)
     return vae
 
 

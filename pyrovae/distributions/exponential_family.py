@@ -28,6 +28,11 @@ def log_softplus(raw: Tensor) -> Tensor:
     return torch.where(raw < -15.0, left - left.exp() / 2, right)
 
 
+def value_itself(value: Tensor) -> Tensor:
+    """T(x) = x, `[...]` to `[..., 1]`: the sufficient statistic of most families of one parameter."""
+    return value.unsqueeze(-1)
+
+
 class NaturalExponentialFamily(CheckedDistribution):
     r"""Base of distributions given by their natural parameters :math:`\eta`.
 
@@ -41,10 +46,10 @@ class NaturalExponentialFamily(CheckedDistribution):
     1e5 adds numbers of size 1e6. Everything is therefore evaluated in float64 and rounded once to the dtype of
     `natural`.
 
-    A subclass gives `arg_constraints`, `support`, the static methods `sufficient_statistics`, `log_base_measure`,
-    `log_normalizer` and `constrain`, the pair `from_canonical` and `to_canonical`, `mean`, `variance`, `mode`, and
-    `sample` or `rsample`. A likelihood with a conjugate prior among the families gives
-    `posterior(prior, sufficient_statistics, count)`.
+    A subclass gives `arg_constraints`, `support`, the static methods `sufficient_statistics`, `log_normalizer` and
+    `constrain`, the pair `from_canonical` and `to_canonical`, `mean`, `variance`, `mode`, and `sample` or `rsample`;
+    where h is not 1 also `log_base_measure` and its expectation, for the entropy. A likelihood with a conjugate prior
+    among the families gives `posterior(prior, sufficient_statistics, count)`.
 
     Shapes: `natural` `[..., m]`; `batch_shape` is `[...]`; nats throughout.
 
@@ -84,9 +89,9 @@ class NaturalExponentialFamily(CheckedDistribution):
     def sufficient_statistics(value: Tensor) -> Tensor:
         """T(x) `[..., m]` of values `[..., *event_shape]`."""
 
-    @abstractmethod
     def log_base_measure(self, value: Tensor) -> Tensor:
-        """Logarithm of h(x) `[...]`."""
+        """Logarithm of h(x) `[...]`; 0 unless the family says otherwise."""
+        return torch.zeros_like(value)
 
     @abstractmethod
     def log_normalizer(self, natural: Tensor) -> Tensor:
@@ -185,7 +190,7 @@ def canonical_logits(name: str, probs: Tensor | None, logits: Tensor | None) -> 
 
 
 def conjugate_update(
-    likelihood: str, family: type[Family], prior: Family, increment: Sequence[Tensor | float] | Tensor
+    likelihood: str, family: type[Family], prior: Family, increment: Sequence[Tensor | float]
 ) -> Family:
     """The member of the prior's family with `increment` added to its natural parameters.
 
@@ -193,14 +198,13 @@ def conjugate_update(
         likelihood: name of the likelihood, for the error.
         family: its conjugate family.
         prior: a member, which also says whether the posterior checks its arguments.
-        increment: what the data add, `[..., m]` or one `[...]` or number for each natural parameter.
+        increment: what the data add to each natural parameter, `[...]` or a number.
 
     Raises:
         TypeError: the prior is of another family.
     """
     if not isinstance(prior, family):
         raise TypeError(f"{likelihood}.posterior needs a {family.__name__} prior, got {type(prior).__name__}")
-    if not isinstance(increment, Tensor):
-        like = {"dtype": prior.natural.dtype, "device": prior.natural.device}
-        increment = torch.stack(torch.broadcast_tensors(*(torch.as_tensor(part, **like) for part in increment)), -1)
-    return family(prior.natural + increment, validate_args=prior._validate_args)
+    like = {"dtype": prior.natural.dtype, "device": prior.natural.device}
+    parts = torch.broadcast_tensors(*(torch.as_tensor(part, **like) for part in increment))
+    return family(prior.natural + torch.stack(parts, -1), validate_args=prior._validate_args)

@@ -15,6 +15,7 @@ from pyrovae.distributions.exponential_family import (
     NaturalExponentialFamily,
     canonical_logits,
     conjugate_update,
+    value_itself,
 )
 from pyrovae.distributions.natural_simplex import NaturalBeta, NaturalDirichlet
 
@@ -41,16 +42,7 @@ class NaturalBernoulli(NaturalExponentialFamily):
     support = constraints.boolean
     has_enumerate_support = True
     num_natural = 1
-
-    @staticmethod
-    def sufficient_statistics(value: Tensor) -> Tensor:
-        """X itself."""
-        return value.unsqueeze(-1)
-
-    @staticmethod
-    def log_base_measure(value: Tensor) -> Tensor:
-        """Zero."""
-        return torch.zeros_like(value)
+    sufficient_statistics = staticmethod(value_itself)
 
     @staticmethod
     def log_normalizer(natural: Tensor) -> Tensor:
@@ -139,11 +131,6 @@ class NaturalCategorical(NaturalExponentialFamily):
         """Indicators of all categories but the last."""
         categories = torch.arange(self.natural.shape[-1], device=value.device)
         return (value.unsqueeze(-1) == categories).to(self.natural.dtype)
-
-    @staticmethod
-    def log_base_measure(value: Tensor) -> Tensor:
-        """Zero."""
-        return torch.zeros_like(value)
 
     @staticmethod
     def log_normalizer(natural: Tensor) -> Tensor:

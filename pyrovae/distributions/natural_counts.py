@@ -18,6 +18,7 @@ from pyrovae.distributions.exponential_family import (
     conjugate_update,
     log_softplus,
     smooth_positive,
+    value_itself,
 )
 from pyrovae.distributions.natural_gamma import NaturalGamma
 from pyrovae.distributions.natural_simplex import NaturalBeta
@@ -67,11 +68,7 @@ class NaturalPoisson(NaturalExponentialFamily):
     arg_constraints: ClassVar[dict[str, Constraint]] = {"natural": NaturalDomain(constraints.real)}
     support = constraints.nonnegative_integer
     num_natural = 1
-
-    @staticmethod
-    def sufficient_statistics(value: Tensor) -> Tensor:
-        """X itself."""
-        return value.unsqueeze(-1)
+    sufficient_statistics = staticmethod(value_itself)
 
     @staticmethod
     def log_base_measure(value: Tensor) -> Tensor:
@@ -156,16 +153,7 @@ class NaturalGeometric(NaturalExponentialFamily):
     arg_constraints: ClassVar[dict[str, Constraint]] = {"natural": NaturalDomain(constraints.less_than(0.0))}
     support = constraints.nonnegative_integer
     num_natural = 1
-
-    @staticmethod
-    def sufficient_statistics(value: Tensor) -> Tensor:
-        """X itself."""
-        return value.unsqueeze(-1)
-
-    @staticmethod
-    def log_base_measure(value: Tensor) -> Tensor:
-        """Zero."""
-        return torch.zeros_like(value)
+    sufficient_statistics = staticmethod(value_itself)
 
     @staticmethod
     def log_normalizer(natural: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from pyrovae.distributions.exponential_family import (
     NaturalExponentialFamily,
     conjugate_update,
     smooth_positive,
+    value_itself,
 )
 
 __all__ = ["NaturalExponential", "NaturalGamma"]
@@ -41,16 +42,7 @@ class NaturalExponential(NaturalExponentialFamily):
     support = constraints.nonnegative
     has_rsample = True
     num_natural = 1
-
-    @staticmethod
-    def sufficient_statistics(value: Tensor) -> Tensor:
-        """X itself."""
-        return value.unsqueeze(-1)
-
-    @staticmethod
-    def log_base_measure(value: Tensor) -> Tensor:
-        """Zero."""
-        return torch.zeros_like(value)
+    sufficient_statistics = staticmethod(value_itself)
 
     @staticmethod
     def log_normalizer(natural: Tensor) -> Tensor:
@@ -112,8 +104,8 @@ class NaturalGamma(NaturalExponentialFamily):
     With 1 / x in the base measure the first parameter is the concentration itself instead of concentration - 1, which
     would lose the digits of small concentrations.
 
-    `cdf` has a gradient in the value and the rate but none in the concentration: torch's incomplete Gamma function
-    raises `NotImplementedError` there. Draws and `log_prob` have all of theirs.
+    `cdf` has a gradient in the value but none in the parameters: torch's incomplete Gamma function has no derivative in
+    the concentration and raises `NotImplementedError`. Draws and `log_prob` have all of theirs.
 
     Shapes: `natural` `[..., 2]`, the first entry positive, the second negative; scalar events, positive.
 

@@ -16,6 +16,7 @@ from pyrovae.distributions.exponential_family import (
     canonical_logits,
     conjugate_update,
     smooth_positive,
+    value_itself,
 )
 from pyrovae.distributions.natural_counts import integral_over_rates, odds
 from pyrovae.distributions.natural_simplex import NaturalBeta
@@ -52,6 +53,7 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
     arg_constraints: ClassVar[dict[str, Constraint]] = {"natural": NaturalDomain(constraints.less_than(0.0))}
     support = constraints.nonnegative_integer
     num_natural = 1
+    sufficient_statistics = staticmethod(value_itself)
 
     def __init__(self, natural: Tensor, total_count: float, *, validate_args: bool | None = None) -> None:
         if not float(total_count) > 0:
@@ -68,11 +70,6 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
     def same_family(self, other: NaturalExponentialFamily) -> bool:
         """Whether `other` is a negative binomial with the same count."""
         return super().same_family(other) and self.total_count == other.total_count
-
-    @staticmethod
-    def sufficient_statistics(value: Tensor) -> Tensor:
-        """X itself."""
-        return value.unsqueeze(-1)
 
     def log_base_measure(self, value: Tensor) -> Tensor:
         """Log of the generalised binomial coefficient."""

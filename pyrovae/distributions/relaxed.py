@@ -101,6 +101,8 @@ class RelaxedBernoulliLogits(CheckedDistribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """Probability of logits up to `value`."""
+        if self._validate_args:
+            self._validate_sample(value)
         return torch.sigmoid(self.temperature * value - self.logits)
 
     def icdf(self, value: Tensor) -> Tensor:

@@ -155,6 +155,11 @@ def wake_theta(log_p: Tensor, log_q: Tensor) -> Tensor:
     return log_mean_exp(log_p - log_q.detach())
 
 
+def normalized(log_weight: Tensor) -> Tensor:
+    """Self-normalised importance weights as constants, `[K, B]` -> `[K, B]`, summing to 1 over the particles."""
+    return log_weight.detach().softmax(0)
+
+
 def wake_phi(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Minus the cross-entropy from the weighted particles to the guide, `sum_k w_k log q_k`, `[K, B]` -> `[B]`.
 
@@ -163,8 +168,7 @@ def wake_phi(log_p: Tensor, log_q: Tensor) -> Tensor:
 
     Reference: Bornschein and Bengio (2015), equation 8.
     """
-    weight = (log_p - log_q).detach().softmax(0)
-    return (weight * log_q).sum(0)
+    return (normalized(log_p - log_q) * log_q).sum(0)
 
 
 def sleep_phi(log_q: Tensor) -> Tensor:

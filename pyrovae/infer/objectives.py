@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+
+from pyrovae.infer.iwae import IWAE, Renyi
+from pyrovae.infer.nvil import NVIL
+from pyrovae.infer.vimco import VIMCO
+from pyrovae.infer.wake_sleep import ReweightedWakeSleep, WakeSleep
 
 _OBJECTIVES: dict[str, Callable[..., ELBO]] = {}
 
@@ -25,7 +31,8 @@ def make_objective(name: str, *, num_particles: int = 1, **options: Any) -> ELBO
 
     Args:
         name: "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it),
-            "graph", "enum", "renyi" and whatever else is registered.
+            "graph", "enum", "iwae", "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil",
+            "rws", "wake-wake", "wake-sleep" and whatever else is registered.
         num_particles: draws of the latents a datum.
         **options: further arguments of the objective, such as `alpha` of "renyi".
 
@@ -60,6 +67,18 @@ for _name, _factory in {
     "mean-field": TraceMeanField_ELBO,
     "graph": TraceGraph_ELBO,
     "enum": TraceEnum_ELBO,
-    "renyi": RenyiELBO,
 }.items():
     register_objective(_name, _vectorized(_factory))
+
+for _name, _factory in {
+    "iwae": IWAE,
+    "iwae-stl": partial(IWAE, gradient="stl"),
+    "iwae-dreg": partial(IWAE, gradient="dreg"),
+    "renyi": Renyi,
+    "vimco": VIMCO,
+    "nvil": partial(NVIL, baseline="input"),
+    "rws": ReweightedWakeSleep,
+    "wake-wake": partial(ReweightedWakeSleep, wake_phi=1.0, sleep_phi=0.0),
+    "wake-sleep": WakeSleep,
+}.items():
+    register_objective(_name, _factory)

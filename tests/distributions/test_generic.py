@@ -163,6 +163,17 @@ def test_bad_parameters(case):
             case.build_from(params, validate_args=True)
 
 
+@pytest.mark.parametrize("case", rows(lambda case: has(case, "cdf") and case.bad_values))
+def test_cdf_checks_its_values(case):
+    p = case.build(validate_args=True)
+    if type(p) in (dist.OrderedLogits, dist.DiscretizedLogistic):  # their steps are defined between levels too
+        p.cdf(torch.tensor(-0.5).double())
+        return
+    for bad in case.bad_values:
+        with pytest.raises(ValueError, match=rf"{type(p).__name__}.*value"):
+            p.cdf(torch.tensor(bad).double().expand(p.batch_shape))
+
+
 @pytest.mark.parametrize("case", rows())
 def test_bad_values(case):
     p = case.build(validate_args=True)
@@ -189,6 +200,24 @@ def test_scipy_twin(case, dtype, tolerance):
     if has(case, "icdf"):
         levels = torch.tensor([0.01, 0.4, 0.97], dtype=dtype).reshape(-1, *[1] * len(p.batch_shape))
         close(p.icdf(levels), twin.ppf(levels.double().numpy()), tolerance)
+
+
+@pytest.mark.parametrize("case", rows())
+def test_stays_on_the_device_of_its_parameters(case):
+    """On the meta device an operation with a tensor of another device raises."""
+    names, inputs = zip(*case.tensors().items(), strict=True)
+    outputs, (values, *_) = outputs_of(case)
+    draw, _ = draw_of(case)
+    inputs = [value.to("meta") for value in inputs]
+    p = case.build_from(dict(zip(names, inputs, strict=True)), validate_args=False)
+    seen = [*outputs(values.to("meta"), *inputs), draw(*inputs)]
+    if p.has_enumerate_support:
+        seen.append(p.enumerate_support())
+    try:
+        seen.append(kl_divergence(p, p))
+    except NotImplementedError:
+        assert not isinstance(p, dist.NaturalExponentialFamily)
+    assert {value.device.type for value in seen} == {"meta"}
 
 
 @pytest.fixture

@@ -220,6 +220,36 @@ def test_conjugate_update_of_a_batch():
     assert posterior.natural.tolist() == [[2.0, 3.0], [2.0, 10.0]]
 
 
+def test_posterior_keeps_type_and_checks_of_the_prior():
+    prior = dist.NaturalGamma(torch.tensor([2.0, -1.5]).double(), validate_args=False)
+    counts = torch.tensor([3, 4])
+    posterior = dist.NaturalPoisson.posterior(prior, counts.sum(-1, keepdim=True), 2.5)
+    assert posterior.natural.dtype == torch.double
+    assert posterior.natural.tolist() == [9.0, -4.0]
+    assert not posterior._validate_args
+    assert dist.NaturalPoisson.posterior(dist.NaturalGamma(prior.natural), counts[:1], 1)._validate_args
+
+
+def test_numbers_beside_tensors_are_not_rounded():
+    one = torch.tensor(1.0).double()
+    assert dist.NaturalGamma.from_canonical(0.1, one).natural.tolist() == [0.1, -1.0]
+    assert dist.NaturalBeta.from_canonical(one, 0.1).natural.tolist() == [1.0, 0.1]
+    assert dist.NaturalNormal.from_canonical(0.1, one).natural.tolist() == [0.1, -0.5]
+    assert dist.NaturalGamma.from_canonical(2, torch.tensor(3)).natural.tolist() == [2.0, -3.0]
+    with pytest.raises(ValueError, match="NaturalGamma"):
+        dist.NaturalGamma.from_canonical(-1.0, one)
+    assert not dist.NaturalGamma.from_canonical(-1.0, one, validate_args=False)._validate_args
+
+
+def test_gamma_cdf_is_differentiable_in_the_value_only():
+    """As documented: an error for the parameters, not a wrong number."""
+    natural = torch.tensor([2.0, -1.5]).double()
+    testing.check_gradient(dist.NaturalGamma(natural).cdf, torch.tensor([0.1, 0.7, 3.0]).double())
+    natural.requires_grad_()
+    with pytest.raises(NotImplementedError, match="igamma"):
+        torch.autograd.grad(dist.NaturalGamma(natural).cdf(torch.tensor(0.7).double()), natural)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tiny_concentrations_never_draw_an_end_point(dtype):
     torch.manual_seed(0)

@@ -233,6 +233,43 @@ def test_gem():
         GEM(1.0, truncation=1)
 
 
+def test_whole_numbers_are_parameters_too():
+    assert GEM(5, truncation=50).rsample().shape == (50,)
+    assert Kumaraswamy(2, torch.tensor([3])).mean.tolist() == pytest.approx([16 / 35])
+    assert Beta(torch.tensor(2), 1.0).rsample().isfinite()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_beta_of_large_concentrations(dtype):
+    """The log Gamma functions of 1e3 are thousands; what they leave is of order one."""
+    a, b = torch.tensor([1e3, 1e3, 500.0, 1e-3], dtype=dtype), torch.tensor([1e3, 4e2, 1.0, 1e-3], dtype=dtype)
+    p, truth = Beta(a, b), stats.beta(a.double().numpy(), b.double().numpy())
+    x = torch.tensor([0.5, 0.71, 0.999, 0.3], dtype=dtype)
+    tolerance = 1e-8 if dtype == torch.float64 else 1e-4
+    assert np.allclose(p.log_prob(x), truth.logpdf(x.double().numpy()), rtol=tolerance, atol=tolerance)
+    assert np.allclose(p.entropy(), truth.entropy(), rtol=tolerance, atol=tolerance)
+    expected = dist.Beta(a.double(), b.double()), dist.Beta(a.double() + 1, b.double())
+    divergence = kl_divergence(p, Beta(a + 1, b)).double()
+    assert torch.allclose(divergence, kl_divergence(*expected), rtol=tolerance, atol=tolerance)
+
+
+def test_entropy_of_sticks():
+    alpha = torch.tensor([0.5, 2.0, 1.0, 3.5], dtype=torch.float64)
+    later = alpha.flip(-1).cumsum(-1).flip(-1)[1:]
+    assert float(StickBreaking(Beta(alpha[:-1], later)).entropy()) == pytest.approx(stats.dirichlet(alpha).entropy())
+    with pytest.raises(NotImplementedError, match="LogitNormal fractions"):
+        StickBreaking(LogitNormal(torch.zeros(3), 1.0)).entropy()
+
+
+@pytest.mark.parametrize("concentrations", [(0.05, 0.2), (0.7, 0.3), (3.0, 2.0)], ids=str)
+def test_gamma_composition_quantiles(concentrations):
+    p = GammaComposition(*torch.tensor(concentrations, dtype=torch.float64))
+    q = torch.tensor([0.01, 0.3, 0.5, 0.9], dtype=torch.float64)
+    draws = p.rsample((100_000,))
+    below = (draws.unsqueeze(-1) <= p.icdf(q)).double().mean(0)
+    assert ((below - q).abs() < 5 * (q * (1 - q) / 100_000).sqrt()).all()
+
+
 def test_stick_breaking_errors():
     with pytest.raises(ValueError, match=r"expected batch shape \[..., K-1\].*got batch shape \(\)"):
         StickBreaking(Beta(1.0, 1.0))

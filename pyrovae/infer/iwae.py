@@ -1,0 +1,148 @@
+"""Bounds on importance weights of each datum: IWAE with three gradients, and Renyi."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro import poutine
+from torch import Tensor
+
+from pyrovae.infer import functional
+from pyrovae.infer.log_weights import LogWeights, Score
+from pyrovae.infer.objective import Objective, Pair, frozen, with_values
+from pyrovae.programs import Program, sample_sites
+
+GRADIENTS = ("standard", "stl", "dreg")
+
+
+class IWAE(Objective):
+    r"""The importance-weighted bound, `sum_x E[log 1/K sum_k p(x, z_k) / q(z_k | x)]`.
+
+    Between the ELBO (K = 1) and log p(x). Unlike Pyro's `RenyiELBO(alpha=0)`, it forms the bound for each datum, and
+    its gradient is right for draws that are not reparameterised: their score is weighted with the bound.
+
+    Gradients of the guide, of one expectation for K = 1 and reparameterised draws as the others for all K:
+
+    * "standard": the reparameterised gradient of the bound, plus the score term where needed. Unbiased for the bound;
+      its signal-to-noise ratio for the guide falls as `1 / sqrt(K)` (Rainforth et al., 2018).
+    * "stl" (sticking the landing): the derivative of log q by its own parameters is left out. Unbiased for K = 1,
+      biased beyond (Tucker et al., 2019, section 3); of variance zero where q is exact.
+    * "dreg": doubly reparameterised, weights `w_k^2` on the path. Unbiased, its signal-to-noise ratio rises with K.
+
+    "stl" and "dreg" run the guide twice and need every site reparameterised; the model's gradient is the standard one
+    in all three.
+
+    Args:
+        num_particles: K.
+        gradient: "standard", "stl" or "dreg".
+        **options: those of `Objective`.
+
+    Raises:
+        ValueError: for another gradient; when run, for a site without reparameterised draws under "stl" or "dreg".
+
+    References: Burda et al. (2016), equation 8; Roeder, Wu and Duvenaud (2017); Tucker, Lawson, Gu and Maddison (2019),
+    equation 8.
+
+    >>> IWAE(num_particles=10, gradient="dreg").gradient
+    'dreg'
+    """
+
+    def __init__(self, num_particles: int = 10, gradient: str = "standard", **options: Any) -> None:
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+        super().__init__(num_particles, **options)
+        self.gradient = gradient
+
+    def bound(self, pair: Pair) -> Tensor:
+        """The importance-weighted bound, `[B]`."""
+        if self.gradient == "standard":
+            weights = pair.log_weights()
+            return functional.iwae(weights.log_weight, weights.log_score)
+        path = _Path(pair, squared=self.gradient == "dreg")
+        return functional.iwae(path.log_weights().log_weight)
+
+
+class Renyi(Objective):
+    r"""The variational Renyi bound of each datum, `1 / (1 - alpha) log 1/K sum_k w_k^(1 - alpha)`.
+
+    alpha = 1 is the ELBO, alpha = 0 is `IWAE`. In contrast to Pyro's `RenyiELBO` every datum has weights of its own
+    whatever the plates, and draws that are not reparameterised get their score.
+
+    Args:
+        alpha: the order; below 1 the bound is tighter than the ELBO.
+        num_particles: K.
+        **options: those of `Objective`.
+
+    Reference: Li and Turner (2016), Renyi Divergence Variational Inference, equation 12.
+    """
+
+    def __init__(self, alpha: float = 0.5, num_particles: int = 10, **options: Any) -> None:
+        super().__init__(num_particles, **options)
+        self.alpha = alpha
+
+    def bound(self, pair: Pair) -> Tensor:
+        """The Renyi bound, `[B]`."""
+        weights = pair.log_weights()
+        return functional.renyi(weights.log_weight, self.alpha, weights.log_score)
+
+
+class _Path:
+    """Log weights whose gradient by the guide runs along the draws alone, weighted once more for DReG."""
+
+    def __init__(self, pair: Pair, *, squared: bool) -> None:
+        self.pair, self.squared = pair, squared
+        self.done = 0
+        self.weight: Tensor | None = None  # normalised weights [K, B], known before any gradient flows
+
+    def log_weights(self) -> LogWeights:
+        weights = self.pair.over_particles(self.run)
+        self.weight = weights.log_weight.detach().softmax(0)
+        return weights
+
+    def run(self, model: Program, guide: Program, score: Score) -> LogWeights:
+        drawn = self.pair.trace(guide)
+        for name, site in sample_sites(drawn).items():
+            if not site["fn"].has_rsample:
+                raise ValueError(
+                    f"site {name!r} has no reparameterised draws, which gradient='stl' and 'dreg' need; "
+                    "use gradient='standard', VIMCO or ReweightedWakeSleep"
+                )
+        hooked = with_values(drawn, self.hook) if self.squared else drawn
+        model_trace = self.pair.trace(poutine.replay(model, trace=hooked))
+        # The second run of the guide scores the draws: its parameters are constants, its inputs (other draws) are not.
+        with frozen(self.pair.guide, drawn):
+            guide_trace = self.pair.trace(poutine.replay(guide, trace=hooked))
+        weights = score(model_trace, guide_trace)
+        self.done += len(weights.log_p)
+        return weights
+
+    def hook(self, name: str, site: dict[str, Any]) -> Tensor:
+        value = site["value"]
+        if not value.requires_grad:
+            return value
+        value, first = value.view_as(value), self.done
+        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+        data_dim = self.data_dim(frames)
+
+        def again(gradient: Tensor) -> Tensor:
+            return gradient * self.shaped(first, site["fn"].event_dim, frames, data_dim, gradient)
+
+        value.register_hook(again)
+        return value
+
+    def data_dim(self, frames: list[Any]) -> int:
+        rows = self.pair.scorer.rows
+        dims = [f.dim for f in frames if rows in (f.size, f.full_size) and f.name != "num_particles_vectorized"]
+        return min(dims) if dims else -1
+
+    def shaped(self, first: int, event_dim: int, frames: list[Any], data_dim: int, like: Tensor) -> Tensor:
+        """The weights of the particles of one run, shaped to multiply a site's value."""
+        particle = next((f for f in frames if f.name == "num_particles_vectorized"), None)
+        count = 1 if particle is None else particle.size
+        weight = self.weight[first : first + count]
+        shape = [1] * like.dim()
+        shape[data_dim - event_dim] = weight.shape[1]
+        if particle is not None:
+            shape[particle.dim - event_dim] = count
+            # The particles' dimension is left of the data's, as in [K, B].
+        return weight.reshape(shape)

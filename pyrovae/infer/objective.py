@@ -1,0 +1,176 @@
+"""The skeleton of this library's objectives."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import ELBO
+from pyro.poutine import Trace
+from torch import Tensor, nn
+
+from pyrovae.infer.log_weights import (
+    LogWeights,
+    Score,
+    Scorer,
+    can_vectorize,
+    guess_plate_nesting,
+    over_particles,
+)
+from pyrovae.programs import Program, owned_modules, sample_sites
+
+Run = Callable[[Program, Program, Score], LogWeights]
+
+
+class Pair:
+    """A pair at work on one batch: its programs, their arguments, and how its particles are run.
+
+    Args:
+        model: the model program.
+        guide: the guide program.
+        args: arguments of both, the data first.
+        kwargs: keyword arguments of both.
+        num_particles: K.
+        max_plate_nesting: depth of the plates for one vectorised call over the particles; None loops over them.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        args: tuple,
+        kwargs: dict[str, Any],
+        num_particles: int,
+        max_plate_nesting: int | None,
+    ) -> None:
+        self.model, self.guide = model, guide
+        self.args, self.kwargs = args, kwargs
+        self.num_particles, self.max_plate_nesting = num_particles, max_plate_nesting
+        rows = len(args[0]) if args and isinstance(args[0], Tensor) and args[0].dim() else None
+        self.scorer = Scorer(rows, weighted=True)
+
+    def trace(self, program: Program) -> Trace:
+        """Trace a program with the arguments of the pair."""
+        return poutine.trace(program).get_trace(*self.args, **self.kwargs)
+
+    def over_particles(self, run: Run) -> LogWeights:
+        """Call `run(model, guide, score)` for all particles at once or for each of them; log weights `[K, B]`."""
+        return over_particles(run, self.model, self.guide, self.num_particles, self.max_plate_nesting, self.scorer)
+
+    def log_weights(self) -> LogWeights:
+        """Draw from the guide and score under both programs."""
+
+        def run(model: Program, guide: Program, score: Score) -> LogWeights:
+            drawn = self.trace(guide)
+            return score(self.trace(poutine.replay(model, trace=drawn)), drawn)
+
+        return self.over_particles(run)
+
+    @property
+    def scale(self) -> Tensor | float:
+        """The scale of a subsampling data plate, known once log weights were formed."""
+        return self.scorer.scale
+
+
+class Objective(ELBO):
+    """A bound that is a sum over the data of a function of the log weights `[K, B]` of each datum.
+
+    A concrete objective overrides `bound`. Masks are inside the log weights, and so is a KL weight
+    (`KLWeightMessenger`, or `poutine.scale` around the latents); the scale of a subsampling plate multiplies the
+    result. For `pyro.infer.SVI` and the Trainer alike.
+
+    Args:
+        num_particles: K, draws of the latents a datum.
+        vectorize_particles: run all particles in one call, or loop over them; None tries and decides for good with the
+            first batch.
+        max_plate_nesting: depth of the pair's plates; None finds it with the first batch.
+
+    Attributes:
+        module: a module with what the objective itself learns, such as a baseline; None if it learns nothing.
+    """
+
+    module: nn.Module | None = None
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        *,
+        vectorize_particles: bool | None = None,
+        max_plate_nesting: int | None = None,
+    ) -> None:
+        if num_particles < 1:
+            raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+        super().__init__(num_particles=num_particles)
+        self.vectorize_particles = vectorize_particles
+        self.max_plate_nesting = math.inf if max_plate_nesting is None else max_plate_nesting
+
+    @abstractmethod
+    def bound(self, pair: Pair) -> Tensor:
+        """What is maximised, `[B]` in nats, its gradient being the estimator's gradient."""
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """Minus the bound, summed over the data and scaled, in nats; differentiable with the estimator's gradient."""
+        pair = self._pair(model, guide, args, kwargs)
+        bound = self.bound(pair)
+        return -(pair.scale * bound).sum()
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Minus the bound, summed over the data and scaled, in nats."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """The loss, with its gradients added to the parameters."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        return loss.item()
+
+    def _pair(self, model: Program, guide: Program, args: tuple, kwargs: dict[str, Any]) -> Pair:
+        nesting = None
+        if self.num_particles > 1:
+            if self.max_plate_nesting == math.inf:
+                self.max_plate_nesting = guess_plate_nesting(model, guide, *args, **kwargs)
+            if self.vectorize_particles is None:
+                self.vectorize_particles = can_vectorize(model, guide, self.max_plate_nesting, *args, **kwargs)
+            nesting = self.max_plate_nesting if self.vectorize_particles else None
+        return Pair(model, guide, args, kwargs, self.num_particles, nesting)
+
+    def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
+        """Pyro's own hook, which this library's objectives do without."""
+        pair = self._pair(model, guide, args, kwargs)
+        drawn = pair.trace(guide)
+        return pair.trace(poutine.replay(model, trace=drawn)), drawn
+
+
+def with_values(trace: Trace, change: Callable[[str, dict[str, Any]], Tensor]) -> Trace:
+    """A copy of a trace in which the drawn values of latent sites are changed, to replay programs against."""
+    new = trace.copy()
+    for name, site in sample_sites(trace).items():
+        if not site["is_observed"]:
+            new.nodes[name] = {**site, "value": change(name, site)}
+    return new
+
+
+@contextmanager
+def frozen(program: Program, trace: Trace) -> Iterator[None]:
+    """A context in which the parameters of a traced program are constants to what is computed.
+
+    They are those of its param sites and those of its modules, which in a plain `nn.Module` have no sites.
+    """
+    parameters = [site["value"].unconstrained() for site in trace.nodes.values() if site["type"] == "param"]
+    for module in owned_modules(program).values():
+        parameters.extend(module.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

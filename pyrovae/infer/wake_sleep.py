@@ -1,0 +1,196 @@
+"""Wake-sleep and reweighted wake-sleep."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyrovae.infer import functional
+from pyrovae.infer.log_weights import LogWeights, Score
+from pyrovae.infer.objective import Objective, Pair, with_values
+from pyrovae.programs import Program, sample_sites
+
+
+class WakeSleepLosses(NamedTuple):
+    """The two losses of wake-sleep, summed over the data, in nats."""
+
+    model: float
+    """Minus the importance-weighted bound."""
+    guide: float
+    """The weighted cross-entropy from particles or dreams to the guide."""
+
+
+class ReweightedWakeSleep(Objective):
+    r"""Model and guide learn from losses of their own, with weights for each datum.
+
+    * wake-theta, for the model: the importance-weighted bound, its gradient through log p alone.
+    * wake-phi, for the guide: `-sum_k w_k log q(z_k | x)`, with normalised weights `w_k` of this datum's particles.
+    * sleep-phi, for the guide: `-log q(z | x)` at data and latents dreamt by the model.
+
+    No draw is differentiated, so all latents are treated alike, discrete or not. The gradient of wake-phi is that of
+    `KL(p(z|x) || q(z|x))` up to a bias of order 1/K; there is no single loss that both gradients belong to. Data,
+    minibatches and masks enter as with every other objective; dreams are complete data of the size of the batch.
+
+    `wake_phi=1, sleep_phi=0` is wake-wake, `wake_phi=0, sleep_phi=1` wake-sleep with K particles for the model,
+    one half each the reweighted wake-sleep of the paper.
+
+    Args:
+        num_particles: K.
+        wake_phi: weight of wake-phi.
+        sleep_phi: weight of sleep-phi.
+        defensive: probability with which a particle is drawn from the uniform distribution over the values of all
+            latent sites instead of the guide; the mixture is the proposal whose weights count. Discrete sites only.
+        **options: those of `Objective`.
+
+    Raises:
+        ValueError: for negative weights or a probability outside [0, 1); when run with `defensive`, for a latent site
+            without finitely many values.
+
+    References: Bornschein and Bengio (2015), Reweighted Wake-Sleep, equations 6 to 9; Le et al. (2020), Revisiting
+    Reweighted Wake-Sleep, sections 3 and 5 (delta-wake-wake).
+
+    >>> ReweightedWakeSleep(num_particles=10, wake_phi=1.0, sleep_phi=0.0).num_particles
+    10
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 10,
+        *,
+        wake_phi: float = 0.5,
+        sleep_phi: float = 0.5,
+        defensive: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_particles, **options)
+        if min(wake_phi, sleep_phi) < 0 or wake_phi + sleep_phi == 0:
+            raise ValueError(f"wake_phi and sleep_phi are weights, not both 0; got {wake_phi} and {sleep_phi}")
+        if not 0 <= defensive < 1:
+            raise ValueError(f"defensive is a probability below 1, got {defensive}")
+        self.wake_phi, self.sleep_phi, self.defensive = wake_phi, sleep_phi, defensive
+
+    def bound(self, pair: Pair) -> Tensor:
+        """The importance-weighted bound of each datum, with the gradients of both losses."""
+        model, guide = self._terms(pair)
+        return model + guide - guide.detach()
+
+    def losses(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> WakeSleepLosses:
+        """Both losses, without gradients."""
+        with torch.no_grad():
+            pair = self._pair(model, guide, args, kwargs)
+            terms = self._terms(pair)
+            return WakeSleepLosses(*(-(pair.scale * term).sum().item() for term in terms))
+
+    def _terms(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        """What model and guide maximise, `[B]` each."""
+        weights = pair.over_particles(self._wake(pair))
+        log_q = weights.log_q
+        if self.defensive:
+            log_q = torch.logaddexp(
+                math.log1p(-self.defensive) + weights.log_q, math.log(self.defensive) + weights.log_score
+            )
+        scale = pair.scale
+        guide = torch.zeros_like(weights.log_p[0])
+        if self.wake_phi:
+            guide = guide + self.wake_phi * (functional.normalized(weights.log_p - log_q) * weights.log_q).sum(0)
+        if self.sleep_phi:
+            guide = guide + self.sleep_phi * functional.sleep_phi(self._dream(pair).log_q)
+        pair.scorer.scale = scale
+        return functional.wake_theta(weights.log_p, log_q), guide
+
+    def _wake(self, pair: Pair) -> Any:
+        """A run that draws particles and scores them with gradients; uniform log-probabilities stand in `log_score`."""
+
+        def run(model: Program, guide: Program, score: Score) -> LogWeights:
+            with torch.no_grad():
+                drawn = pair.trace(guide)
+                if self.defensive:
+                    drawn = self._mixed(drawn)
+            guide_trace = pair.trace(poutine.replay(guide, trace=drawn))
+            weights = score(pair.trace(poutine.replay(model, trace=guide_trace)), guide_trace)
+            if self.defensive:
+                weights = weights._replace(log_score=torch.zeros_like(weights.log_q) + _uniform_log_prob(drawn))
+            return weights
+
+        return run
+
+    def _mixed(self, drawn: Trace) -> Trace:
+        """Draws of which whole particles are replaced by uniform ones."""
+        site = next(iter(trace_latents(drawn).values()))
+        chosen = torch.rand(site["fn"].batch_shape, device=site["value"].device) < self.defensive
+
+        def change(name: str, site: dict[str, Any]) -> Tensor:
+            pick = chosen.reshape(chosen.shape + (1,) * site["fn"].event_dim)
+            return torch.where(pick, _uniform_draw(name, site), site["value"])
+
+        return with_values(drawn, change)
+
+    def _dream(self, pair: Pair) -> LogWeights:
+        """Log weights of latents and data dreamt by the model, differentiable in the guide."""
+        with torch.no_grad():
+            dream = pair.trace(poutine.uncondition(pair.model))
+        data = pair.args[0]
+        names = [name for name, site in sample_sites(dream).items() if site["infer"].get("was_observed")]
+        if len(names) != 1:
+            raise ValueError(f"the sleep phase dreams one data site, and the model observes {names}; use sleep_phi=0")
+        x = dream.nodes[names[0]]["value"].reshape(data.shape).to(data.dtype)
+        dreamt = Pair(pair.model, pair.guide, (x, *pair.args[1:]), pair.kwargs, 1, None)
+        latent = dream.copy()
+        latent.remove_node(names[0])
+
+        def run(model: Program, guide: Program, score: Score) -> LogWeights:
+            guide_trace = dreamt.trace(poutine.replay(guide, trace=latent))
+            with torch.no_grad():
+                model_trace = dreamt.trace(poutine.replay(model, trace=latent))
+            return score(model_trace, guide_trace)
+
+        return dreamt.over_particles(run)
+
+
+def WakeSleep(num_particles: int = 1, **options: Any) -> ReweightedWakeSleep:
+    """The wake-sleep algorithm: one particle for the model, dreams for the guide.
+
+    Reference: Hinton, Dayan, Frey and Neal (1995), The Wake-Sleep Algorithm for Unsupervised Neural Networks.
+    """
+    return ReweightedWakeSleep(num_particles, wake_phi=0.0, sleep_phi=1.0, **options)
+
+
+def trace_latents(trace: Trace) -> dict[str, dict[str, Any]]:
+    """The latent sites of a trace of a guide."""
+    return {name: site for name, site in sample_sites(trace).items() if not site["is_observed"]}
+
+
+def _values(name: str, site: dict[str, Any]) -> tuple[str, int]:
+    """How a site's values look, "index" or "one-hot", and how many each entry has."""
+    base = site["fn"]
+    while hasattr(base, "base_dist"):
+        base = base.base_dist
+    if not getattr(base, "has_enumerate_support", False):
+        raise ValueError(f"defensive= draws uniformly, and site {name!r} has not finitely many values")
+    values = base.enumerate_support(expand=False)
+    return ("one-hot" if base.event_dim else "index"), len(values)
+
+
+def _uniform_draw(name: str, site: dict[str, Any]) -> Tensor:
+    kind, count = _values(name, site)
+    value = site["value"]
+    if kind == "index":
+        return torch.randint(count, value.shape, device=value.device).to(value.dtype)
+    index = torch.randint(count, value.shape[:-1], device=value.device)
+    return F.one_hot(index, count).to(value.dtype)
+
+
+def _uniform_log_prob(trace: Trace) -> float:
+    """The log-probability of any value of a datum's latents under the uniform distribution."""
+    total = 0.0
+    for name, site in trace_latents(trace).items():
+        kind, count = _values(name, site)
+        entries = site["fn"].event_shape.numel() // (count if kind == "one-hot" else 1)
+        total -= entries * math.log(count)
+    return total
