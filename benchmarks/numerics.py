@@ -1,8 +1,8 @@
 """Worst numerical error of the distributions over wide grids, against mpmath, one row per figure.
 
-Run ``python benchmarks/numerics.py``; it takes a few minutes. Each function of `ROWS` returns one or more rows
-``(figure, float64 worst, float32 worst, target)``. Errors are relative to max(1, |truth|), with the truth computed at
-the parameters and points as the dtype holds them.
+Run ``python benchmarks/numerics.py``; it takes two minutes and prints a table in Markdown. Each function of `ROWS`
+yields rows ``(figure, float64 worst, float32 worst, target)``. Errors are relative to max(1, |truth|), with the truth
+computed at the parameters and points as the dtype holds them.
 """
 
 import argparse
@@ -164,8 +164,8 @@ def kl_kumaraswamy_beta() -> Iterator[Row]:
             ]
             error, low = max(error, worst(value, truth)), min(low, float(value.min()))
         errors[dtype], lowest[dtype] = f"{error:.1e}", f"{low:.1e}"
-    yield "KL(Kumaraswamy || Beta)", *errors.values(), "1e-6 / 1e-3"
-    yield "KL(Kumaraswamy || Beta), lowest value", *lowest.values(), "-1e-6 (float64)"
+    yield "KL of Kumaraswamy to Beta", *errors.values(), "1e-6 / 1e-3"
+    yield "KL of Kumaraswamy to Beta, lowest value", *lowest.values(), "-1e-6 (float64)"
 
 
 @rows
@@ -263,7 +263,7 @@ def stick_weights() -> Iterator[Row]:
         log_weights = GEM(torch.tensor(50.0, dtype=dtype), 1000).rsample_log_weights(torch.Size([64]))
         gap = max(gap, float((log_weights.exp().sum(-1) - 1).abs().max()))
         cells.append(f"{gap:.1e}" if finite and bool(log_weights.isfinite().all()) else "NOT FINITE")
-    yield "stick weights at truncation 1000, |sum - 1|", *cells, "1e-6 (float32)"
+    yield "stick weights at truncation 1000, distance of sum from 1", *cells, "1e-6 (float32)"
 
 
 @rows
@@ -383,11 +383,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run the functions whose name contains this")
     only = parser.parse_args().only
     mpmath.mp.dps = 40
-    print(f"{'figure':52} | {'float64':24} | {'float32':24} | target")
+    layout = "| {:56} | {:22} | {:22} | {:18} |"
+    print(layout.format("figure", "float64", "float32", "target"))
+    print(layout.format(*["---"] * 4))
     for function in ROWS:
         if only in function.__name__:
             for row in function():
-                print("{:52} | {:24} | {:24} | {}".format(*row), flush=True)
+                print(layout.format(*row), flush=True)
 
 
 if __name__ == "__main__":

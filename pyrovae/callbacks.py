@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,11 @@ class TensorBoard(Callback):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ImportError("TensorBoard logging needs the extra: pip install pyrovae[tensorboard]") from None
-        self._writer = SummaryWriter(str(folder))
+        self._make_writer = partial(SummaryWriter, str(folder))
+
+    def on_start(self, progress: Progress) -> None:
+        """Open the event file; not earlier, so that a training that cannot begin leaves nothing behind."""
+        self._writer = self._make_writer()
 
     def on_epoch(self, progress: Progress) -> None:
         """Write the metrics of the epoch."""

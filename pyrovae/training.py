@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any
 
-import pandas as pd
-import pyro
 import torch
 from pyro.infer import ELBO
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pyrovae import programs
-from pyrovae.callbacks import Callback, Progress, ProgressBar
-from pyrovae.checkpoint import CheckpointError, RunFolder, load_module_tensors, module_tensors
-from pyrovae.infer.kl_weight import KLWeightMessenger
+from pyrovae.callbacks import Callback
+from pyrovae.checkpoint import RunFolder
+from pyrovae.fitting import Fit, History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.infer.objectives import make_objective
 from pyrovae.schedules import Schedule, parse_schedule
-from pyrovae.training_state import LRScheduler, TrainingState, load_state, save_best, save_state
+from pyrovae.training_data import TrainingData, training_data
+from pyrovae.training_state import LRScheduler
 from pyrovae.vae import VAE
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "LR_SCHEDULES",
+    "OPTIMIZERS",
+    "History",
+    "NonFiniteLossError",
+    "Trainer",
+    "TrainingData",
+    "TrainingInterrupted",
+]
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -38,43 +40,6 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 LR_SCHEDULES = ("constant", "cosine", "plateau", "step")
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss is NaN or infinite; the message says in which epoch, batch and site."""
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C during training, after everything was saved."""
-
-
-class History(NamedTuple):
-    """What a training did."""
-
-    rows: list[dict[str, float]]
-    """A row of metrics for each epoch."""
-    best_epoch: int
-    """The epoch, counted from 1, whose weights the VAE now has; 0 if none was better than the start."""
-    reason: str
-    """Why the training ended."""
-
-    def frame(self) -> pd.DataFrame:
-        """The metrics as a DataFrame, indexed by epoch."""
-        return pd.DataFrame(self.rows).set_index("epoch")
-
-
-class TrainingData(NamedTuple):
-    """Training and validation data as the Trainer uses them; `Dataset`s have the same names."""
-
-    train: Any
-    validation: Any = None
-    transform: Callable[[Tensor], Tensor] | None = None
-
-
-class _Rows(NamedTuple):
-    x: Tensor
-    y: Tensor | None = None
-    mask: Tensor | None = None
 
 
 @dataclass
@@ -175,14 +140,14 @@ class Trainer:
         """
         if resume and run is None:
             raise ValueError("resume=True needs the run folder to resume, run=")
-        data = _training_data(data)
+        data = training_data(data)
         if self.patience is not None and self.monitor == "validation_loss" and data.validation is None:
             raise ValueError("early stopping watches validation_loss, and there are no validation data")
         with ExitStack() as stack:
             if self.seed is not None:
                 stack.enter_context(torch.random.fork_rng())
                 torch.manual_seed(self.seed)
-            fit = _Fit(self, vae, data, run)
+            fit = Fit(self, vae, data, run)
             stack.enter_context(vae.scope())
             return fit.run(resume, stack)
 
@@ -196,9 +161,10 @@ class Trainer:
             options["vectorize_particles"] = False
         return make_objective(self.objective, num_particles=self.num_particles, **options)
 
-    def make_optimizer(self, vae: VAE) -> Optimizer:
-        """The optimizer over the parameters of a VAE."""
-        parameters = [p for p in vae.parameters() if p.requires_grad]
+    def make_optimizer(self, vae: VAE, learned: nn.Module | None = None) -> Optimizer:
+        """The optimizer over the parameters of a VAE and of what the objective itself learns."""
+        modules = [vae] if learned is None else [vae, learned]
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         if not parameters:
             raise ValueError("the pair has no parameters to train")
         if not isinstance(self.optimizer, str):
@@ -224,271 +190,3 @@ class Trainer:
         hidden = {"callbacks", "progress"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         return {name: v if isinstance(v, str | int | float | None) else repr(v) for name, v in values.items()}
-
-
-class _Fit:
-    """One training under way."""
-
-    def __init__(self, trainer: Trainer, vae: VAE, data: TrainingData, run: RunFolder | None) -> None:
-        self.trainer, self.vae, self.folder = trainer, vae, run
-        self.train = _to(data.train, vae.device)
-        self.validation = None if data.validation is None else _to(data.validation, vae.device)
-        self.rows = len(self.train.x)
-        self.transform = data.transform or (lambda x: x)
-        self.monitor = trainer.monitor if self.validation is not None else "loss"
-        self.model = vae.model
-        self.accepted = [n for n in ("y", "index") if all(programs.accepts(p, n) for p in (vae.model, vae.guide))]
-        with torch.random.fork_rng():
-            x, given = self.first_rows()
-            self.objective = trainer.make_objective(vae.prepare(x, **given), x, **given)
-        self.optimizer = trainer.make_optimizer(vae)
-        self.scheduler = trainer.make_lr_scheduler(self.optimizer)
-        self.state = TrainingState(best=_copy_of(vae))
-        num_batches = math.ceil(self.rows / trainer.batch_size)
-        self.progress = Progress(vae, trainer.epochs, num_batches)
-        self.callbacks = [*([ProgressBar()] if trainer.progress else []), *trainer.callbacks]
-        self.interrupted = False
-        self.saved_at = self.started_at = time.monotonic()
-
-    def run(self, resume: bool, stack: ExitStack) -> History:
-        if resume:
-            self.state = load_state(self.folder, self.vae, self.optimizer, self.scheduler)
-            if self.state.permutation is not None and len(self.state.permutation) != self.rows:
-                raise CheckpointError(
-                    f"{self.folder.state_path} is of a training on {len(self.state.permutation)} rows, "
-                    f"and the data have {self.rows}"
-                )
-            self.state.stopped = self.reason_to_stop()
-        self.started_at -= self.state.seconds
-        # Whatever an objective finds out in its first call, and all checks, happen here: no random number is used up
-        # and no running statistic moves, so that a resumed training is where it was.
-        with torch.random.fork_rng(), torch.no_grad(), programs.evaluating(self.vae):
-            x, data = self.first_rows()
-            self.objective.loss(self.vae.model, self.vae.guide, x, **data)
-        if not pyro.get_param_store():
-            self.model = _with_param_site(self.vae)
-        stack.enter_context(pyro.validation_enabled(False))
-        if self.folder is not None and not resume:
-            self.save()
-        stack.enter_context(self.catch_interrupt())
-        self.notify("on_start")
-        try:
-            while self.state.stopped is None:
-                self.epoch()
-        finally:
-            self.notify("on_end")
-        load_module_tensors(self.vae, self.state.best, "the best weights")
-        self.vae.eval()
-        return History(self.state.history, self.state.best_epoch, self.state.stopped)
-
-    def epoch(self) -> None:
-        state, trainer = self.state, self.trainer
-        self.vae.train()
-        if state.permutation is None:
-            state.permutation = torch.randperm(self.rows)
-        order = state.permutation.to(self.vae.device)
-        while state.batch < self.progress.num_batches:
-            start = state.batch * trainer.batch_size
-            state.loss_sum += self.step(order[start : start + trainer.batch_size])
-            state.batch += 1
-            self.notify("on_batch", min(start + trainer.batch_size, self.rows))
-            if state.batch < self.progress.num_batches:
-                if self.interrupted:
-                    self.stop_for_interrupt()
-                self.save_if_due()
-        self.finish_epoch()
-        if self.interrupted and state.stopped is None:
-            self.stop_for_interrupt()
-
-    def step(self, index: Tensor) -> float:
-        trainer, state = self.trainer, self.state
-        x, data = self.minibatch(self.train, index, self.transform)
-        beta = trainer.kl_weight(state.epoch + state.batch / self.progress.num_batches)
-        with KLWeightMessenger(beta) if beta != 1 else nullcontext():
-            loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
-        loss = sum(loss) if isinstance(loss, tuple) else loss  # wake-sleep: one loss for each program
-        if not math.isfinite(loss):
-            self.stop_for_non_finite(f"the loss is {loss}", x, data)
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, 1 / len(x))
-        if trainer.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.vae.parameters(), trainer.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss
-
-    def finish_epoch(self) -> None:
-        state, trainer = self.state, self.trainer
-        self.check_parameters()
-        row = {"epoch": state.epoch + 1, "loss": state.loss_sum / self.rows}
-        if self.validation is not None:
-            row["validation_loss"] = self.validate()
-        row["kl_weight"] = float(trainer.kl_weight(state.epoch))
-        row["lr"] = self.optimizer.param_groups[0]["lr"]
-        row["seconds"] = state.seconds = round(time.monotonic() - self.started_at, 3)
-        state.history.append(row)
-        state.epoch, state.batch, state.loss_sum, state.permutation = state.epoch + 1, 0, 0.0, None
-        value = row[self.monitor]
-        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            self.scheduler.step(value)
-        elif self.scheduler is not None:
-            self.scheduler.step()
-        if state.best_value is None or value < state.best_value:
-            state.best_value, state.best_epoch = value, state.epoch
-            state.best = _copy_of(self.vae)
-        state.stopped = self.reason_to_stop()
-        self.progress.metrics = row
-        self.notify("on_epoch")
-        if state.stopped is None:
-            self.save_if_due()
-        elif self.folder is not None:
-            self.save()
-
-    def reason_to_stop(self) -> str | None:
-        state, trainer = self.state, self.trainer
-        if state.epoch >= trainer.epochs:
-            return f"all {trainer.epochs} epochs done"
-        if trainer.patience is not None and state.epoch - state.best_epoch >= trainer.patience:
-            return f"no better {self.monitor} for {trainer.patience} epochs"
-        return None
-
-    @torch.no_grad()
-    def validate(self) -> float:
-        """The loss per datum of the validation data at KL weight 1, with the same random numbers every time."""
-        self.vae.eval()
-        total, rows = 0.0, len(self.validation.x)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            for index in torch.arange(rows, device=self.vae.device).split(1000):
-                x, data = self.minibatch(self.validation, index)
-                loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)
-                loss = float(sum(loss) if isinstance(loss, tuple) else loss)
-                if not math.isfinite(loss):
-                    self.stop_for_non_finite(f"the validation loss is {loss}", x, data)
-                total += loss
-        return total / rows
-
-    def minibatch(
-        self, rows: _Rows, index: Tensor, transform: Callable[[Tensor], Tensor] = lambda x: x
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Data of some rows, and those of `mask`, `y` and `index` that there are and both programs take."""
-        given = {"y": None if rows.y is None else rows.y[index], "index": index}
-        data = {name: given[name] for name in self.accepted if given[name] is not None}
-        if rows.mask is not None:
-            data["mask"] = rows.mask[index]
-        return transform(rows.x[index]), data
-
-    def first_rows(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """A batch of training data, to try the pair on."""
-        index = torch.arange(min(self.trainer.batch_size, self.rows), device=self.vae.device)
-        return self.minibatch(self.train, index, self.transform)
-
-    def check_parameters(self) -> None:
-        for name, value in self.vae.named_parameters():
-            if not value.isfinite().all():
-                self.stop_for_non_finite(f"parameter {name!r} is not finite")
-        known = {id(parameter) for parameter in self.vae.parameters()}
-        for name, value in pyro.get_param_store().named_parameters():
-            if id(value) not in known:
-                raise ValueError(
-                    f"parameter {name!r} appeared only during training, so it was not trained; "
-                    "let every parameter exist from the first run of the pair"
-                )
-
-    def notify(self, event: str, rows: int | None = None) -> None:
-        progress, state = self.progress, self.state
-        progress.epoch, progress.batch = state.epoch, state.batch
-        if rows:
-            progress.loss = state.loss_sum / rows
-        for callback in self.callbacks:
-            getattr(callback, event)(progress)
-
-    def save_if_due(self) -> None:
-        if self.folder is not None and time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds:
-            self.save()
-
-    def save(self) -> None:
-        self.state.seconds = round(time.monotonic() - self.started_at, 3)
-        save_state(self.folder, self.state, self.vae, self.optimizer, self.scheduler)
-        self.saved_at = time.monotonic()
-
-    def stop_for_interrupt(self) -> None:
-        epoch, batch = self.state.epoch, self.state.batch
-        where = f"in epoch {epoch + 1} after batch {batch}" if batch else f"after epoch {epoch}"
-        if self.folder is None:
-            raise TrainingInterrupted(f"interrupted {where}; the weights are as they were then")
-        self.save()
-        raise TrainingInterrupted(
-            f"interrupted {where}; everything is saved, go on with: pyrovae train --resume {self.folder.path}"
-        )
-
-    def stop_for_non_finite(self, what: str, x: Tensor | None = None, data: Mapping[str, Tensor] | None = None) -> None:
-        state = self.state
-        batch = min(state.batch + 1, self.progress.num_batches)
-        found = "" if x is None else f", from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **data)}"
-        load_module_tensors(self.vae, state.best, "the best weights")
-        kept = "the VAE has"
-        if self.folder is not None:
-            save_best(self.folder, state)
-            kept = f"the VAE and {self.folder.weights_path} have"
-        weights = f"the best weights before it (epoch {state.best_epoch})" if state.best_epoch else "the first weights"
-        raise NonFiniteLossError(
-            f"{what} in epoch {state.epoch + 1}, batch {batch}{found}; {kept} {weights}; try a smaller learning rate "
-            "or gradient_clip"
-        )
-
-    @contextmanager
-    def catch_interrupt(self) -> Iterator[None]:
-        """Let the batch under way end on the first Ctrl-C; a second one acts at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.getsignal(signal.SIGINT)
-
-        def note(*_: Any) -> None:
-            self.interrupted = True
-            signal.signal(signal.SIGINT, before)
-
-        signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-
-def _training_data(data: Any) -> TrainingData:
-    if isinstance(data, Tensor):
-        return TrainingData(_Rows(data))
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        return TrainingData(_Rows(data[0]), _Rows(data[1]))
-    try:
-        validation = data.validation if data.validation is not None and len(data.validation.x) else None
-        return TrainingData(data.train, validation, data.transform)
-    except AttributeError:
-        raise TypeError(
-            f"data must be a Dataset, a tensor, or a pair of tensors (training, validation), got {type(data).__name__}"
-        ) from None
-
-
-def _to(rows: Any, device: torch.device) -> _Rows:
-    if not len(rows.x):
-        raise ValueError("there are no rows to train or validate on")
-    return _Rows(*(None if value is None else value.to(device) for value in (rows.x, rows.y, rows.mask)))
-
-
-def _copy_of(vae: VAE) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in module_tensors(vae).items()}
-
-
-def _with_param_site(vae: VAE) -> programs.Program:
-    """The model with one param site, since Pyro's objectives differentiate nothing where a pair has none.
-
-    Plain `nn.Module`s that nobody hands to `pyro.module` make no such site.
-    """
-    parameter = next(vae.parameters())
-
-    def model(*args: Any, **kwargs: Any) -> Any:
-        pyro.param("pyrovae.anchor", parameter)
-        return vae.model(*args, **kwargs)
-
-    return model

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pyrovae.checkpoint import (
@@ -54,15 +54,22 @@ def save_best(run: RunFolder, state: TrainingState) -> None:
 
 
 def save_state(
-    run: RunFolder, state: TrainingState, vae: VAE, optimizer: Optimizer, scheduler: LRScheduler | None
+    run: RunFolder,
+    state: TrainingState,
+    vae: VAE,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    learned: nn.Module | None = None,
 ) -> None:
-    """Write best weights, metrics and, last, the state."""
+    """Write best weights, metrics and, last, the state; `learned` is what the objective itself learns."""
     save_best(run, state)
     if state.history:
         run.write_metrics(state.history)
     saved = optimizer.state_dict()
     tensors = {f"weights.{name}": value for name, value in module_tensors(vae).items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
+    if learned is not None:
+        tensors |= {f"objective.{name}": value for name, value in module_tensors(learned).items()}
     for index, values in saved["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
     tensors["rng.cpu"] = torch.get_rng_state()
@@ -77,7 +84,13 @@ def save_state(
     save_tensors(run.state_path, tensors, information)
 
 
-def load_state(run: RunFolder, vae: VAE, optimizer: Optimizer, scheduler: LRScheduler | None) -> TrainingState:
+def load_state(
+    run: RunFolder,
+    vae: VAE,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    learned: nn.Module | None = None,
+) -> TrainingState:
     """Read what `save_state` wrote into the weights, the optimizer, the schedule and torch's random numbers.
 
     Raises:
@@ -92,6 +105,8 @@ def load_state(run: RunFolder, vae: VAE, optimizer: Optimizer, scheduler: LRSche
     if information["optimizer"] != optimizer_name:
         raise CheckpointError(f"{run.state_path} is of the optimizer {information['optimizer']}, not {optimizer_name}")
     load_module_tensors(vae, parts["weights"], str(run.state_path))
+    if learned is not None:
+        load_module_tensors(learned, parts.get("objective", {}), f"the objective in {run.state_path}")
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in parts.get("optimizer", {}).items():
         index, _, key = name.partition(".")

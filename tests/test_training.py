@@ -296,7 +296,7 @@ def test_validation_uses_weight_one_and_one_set_of_random_numbers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "iwae2"}, "unknown objective 'iwae2'; known are elbo, enum, graph, mean-field, "),
+        ({"objective": "iwae2"}, "unknown objective 'iwae2'; known are elbo, enum, graph, iwae, iwae-dreg, "),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; known are adam, adamax, adamw, sgd"),
         (
             {"lr_schedule": "linear"},

@@ -39,8 +39,9 @@ def kl_kumaraswamy_beta(p: Kumaraswamy, q: Beta | TorchBeta) -> Tensor:
 def kl_kumaraswamy_beta_taylor(p: Kumaraswamy, q: Beta | TorchBeta, terms: int = 10) -> Tensor:
     """KL(Kumaraswamy || Beta) with the series for ``E[log(1 - v)]`` cut after `terms` terms; never the default.
 
-    For reproducing published results only: the cut series is too small, by a factor of up to three, so that an ELBO
-    built with it is no bound. `kl_kumaraswamy_beta` is what `kl_divergence` uses.
+    For reproducing published results only: the cut series is too small, so that an ELBO built with it is no bound. The
+    divergence to Beta(1, 5) is 1.9 times as large at concentrations (0.3, 0.3) and 4 times at (0.03, 0.03).
+    `kl_kumaraswamy_beta` is what `kl_divergence` uses.
 
     Reference: E. Nalisnick and P. Smyth (2017), arXiv:1605.06197.
 
