@@ -171,22 +171,24 @@ def kl_kumaraswamy_beta() -> Iterator[Row]:
 @rows
 def kl_gradient() -> Iterator[Row]:
     a, b = grid(list(np.logspace(-2, 2, 13)), list(np.logspace(-2, 2, 13)), dtype=torch.float64)
-    prior = TorchBeta(torch.ones((), dtype=torch.float64), 5.0)
     errors = {}
     for dtype in DTYPES:
-        leaves = [p.to(dtype).requires_grad_() for p in (a, b)]
-        slopes = torch.autograd.grad(
-            kl_divergence(Kumaraswamy(*leaves), TorchBeta(leaves[0].new_tensor(1.0), 5.0)).sum(), leaves
-        )
         error = 0.0
-        for i, slope in enumerate(slopes):
-            # Slope in the logarithm of the concentration, which has the scale of the divergence.
-            up, down = [a, b], [a, b]
-            up[i], down[i] = up[i] * np.exp(1e-4), down[i] * np.exp(-1e-4)
-            difference = (kl_divergence(Kumaraswamy(*up), prior) - kl_divergence(Kumaraswamy(*down), prior)) / 2e-4
-            error = max(error, worst(slope * leaves[i].detach(), difference.tolist()))
+        for prior in itertools.product((0.5, 1.0, 2.0, 5.0), (0.5, 1.0, 5.0, 20.0)):
+            leaves = [p.to(dtype).requires_grad_() for p in (a, b)]
+            target = TorchBeta(*torch.tensor(prior, dtype=dtype))
+            slopes = torch.autograd.grad(kl_divergence(Kumaraswamy(*leaves), target).sum(), leaves)
+            target = TorchBeta(*torch.tensor(prior, dtype=torch.float64))
+            for i, slope in enumerate(slopes):
+                # Slope in the logarithm of the concentration, which has the scale of the divergence.
+                up, down = ([leaf.detach().double() for leaf in leaves] for _ in range(2))
+                up[i], down[i] = up[i] * np.exp(1e-4), down[i] * np.exp(-1e-4)
+                difference = (
+                    kl_divergence(Kumaraswamy(*up), target) - kl_divergence(Kumaraswamy(*down), target)
+                ) / 2e-4
+                error = max(error, worst(slope * leaves[i].detach(), difference.tolist()))
         errors[dtype] = f"{error:.1e}"
-    yield "KL gradient against finite differences", *errors.values(), "1e-4"
+    yield "KL gradient in log concentrations, finite differences", *errors.values(), "1e-4"
 
 
 def median_ms(function: Callable[[], object], repeats: int = 30) -> float:
@@ -316,7 +318,8 @@ def _worst_family(errors: dict[str, float]) -> str:
 
 @rows
 def natural_families() -> Iterator[Row]:
-    table: dict[str, list[str]] = {figure: [] for figure in ("log_prob", "entropy", "KL", "round trip")}
+    figures = ("log_prob", "entropy", "mean", "variance", "KL", "round trip")
+    table: dict[str, list[str]] = {figure: [] for figure in figures}
     for dtype in DTYPES:
         errors: dict[str, dict[str, float]] = {figure: {} for figure in table}
         for name, (parameters, points) in _natural_grids().items():
@@ -330,6 +333,14 @@ def natural_families() -> Iterator[Row]:
             exact = [float(truth.log_prob(eta, x)) for eta in etas for x in values.tolist()]
             errors["log_prob"][name] = worst(log_prob, exact)
             errors["entropy"][name] = worst(law.entropy(), [float(truth.entropy(eta)) for eta in etas])
+            if truth.moments is not None:
+                moments = [truth.moments(eta) for eta in etas]
+                for figure, column in zip(("mean", "variance"), zip(*moments, strict=True), strict=True):
+                    exact = [float(value) for event in column for value in event]
+                    # The log-normal's overflow; an infinite value of one that does not is an error.
+                    held = [abs(value) < torch.finfo(dtype).max for value in exact]
+                    values = getattr(law, figure).flatten()[torch.tensor(held)]
+                    errors[figure][name] = worst(values, list(itertools.compress(exact, held)))
             pairs = list(itertools.product(etas[::3], etas[::2]))
             p, q = (torch.tensor(column, dtype=dtype) for column in zip(*pairs, strict=True))
             divergence = kl_divergence(cls(p, **fixed), cls(q, **fixed))
@@ -383,7 +394,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run the functions whose name contains this")
     only = parser.parse_args().only
     mpmath.mp.dps = 40
-    layout = "| {:56} | {:22} | {:22} | {:18} |"
+    layout = "| {:56} | {:24} | {:24} | {:18} |"
     print(layout.format("figure", "float64", "float32", "target"))
     print(layout.format(*["---"] * 4))
     for function in ROWS:

@@ -3,6 +3,8 @@
 if __name__ != "pyrovae.models":
     raise ImportError("import this package as pyrovae.models: under its short name every class would exist twice")
 
+from pyrovae.models.categorical import CategoricalVAE
 from pyrovae.models.gaussian import GaussianVAE
+from pyrovae.models.sigmoid_belief import SigmoidBeliefNetwork
 
-__all__ = ["GaussianVAE"]
+__all__ = ["CategoricalVAE", "GaussianVAE", "SigmoidBeliefNetwork"]

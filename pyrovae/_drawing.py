@@ -1,4 +1,4 @@
-"""Building blocks of the figures: mosaics of pictures, heat maps, pairs of data."""
+"""Building blocks of the figures: mosaics of pictures, heat maps, pairs of data, bars."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm
@@ -136,6 +137,45 @@ def profile_pairs(x: Tensor, x_hat: Tensor, title: str) -> Figure:
     figure.supxlabel("entry of the datum", fontsize="medium")
     figure.supylabel("value", fontsize="medium")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False)
+    return figure
+
+
+def gradient_variance(frame: pd.DataFrame) -> Figure:
+    """The signal-to-noise ratio of each objective's gradient as bars, model and guide apart, on a logarithmic scale.
+
+    Args:
+        frame: what `metrics.gradient_variance` gives.
+
+    Raises:
+        ValueError: if it has no rows, or no ratio that a logarithmic scale can show.
+    """
+    ratios = frame.pivot(index="objective", columns="program", values="signal_to_noise")
+    shown = ratios.where(np.isfinite(ratios) & (ratios > 0))
+    if shown.isna().all(axis=None):
+        raise ValueError("there is no finite, positive signal-to-noise ratio to draw")
+    names = list(dict.fromkeys(frame["objective"]))  # in the order given, from the top
+    labels = [label for label in ("model", "guide") if label in shown]
+    figure = Figure(figsize=(6.4, 1.4 + 0.5 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(labels)
+    for number, label in enumerate(labels):
+        places = np.arange(len(names)) + (number - (len(labels) - 1) / 2) * height
+        values = shown.loc[names, label]
+        bars = axes.barh(places, values, height, color={"model": BLUE, "guide": ORANGE}[label], label=label)
+        axes.bar_label(bars, fmt="{:.2g}", padding=3, fontsize="small")
+        for place, name in zip(places, names, strict=True):
+            if np.isnan(values[name]):
+                text = f" no bar: {ratios.at[name, label]:.2g}"
+                axes.text(0, place, text, va="center", fontsize="small", transform=axes.get_yaxis_transform())
+    low, high = np.nanmin(shown.to_numpy()), np.nanmax(shown.to_numpy())
+    axes.set_xscale("log")
+    axes.set_xlim(low / 3, high * 4)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(title="Gradient estimators", xlabel="signal-to-noise ratio of the gradient")
+    axes.tick_params(axis="y", length=0)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False)
+    clean(axes)
     return figure
 
 

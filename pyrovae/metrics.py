@@ -1,4 +1,4 @@
-"""Held-out figures of a VAE: likelihood, bound, reconstruction error, active units, nearest neighbours."""
+"""Held-out figures of a VAE: likelihood, bound, reconstruction error, active units, nearest neighbours, noise of gradients."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.data import Dataset, Split
+from pyrovae.gradients import gradient_variance
 from pyrovae.latents import (
     ACTIVE,
     ActiveUnits,
@@ -31,6 +32,7 @@ __all__ = [
     "active_units",
     "bits_per_dimension",
     "evaluate",
+    "gradient_variance",
     "knn_error",
     "latent_means",
 ]

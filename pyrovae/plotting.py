@@ -23,6 +23,7 @@ from pyrovae._drawing import (
     VERMILION,
     clean,
     draw_mosaic,
+    gradient_variance,
     heat_map,
     is_pictures,
     mosaic,
@@ -37,6 +38,7 @@ from pyrovae.vae import VAE
 
 __all__ = [
     "METHODS",
+    "gradient_variance",
     "interpolation",
     "latent_profile",
     "latent_scatter",

@@ -217,23 +217,26 @@ class NaturalLogNormal(NaturalExponentialFamily):
         square = _standardise(natural, value.log()).square()
         return -0.5 * square + 0.5 * (-2 * natural[..., 1]).log() + self.log_base_measure(value)
 
+    # Moments are in float64: location and squared scale may be large and cancel in the exponent.
+
     @property
     def mean(self) -> Tensor:
         """exp(loc + scale^2 / 2)."""
-        loc, scale = _loc_scale(self.natural)
-        return (loc + 0.5 * scale.square()).exp()
+        loc, scale = _loc_scale(self.natural.double())
+        return (loc + 0.5 * scale.square()).exp().to(self.natural.dtype)
 
     @property
     def mode(self) -> Tensor:
         """exp(loc - scale^2)."""
-        loc, scale = _loc_scale(self.natural)
-        return (loc - scale.square()).exp()
+        loc, scale = _loc_scale(self.natural.double())
+        return (loc - scale.square()).exp().to(self.natural.dtype)
 
     @property
     def variance(self) -> Tensor:
         """mean^2 (exp(scale^2) - 1)."""
-        loc, scale = _loc_scale(self.natural)
-        return (2 * (loc + scale.square())).exp() * one_minus_exp(scale.square())
+        loc, scale = _loc_scale(self.natural.double())
+        variance = (2 * (loc + scale.square())).exp() * one_minus_exp(scale.square())
+        return variance.to(self.natural.dtype)
 
     def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Reparameterised draws, the exponential of a normal's."""

@@ -138,13 +138,15 @@ def nvil(log_weight: Tensor, log_score: Tensor, baseline: Tensor, scale: Tensor 
     """The importance-weighted bound with the score of every draw weighted by `(bound - baseline) / scale`.
 
     `[K, B]` -> `[B]`, in nats. One particle gives NVIL's ELBO. The gradient is unbiased for scale 1 and a `baseline`
-    `[B]` that does not depend on the draws; the scale changes the length of the score term only.
+    `[B]` that does not depend on the draws; the scale divides the gradient by `log_score` and leaves the rest alone.
 
     Reference: Mnih and Gregor (2014), Neural Variational Inference and Learning, equations 7 to 9; for several
     particles Mnih and Rezende (2016), section 2.4.
     """
     value = log_mean_exp(log_weight)
-    return value + score_term((value - baseline) / scale, log_score)
+    # The value itself depends on log q, by minus the normalised weights; that part is made shorter too.
+    direct = (1 - 1 / scale) * normalized(log_weight)
+    return value + score_term((value - baseline) / scale + direct, log_score)
 
 
 def wake_theta(log_p: Tensor, log_q: Tensor) -> Tensor:

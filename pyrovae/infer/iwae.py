@@ -27,7 +27,8 @@ class IWAE(Objective):
       its signal-to-noise ratio for the guide falls as `1 / sqrt(K)` (Rainforth et al., 2018).
     * "stl" (sticking the landing): the derivative of log q by its own parameters is left out. Unbiased for K = 1,
       biased beyond (Tucker et al., 2019, section 3); of variance zero where q is exact.
-    * "dreg": doubly reparameterised, weights `w_k^2` on the path. Unbiased, its signal-to-noise ratio rises with K.
+    * "dreg": doubly reparameterised, weights `w_k^2` on the path (`(1 - beta) w_k + beta w_k^2` under a KL weight).
+      Unbiased, its signal-to-noise ratio rises with K.
 
     "stl" and "dreg" run the guide twice and need every site reparameterised; the model's gradient is the standard one
     in all three.
@@ -125,7 +126,11 @@ class _Path:
         data_dim = self.data_dim(frames)
 
         def again(gradient: Tensor) -> Tensor:
-            return gradient * self.shaped(first, site["fn"].event_dim, frames, data_dim, gradient)
+            # A KL weight beta leaves 1 - beta of the weight w as it is: the score term to be taken out is beta w's, and
+            # its reparameterised form has the coefficient beta (w - w^2). What arrives here carries w already.
+            beta = site["scale"] / self.pair.scale
+            weight = self.shaped(first, site["fn"].event_dim, frames, data_dim, gradient)
+            return gradient * (1 - beta + beta * weight)
 
         value.register_hook(again)
         return value

@@ -49,7 +49,7 @@ class Baseline(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The baseline of each datum, `[B]`; differentiable in the net."""
         constant = self.constant.expand(len(x))
-        return constant if self.net is None else constant + self.net(x).reshape(len(x))
+        return constant if self.net is None else constant + self.net(x.to(constant.dtype)).reshape(len(x))
 
     @torch.no_grad()
     def update(self, residual: Tensor) -> None:
@@ -121,7 +121,7 @@ class NVIL(Objective):
             baseline, scale = torch.zeros_like(signal), 1.0
         else:
             x = pair.args[0]
-            self.module.to(x.device)
+            self.module.to(device=x.device, dtype=signal.dtype)
             baseline = self.module(x)
             scale = self.module.scale if self.normalize else 1.0
         return functional.nvil(weights.log_weight, weights.log_score, baseline.detach(), scale), baseline, signal
@@ -138,5 +138,5 @@ class NVIL(Objective):
         if total.requires_grad:
             total.backward(retain_graph=self.retain_graph)
         if self.module is not None:
-            self.module.update((signal - baseline).detach().to(self.module.mean.dtype))
+            self.module.update((signal - baseline).detach())
         return loss.item()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -170,7 +171,10 @@ def frozen(program: Program, trace: Trace) -> Iterator[None]:
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
-        yield
+        with warnings.catch_warnings():
+            # `pyro.module` mentions every parameter of a training module that takes no gradient.
+            warnings.filterwarnings("ignore", message=".*was not registered in the param store")
+            yield
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

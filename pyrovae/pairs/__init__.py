@@ -1,5 +1,6 @@
 """Ready pairs: each module puts one family together and registers it."""
 
+from pyrovae.pairs.discrete import categorical, sbn
 from pyrovae.pairs.gaussian import gaussian
 
-__all__ = ["gaussian"]
+__all__ = ["categorical", "gaussian", "sbn"]

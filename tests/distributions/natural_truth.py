@@ -14,11 +14,15 @@ Natural = Sequence[float]
 
 
 class Truth(NamedTuple):
-    """Functions of one member: log_prob(natural, x), entropy(natural), kl(natural_p, natural_q)."""
+    """Functions of one member: log_prob(natural, x), entropy(natural), kl(natural_p, natural_q), moments(natural).
+
+    `moments` gives the means and the variances of the entries of an event; None where there are none.
+    """
 
     log_prob: Callable[[Natural, float], mpf]
     entropy: Callable[[Natural], mpf]
     kl: Callable[[Natural, Natural], mpf]
+    moments: Callable[[Natural], tuple[Sequence[mpf], Sequence[mpf]]] | None
 
 
 def _normal(natural: Natural) -> tuple[mpf, mpf]:
@@ -41,6 +45,16 @@ def _normal_kl(p: Natural, q: Natural) -> mpf:
     return (ratio - 1 - mpmath.log(ratio) + (mean_p - mean_q) ** 2 / variance_q) / 2
 
 
+def _normal_moments(natural: Natural) -> tuple[list[mpf], list[mpf]]:
+    mean, variance = _normal(natural)
+    return [mean], [variance]
+
+
+def _log_normal_moments(natural: Natural) -> tuple[list[mpf], list[mpf]]:
+    mean, variance = _normal(natural)
+    return [mpmath.exp(mean + variance / 2)], [mpmath.expm1(variance) * mpmath.exp(2 * mean + variance)]
+
+
 def _gamma_log_prob(natural: Natural, x: float) -> mpf:
     shape, rate, x = mpf(natural[0]), -mpf(natural[1]), mpf(x)
     return shape * mpmath.log(rate) + (shape - 1) * mpmath.log(x) - rate * x - mpmath.loggamma(shape)
@@ -49,6 +63,11 @@ def _gamma_log_prob(natural: Natural, x: float) -> mpf:
 def _gamma_entropy(natural: Natural) -> mpf:
     shape, rate = mpf(natural[0]), -mpf(natural[1])
     return shape - mpmath.log(rate) + mpmath.loggamma(shape) + (1 - shape) * mpmath.digamma(shape)
+
+
+def _gamma_moments(natural: Natural) -> tuple[list[mpf], list[mpf]]:
+    shape, rate = mpf(natural[0]), -mpf(natural[1])
+    return [shape / rate], [shape / rate**2]
 
 
 def _gamma_kl(p: Natural, q: Natural) -> mpf:
@@ -75,6 +94,23 @@ def _dirichlet_entropy(natural: Natural) -> mpf:
     total = sum(parts)
     inner = sum((part - 1) * mpmath.digamma(part) for part in parts)
     return _log_beta(parts) + (total - len(parts)) * mpmath.digamma(total) - inner
+
+
+def _dirichlet_moments(natural: Natural) -> tuple[list[mpf], list[mpf]]:
+    parts = [mpf(part) for part in natural]
+    total = sum(parts)
+    means = [part / total for part in parts]
+    return means, [mean * (1 - mean) / (total + 1) for mean in means]
+
+
+def _beta_moments(natural: Natural) -> tuple[list[mpf], list[mpf]]:
+    means, variances = _dirichlet_moments(natural)
+    return means[:1], variances[:1]
+
+
+def _bernoulli_moments(natural: Natural) -> tuple[list[mpf], list[mpf]]:
+    one, zero = _categorical(natural)
+    return [one], [one * zero]
 
 
 def _dirichlet_kl(p: Natural, q: Natural) -> mpf:
@@ -105,6 +141,11 @@ def _categorical_kl(p: Natural, q: Natural) -> mpf:
 def _poisson_log_prob(natural: Natural, x: float) -> mpf:
     rate = mpmath.exp(mpf(natural[0]))
     return mpf(x) * mpmath.log(rate) - rate - mpmath.loggamma(mpf(x) + 1)
+
+
+def _poisson_moments(natural: Natural) -> tuple[list[mpf], list[mpf]]:
+    rate = mpmath.exp(mpf(natural[0]))
+    return [rate], [rate]
 
 
 def _poisson_kl(p: Natural, q: Natural) -> mpf:
@@ -147,7 +188,12 @@ def negative_binomial(count: float) -> Truth:
         mean = r * (1 - _stop(p)) / _stop(p)
         return r * mpmath.log(_stop(p) / _stop(q)) + mean * (mpf(p[0]) - mpf(q[0]))
 
-    return Truth(log_prob, entropy, kl)
+    def moments(natural: Natural) -> tuple[list[mpf], list[mpf]]:
+        stop = _stop(natural)
+        mean = r * (1 - stop) / stop
+        return [mean], [mean / stop]
+
+    return Truth(log_prob, entropy, kl, moments)
 
 
 _geometric = negative_binomial(1.0)
@@ -159,27 +205,32 @@ def _geometric_entropy(natural: Natural) -> mpf:
 
 
 TRUTHS = {
-    "NaturalNormal": Truth(_normal_log_prob, _normal_entropy, _normal_kl),
+    "NaturalNormal": Truth(_normal_log_prob, _normal_entropy, _normal_kl, _normal_moments),
     "NaturalLogNormal": Truth(
         lambda natural, x: _normal_log_prob(natural, mpmath.log(x)) - mpmath.log(x),
         lambda natural: _normal_entropy(natural) + _normal(natural)[0],
         _normal_kl,
+        _log_normal_moments,
     ),
     "NaturalExponential": Truth(
         lambda natural, x: mpmath.log(-mpf(natural[0])) + mpf(natural[0]) * mpf(x),
         lambda natural: 1 - mpmath.log(-mpf(natural[0])),
         _exponential_kl,
+        lambda natural: _gamma_moments((1.0, natural[0])),
     ),
-    "NaturalGamma": Truth(_gamma_log_prob, _gamma_entropy, _gamma_kl),
-    "NaturalBeta": Truth(_beta_log_prob, _dirichlet_entropy, _dirichlet_kl),
-    "NaturalDirichlet": Truth(_dirichlet_log_prob, _dirichlet_entropy, _dirichlet_kl),
+    "NaturalGamma": Truth(_gamma_log_prob, _gamma_entropy, _gamma_kl, _gamma_moments),
+    "NaturalBeta": Truth(_beta_log_prob, _dirichlet_entropy, _dirichlet_kl, _beta_moments),
+    "NaturalDirichlet": Truth(_dirichlet_log_prob, _dirichlet_entropy, _dirichlet_kl, _dirichlet_moments),
     "NaturalBernoulli": Truth(
-        lambda natural, x: mpmath.log(_categorical(natural)[0 if x else 1]), _categorical_entropy, _categorical_kl
+        lambda natural, x: mpmath.log(_categorical(natural)[0 if x else 1]),
+        _categorical_entropy,
+        _categorical_kl,
+        _bernoulli_moments,
     ),
     "NaturalCategorical": Truth(
-        lambda natural, x: mpmath.log(_categorical(natural)[int(x)]), _categorical_entropy, _categorical_kl
+        lambda natural, x: mpmath.log(_categorical(natural)[int(x)]), _categorical_entropy, _categorical_kl, None
     ),
-    "NaturalPoisson": Truth(_poisson_log_prob, _poisson_entropy, _poisson_kl),
+    "NaturalPoisson": Truth(_poisson_log_prob, _poisson_entropy, _poisson_kl, _poisson_moments),
     "NaturalGeometric": _geometric._replace(entropy=_geometric_entropy),
     "NaturalNegativeBinomial": negative_binomial(3.5),
 }

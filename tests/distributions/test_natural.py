@@ -21,7 +21,10 @@ NORMALS = [(loc / scale**2, -0.5 / scale**2) for loc in (-1e3, 0.0, 3.0) for sca
 # Natural parameters and values, every value against every parameter.
 GRIDS = {
     "NaturalNormal": ([(a, b) for a, b in NORMALS if abs(a) * (-2 * b) ** -0.5 <= 1e3], [-1e3, -0.2, 0.0, 3.1, 1e3]),
-    "NaturalLogNormal": ([(0.0, -0.5), (30.0, -5.0), (-1e3, -50.0), (1e-2, -1e-3)], [1e-30, 1e-4, 1.0, 20.0, 1e30]),
+    "NaturalLogNormal": (
+        [(0.0, -0.5), (30.0, -5.0), (-1e3, -50.0), (1e-2, -1e-3), (-1.0, -5e-7)],
+        [1e-30, 1e-4, 1.0, 20.0, 1e30],
+    ),
     "NaturalExponential": ([(-1e-5,), (-0.3,), (-1e4,)], [0.0, 1e-30, 1e-3, 2.0, 1e5]),
     "NaturalGamma": ([*itertools.product(SMALL_TO_LARGE, (-1e3, -1.0, -1e-3))], [1e-30, 1e-4, 1.0, 99.0, 1e5]),
     "NaturalBeta": ([*itertools.product(SMALL_TO_LARGE, repeat=2)], [1e-30, 1e-5, 0.3, 0.5, 1 - 6e-8]),
@@ -76,6 +79,19 @@ def test_log_prob_on_a_wide_grid(name, dtype, tolerance, _):
 def test_entropy_on_a_wide_grid(name, dtype, tolerance, _):
     natural = parameters(name, dtype)
     close(build(name, natural).entropy(), [TRUTHS[name].entropy(eta) for eta in natural.tolist()], tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance", "_"), DTYPES)
+@pytest.mark.parametrize("name", [name for name in NAMES if TRUTHS[name].moments])
+def test_mean_and_variance_on_a_wide_grid(name, dtype, tolerance, _):
+    natural = parameters(name, dtype)
+    p, largest = build(name, natural), torch.finfo(dtype).max
+    truth = [TRUTHS[name].moments(eta) for eta in natural.tolist()]
+    for seen, column in zip((p.mean, p.variance), zip(*truth, strict=True), strict=True):
+        exact = [value if value < largest else mpmath.inf for event in column for value in event]
+        held = torch.tensor([value != mpmath.inf for value in exact])  # the log-normal overflows
+        assert (seen.flatten()[~held] == torch.inf).all()
+        close(seen.flatten()[held], [value for value in exact if value != mpmath.inf], tolerance)
 
 
 @pytest.mark.parametrize("count", [1e-2, 0.7, 1.0, 1.001, 300.0])

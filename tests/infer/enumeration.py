@@ -99,12 +99,16 @@ def gradients(case: Case, objective: Callable[[Values, Tensor], tuple[Tensor, Te
     `objective(values, x)` gives what the model and what the guide climbs; for a single bound they are the same.
     """
     values = {name: value.clone().requires_grad_() for name, value in case.values.items()}
-    parts = zip(*(objective(values, x) for x in case.x), strict=True)
-    for_model, for_guide = (sum(part) / len(case.x) for part in parts)
-    result = {}
-    for name, value in values.items():
-        climbed = for_model if name in case.model_names else for_guide
-        result[name] = torch.autograd.grad(climbed, value, retain_graph=True)[0]
+    result = {name: torch.zeros_like(value) for name, value in case.values.items()}
+    for x in case.x:
+        for_model, for_guide = objective(values, x)
+        for climbed, names in (
+            (for_model, [name for name in values if name in case.model_names]),
+            (for_guide, [name for name in values if name not in case.model_names]),
+        ):
+            parts = torch.autograd.grad(climbed, [values[name] for name in names], retain_graph=True)
+            for name, part in zip(names, parts, strict=True):
+                result[name] += part / len(case.x)
     return result
 
 
@@ -241,7 +245,7 @@ class HierarchicalGuide(Program):
 
 
 def hierarchical_atoms(v: Values, x: Tensor) -> Atoms:
-    noise, weight = nodes(24)
+    noise, weight = nodes(16)
     first, second = torch.cartesian_prod(noise, noise).unbind(1)
     mean1, scale1 = v["level1"] + v["slope1"] * x, v["log_scale1"].exp()
     z1 = mean1 + scale1 * first
@@ -310,7 +314,9 @@ def normal_first_atoms(v: Values, x: Tensor) -> Atoms:
     return Atoms(log_b.exp() * weight.repeat(2), likelihood, prior, log_b + normal(z, mean, scale))
 
 
-def case(model: type[Program], guide: type[Program], atoms: Callable, x: list, for_model: dict, for_guide: dict) -> Case:
+def case(
+    model: type[Program], guide: type[Program], atoms: Callable, x: list, for_model: dict, for_guide: dict
+) -> Case:
     values = {n: torch.tensor(v, dtype=torch.float64) for n, v in {**for_model, **for_guide}.items()}
     return Case(model, guide, atoms, values, torch.tensor(x, dtype=torch.float64), frozenset(for_model))
 

@@ -1,0 +1,73 @@
+"""The variational autoencoder with a vector of categorical latents."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyrovae.discrete import OneHot
+from pyrovae.likelihoods import Likelihood
+from pyrovae.models.gaussian import num_rows, observe
+
+
+class CategoricalVAE(PyroModule):
+    """p(z) p(x|z) with `num_variables` independent categorical variables of `num_classes` each.
+
+    Sites: `z` (latent, one-hot, event shape `[num_variables, num_classes]`) and `x` (data), both in the plate "data",
+    dimension -1.
+
+    Args:
+        num_variables: number of categorical variables.
+        num_classes: classes of each.
+        decoder: a module from `[..., num_variables * num_classes]` to `[..., *likelihood.raw_shape]`.
+        likelihood: the likelihood of a datum.
+        learn_prior: learn the class probabilities instead of equal ones.
+        variable: how latents are drawn, `OneHot()` or `RelaxedOneHot(...)`; the guide's must be of the same kind.
+
+    Reference: Jang, Gu and Poole (2017), Categorical Reparameterization with Gumbel-Softmax, section 4.2.
+
+    >>> from pyrovae.likelihoods import BernoulliLikelihood
+    >>> from pyrovae.nn import DenseDecoder
+    >>> likelihood = BernoulliLikelihood((1, 4, 4))
+    >>> CategoricalVAE(3, 5, DenseDecoder(15, likelihood.raw_shape), likelihood)(size=2).shape
+    torch.Size([2, 1, 4, 4])
+    """
+
+    def __init__(
+        self,
+        num_variables: int,
+        num_classes: int,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        *,
+        learn_prior: bool = False,
+        variable: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if num_variables < 1 or num_classes < 2:
+            raise ValueError(f"need at least 1 variable of 2 classes, got {num_variables} of {num_classes}")
+        self.variable = OneHot() if variable is None else variable
+        self.decoder = decoder
+        self.likelihood = likelihood
+        logits = torch.zeros(num_variables, num_classes)
+        if learn_prior:
+            self.prior_logits = nn.Parameter(logits)
+        else:
+            self.register_buffer("prior_logits", logits, persistent=False)
+
+    def forward(
+        self,
+        x: Tensor | None = None,
+        mask: Tensor | None = None,
+        y: Tensor | None = None,
+        index: Tensor | None = None,
+        *,
+        size: int | None = None,
+    ) -> Tensor:
+        """Run the program; see the contract of pairs. `y` and `index` are not used."""
+        with pyro.plate("data", num_rows(x, size), dim=-1):
+            z = pyro.sample("z", self.variable(self.prior_logits))
+            raw = self.decoder(self.variable.features(z))
+            return observe("x", self.likelihood(raw), x, mask, self.likelihood.fill_value)

@@ -1,0 +1,87 @@
+"""Pairs with discrete latents, put together for a data set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from torch import nn
+
+from pyrovae.data import Dataset
+from pyrovae.discrete import Bits, OneHot, RelaxedBits, RelaxedOneHot
+from pyrovae.guides import AmortizedCategorical, BernoulliLayers
+from pyrovae.likelihoods import BernoulliLikelihood
+from pyrovae.models import CategoricalVAE, SigmoidBeliefNetwork
+from pyrovae.nn import DenseDecoder, DenseEncoder
+from pyrovae.pairs.gaussian import LikelihoodName, make_likelihood
+from pyrovae.registry import register_pair
+from pyrovae.vae import VAE
+
+Draws = Annotated[
+    Literal["exact", "relaxed", "straight-through"],
+    "exact draws, for vimco, nvil and wake-sleep; or a relaxation, for elbo and iwae",
+]
+Temperature = Annotated[float, "temperature of a relaxation"]
+
+
+def _variables(exact: type[nn.Module], relaxed: type[nn.Module], draws: str, temperature: float) -> list[nn.Module]:
+    """One variable for the model and one for the guide."""
+    if draws == "exact":
+        return [exact(), exact()]
+    return [relaxed(temperature, straight_through=draws == "straight-through") for _ in range(2)]
+
+
+@register_pair(
+    "sbn",
+    summary="sigmoid belief network: layers of binary latents",
+    objective="vimco",
+    num_particles=10,
+)
+def sbn(
+    dataset: Dataset,
+    *,
+    sizes: Annotated[tuple[int, ...], "binary variables of each layer, from the data upwards"] = (200, 200, 200),
+    hidden: Annotated[tuple[int, ...], "hidden layers of the nets between layers; empty is linear"] = (),
+    activation: Annotated[str, "activation of hidden layers"] = "tanh",
+    draws: Draws = "exact",
+    temperature: Temperature = 2 / 3,
+    likelihood: Annotated[LikelihoodName, "likelihood of the data; auto goes by their kind"] = "auto",
+) -> VAE:
+    """Put a sigmoid belief network together; its data enter the guide less their mean."""
+    head = make_likelihood(likelihood, dataset)
+    top, bottom = _variables(Bits, RelaxedBits, draws, temperature)
+    centre = dataset.train.x.mean(0)
+    model = SigmoidBeliefNetwork(sizes, head, hidden, activation=activation, variable=top)
+    if isinstance(head, BernoulliLikelihood):
+        # The network starts out with the right mean of every pixel.
+        with torch.no_grad():
+            model.decoder.net.layers[-1].bias.copy_(centre.flatten().clamp(0.01, 0.99).logit())
+    guide = BernoulliLayers(dataset.shape, sizes, hidden, activation=activation, centre=centre, variable=bottom)
+    return VAE(model, guide)
+
+
+@register_pair(
+    "categorical",
+    summary="VAE with a vector of categorical latents",
+    objective="vimco",
+    num_particles=10,
+)
+def categorical(
+    dataset: Dataset,
+    *,
+    num_variables: Annotated[int, "number of categorical variables"] = 30,
+    num_classes: Annotated[int, "classes of each"] = 10,
+    hidden: Annotated[tuple[int, ...], "hidden layers, encoder first; mirrored in the decoder"] = (300,),
+    activation: Annotated[str, "activation of hidden layers"] = "relu",
+    draws: Draws = "exact",
+    temperature: Temperature = 2 / 3,
+    learn_prior: Annotated[bool, "learn the prior class probabilities"] = False,
+    likelihood: Annotated[LikelihoodName, "likelihood of the data; auto goes by their kind"] = "auto",
+) -> VAE:
+    """Put a categorical VAE together."""
+    head = make_likelihood(likelihood, dataset)
+    top, bottom = _variables(OneHot, RelaxedOneHot, draws, temperature)
+    decoder = DenseDecoder(num_variables * num_classes, head.raw_shape, hidden[::-1], activation=activation)
+    model = CategoricalVAE(num_variables, num_classes, decoder, head, learn_prior=learn_prior, variable=top)
+    encoder = DenseEncoder(dataset.shape, hidden, activation=activation)
+    return VAE(model, AmortizedCategorical(encoder, num_variables, num_classes, variable=bottom))
