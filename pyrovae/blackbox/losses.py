@@ -215,7 +215,7 @@ class NVIL(Loss):
         """The importance-weighted bound, `[batch]`."""
         weights = self._log_weights(data)
         signal = functional.iwae(weights.log_weight).detach()
-        self.baseline.to(signal.device)
+        self.baseline.to(device=signal.device, dtype=signal.dtype)
         baseline = self.baseline(data[0])
         scale = self.baseline.scale if self.normalize else 1.0
         bound = functional.nvil(weights.log_weight, weights.log_score, baseline.detach(), scale)

@@ -36,7 +36,8 @@ class InferenceNetwork(nn.Module, ABC):
     `inference_network(data).sample(10)` reads as one expression. `sample` and `log_prob` refer to the last call.
 
     A concrete network writes three methods, `parameterise`, `sample` and `log_prob`, and sets `reparameterised` to
-    True if its draws carry gradients. A network of both kinds of latents also overrides `log_score`.
+    True if its draws carry gradients. A network of both kinds of latents leaves it False and overrides `log_score`.
+    `mean` is for tools that want the mean of the latents, such as `VAE.reconstruct`; no loss needs it.
 
     Args:
         num_samples: samples a datum where `sample` is not told.
@@ -106,6 +107,14 @@ class InferenceNetwork(nn.Module, ABC):
             raise ValueError(f"{name} says it is reparameterised, and its draws carry no gradient; is it rsample?")
         return torch.zeros_like(log_q) if self.reparameterised else log_q
 
+    def mean(self) -> list[Tensor]:
+        """The mean of the latents, each `[batch, ...]`, where a network knows it.
+
+        Raises:
+            NotImplementedError: where it does not override this method.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no mean; override InferenceNetwork.mean to give one")
+
 
 class GenerativeModel(nn.Module, ABC):
     r"""A joint distribution p(x, z) that is known by its draws and their log-density alone.
@@ -113,7 +122,8 @@ class GenerativeModel(nn.Module, ABC):
     Calling the model with data and latents computes what the density needs, stores it in `params_` and returns the
     model: `generative_model(data, latents).log_prob(data, latents)`. A concrete model writes three methods,
     `parameterise`, `sample` and `log_prob`; losses that never dream (all but `SleepQ`) do not call `sample`, and
-    `SleepQ` calls nothing else.
+    `SleepQ` calls nothing else. `log_prior` and `mean` are for the tools of a `VAE` that take the joint apart, such as
+    a KL weight and `VAE.reconstruct`; no loss needs them.
 
     >>> class Walk(GenerativeModel):
     ...     def parameterise(self, data, latents):
@@ -155,4 +165,25 @@ class GenerativeModel(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, data: Tensors, latents: Tensors) -> Tensor:
-        """The log-density p(x, z) of data `[batch, ...]` and latents `[batch, samples, ...]`: `[batch, samples]`, in nats."""
+        """The joint log-density p(x, z), `[batch, samples]`, in nats.
+
+        Data are `[batch, ...]`, latents `[batch, samples, ...]`.
+        """
+
+    def log_prior(self, latents: Tensors) -> Tensor:
+        """The log-density p(z) of latents `[batch, samples, ...]`, `[batch, samples]`, in nats, where a model knows it.
+
+        Raises:
+            NotImplementedError: where it does not override this method.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} knows its joint density alone; override GenerativeModel.log_prior to give the prior"
+        )
+
+    def mean(self, latents: Tensors) -> list[Tensor]:
+        """The mean of the data given latents `[batch, samples, ...]`, each `[batch, samples, ...]`, where known.
+
+        Raises:
+            NotImplementedError: where it does not override this method.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no mean; override GenerativeModel.mean to give one")

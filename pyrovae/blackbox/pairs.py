@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
-
 import pyro
 import torch
-from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
-from torch.distributions import constraints
 
+from pyrovae.blackbox.adapters import PyroGenerativeModel, PyroInferenceNetwork
 from pyrovae.blackbox.networks import GenerativeModel, InferenceNetwork
+from pyrovae.blackbox.parts import Joint, Posterior
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.programs import evaluating
 
@@ -23,14 +20,23 @@ def as_pair(
 ) -> tuple[NetworkModel, NetworkGuide]:
     r"""The two networks as a model and a guide for `VAE`, the Trainer, the objectives of `pyrovae.infer` and stock SVI.
 
-    The programs take the data tensors as arguments, one of them in a VAE. Every latent tensor is a site, "z" or "z1",
-    "z2" and so on in the order of the list, the first data tensor is the site "x". Networks know nothing but joint
-    densities, so the last latent site of the guide carries all of log q(z | x), the data site of the model all of
-    log p(x, z), and the other sites have log-probability zero.
+    Every latent tensor is a site, "z" or "z1", "z2" and so on in the order of the list; the data tensor is the site
+    "x". Networks know nothing but joint densities, so the last latent site of the guide carries all of log q(z | x),
+    the data site of the model all of log p(x, z), and the other sites have log-probability zero. With this the log
+    weights and so every bound, the held-out likelihood and `VAE.sample` are exact.
 
-    The log weights, and so every bound, the held-out likelihood and `VAE.sample`, are exact. What needs more than the
-    joint raises a `ValueError` or `NotImplementedError`: means and modes (`reconstruct`, `forward`), drawing data for
-    given latents (`impute`), drawing some of the latents given others, and a KL weight.
+    What takes the joint apart needs more of the networks. `GenerativeModel.log_prior` moves log p(z) to the last latent
+    site, for a KL weight and `VAE.forward`; `GenerativeModel.mean` is for `VAE.reconstruct` and `VAE.forward`;
+    `InferenceNetwork.mean` for latent means. Without them these raise an error that names the method. Latents of a
+    network that is reparameterised in part all get their score. Draws of some of the latents given others, or of data
+    given latents, cannot be had.
+
+    Args:
+        inference_network: q(z | x), for data of one tensor.
+        generative_model: p(x, z).
+
+    Raises:
+        TypeError: for a half of a Pyro pair, which is a program already.
 
     >>> class Guide(InferenceNetwork):
     ...     def parameterise(self, data):
@@ -52,6 +58,9 @@ def as_pair(
     >>> vae.log_likelihood(torch.zeros(3), num_samples=10).shape, vae.sample(4).shape
     (torch.Size([3]), torch.Size([4]))
     """
+    for network in (inference_network, generative_model):
+        if isinstance(network, PyroInferenceNetwork | PyroGenerativeModel):
+            raise TypeError(f"{type(network).__name__} is half of a Pyro pair already, and programs do not nest")
     latents = _LatentShapes(inference_network)
     return NetworkModel(generative_model, latents), NetworkGuide(inference_network, latents)
 
@@ -64,18 +73,13 @@ class NetworkGuide(PyroModule):
         self.inference_network = inference_network
         self.latents = latents
 
-    def forward(self, x: Tensor, *more: Tensor) -> None:
+    def forward(self, x: Tensor) -> None:
         """Draw the latents of data `[batch, ...]`."""
-        data = [x, *more]
-        names, shapes = self.latents(data)
-        network = self.inference_network(data)
+        sites = self.latents(x)
+        source = Posterior(self.inference_network, [x], [*sites.values()])
         with pyro.plate("data", len(x)):
-            source = _Posterior(network)
-            values: list[Tensor] = []
-            for position, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-                total = source.log_prob if position == len(names) - 1 else None
-                site = _Part(source, position, (len(x),), shape, values, total, network.reparameterised)
-                values = [*values, pyro.sample(name, site)]
+            for name in sites:
+                source.sample(name, len(x), has_rsample=source.network.reparameterised)
 
 
 class NetworkModel(PyroModule):
@@ -86,27 +90,23 @@ class NetworkModel(PyroModule):
         self.generative_model = generative_model
         self.latents = latents
 
-    def forward(self, x: Tensor, *more: Tensor) -> None:
+    def forward(self, x: Tensor) -> None:
         """Draw the latents and observe data `[batch, ...]`.
 
         Raises:
-            ValueError: under a KL weight, which would need the prior apart from the joint.
+            ValueError: under a KL weight, if the generative model has no `log_prior`.
         """
-        if any(isinstance(handler, KLWeightMessenger) for handler in _PYRO_STACK):
+        sites = self.latents(x)
+        source = Joint(self.generative_model, [*sites.values(), x.shape[1:]])
+        if not source.has_prior and any(isinstance(handler, KLWeightMessenger) for handler in _PYRO_STACK):
             raise ValueError(
-                "a KL weight scales the prior of the latents, and a GenerativeModel knows the joint density alone; "
-                "use kl_weight=1"
+                "a KL weight scales the prior of the latents, and this GenerativeModel knows the joint density alone; "
+                "override its log_prior, or use kl_weight=1"
             )
-        data = [x, *more]
-        names, shapes = self.latents(data)
-        model = self.generative_model
         with pyro.plate("data", len(x)):
-            source = _Joint(model, data)
-            values: list[Tensor] = []
-            for position, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-                values = [*values, pyro.sample(name, _Part(source, position, (len(x),), shape, values, None, False))]
-            site = _Part(source, len(names), (len(x),), x.shape[1:], values, source.log_prob, False)
-            pyro.sample("x", site, obs=x)
+            for name in sites:
+                source.sample(name, len(x))
+            source.sample("x", len(x), obs=x)
 
 
 class _LatentShapes:
@@ -114,155 +114,15 @@ class _LatentShapes:
 
     def __init__(self, inference_network: InferenceNetwork) -> None:
         self.network = inference_network
-        self.known: dict[tuple[torch.Size, ...], list[torch.Size]] = {}
+        self.known: dict[torch.Size, list[torch.Size]] = {}
 
-    def __call__(self, data: Sequence[Tensor]) -> tuple[list[str], list[torch.Size]]:
-        key = tuple(part.shape[1:] for part in data)
-        if key not in self.known:
+    def __call__(self, x: Tensor) -> dict[str, torch.Size]:
+        if x.shape[1:] not in self.known:
             with torch.no_grad(), torch.random.fork_rng(), evaluating(self.network):
-                draws = self.network([part[:1] for part in data]).sample(1)
-            self.known[key] = [draw.shape[2:] for draw in draws]
-        shapes = self.known[key]
+                draws = self.network([x[:1]]).sample(1)
+            self.known[x.shape[1:]] = [draw.shape[2:] for draw in draws]
+        shapes = self.known[x.shape[1:]]
+        if len(shapes) == 1:
+            return {"z": shapes[0]}
         width = len(str(len(shapes)))  # z01 to z12: sites are sorted by name elsewhere
-        names = [f"z{i:0{width}d}" for i in range(1, len(shapes) + 1)] if len(shapes) > 1 else ["z"]
-        return names, shapes
-
-
-class _Source:
-    """One joint draw, of which the sites of a program take their parts in turn."""
-
-    def __init__(self) -> None:
-        self.drawn: list[Tensor] | None = None
-
-    def part(self, position: int, shape: torch.Size, before: Sequence[Tensor]) -> Tensor:
-        """The part of the site at a position, `[*shape, ...]`, where the sites before have taken theirs."""
-        if position == 0:
-            self.drawn = self.draw(shape)
-        if self.drawn is None or any(mine is not theirs for mine, theirs in zip(self.drawn, before, strict=False)):
-            raise ValueError(
-                "networks draw all latents and data jointly, and cannot draw some of them given the values of others"
-            )
-        return self.drawn[position]
-
-    def draw(self, shape: torch.Size) -> list[Tensor]:
-        raise NotImplementedError
-
-
-class _Posterior(_Source):
-    def __init__(self, network: InferenceNetwork) -> None:
-        super().__init__()
-        self.network = network
-        self.params = network.params_
-
-    def draw(self, shape: torch.Size) -> list[Tensor]:
-        self.network.params_ = self.params
-        return [_samples_first(value, shape) for value in self.network.sample(shape[:-1].numel())]
-
-    def log_prob(self, shape: torch.Size, values: Sequence[Tensor]) -> Tensor:
-        self.network.params_ = self.params  # the network speaks of its last call, and there may have been another
-        return _samples_first(self.network.log_prob([_batch_first(value, shape) for value in values]), shape)
-
-
-class _Joint(_Source):
-    def __init__(self, model: GenerativeModel, data: list[Tensor]) -> None:
-        super().__init__()
-        self.model, self.data = model, data
-
-    def draw(self, shape: torch.Size) -> list[Tensor]:
-        if len(self.data) > 1:
-            raise ValueError("drawing from the model gives all data tensors anew, and a program has one data site")
-        data, latents = self.model.sample(shape.numel())
-        return [value.reshape(shape + value.shape[2:]) for value in latents] + [
-            value.reshape(shape + value.shape[1:]) for value in data
-        ]
-
-    def log_prob(self, shape: torch.Size, values: Sequence[Tensor]) -> Tensor:
-        *latents, x = values
-        lead = x.dim() - self.data[0].dim() + 1
-        if lead > 1:  # data drawn for every particle: each row and particle is a datum of its own
-            rows = x.shape[:lead]
-            flat = [value.reshape(rows.numel(), 1, *value.shape[lead:]) for value in latents]
-            data = [x.flatten(0, lead - 1)]
-            return self.model(data, flat).log_prob(data, flat).reshape(rows)
-        data = [x, *self.data[1:]]
-        batched = [_batch_first(value, shape) for value in latents]
-        return _samples_first(self.model(data, batched).log_prob(data, batched), shape)
-
-
-def _samples_first(value: Tensor, shape: torch.Size) -> Tensor:
-    """`[batch, samples, ...]` as `[*shape, ...]` with the batch last in `shape`."""
-    return value.transpose(0, 1).reshape(shape + value.shape[2:])
-
-
-def _batch_first(value: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of `_samples_first`."""
-    event = value.shape[len(shape) :]
-    return value.reshape(-1, shape[-1], *event).transpose(0, 1)
-
-
-class _Part(TorchDistribution):
-    """The share of one site in a joint density: all of it or nothing."""
-
-    arg_constraints = {}  # noqa: RUF012 - the form that torch.distributions wants
-
-    def __init__(
-        self,
-        source: _Source,
-        position: int,
-        batch_shape: Sequence[int],
-        event_shape: torch.Size,
-        before: list[Tensor],
-        total: Any,
-        has_rsample: bool,
-        validate_args: bool | None = None,
-    ) -> None:
-        self.source, self.position, self.before, self.total = source, position, before, total
-        self.has_rsample = has_rsample
-        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Any value: the networks know what they draw."""
-        return constraints.independent(constraints.real, len(self.event_shape))
-
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
-        """The same part of more draws."""
-        return _Part(
-            self.source,
-            self.position,
-            batch_shape,
-            self.event_shape,
-            self.before,
-            self.total,
-            self.has_rsample,
-            validate_args=False,
-        )
-
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """The part of a joint draw that is this site's."""
-        return self.source.part(self.position, torch.Size(sample_shape) + self.batch_shape, self.before)
-
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """The part of a joint draw that is this site's, without gradients."""
-        if self.position:  # a detached copy would no longer be the joint draw that the next site asks for
-            return self.rsample(sample_shape)
-        with torch.no_grad():
-            return self.rsample(sample_shape)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The joint log-density if it is this site's to carry, and zero otherwise."""
-        shape = self.batch_shape
-        lead = value.shape[: value.dim() - len(self.event_shape)]
-        if len(lead) > len(shape):
-            shape = lead
-        if self.total is None:
-            return torch.zeros(shape, dtype=torch.get_default_dtype(), device=value.device)
-        return self.total(shape, [*self.before, value])
-
-    @property
-    def mean(self) -> Tensor:
-        """Not known to networks."""
-        raise NotImplementedError("the networks of the black-box interface have draws and densities, and no mean")
-
-    mode = mean
-    variance = mean
+        return {f"z{i:0{width}d}": shape for i, shape in enumerate(shapes, 1)}

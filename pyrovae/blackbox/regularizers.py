@@ -84,11 +84,7 @@ class Regularizer(ABC):
 
 
 class NormalRegularizer(Regularizer):
-    """A normal density on a parameter.
-
-    >>> regularizer = NormalRegularizer(model, "log_scale", mean=1.0, std=0.2, link=torch.exp)  # doctest: +SKIP
-    >>> loss = VIMCO(inference_network, model, regularizers=[regularizer])  # doctest: +SKIP
-    """
+    """A normal density on a parameter."""
 
     def log_density(self, value: Tensor) -> Tensor:
         """The log-density of every entry."""

@@ -67,7 +67,7 @@ def update(losses: Sequence[Loss], data: Tensors, optimizers: Mapping[nn.Module,
         optimizers: by network, as `make_optimizers` returns them.
 
     Returns:
-        The losses by name, in nats per datum.
+        The losses by name, in nats per datum; the last value of a name that comes twice.
 
     Raises:
         RuntimeError: for a loss that is not finite; the networks are left as they were before it.

@@ -1,0 +1,194 @@
+"""The programs of a pair at work on lists of tensors, batch and samples first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from torch import Tensor, nn
+
+from pyrovae import programs
+from pyrovae.blackbox.networks import Tensors
+from pyrovae.infer.log_weights import data_plate, log_weights, per_datum
+from pyrovae.vae import VAE
+
+
+class _Layout(NamedTuple):
+    """Where the rows of the data lie in the values of the latent sites."""
+
+    rows: int
+    data_dim: int
+    event_dims: dict[str, int]
+    shapes: dict[str, torch.Size]  # of the draws of one particle
+
+
+class Programs:
+    """Runs the model and the guide of a pair, and turns values of sites into latents `[batch, samples, ...]` and back.
+
+    Args:
+        vae: the pair, which has seen data or was given `example=`.
+        arguments: what the data tensors after the first are called.
+    """
+
+    def __init__(self, vae: VAE, arguments: Sequence[str]) -> None:
+        self.vae, self.arguments = vae, tuple(arguments)
+        self.names = tuple(sorted(vae.sites.latent))
+        self.depth = max(1, vae.sites.max_plate_nesting)
+        self.layout: _Layout | None = None
+        self.checked = False
+
+    def owned(self, program: programs.Program) -> tuple[nn.ModuleDict, nn.ParameterDict]:
+        """The modules and the parameters of param sites that a program works with."""
+        modules = nn.ModuleDict({name or "program": part for name, part in programs.owned_modules(program).items()})
+        known = {id(parameter) for parameter in modules.parameters()}
+        parameters = nn.ParameterDict()
+        if self.vae.param_sites:
+            with self.vae.scope(), torch.no_grad(), torch.random.fork_rng(), programs.evaluating(self.vae):
+                trace = poutine.trace(program).get_trace(self.blank(2))
+            for name, site in trace.nodes.items():
+                parameter = self.vae.param_sites.get(name.replace(".", "/")) if site["type"] == "param" else None
+                if parameter is not None and id(parameter) not in known:
+                    parameters[name.replace(".", "/")] = parameter
+        return modules, parameters
+
+    def look_at(self, data: list[Tensor]) -> dict[str, dict[str, Any]]:
+        """Run the guide on new data, see how its draws are laid out, and return its latent sites by name.
+
+        Draws nothing from the caller's random numbers, so that draws are those of the same pair elsewhere.
+        """
+        x, given = self.split(data)
+        with self.vae.scope(), torch.random.fork_rng():
+            if not self.checked:
+                with torch.no_grad(), programs.evaluating(self.vae):
+                    log_weights(self.vae.model, self.vae.guide, 1, x, **given)  # refuses what has no weight per datum
+                self.checked = True
+            trace = poutine.trace(self.vae.guide).get_trace(x, **given)
+        sites = {name: trace.nodes[name] for name in self.names}
+        for name, site in programs.sample_sites(trace).items():
+            if name not in sites and not site["is_observed"]:
+                raise ValueError(f"site {name!r} of the guide is not among the latents of the VAE, {self.names}")
+        self.layout = _Layout(
+            len(x),
+            data_plate([*sites.values()], [*sites.values()], len(x))[0],
+            {name: site["fn"].event_dim for name, site in sites.items()},
+            {name: site["value"].shape for name, site in sites.items()},
+        )
+        return sites
+
+    def split(self, data: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The first data tensor, and the others by name."""
+        if len(data) != 1 + len(self.arguments):
+            raise ValueError(
+                f"data are the tensors {', '.join(('x', *self.arguments))}, got {len(data)} of them; "
+                "arguments= names those after the first"
+            )
+        x, *more = data
+        return x, programs.keywords(self.vae.model, self.vae.guide, **dict(zip(self.arguments, more, strict=True)))
+
+    def draw(self, data: list[Tensor], count: int) -> list[Tensor]:
+        """Draws of the guide, `[batch, count, ...]` by site."""
+        x, given = self.split(data)
+        vectorized = self._vectorizes(data, count)
+        program = self._in_plate(self.vae.guide, count) if vectorized else self.vae.guide
+        parts = []
+        with self.vae.scope():
+            for _ in range(1 if vectorized else count):
+                trace = poutine.trace(program).get_trace(x, **given)
+                parts.append([self._to_latent(name, trace.nodes[name]["value"]) for name in self.names])
+        return [torch.cat(values, 1) for values in zip(*parts, strict=True)]
+
+    def log_prob(
+        self, which: str, data: list[Tensor], latents: Tensors, wanted: Collection[str] | None = None
+    ) -> Tensor:
+        """Log-probability of the sites of a program, or of those that are wanted, `[batch, samples]`."""
+        self._ensure_layout(data)
+        count = latents[0].shape[1]
+        vectorized = self._vectorizes(data, count)
+        columns = [latents] if vectorized else [[value[:, k : k + 1] for value in latents] for k in range(count)]
+        rows, data_dim = len(data[0]), self.layout.data_dim
+        particles = (-self.depth - 1, count) if vectorized else None
+        keep = (-self.depth - 1, data_dim) if vectorized else data_dim
+        parts = []
+        for column in columns:
+            sites = programs.sample_sites(self._replayed(which, data, column, vectorized=vectorized))
+            parts.append(
+                sum(
+                    per_datum(scale_and_mask(s["fn"].log_prob(s["value"]), mask=s["mask"]), keep, particles, rows)
+                    for name, s in sites.items()
+                    if wanted is None or name in wanted
+                )
+            )
+        return torch.cat(parts).T
+
+    def data_site(self, data: list[Tensor], latents: Tensors) -> dict[str, Any]:
+        """The data site of the model, for one sample of the latents."""
+        self._ensure_layout(data)
+        return self._replayed("model", data, latents, vectorized=False).nodes[self.vae.sites.observed]
+
+    def dream(self, count: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Data and latents of the model, a row each."""
+        if self.arguments:
+            raise ValueError(f"the model dreams x alone, and the data have {', '.join(self.arguments)} too")
+        trace = self.vae._model_trace(poutine.uncondition(self.vae.model), count, {})
+        self._ensure_layout([self.blank(count)])
+        latents = [self._to_latent(name, trace.nodes[name]["value"]) for name in self.names]
+        return [self.vae._as_data(trace.nodes[self.vae.sites.observed]["value"])], latents
+
+    def blank(self, rows: int) -> Tensor:
+        """Data of zeros, for programs that need some to run."""
+        _ = self.vae.sites
+        return self.vae._datum.expand(rows, *self.vae._datum.shape)
+
+    def _ensure_layout(self, data: list[Tensor]) -> None:
+        """Run the guide once if the layout is not known for data of so many rows."""
+        if self.layout is None or self.layout.rows != len(data[0]):
+            with torch.no_grad(), programs.evaluating(self.vae):
+                self.look_at(data)
+
+    def _vectorizes(self, data: list[Tensor], count: int) -> bool:
+        x, given = self.split(data)
+        return count > 1 and self.vae.vectorizes(x, **given)
+
+    def _in_plate(self, program: programs.Program, count: int) -> programs.Program:
+        return pyro.plate("num_particles_vectorized", count, dim=-self.depth - 1)(program)
+
+    def _to_latent(self, name: str, value: Tensor) -> Tensor:
+        """The value of a site, batch and samples first."""
+        event_dim = self.layout.event_dims[name]
+        missing = self.depth + 1 + event_dim - value.dim()
+        value = value.reshape((1,) * missing + value.shape)
+        return value.movedim((self.layout.data_dim - event_dim, -self.depth - 1 - event_dim), (0, 1))
+
+    def _to_site(self, name: str, value: Tensor, vectorized: bool) -> Tensor:
+        """The inverse of `_to_latent`; without a plate over the particles, in the shape that the program gives it."""
+        event_dim = self.layout.event_dims[name]
+        value = value.movedim((0, 1), (self.layout.data_dim - event_dim, -self.depth - 1 - event_dim))
+        return value if vectorized else value.reshape(self.layout.shapes[name])
+
+    def _replayed(self, which: str, data: list[Tensor], latents: Tensors, *, vectorized: bool) -> Trace:
+        """A trace of the model or the guide with given latents."""
+        if len(latents) != len(self.names):
+            raise ValueError(f"the latents are those of the sites {self.names}, got {len(latents)} tensors")
+        x, given = self.split(data)
+        values = Trace()
+        for name, value in zip(self.names, latents, strict=True):
+            site = self._to_site(name, value, vectorized)
+            values.add_node(name, name=name, type="sample", value=site, is_observed=False, infer={})
+        program = poutine.replay(getattr(self.vae, which), trace=values)
+        if vectorized:
+            program = self._in_plate(program, latents[0].shape[1])
+        with self.vae.scope():
+            return poutine.trace(program).get_trace(x, **given)
+
+
+def parameters_of(distribution: Any) -> Mapping[str, Tensor]:
+    """The parameters of a distribution in all their forms; those of the base of an independent or masked one."""
+    while not distribution.arg_constraints and hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    values = {name: getattr(distribution, name) for name in distribution.arg_constraints}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
