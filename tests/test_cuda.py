@@ -1,0 +1,112 @@
+"""What must hold on a GPU as on the CPU; skipped where there is none."""
+
+import pyro
+import pytest
+import torch
+from pairs import library_pair, pictures
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+
+from pyrovae import data, registry
+from pyrovae import distributions as dist
+from pyrovae.checkpoint import RunFolder
+from pyrovae.infer import objective_names
+from pyrovae.training import Trainer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+DISTRIBUTIONS = {
+    "kumaraswamy": lambda p: dist.Kumaraswamy(p, p.flip(0)),
+    "beta": lambda p: dist.Beta(p, p.flip(0)),
+    "logit-normal": lambda p: dist.LogitNormal(p.log(), p),
+    "gamma-composition": lambda p: dist.GammaComposition(p, p.flip(0)),
+    "multivariate-kumaraswamy": dist.MultivariateKumaraswamy,
+    "gem": lambda p: dist.GEM(p, 5),
+    "sticks": lambda p: dist.StickBreaking(dist.Kumaraswamy(p, p.flip(0))),
+    "natural-normal": lambda p: dist.NaturalNormal(torch.stack([p.log(), -p], -1)),
+    "natural-gamma": lambda p: dist.NaturalGamma(torch.stack([p, -p.flip(0)], -1)),
+    "natural-dirichlet": lambda p: dist.NaturalDirichlet(p),
+    "natural-poisson": lambda p: dist.NaturalPoisson(p.log().unsqueeze(-1)),
+    "relaxed-bernoulli": lambda p: dist.RelaxedBernoulliLogits(torch.tensor(0.5).to(p), p.log()),
+    "discretized-logistic": lambda p: dist.DiscretizedLogistic(p, p),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_distribution(name):
+    parameter = torch.tensor([0.1, 0.7, 1.0, 3.0, 20.0])
+    here, there = DISTRIBUTIONS[name](parameter), DISTRIBUTIONS[name](parameter.cuda())
+    value = there.sample((1000,))
+    assert value.is_cuda
+    torch.testing.assert_close(there.log_prob(value).cpu(), here.log_prob(value.cpu()), rtol=1e-4, atol=1e-4)
+    if there.has_rsample:
+        leaf = parameter.cuda().requires_grad_()
+        draws = DISTRIBUTIONS[name](leaf).rsample((1000,))
+        (gradient,) = torch.autograd.grad(draws.sum(), leaf, allow_unused=True)
+        assert gradient.isfinite().all()
+
+
+def test_kl_of_sticks():
+    parameter = torch.rand(512, 50).mul(5).add(0.05)
+    leaf = parameter.cuda().requires_grad_()
+    kl = [
+        torch.distributions.kl_divergence(dist.Kumaraswamy(p, p.flip(0)), dist.Beta(torch.ones_like(p), 5.0))
+        for p in (parameter, leaf)
+    ]
+    torch.testing.assert_close(kl[1].detach().cpu(), kl[0], rtol=1e-4, atol=1e-4)
+    kl[1].sum().backward()
+    assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Trace_ELBO,
+        TraceMeanField_ELBO,
+        TraceGraph_ELBO,
+        lambda: RenyiELBO(num_particles=5, vectorize_particles=True),
+    ],
+)
+@pytest.mark.parametrize("net", ["dense", "conv"])
+def test_stock_svi(net, objective):
+    vae = library_pair(net).cuda()
+    x = pictures(16).cuda()
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), objective())
+    losses = [svi.step(x) for _ in range(25)]
+    assert sum(losses[-5:]) < sum(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("pair", "options", "unfit"),
+    [
+        ("gaussian", {"hidden": (16,)}, {"vimco", "nvil", "rws", "wake-wake", "wake-sleep", "enum"}),
+        ("sbn", {"sizes": (8, 4)}, {"mean-field", "iwae-stl", "iwae-dreg", "iwae", "enum"}),
+    ],
+)
+def test_trainer(pair, options, unfit):
+    """Every objective that applies, and the log-likelihood is the same on both devices."""
+    digits = data.load("digits", binarize="static")
+    for objective in set(objective_names()) - unfit:
+        vae = registry.find_pair(pair).build(digits, **options).cuda()
+        history = Trainer(epochs=1, objective=objective, num_particles=3, progress=False).fit(vae, digits)
+        assert torch.isfinite(torch.tensor(history.rows[-1]["loss"])), objective
+        assert {parameter.device.type for parameter in vae.parameters()} == {"cuda"}
+    x = digits.test.x[:20]
+    there = vae.log_likelihood(x.cuda(), num_samples=3000).cpu()
+    torch.testing.assert_close(there, vae.cpu().log_likelihood(x, num_samples=3000), rtol=0.02, atol=0.5)
+
+
+def test_resumed_training(tmp_path):
+    """Stopped and resumed on the GPU: the weights of an uninterrupted training, bit for bit."""
+    digits = data.load("digits", binarize="dynamic")
+
+    def train(folder, epochs, resume=False):
+        torch.manual_seed(0)
+        vae = library_pair().cuda()
+        Trainer(epochs=epochs, seed=1, progress=False).fit(vae, digits, run=RunFolder(folder), resume=resume)
+        return vae
+
+    whole = train(tmp_path / "whole", 4)
+    train(tmp_path / "parts", 2)
+    parts = train(tmp_path / "parts", 4, resume=True)
+    for name, parameter in whole.named_parameters():
+        assert torch.equal(parameter, parts.get_parameter(name)), name
