@@ -29,6 +29,9 @@ class BernoulliLayers(PyroModule):
         centre: the mean of the data, of shape `data_shape`, which is subtracted from them; 0 by default.
         variable: how layers are drawn, `Bits()` or `RelaxedBits(...)`.
 
+    Raises:
+        ValueError: without layers, for sizes below 1, or a `centre` of another shape.
+
     Reference: Mnih and Rezende (2016), section 4 and appendix.
 
     >>> BernoulliLayers((1, 4, 4), (5, 3))(torch.zeros(2, 1, 4, 4)).shape
@@ -85,6 +88,9 @@ class AmortizedCategorical(PyroModule):
         num_classes: classes of each.
         variable: how latents are drawn, `OneHot()` or `RelaxedOneHot(...)`.
 
+    Raises:
+        ValueError: for fewer than one variable or two classes.
+
     Reference: Jang, Gu and Poole (2017), section 4.2.
 
     >>> from pyrovae.nn import DenseEncoder
@@ -96,6 +102,8 @@ class AmortizedCategorical(PyroModule):
         self, encoder: nn.Module, num_variables: int, num_classes: int, *, variable: nn.Module | None = None
     ) -> None:
         super().__init__()
+        if num_variables < 1 or num_classes < 2:
+            raise ValueError(f"need at least 1 variable of 2 classes, got {num_variables} of {num_classes}")
         self.encoder = encoder
         self.head = nn.Linear(encoder.out_features, num_variables * num_classes)
         self.shape = (num_variables, num_classes)

@@ -1,8 +1,10 @@
 """How discrete latents are drawn, exactly or relaxed: modules whose forward turns logits into a distribution.
 
 Model and guide of a pair take the same kind of variable. Under an exact one, estimators for discrete draws apply
-(VIMCO, NVIL, wake-sleep); under a relaxed one, draws are reparameterised and every ELBO does. The bound of a relaxed pair
-is that of the relaxed model; give the trained model and guide an exact variable for figures of the discrete one.
+(VIMCO, NVIL, wake-sleep); under a relaxed one, draws are reparameterised and every ELBO does. The bound of a relaxed
+pair is that of the relaxed model. As the temperature falls, that model's likelihood approaches the discrete one's,
+while the bound stays below the discrete one, because a relaxed draw holds more than its bit; give the trained model and
+guide an exact variable for figures of the discrete model.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyrovae import programs
+from pyrovae.infer.objective import Objective
 from pyrovae.vae import VAE
 
 COLUMNS = ("objective", "program", "mean_norm", "total_variance", "signal_to_noise")
@@ -92,6 +93,8 @@ def gradient_variance(
                 if draw >= num_warmup:
                     for program, moment in moments.items():
                         moment.add(_flat_gradient(parameters[program]))
+            if isinstance(objective, Objective) and objective.module is not None:
+                objective.module.zero_grad()  # nobody takes a step with what was added up here
             rows.extend((name, program, *moment.figures()) for program, moment in moments.items())
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

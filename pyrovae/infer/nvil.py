@@ -61,7 +61,14 @@ class Baseline(nn.Module):
 
 def input_net(hidden: int = 100) -> nn.Module:
     """A net of one hidden tanh layer whose input size is that of the first data it sees."""
-    return nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden), nn.Tanh(), nn.Linear(hidden, 1))
+    return nn.Sequential(_Rows(), nn.LazyLinear(hidden), nn.Tanh(), nn.Linear(hidden, 1))
+
+
+class _Rows(nn.Module):
+    """Data as rows, `[B, ...]` -> `[B, D]`; numbers `[B]` too, which `nn.Flatten` refuses."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(len(x), -1)
 
 
 class NVIL(Objective):
@@ -76,7 +83,7 @@ class NVIL(Objective):
     Args:
         num_particles: K.
         baseline: "none", "running-mean", "input" (running mean plus a net of the data with 100 tanh units), or a net of
-            your own from data `[B, ...]` to `[B, 1]`.
+            your own from data `[B, ...]` to `[B, 1]`; entries that `mask` hides enter it as zeros.
         normalize: divide the signal by its running standard deviation where that is above 1.
         decay: weight of the past in the running mean and variance.
         **options: those of `Objective`.
@@ -120,7 +127,9 @@ class NVIL(Objective):
         if self.module is None:
             baseline, scale = torch.zeros_like(signal), 1.0
         else:
-            x = pair.args[0]
+            x, mask = pair.args[0], pair.kwargs.get("mask")
+            if mask is not None:
+                x = torch.where(mask, x, 0.0)  # what is missing may be NaN
             self.module.to(device=x.device, dtype=signal.dtype)
             baseline = self.module(x)
             scale = self.module.scale if self.normalize else 1.0

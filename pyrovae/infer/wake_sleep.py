@@ -35,7 +35,8 @@ class ReweightedWakeSleep(Objective):
 
     No draw is differentiated, so all latents are treated alike, discrete or not. The gradient of wake-phi is that of
     `KL(p(z|x) || q(z|x))` up to a bias of order 1/K; there is no single loss that both gradients belong to. Data,
-    minibatches and masks enter as with every other objective; dreams are complete data of the size of the batch.
+    minibatches and masks enter as with every other objective; there are as many dreams as rows in the batch, and the
+    guide sees of each what the mask shows of its row.
 
     `wake_phi=1, sleep_phi=0` is wake-wake, `wake_phi=0, sleep_phi=1` wake-sleep with K particles for the model,
     one half each the reweighted wake-sleep of the paper.

@@ -17,8 +17,9 @@ from pyrovae.pairs.gaussian import LikelihoodName, make_likelihood
 from pyrovae.registry import register_pair
 from pyrovae.vae import VAE
 
+_DRAWS = ("exact", "relaxed", "straight-through")
 Draws = Annotated[
-    Literal["exact", "relaxed", "straight-through"],
+    Literal[_DRAWS],
     "exact draws, for vimco, nvil and wake-sleep; or a relaxation, for elbo and iwae",
 ]
 Temperature = Annotated[float, "temperature of a relaxation"]
@@ -26,6 +27,8 @@ Temperature = Annotated[float, "temperature of a relaxation"]
 
 def _variables(exact: type[nn.Module], relaxed: type[nn.Module], draws: str, temperature: float) -> list[nn.Module]:
     """One variable for the model and one for the guide."""
+    if draws not in _DRAWS:
+        raise ValueError(f"draws must be one of {', '.join(_DRAWS)}, got {draws!r}")
     if draws == "exact":
         return [exact(), exact()]
     return [relaxed(temperature, straight_through=draws == "straight-through") for _ in range(2)]

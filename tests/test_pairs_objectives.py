@@ -1,0 +1,131 @@
+"""Every registered pair with every objective by name: steps that reach every parameter, or an error that says why."""
+
+import functools
+import math
+
+import pytest
+import torch
+from pairs import same_weights, weights_of
+
+from pyrovae import data, programs
+from pyrovae.checkpoint import load_weights, save_weights
+from pyrovae.data import Dataset, Split
+from pyrovae.infer import objective_names
+from pyrovae.registry import Pair, pairs
+from pyrovae.training import Trainer
+
+OPTIONS = {
+    "sbn": {"sizes": (4, 3)},
+    "categorical": {"num_variables": 2, "num_classes": 3, "hidden": (8,)},
+}
+"""Small sizes of pairs; one that is not here is made with those of `SMALL` that it has."""
+SMALL = {"latent_dim": 2, "hidden": (8,), "truncation": 4, "sizes": (4, 3)}
+
+REASONS = {
+    "iwae-stl": r"site '\w+' has no reparameterised draws",
+    "iwae-dreg": r"site '\w+' has no reparameterised draws",
+    "mean-field": r"All distributions in the guide must be fully reparameterized",
+}
+"""What an objective says to a pair with latents that it is not for; every other refusal is a fault."""
+
+REPARAMETERISED = {"gaussian": True, "sbn": False, "categorical": False}
+"""Whether all latents of a pair are, for those where it is certain."""
+
+by_name = pytest.mark.parametrize("pair", pairs(), ids=lambda pair: pair.name)
+
+
+@functools.cache
+def tiny_dataset() -> Dataset:
+    """Labelled binary pictures of 4 by 4 pixels in three classes, half of the labels unknown."""
+    digits = data.load("digits", binarize="static")
+    x, y = digits.train.x[:48, :, 2:6, 2:6], digits.train.y[:48] % 3
+    partly = torch.where(torch.arange(48) % 2 == 0, y, -1)
+    return Dataset("tiny", Split(x, partly), Split(x[:12], y[:12]), Split(x[12:24], y[12:24]), "binary")
+
+
+def build(pair: Pair, seed=0):
+    names = {option.name for option in pair.options}
+    options = OPTIONS.get(pair.name, {name: value for name, value in SMALL.items() if name in names})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return pair.build(tiny_dataset(), **options)
+
+
+def reparameterised(vae) -> bool:
+    posterior = vae.posterior(tiny_dataset().train.x[:2])
+    return all(q.has_rsample for q in posterior.values())
+
+
+# What Pyro's own objectives remark on pairs that they are not made for, or on sites that they draw.
+@pytest.mark.filterwarnings("ignore:TraceEnum_ELBO found no sample sites")
+@pytest.mark.filterwarnings("ignore:Failed to verify mean field restriction")
+@pytest.mark.filterwarnings("ignore:(?s).*you need to use TraceEnum_ELBO instead")
+@by_name
+@pytest.mark.parametrize("objective", objective_names())
+def test_steps_reach_every_parameter(pair, objective):
+    vae = build(pair)
+    before = weights_of(vae)
+    options = {"lr": 0.01, "epochs": 1, "batch_size": 24, "progress": False}
+    trainer = Trainer(objective=objective, num_particles=3, **options)
+    if objective in REASONS and not reparameterised(vae):
+        with pytest.raises((ValueError, NotImplementedError), match=REASONS[objective]):
+            trainer.fit(vae, tiny_dataset())
+        assert same_weights(before, weights_of(vae))
+        return
+    row = trainer.fit(vae, tiny_dataset()).rows[-1]
+    assert math.isfinite(row["loss"])
+    assert math.isfinite(row["validation_loss"])
+    still = [name for name, value in vae.named_parameters() if torch.equal(value, before[name])]
+    assert still == []
+
+
+@by_name
+def test_which_latents_are_reparameterised(pair):
+    found = reparameterised(build(pair))
+    assert found is REPARAMETERISED.get(pair.name, found)
+
+
+@by_name
+def test_saved_weights_give_the_same_log_likelihood(pair, tmp_path):
+    first, second = build(pair, seed=0), build(pair, seed=1)
+    first.eval()
+    second.eval()
+    x, values = tiny_dataset().test.x, []
+    for vae in (first, second):
+        torch.manual_seed(0)
+        values.append(vae.log_likelihood(x, 20))
+    assert not torch.equal(values[0], values[1])
+    save_weights(first, tmp_path / "model.safetensors")
+    load_weights(second, tmp_path / "model.safetensors")
+    torch.manual_seed(0)
+    assert torch.equal(second.log_likelihood(x, 20), values[0])
+    assert values[0].isfinite().all()
+
+
+@by_name
+def test_model_and_guide_share_no_name(pair):
+    """Pyro's parameter store would keep one of two parameters of the same name, and the other would stop training."""
+    vae = build(pair)
+    names = []
+    for program in (vae.model, vae.guide):
+        assert isinstance(program, torch.nn.Module)
+        direct = {name for name, _ in program.named_children()}
+        direct |= {name for name, _ in program.named_parameters(recurse=False)}
+        names.append((direct, set(programs.module_parameters(program))))
+    for model, guide in zip(*names, strict=True):
+        assert model & guide == set()
+        assert model
+        assert guide
+
+
+@by_name
+def test_own_training_options_train(pair):
+    """The objective that a pair is registered with, particles included."""
+    vae = build(pair)
+    before = weights_of(vae)
+    trainer = Trainer(**{**pair.training, "epochs": 1, "batch_size": 24, "progress": False})
+    history = trainer.fit(vae, tiny_dataset())
+    assert math.isfinite(history.rows[-1]["loss"])
+    assert not same_weights(before, weights_of(vae))
+    assert vae.sample(3).shape == (3, 1, 4, 4)
+    assert vae.reconstruct(tiny_dataset().test.x).shape == (12, 1, 4, 4)
