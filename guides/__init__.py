@@ -5,5 +5,21 @@ if __name__ != "pyrovae.guides":
 
 from pyrovae.guides.discrete import AmortizedCategorical, BernoulliLayers
 from pyrovae.guides.gaussian import AmortizedGaussian
+from pyrovae.guides.hierarchical import HierarchicalGaussian
+from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupervisedGuide
+from pyrovae.guides.sticks import BetaSticks, ConcentrationPosterior, GammaSticks, KumaraswamySticks, LogitNormalSticks
 
-__all__ = ["AmortizedCategorical", "AmortizedGaussian", "BernoulliLayers"]
+__all__ = [
+    "AmortizedCategorical",
+    "AmortizedGaussian",
+    "BernoulliLayers",
+    "BetaSticks",
+    "Classifier",
+    "ConcentrationPosterior",
+    "GammaSticks",
+    "HierarchicalGaussian",
+    "KumaraswamySticks",
+    "LabelledEncoder",
+    "LogitNormalSticks",
+    "SemiSupervisedGuide",
+]

@@ -5,6 +5,16 @@ if __name__ != "pyrovae.models":
 
 from pyrovae.models.categorical import CategoricalVAE
 from pyrovae.models.gaussian import GaussianVAE
+from pyrovae.models.hierarchical import HierarchicalVAE
+from pyrovae.models.semi_supervised import SemiSupervisedVAE
 from pyrovae.models.sigmoid_belief import SigmoidBeliefNetwork
+from pyrovae.models.stick_breaking import StickBreakingVAE
 
-__all__ = ["CategoricalVAE", "GaussianVAE", "SigmoidBeliefNetwork"]
+__all__ = [
+    "CategoricalVAE",
+    "GaussianVAE",
+    "HierarchicalVAE",
+    "SemiSupervisedVAE",
+    "SigmoidBeliefNetwork",
+    "StickBreakingVAE",
+]

@@ -48,7 +48,9 @@ TRAINING: Options = {
 DATA: Options = {
     "binarize": (str, None, "make grey pixels binary by draws, once or anew in each batch", ("static", "dynamic")),
     "scale": (str, None, "range of pixels, [0, 1] or [-1, 1] (default: unit)", ("unit", "symmetric")),
+    "pca": (int, "N", "principal components of the training rows to put in the place of the data", None),
     "validation_size": (int, "N", "rows held out of the training set (default: see `pyrovae datasets`)", None),
+    "labels": (float, "SHARE", "training rows that keep their label, a share or a number (default: all)", None),
 }
 
 _PLACEHOLDERS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", integers: "N,N,..."}

@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 # Okabe and Ito's colours, which people of all kinds of colour vision tell apart.
@@ -170,6 +170,10 @@ def gradient_variance(frame: pd.DataFrame) -> Figure:
     low, high = np.nanmin(shown.to_numpy()), np.nanmax(shown.to_numpy())
     axes.set_xscale("log")
     axes.set_xlim(low / 3, high * 4)
+    # Within two decades the powers of ten alone are too few labels, and all the minor ones run into each other.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set(title="Gradient estimators", xlabel="signal-to-noise ratio of the gradient")

@@ -37,6 +37,9 @@ _UNITS = {
     "num_samples": "a datum",
     "reconstruction_error": "mean squared error per entry",
     "effective_sample_size": "median over the rows",
+    "classification_error": "share of wrong classes, q(y|x)",
+    "sticks_used": "mean number of weights that hold 99 % of the stick",
+    **{f"knn_error_{k}": f"share of wrong classes, {k} neighbours on the weights" for k in (3, 5, 10)},
 }
 
 
@@ -132,8 +135,14 @@ def _bar(batches: Sequence[Any]) -> Any:
 
 def _print_evaluation(record: Mapping[str, Any]) -> None:
     for name, value in record.items():
-        shown = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        shown = " ".join(map(_shown, value)) if isinstance(value, list | tuple) else _shown(value)
         print(f"{name.replace('_', ' '):22} {shown:>10}  {_UNITS.get(name, '')}".rstrip())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _sample(options: argparse.Namespace) -> None:

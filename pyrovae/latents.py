@@ -1,4 +1,4 @@
-"""What a VAE makes of data in its latent space: posterior means, active units, nearest neighbours."""
+"""What a VAE makes of data in its latent space: posterior means, active units, nearest neighbours, sticks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.distributions import Categorical
 
 from pyrovae import programs
 from pyrovae.data import Split
+from pyrovae.priors import StickBreakingPrior
 from pyrovae.vae import VAE, MeanMessenger
 
 ACTIVE = 1e-2
@@ -100,6 +101,47 @@ def knn_error(
     z, z_test = train_latents.cpu()[known[0]].numpy(), test_latents.cpu()[known[1]].numpy()
     y, y_test = train_labels.cpu()[known[0]].numpy(), test_labels.cpu()[known[1]].numpy()
     return {count: 1 - float(KNeighborsClassifier(count).fit(z, y).score(z_test, y_test)) for count in k}
+
+
+def has_sticks(vae: VAE) -> bool:
+    """Whether the latent `z` of a VAE is the fractions of a stick."""
+    return isinstance(getattr(vae.model, "prior", None), StickBreakingPrior)
+
+
+@torch.no_grad()
+def stick_weights(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | None) -> Tensor:
+    """The mean of the weights of the stick under q(z|x), `[N, truncation]`, on the CPU.
+
+    Fractions are independent under the guide, so the mean of a weight is that of its fractions' product, exactly.
+
+    Args:
+        vae: a VAE with a `StickBreakingPrior`.
+        x: data `[N, ...]`.
+        batch_size: rows at a time.
+        **data: `mask`, `y`.
+
+    Raises:
+        ValueError: if the VAE has another prior.
+    """
+    if not has_sticks(vae):
+        raise ValueError(f"this VAE has no stick: its prior is no StickBreakingPrior, latents {vae.sites.latent}")
+    split, parts = Split(x, **data), []
+    with programs.evaluating(vae):
+        for batch in batches(len(x), batch_size):
+            rows, given = batch_of(vae, split, batch)
+            parts.append(vae.model.prior.features(posterior_means(vae, rows, **given)["z"]))
+    return torch.cat(parts).cpu()
+
+
+def sticks_used(weights: Tensor, mass: float = 0.99) -> Tensor:
+    """How many weights of a stick, from the first on, hold so much of it, `[N, truncation]` -> `[N]`.
+
+    >>> sticks_used(torch.tensor([[0.6, 0.395, 0.005], [0.2, 0.2, 0.6]]))
+    tensor([2, 3])
+    """
+    held = weights.double().cumsum(-1) >= mass - 1e-6
+    last = torch.full_like(held[..., :1], True)
+    return torch.cat([held[..., :-1], last], -1).int().argmax(-1) + 1
 
 
 @torch.no_grad()

@@ -1,16 +1,17 @@
-"""Held-out figures of a VAE: likelihood, bound, reconstruction error, active units, nearest neighbours, noise of gradients."""
+"""Held-out figures of a VAE: likelihood, bound, reconstruction, active units, neighbours, classes, gradient noise."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrovae import programs
+from pyrovae.classification import class_probabilities, classification_error, infers_class
 from pyrovae.data import Dataset, Split
 from pyrovae.gradients import gradient_variance
 from pyrovae.latents import (
@@ -20,9 +21,13 @@ from pyrovae.latents import (
     batch_of,
     batches,
     count_active,
+    has_sticks,
     knn_error,
     latent_means,
+    posterior_means,
     row_means,
+    stick_weights,
+    sticks_used,
 )
 from pyrovae.vae import VAE
 
@@ -31,11 +36,16 @@ __all__ = [
     "Evaluation",
     "active_units",
     "bits_per_dimension",
+    "classification_error",
     "evaluate",
     "gradient_variance",
     "knn_error",
     "latent_means",
+    "stick_weights",
+    "sticks_used",
 ]
+
+_NEIGHBOURS = (3, 5, 10)
 
 Progress = Callable[[Sequence[slice]], Iterable[slice]]
 """Wraps the batches that are gone through, as `tqdm` does."""
@@ -75,12 +85,32 @@ class Evaluation:
     """See `bits_per_dimension`; None where the figure would mean nothing."""
     effective_sample_size: float
     """Median over the rows of Kish's effective number of samples, between 1 and `num_samples`."""
+    active_units_by_site: dict[str, int] | None = None
+    """`active_units` of each latent, by the name of its site, where there are several. Latents of layers above the
+    first are taken at the mean of the layer below, see `latent_means`."""
+    classification_error: float | None = None
+    """Share of wrong classes among the labelled rows, for a pair that infers a class."""
+    sticks_used: float | None = None
+    """Mean number of weights that hold 99 % of a row's stick, for a pair with sticks; see `sticks_used`."""
+    sticks_used_by_class: tuple[float | None, ...] | None = None
+    """The same for the rows of every class, where there are labels; None for a class without rows."""
+    knn_error_3: float | None = None
+    """Error of 3 nearest neighbours on the weights of sticks, learned from the labelled rows of `neighbours`."""
+    knn_error_5: float | None = None
+    """Of 5."""
+    knn_error_10: float | None = None
+    """Of 10."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures by name, ready for JSON: None stands for a figure that is not finite."""
+        """The figures by name, ready for JSON: None stands for a figure that is not finite.
+
+        Figures that only some pairs have are left out for the others.
+        """
+        optional = {field.name for field in fields(self) if field.default is None}
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
+            if value is not None or name not in optional
         }
 
 
@@ -94,11 +124,13 @@ def evaluate(
     num_samples: int = 5000,
     chunk_size: int = 8192,
     batch_size: int = 128,
+    neighbours: Split | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a VAE on some rows, in evaluation mode and batch by batch on the VAE's device.
 
-    Labels of the split are handed to pairs whose programs both take `y`; a mask is handed over always.
+    Labels of the split are handed to pairs whose programs both take `y`, unless `y` is one of their latents: the
+    likelihood is then that of the data alone, and the labels tell the error of q(y|x). A mask is handed over always.
 
     Args:
         vae: the VAE.
@@ -108,6 +140,7 @@ def evaluate(
         num_samples: importance samples a row.
         chunk_size: pairs of row and sample evaluated at once, which bounds the memory.
         batch_size: rows between two steps of `progress`.
+        neighbours: for a pair with sticks, labelled rows in whose neighbourhood the rows are classified.
         progress: wraps the batches, for instance `tqdm.tqdm`; None shows nothing.
 
     Raises:
@@ -129,7 +162,11 @@ def evaluate(
     rows = len(split.x)
     if not rows:
         raise ValueError("there are no rows to evaluate")
-    parts_of_rows = batches(rows, batch_size)
+    parts_of_rows, labelled = batches(rows, batch_size), split
+    # With the labels, because there are pairs that do not run without.
+    x, data = batch_of(vae, split, parts_of_rows[0])
+    if infers_class(vae.prepare(x, **data)):
+        split = split._replace(y=None)
     parts: list[tuple[Tensor, ...]] = []
     probability = True
     with programs.evaluating(vae):
@@ -159,6 +196,9 @@ def evaluate(
         latent_dim=means.shape[1],
         bits_per_dimension=bits,
         effective_sample_size=float(size.median()),
+        active_units_by_site=_active_by_site(vae, means, x, data),
+        **_class_figures(vae, labelled),
+        **(_stick_figures(vae, labelled, neighbours) if has_sticks(vae) else {}),
     )
 
 
@@ -190,6 +230,46 @@ def bits_per_dimension(
     if dataset is not None and dataset.options.get("dequantize"):
         bits += 8 if kind == "unit" else 7
     return bits
+
+
+def _active_by_site(vae: VAE, means: Tensor, x: Tensor, data: dict[str, Tensor]) -> dict[str, int] | None:
+    """The active columns of the sites that stand side by side in `means`; `x` and `data` are some rows."""
+    if len(vae.sites.latent) == 1:
+        return None
+    sizes = [mean.numel() // len(x) for mean in posterior_means(vae, x, **data).values()]
+    parts = means.split(sizes, 1)
+    return {name: count_active(part, ACTIVE).count for name, part in zip(vae.sites.latent, parts, strict=True)}
+
+
+def _class_figures(vae: VAE, split: Split) -> dict[str, Any]:
+    if not infers_class(vae) or split.y is None or not bool((split.y >= 0).any()):
+        return {}
+    return {"classification_error": classification_error(vae, split)}
+
+
+def _stick_figures(vae: VAE, split: Split, neighbours: Split | None) -> dict[str, Any]:
+    weights = _stick_weights(vae, split)
+    used, y = sticks_used(weights).double(), split.y
+    figures: dict[str, Any] = {"sticks_used": float(used.mean())}
+    if y is None or not bool((y >= 0).any()):
+        return figures
+    y = y.cpu()
+    by_class = [used[y == label] for label in range(int(y.max()) + 1)]
+    figures["sticks_used_by_class"] = tuple(float(part.mean()) if len(part) else None for part in by_class)
+    if neighbours is not None and neighbours.y is not None and int((neighbours.y >= 0).sum()) >= max(_NEIGHBOURS):
+        known = neighbours.y >= 0
+        near = Split(*(None if value is None else value[known] for value in neighbours))
+        errors = knn_error(_stick_weights(vae, near), near.y, weights, y, _NEIGHBOURS)
+        figures |= {f"knn_error_{k}": error for k, error in errors.items()}
+    return figures
+
+
+def _stick_weights(vae: VAE, split: Split) -> Tensor:
+    """The weights of the stick, those of a pair that infers a class at its most probable class."""
+    if not infers_class(vae):
+        return stick_weights(vae, split.x, mask=split.mask, y=split.y)
+    label = class_probabilities(vae, split.x, mask=split.mask).argmax(-1)
+    return stick_weights(vae, split.x, mask=split.mask, y=label)
 
 
 def _squared_error(x_hat: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:

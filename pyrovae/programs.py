@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.nn import PyroModule
 from pyro.poutine import Trace
@@ -27,11 +28,60 @@ class Sites(NamedTuple):
     observed: str
     latent: tuple[str, ...]
     max_plate_nesting: int
+    shared: tuple[str, ...] = ()
+    """Latents that belong to no datum, see `is_global`; not among `latent`."""
 
 
 def is_deterministic(site: Mapping[str, Any]) -> bool:
     """Whether a trace site was written by `pyro.deterministic`."""
     return bool(site["infer"].get("_deterministic"))
+
+
+def objective_term(name: str, value: Tensor) -> None:
+    """Add a term to the objective of the pair, in a guide: a factor that is no part of the density of the latents.
+
+    Every ELBO adds `value`, differentiable in the guide. Log weights leave it out, those of this library's objectives
+    aside, and no KL weight applies to it.
+
+    Args:
+        name: the name of its site.
+        value: one number for each datum (and particle), in nats; call it inside the plate over the data.
+    """
+    # `pyro.factor` with a mark, and with the sign that a guide's factors have.
+    unit = Unit(-value, has_rsample=True)
+    pyro.sample(name, unit, obs=unit.sample(), infer={"is_auxiliary": True, "objective_term": True})
+
+
+def is_objective_term(site: Mapping[str, Any]) -> bool:
+    """Whether a trace site was written by `objective_term`."""
+    return bool(site["infer"].get("objective_term"))
+
+
+def is_global(site: Mapping[str, Any]) -> bool:
+    """Whether a site is marked, by `infer={"is_global": True}`, as a latent of all data together, outside their plate.
+
+    Such a site is left out of what is said of a single datum; there it has its posterior mean (`global_means`).
+    """
+    return bool(site["infer"].get("is_global"))
+
+
+def global_means(guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    """The mean of every site of the guide that is marked as global, by name; draws nothing from the caller's numbers.
+
+    Raises:
+        ValueError: for a site whose distribution has no mean of its own kind.
+    """
+    with torch.no_grad(), torch.random.fork_rng():
+        sites = sample_sites(poutine.trace(guide).get_trace(*args, **kwargs))
+    means = {}
+    for name, site in sites.items():
+        if is_global(site):
+            if not site["fn"].has_rsample:
+                raise ValueError(
+                    f"global site {name!r} has no mean that it can take; give condition={{{name!r}: value}}"
+                )
+            means[name] = site["fn"].mean
+    return means
 
 
 def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:
@@ -62,7 +112,7 @@ def find_sites(model: Trace, guide: Trace, observed: str | None = None, latent: 
         model: a trace of the model, replayed against `guide`.
         guide: a trace of the guide.
         observed: the name of the data site; by default the only observed site.
-        latent: the names of the latent sites; by default the sites of the guide.
+        latent: the names of the latent sites; by default the sites of the guide, factors aside.
 
     Raises:
         ValueError: if the data site is ambiguous or missing, or a name is no site.
@@ -77,14 +127,15 @@ def find_sites(model: Trace, guide: Trace, observed: str | None = None, latent: 
     elif observed not in model_sites:
         raise ValueError(f"observed={observed!r} is no site of the model; its sites are {sorted(model_sites)}")
     if latent is None:
-        latent = tuple(guide_sites)
+        latent = tuple(n for n, site in guide_sites.items() if not site["is_observed"] and not is_global(site))
         if not latent:
             raise ValueError("the guide has no sample site, so there is no latent variable to infer")
     latent = tuple(latent)
     for name in latent:
         if name not in guide_sites:
             raise ValueError(f"latent={name!r} is no site of the guide; its sites are {sorted(guide_sites)}")
-    return Sites(observed, latent, plate_nesting(model, guide))
+    shared = tuple(name for name, site in guide_sites.items() if is_global(site) and name not in latent)
+    return Sites(observed, latent, plate_nesting(model, guide), shared)
 
 
 def accepts(program: Program, argument: str) -> bool:

@@ -120,6 +120,7 @@ class Run:
             "data_shape": list(dataset.shape),
             "data_kind": dataset.kind,
             "data_labelled": dataset.train.y is not None,
+            "data_classes": dataset.num_classes,
         }
         loop = Trainer(**training, progress=progress, callbacks=[_WriteConfig(self.folder, config), *callbacks])
         torch.manual_seed(training.get("seed", 0))
@@ -135,6 +136,8 @@ class Run:
         config = self.folder.read_config()
         # A stand-in of the right shape: builders look at shape and kind, and at rows only for initial values.
         labels = torch.zeros(2, dtype=torch.long) if config.get("data_labelled") else None
+        if config.get("data_classes"):
+            labels = torch.tensor([0, config["data_classes"] - 1])
         rows = Split(torch.zeros(2, *config["data_shape"]), labels)
         stand_in = Dataset(config["data"].get("name", ""), rows, rows, rows, config["data_kind"])
         vae = self.pair.build(stand_in, **self._pair_options())
@@ -175,7 +178,7 @@ class Run:
         if num_rows is not None:
             chosen = torch.randperm(len(rows.x))[:num_rows]
             rows = Split(*(None if tensor is None else tensor[chosen] for tensor in rows))
-        result = metrics.evaluate(vae, rows.to(device), dataset=dataset, **options)
+        result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=dataset.train, **options)
         return {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
 
     def _pair_options(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch.distributions import kl_divergence
 
 from pyrovae import programs
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
-from pyrovae.infer.log_weights import can_vectorize, data_plate, log_weights, per_datum
+from pyrovae.infer.log_weights import can_vectorize, data_plate, log_condition, log_weights, per_datum
 
 OUTPUTS = ("draw", "mean", "mode")
 
@@ -31,7 +31,8 @@ class Forward(NamedTuple):
     nll: Tensor
     """-log p(x|z) at that draw, `[B]`, in nats."""
     kl: Tensor
-    """KL(q(z|x) || p(z)), `[B]`, in nats: exact where torch has the pair registered, else from that draw."""
+    """KL(q(z|x) || p(z)), `[B]`, in nats: exact where torch has the pair registered, else from that draw, as for layers
+    that model and guide draw in opposite orders."""
 
 
 class VAE(nn.Module):
@@ -104,6 +105,7 @@ class VAE(nn.Module):
         # A datum of zeros, to run programs that need data; a buffer, so that it follows device and type.
         self.register_buffer("_datum", None, persistent=False)
         self._vectorize: bool | None = None
+        self._told_of_means = False
         if example is not None:
             self.prepare(example)
 
@@ -127,8 +129,9 @@ class VAE(nn.Module):
             observed = observed or "x"
             if observed not in names:
                 raise ValueError(f"the model has no site {observed!r}; its sites are {sorted(names)}")
-            latent = latent or tuple(name for name in names if name != observed and name != "y")
-            self._sites = programs.Sites(observed, latent, programs.plate_nesting(trace))
+            shared = tuple(name for name, site in names.items() if programs.is_global(site))
+            latent = latent or tuple(name for name in names if name != observed and name not in shared)
+            self._sites = programs.Sites(observed, latent, programs.plate_nesting(trace), shared)
             self._datum = torch.zeros_like(trace.nodes[observed]["value"][0])
         return self._sites
 
@@ -248,7 +251,8 @@ class VAE(nn.Module):
         latent = [guide_trace.nodes[name] for name in self.sites.latent]
         dim, rows, _ = data_plate([site], latent, len(x))
         log_p = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-        kl = [per_datum(_kl(q, model_trace.nodes[q["name"]]), dim, None, rows)[0] for q in latent]
+        known = _known_divergences(list(guide_trace.nodes), list(model_trace.nodes), self.sites.latent)
+        kl = [per_datum(_kl(q, model_trace.nodes[q["name"]], q["name"] in known), dim, None, rows)[0] for q in latent]
         return Forward(self._as_data(site["fn"].mean), -per_datum(log_p, dim, None, rows)[0], sum(kl))
 
     @torch.no_grad()
@@ -271,7 +275,8 @@ class VAE(nn.Module):
             x: data `[B, ...]`.
             num_samples: importance samples a datum.
             chunk_size: pairs of datum and sample evaluated at once.
-            condition: values of latent sites outside the data plate.
+            condition: values of latent sites outside the data plate; those that are marked as global
+                (`programs.is_global`) and not given stand at the mean of the guide's distribution, with a log line.
             return_details: return a `LogLikelihood` with standard error and effective sample size.
             **data: `mask`, `y`, `index`.
 
@@ -282,6 +287,7 @@ class VAE(nn.Module):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.prepare(x, **data)
         given = programs.keywords(self.model, self.guide, **data)
+        condition = self._with_global_means(condition)
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         # Few rows at a time and many samples of each: a chunk should hold more samples than the guide has work.
         rows = max(1, min(len(x), chunk_size // (min(num_samples, 64) if vectorize else 1)))
@@ -324,6 +330,7 @@ class VAE(nn.Module):
         if self._vectorize is None:
             given = {name: value[:2] for name, value in programs.keywords(self.model, self.guide, **data).items()}
             nesting = self.prepare(x, **data).sites.max_plate_nesting
+            condition = self._with_global_means(condition)
             with self.scope(), programs.evaluating(self):
                 self._vectorize = can_vectorize(self.model, self.guide, nesting, x[:2], condition=condition, **given)
         return self._vectorize
@@ -335,14 +342,15 @@ class VAE(nn.Module):
         """Draw data from the model, `[num_samples, ...]`.
 
         Args:
-            num_samples: how many.
+            num_samples: how many; all at one value of a global latent, its posterior mean.
             output: "draw" for draws of p(x|z), "mean" or "mode" for the mean or mode of p(x|z) at draws of z.
             **data: `y`, for models with a label.
         """
         _check_output(output)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        trace = self._model_trace(poutine.uncondition(self.model), num_samples, data)
+        program = poutine.condition(poutine.uncondition(self.model), data=self._with_global_means(None))
+        trace = self._model_trace(program, num_samples, data)
         site = trace.nodes[self.sites.observed]
         return self._as_data(site["value"] if output == "draw" else getattr(site["fn"], output))
 
@@ -371,6 +379,20 @@ class VAE(nn.Module):
             blank = self._datum.expand(size, *self._datum.shape)
             return poutine.trace(program).get_trace(blank, **given)
 
+    def _with_global_means(self, condition: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """The given values of latent sites outside the data plate, and the guide's means of the other global ones."""
+        given = dict(condition or {})
+        missing = [name for name in self.sites.shared if name not in given]
+        if not missing:
+            return given
+        with self.scope(), programs.evaluating(self):
+            means = programs.global_means(self.guide, self._datum.unsqueeze(0))
+        means = {name: means[name] for name in missing}
+        if not self._told_of_means:
+            log_condition(means)
+            self._told_of_means = True
+        return given | means
+
     def _as_data(self, value: Tensor) -> Tensor:
         """Give values of the data site the shape of the data, where a program flattens them."""
         shape = value.shape[1:] if self._datum is None else self._datum.shape
@@ -392,8 +414,23 @@ def _check_output(output: str) -> None:
         raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
 
 
-def _kl(guide_site: Mapping[str, Any], model_site: Mapping[str, Any]) -> Tensor:
+def _known_divergences(guide: Sequence[str], model: Sequence[str], latent: Sequence[str]) -> set[str]:
+    """The latents whose divergence may be taken in closed form, from the order of the sites in both programs.
+
+    In the closed form the model's distribution is given. It is not where it may depend on a latent that the model draws
+    first and the guide later, and so perhaps from this one, as in layers that the guide infers from the data upwards.
+    """
+    return {
+        name
+        for name in latent
+        if not set(guide[guide.index(name) + 1 :]) & set(model[: model.index(name)]) & set(latent)
+    }
+
+
+def _kl(guide_site: Mapping[str, Any], model_site: Mapping[str, Any], known: bool) -> Tensor:
     try:
+        if not known:
+            raise NotImplementedError
         value = kl_divergence(guide_site["fn"], model_site["fn"])
     except NotImplementedError:
         z = guide_site["value"]

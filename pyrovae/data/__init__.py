@@ -3,7 +3,7 @@
 from pyrovae.data import images, synthetic  # noqa: F401  their loaders enter themselves in the registry
 from pyrovae.data.dataset import Dataset, Split
 from pyrovae.data.download import DataError
-from pyrovae.data.preprocessing import binarize, dequantize, rescale_symmetric
+from pyrovae.data.preprocessing import binarize, dequantize, hide_labels, principal_components, rescale_symmetric
 from pyrovae.data.registry import DatasetInfo, available, load
 from pyrovae.data.synthetic import LinearGaussian
 
@@ -16,6 +16,8 @@ __all__ = [
     "available",
     "binarize",
     "dequantize",
+    "hide_labels",
     "load",
+    "principal_components",
     "rescale_symmetric",
 ]

@@ -1,19 +1,22 @@
-"""Changing what the values of a data set are: binarisation, dequantisation, scale. Each takes and returns a Dataset."""
+"""Changing what a data set holds: binarisation, scale, components, labels. Each takes and returns a Dataset."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from pyrovae.data.dataset import Dataset, Split
 
 # Which stream of random numbers a split draws from, so that a change to one split leaves the others as they were.
 _STREAMS = {"train": 0, "validation": 1, "test": 2}
+_LABELS = 3
 
 
 def seeded_generator(seed: int, stream: int) -> torch.Generator:
@@ -94,6 +97,90 @@ def rescale_symmetric(dataset: Dataset) -> Dataset:
     transform = None if dataset.transform is None else partial(_through_unit_scale, dataset.transform)
     scaled = {name: split._replace(x=split.x * 2 - 1) for name, split in dataset.splits().items()}
     return replace(dataset, kind="symmetric", transform=transform, **scaled)
+
+
+def principal_components(dataset: Dataset, num_components: int) -> Dataset:
+    """Replace every row by its first principal components, those of the training rows.
+
+    Components are centred and not whitened: they are in the units of the data, so that squared errors of all of them
+    are those of the data but for what is left out. The new rows are `[N, num_components]` of kind "real".
+
+    Reference: Nalisnick and Smyth (2017), section 6, take 500 components of SVHN.
+
+    Args:
+        dataset: complete, and without `transform`.
+        num_components: at most the number of training rows and of entries of a row.
+
+    Raises:
+        ValueError: for another number, for data with missing entries, and for dynamic binarisation or dequantisation,
+            which draw training rows anew.
+
+    >>> from pyrovae.data import load
+    >>> reduced = principal_components(load("digits"), 20)
+    >>> reduced.shape, reduced.kind
+    (torch.Size([20]), 'real')
+    """
+    most = min(len(dataset.train.x), dataset.shape.numel())
+    if isinstance(num_components, bool) or not isinstance(num_components, int) or not 1 <= num_components <= most:
+        raise ValueError(f"pca of {dataset.name} must be a whole number from 1 to {most}, not {num_components!r}")
+    if dataset.transform is not None:
+        raise ValueError("pca excludes binarize='dynamic' and dequantize, which draw training rows anew")
+    if any(split.mask is not None for split in dataset.splits().values()):
+        raise ValueError(f"pca needs complete rows, and {dataset.name} has missing entries")
+    # Centred beforehand, because the solver would lose the small components of float32 rows in their mean.
+    centre = dataset.train.x.flatten(1).mean(0, dtype=torch.float64).float()
+
+    def centred(split: Split) -> np.ndarray:
+        return (split.x.flatten(1) - centre).numpy()
+
+    pca = PCA(num_components, svd_solver="covariance_eigh").fit(centred(dataset.train))
+    reduced = {
+        name: split._replace(x=torch.from_numpy(pca.transform(centred(split)).astype(np.float32, order="C")))
+        for name, split in dataset.splits().items()
+    }
+    return replace(dataset, kind="real", evidence=None, **reduced)
+
+
+def hide_labels(dataset: Dataset, labels: float, seed: int = 0) -> Dataset:
+    """Keep the labels of some training rows, drawn at random with equal numbers of every class; the others become -1.
+
+    Validation and test rows keep theirs. Where a class has fewer rows than its share, the others make up for it.
+
+    Args:
+        dataset: with labelled training rows.
+        labels: a share of the training rows, above 0 and up to 1; or above 1 a number of them.
+        seed: fixes the draw; with the same seed, fewer labels are a part of more.
+
+    Raises:
+        ValueError: without labels, for an impossible number, and for fewer labels than classes.
+
+    >>> from pyrovae.data import load
+    >>> y = hide_labels(load("digits"), 0.1).train.y
+    >>> y[y >= 0].bincount()
+    tensor([12, 12, 12, 12, 12, 12, 12, 12, 12, 12])
+    """
+    y = dataset.train.y
+    known = torch.zeros(0) if y is None else torch.nonzero(y >= 0).squeeze(1)
+    if not len(known):
+        raise ValueError(f"labels needs labelled training rows, and {dataset.name} has none")
+    wanted = round(labels * len(y)) if labels <= 1 else int(labels)
+    if not labels > 0 or (labels > 1 and wanted != labels) or wanted > len(y):
+        raise ValueError(
+            f"labels must be a share of the {len(y)} training rows, above 0 and up to 1, or a number of them, "
+            f"not {labels}"
+        )
+    known = known[torch.randperm(len(known), generator=seeded_generator(seed, _LABELS))]
+    groups = [known[y[known] == label] for label in y[known].unique()]
+    if wanted < len(groups):
+        raise ValueError(f"{wanted} labels are too few for {len(groups)} classes")
+    chosen: list[Tensor] = []
+    for done, group in enumerate(sorted(groups, key=len)):  # small classes first, so that the rest is known
+        share = math.ceil((wanted - sum(map(len, chosen))) / (len(groups) - done))
+        chosen.append(group[:share])
+    kept = torch.full_like(y, -1)
+    rows = torch.cat(chosen)
+    kept[rows] = y[rows]
+    return replace(dataset, train=dataset.train._replace(y=kept))
 
 
 def _require(dataset: Dataset, kinds: tuple[str, ...], option: str) -> None:

@@ -13,7 +13,7 @@ from pyrovae.data.dataset import Dataset, Split
 from pyrovae.data.files import DataFile, Files, find, provide
 from pyrovae.data.preprocessing import binarize as binarized
 from pyrovae.data.preprocessing import dequantize as dequantized
-from pyrovae.data.preprocessing import rescale_symmetric
+from pyrovae.data.preprocessing import hide_labels, principal_components, rescale_symmetric
 
 
 class Splits(NamedTuple):
@@ -114,7 +114,9 @@ def load(
     binarize: str | None = None,
     scale: str = "unit",
     dequantize: bool = False,
+    pca: int | None = None,
     validation_size: int | None = None,
+    labels: float | None = None,
     seed: int = 0,
     root: str | Path | None = None,
     download: bool = True,
@@ -131,8 +133,12 @@ def load(
             anew each time.
         scale: "unit" for [0, 1], "symmetric" for [-1, 1].
         dequantize: spread the 256 values of bytes over [0, 1] with uniform noise.
+        pca: replace every row by so many principal components, see `principal_components`; None leaves it as it is.
         validation_size: rows to hold out for validation, at least 1; they are taken from the training rows.
-        seed: fixes random splits, draws of validation and test rows, and synthetic data.
+        labels: keep the labels of a share (up to 1) or a number of training rows, of every class as many, see
+            `hide_labels`; None keeps them as they are.
+        seed: fixes random splits, the rows that keep their labels, draws of validation and test rows, and synthetic
+            data.
         root: folder laid out like the cache, to look in first.
         download: whether to fetch what is not on this machine.
 
@@ -160,7 +166,9 @@ def load(
         "binarize": binarize,
         "scale": scale,
         "dequantize": dequantize,
+        "pca": pca,
         "validation_size": validation_size,
+        "labels": labels,
         "seed": seed,
     }
     dataset = Dataset(
@@ -178,6 +186,10 @@ def load(
         dataset = dequantized(dataset, seed)
     if scale == "symmetric":
         dataset = rescale_symmetric(dataset)
+    if pca is not None:
+        dataset = principal_components(dataset, pca)
+    if labels is not None:
+        dataset = hide_labels(dataset, labels, seed)
     return dataset
 
 

@@ -1,5 +1,6 @@
 """Distributions for `pyro.sample`, registered with torch.distributions and right in the tails."""
 
+from pyrovae.distributions.dependent_normal import DependentNormal
 from pyrovae.distributions.discretized_logistic import DiscretizedLogistic
 from pyrovae.distributions.exponential_family import NaturalExponentialFamily
 from pyrovae.distributions.fractions import Fractions
@@ -27,6 +28,7 @@ from pyrovae.distributions.transforms import StickBreakingTransform
 __all__ = [
     "GEM",
     "Beta",
+    "DependentNormal",
     "DiagonalGaussianMixture",
     "DiscretizedLogistic",
     "Fractions",

@@ -69,14 +69,15 @@ def complement_loglog(loglog_p: Tensor) -> Tensor:
         >>> complement_loglog(torch.tensor([-1000.0, 3.0], dtype=torch.float64))
         tensor([  6.9078, -20.0855], dtype=torch.float64)
     """
-    tiny = torch.finfo(loglog_p.dtype).tiny
+    # The corrections below are 0 to working precision at eps already, and backward through them divides by t or p.
+    least = torch.finfo(loglog_p.dtype).eps
     # p near 1: with t = -log p small, 1 - p = 1 - exp(-t) and log(1 - p) = log t + log((1 - exp(-t)) / t).
     log_t = loglog_p.clamp(max=_LOG_LOG_2)
-    t = torch.exp(log_t).clamp(min=tiny)
+    t = torch.exp(log_t).clamp(min=least)
     near_one = torch.log(-log_t - torch.log(one_minus_exp(t) / t))
     # p near 0: -log(1 - p) = p (1 + p/2 + ...), so its logarithm is log p plus a bounded correction.
     minus_log_p = torch.exp(loglog_p.clamp(min=_LOG_LOG_2))
-    p = torch.exp(-minus_log_p).clamp(min=tiny)
+    p = torch.exp(-minus_log_p).clamp(min=least)
     near_zero = torch.log(-torch.log1p(-p) / p) - minus_log_p
     return torch.where(loglog_p < _LOG_LOG_2, near_one, near_zero)
 

@@ -13,7 +13,15 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.programs import Program, describe, plate_nesting, sample_sites
+from pyrovae.programs import (
+    Program,
+    describe,
+    global_means,
+    is_global,
+    is_objective_term,
+    plate_nesting,
+    sample_sites,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +66,12 @@ def log_weights(
         num_particles: K.
         *args: arguments of both programs.
         condition: values of latent sites that are fixed instead of drawn, by name; their density is left out. The
-            way to have global latent variables.
+            way to have global latent variables; None gives those that are marked so (`programs.is_global`) their
+            posterior means, with a log line.
         max_plate_nesting: depth of the plates, if known; otherwise one more run finds it.
         vectorize: True and False insist on one way; None tries the vectorised call and falls back, with a log line.
-        weighted: keep the weight of latent sites relative to the observed ones (a KL weight); otherwise every site
-            counts once.
+        weighted: for an objective: keep the weight of latent sites relative to the observed ones (a KL weight), and add
+            the guide's `objective_term`s to `log_p`; otherwise every site counts once, and these terms do not.
         **kwargs: keyword arguments of both programs.
 
     Raises:
@@ -81,6 +90,35 @@ def log_weights(
     """
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+    settings = {"max_plate_nesting": max_plate_nesting, "vectorize": vectorize, "weighted": weighted}
+    try:
+        return _log_weights(model, guide, num_particles, args, kwargs, condition, **settings)
+    except OutsidePlateError:
+        means = global_means(guide, *args, **kwargs) if condition is None else {}
+        if not means:
+            raise
+    log_condition(means)
+    return _log_weights(model, guide, num_particles, args, kwargs, means, **settings)
+
+
+def log_condition(means: Mapping[str, Tensor]) -> None:
+    """Say that global sites stand at their posterior means."""
+    values = ", ".join(f"{name} = {value.tolist()}" for name, value in means.items())
+    logger.info("global latents are fixed at their posterior means: %s; condition= chooses other values", values)
+
+
+def _log_weights(
+    model: Program,
+    guide: Program,
+    num_particles: int,
+    args: tuple,
+    kwargs: dict,
+    condition: Mapping[str, Tensor] | None,
+    *,
+    max_plate_nesting: int | None,
+    vectorize: bool | None,
+    weighted: bool,
+) -> LogWeights:
     model, guide = _conditioned(model, guide, condition)
     if num_particles > 1 and vectorize is not False and max_plate_nesting is None:
         max_plate_nesting = guess_plate_nesting(model, guide, *args, **kwargs)
@@ -206,7 +244,7 @@ class Scorer:
 
     Args:
         rows: rows of the data, if known.
-        weighted: keep the weight of latent sites relative to the observed ones.
+        weighted: keep the weight of latent sites relative to the observed ones, and add `objective_term`s to log p.
         fixed: names of latent sites that are left out.
 
     Attributes:
@@ -238,6 +276,10 @@ class Scorer:
         log_p = sum(log_prob(site) * weight(site) for site in model_sites.values())
         log_q = log_score = torch.zeros_like(log_p)
         for site in guide_sites.values():
+            if is_objective_term(site):
+                if self.weighted:  # for an objective; it stands in no density
+                    log_p = log_p - log_prob(site)
+                continue
             value = log_prob(site)
             log_q = log_q + value * weight(site)
             if not site["fn"].has_rsample:
@@ -253,7 +295,7 @@ class Scorer:
                 if site["is_observed"]:
                     kind, advice = "observed", "put it into the plate"
                 else:
-                    kind, advice = "latent", f"fix it with condition={{{name!r}: value}}"
+                    kind, advice = "latent", f"fix it with condition={{{name!r}: value}}, or train with an ELBO of Pyro"
                 raise OutsidePlateError(
                     f"{kind} site {name!r} lies outside the plate over the data, so it has no weight per datum; "
                     f"{advice}"
@@ -287,6 +329,8 @@ def data_plate(
 
 
 def _inside(site: dict[str, Any], data_dim: int, size: int | None) -> bool:
+    if is_global(site):
+        return False
     if any(frame.dim == data_dim for frame in site["cond_indep_stack"] if frame.vectorized):
         return True
     shape = site["fn"].batch_shape

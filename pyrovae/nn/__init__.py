@@ -1,6 +1,6 @@
 """Nets: encoders, decoders and heads that flatten leading dimensions, so that particles vectorise through them."""
 
-from pyrovae.nn.coders import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder, GaussianHead
+from pyrovae.nn.coders import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder, GaussianHead, GaussianLayer
 from pyrovae.nn.mlp import MLP, Gated, Residual, TiedMLP
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "DenseEncoder",
     "Gated",
     "GaussianHead",
+    "GaussianLayer",
     "Residual",
     "TiedMLP",
 ]

@@ -207,6 +207,39 @@ class GaussianHead(nn.Module):
         return Normal(loc, F.softplus(raw) + self.min_scale).to_event(1)
 
 
+class GaussianLayer(nn.Module):
+    """An `MLP` and a `GaussianHead`, from one latent layer to the distribution of the next.
+
+    Scales start near 1 whatever the depth, so that a stack of layers starts with small divergences between them.
+
+    Shapes: `[..., in_features]` -> Normal of batch shape `[...]` and event shape `[out_features]`.
+
+    Args:
+        in_features: size of the layer that is conditioned on.
+        hidden: sizes of the hidden layers; none makes the mean linear.
+        out_features: size of the layer.
+        min_scale: least scale, in the units of the latent.
+        **options: those of `MLP`.
+
+    >>> GaussianLayer(3, (8,), 2, activation="tanh")(torch.zeros(5, 3)).event_shape
+    torch.Size([2])
+    """
+
+    def __init__(
+        self, in_features: int, hidden: Sequence[int], out_features: int, *, min_scale: float = 1e-4, **options: Any
+    ) -> None:
+        super().__init__()
+        self.net = MLP(in_features, hidden, **options)
+        self.head = GaussianHead(self.net.out_features, out_features, min_scale=min_scale)
+        with torch.no_grad():
+            self.head.linear.weight[out_features:] *= 0.1
+            self.head.linear.bias[out_features:] = 0.5413  # softplus gives 1
+
+    def forward(self, above: Tensor) -> Independent:
+        """The distribution of this layer given the other one."""
+        return self.head(self.net(above))
+
+
 def _picture(shape: Sequence[int]) -> tuple[int, int, int]:
     if len(shape) != 3 or shape[1] % 4 or shape[2] % 4 or min(shape) < 1:
         raise ValueError(

@@ -13,7 +13,7 @@ from pyrovae.guides import AmortizedCategorical, BernoulliLayers
 from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import CategoricalVAE, SigmoidBeliefNetwork
 from pyrovae.nn import DenseDecoder, DenseEncoder
-from pyrovae.pairs.gaussian import LikelihoodName, make_likelihood
+from pyrovae.pairs.nets import LikelihoodOption, make_likelihood
 from pyrovae.registry import register_pair
 from pyrovae.vae import VAE
 
@@ -48,7 +48,7 @@ def sbn(
     activation: Annotated[str, "activation of hidden layers"] = "tanh",
     draws: Draws = "exact",
     temperature: Temperature = 2 / 3,
-    likelihood: Annotated[LikelihoodName, "likelihood of the data; auto goes by their kind"] = "auto",
+    likelihood: LikelihoodOption = "auto",
 ) -> VAE:
     """Put a sigmoid belief network together; its data enter the guide less their mean."""
     head = make_likelihood(likelihood, dataset)
@@ -79,7 +79,7 @@ def categorical(
     draws: Draws = "exact",
     temperature: Temperature = 2 / 3,
     learn_prior: Annotated[bool, "learn the prior class probabilities"] = False,
-    likelihood: Annotated[LikelihoodName, "likelihood of the data; auto goes by their kind"] = "auto",
+    likelihood: LikelihoodOption = "auto",
 ) -> VAE:
     """Put a categorical VAE together."""
     head = make_likelihood(likelihood, dataset)

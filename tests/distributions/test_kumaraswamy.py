@@ -261,6 +261,13 @@ def test_compiled_code_keeps_small_numbers(dtype):
         assert torch.allclose(one, other, rtol=1e-5, atol=0)
 
 
+def test_loglog_complement_passes_large_gradients():
+    """Where p is near the smallest number, the gradient of its correction must not be a difference of infinities."""
+    s = torch.cat([-torch.linspace(70, 90, 200), torch.linspace(70, 90, 200).log()]).requires_grad_()
+    (1e4 * complement_loglog(s)).sum().backward()
+    assert s.grad.isfinite().all()
+
+
 def test_loglog_complement_is_its_own_inverse():
     s = torch.linspace(-700, 6, 1000, dtype=torch.float64)
     assert torch.allclose(complement_loglog(complement_loglog(s)), s, rtol=1e-12)

@@ -1,0 +1,93 @@
+"""Classes: what a semi-supervised VAE says of the class of a datum, and features of one VAE as data of another."""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions import Categorical
+from torch import Tensor
+
+from pyrovae import programs
+from pyrovae.data import Dataset, Split
+from pyrovae.latents import batches, latent_means
+from pyrovae.vae import VAE
+
+
+def infers_class(vae: VAE) -> bool:
+    """Whether the class `y` is a latent of this VAE."""
+    return "y" in vae.sites.latent
+
+
+@torch.no_grad()
+def class_probabilities(vae: VAE, x: Tensor, *, mask: Tensor | None = None, batch_size: int = 1000) -> Tensor:
+    """q(y|x) of every datum, `[N, num_classes]`, on the CPU.
+
+    It is the guide's, in evaluation mode; nothing is drawn that it depends on.
+
+    Args:
+        vae: a VAE with a latent class `y`, such as the pair `semi-supervised`.
+        x: data `[N, ...]`.
+        mask: `[N, ...]`, True = observed.
+        batch_size: rows at a time.
+
+    Raises:
+        ValueError: if the VAE has no latent class.
+    """
+    parts = []
+    with programs.evaluating(vae), torch.random.fork_rng():
+        for part in batches(len(x), batch_size):
+            data = {} if mask is None else {"mask": mask[part].to(vae.device)}
+            q = vae.posterior(x[part].to(vae.device), **data).get("y")
+            if not isinstance(q, Categorical):
+                raise ValueError(f"this pair has no class y among its latents {vae.sites.latent}")
+            parts.append(q.probs)
+    return torch.cat(parts).cpu()
+
+
+def classification_error(vae: VAE, split: Split, *, batch_size: int = 1000) -> float:
+    """Share of the labelled rows whose most probable class under q(y|x) is another one, between 0 and 1.
+
+    Raises:
+        ValueError: if there are no labelled rows, or the VAE has no latent class.
+    """
+    if split.y is None or not bool((split.y >= 0).any()):
+        raise ValueError("there are no labelled rows to classify")
+    known = split.y >= 0
+    mask = None if split.mask is None else split.mask[known]
+    found = class_probabilities(vae, split.x[known], mask=mask, batch_size=batch_size).argmax(-1)
+    return float((found != split.y[known].cpu()).double().mean())
+
+
+class LatentFeatures:
+    """Features of data for a second model: the latent means of a trained VAE, M1 of the stacked M1+M2.
+
+    Latent dimensions that the VAE does not use are left out: those whose posterior mean has a standard deviation below
+    the threshold over the given data. The others are scaled to a standard deviation of 1.
+
+    Args:
+        vae: a trained VAE with a vector latent.
+        x: data that tell which dimensions are used, the training rows.
+        threshold: standard deviation.
+
+    Raises:
+        ValueError: if no dimension is used.
+
+    Reference: Kingma, Rezende, Mohamed and Welling (2014), section 3.1.4, and the threshold of 0.1 of their code.
+    """
+
+    def __init__(self, vae: VAE, x: Tensor, *, threshold: float = 0.1) -> None:
+        self.vae = vae
+        means = latent_means(vae, x)
+        deviation = means.std(0, correction=0)
+        self.used = deviation > threshold
+        if not bool(self.used.any()):
+            raise ValueError(f"no latent dimension has means that vary by more than {threshold}: train the VAE longer")
+        self.loc, self.scale = means.mean(0)[self.used], deviation[self.used]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The features `[N, D]` of data `[N, ...]`, on the CPU."""
+        return (latent_means(self.vae, x)[:, self.used] - self.loc) / self.scale
+
+    def dataset(self, dataset: Dataset) -> Dataset:
+        """A data set of the features with the labels of this one, for a pair with a normal likelihood."""
+        splits = {name: Split(self(split.x), split.y) for name, split in dataset.splits().items()}
+        return Dataset(f"latents of {dataset.name}", **splits, kind="real")

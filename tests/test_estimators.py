@@ -1,0 +1,146 @@
+"""The scikit-learn estimators: scikit-learn's own checks, unknown labels of every kind, rows that stand alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import make_blobs
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from pyrovae.estimators import VAEClassifier
+
+# Made with few passes, since the checks fit about seventy times.
+QUICK = {"n_components": 2, "hidden": (16,), "epochs": 15, "lr": 0.03, "batch_size": 100, "random_state": 0}
+EXPECTED_TO_FAIL = {"check_classifiers_classes": "it uses -1 as a class, and -1 stands for an unknown label"}
+
+
+@parametrize_with_checks(
+    [VAEClassifier(**QUICK)],
+    expected_failed_checks=lambda estimator: EXPECTED_TO_FAIL,
+)
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("name", ["check_methods_subset_invariance", "check_fit2d_1feature", "check_classifiers_train"])
+def test_checks_with_sticks(name):
+    """Some of the checks, for the other latent and without a number that stands for the unknown."""
+    getattr(estimator_checks, name)("VAEClassifier", VAEClassifier(**QUICK, latent="stick-breaking", unlabelled=None))
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    X, y = make_blobs(240, 4, centers=3, cluster_std=2.0, random_state=3)
+    return X, y, np.where(np.arange(240) < 24, y, -1)
+
+
+@pytest.fixture(scope="module")
+def fitted(blobs):
+    X, _, some = blobs
+    return VAEClassifier(**QUICK).fit(X, some)
+
+
+def test_learns_from_few_labels(blobs, fitted):
+    X, y, _ = blobs
+    assert fitted.classes_.tolist() == [0, 1, 2]
+    assert fitted.score(X, y) > 0.97
+
+
+@pytest.mark.parametrize("unlabelled", [None, np.nan, "?", -1], ids=str)
+def test_names_of_classes_and_of_the_unknown(blobs, fitted, unlabelled):
+    """The same numbers whatever the classes and the unknown label are called."""
+    X, _, some = blobs
+    names = np.array(["ant", "bee", "cat"], dtype=object)
+    labels = np.array([unlabelled if label < 0 else names[label] for label in some], dtype=object)
+    model = VAEClassifier(**QUICK, unlabelled=unlabelled).fit(X, labels)
+    assert model.classes_.tolist() == ["ant", "bee", "cat"]
+    np.testing.assert_array_equal(model.predict_proba(X), fitted.predict_proba(X))
+    assert model.predict(X[:3]).tolist() == [names[label] for label in fitted.predict(X[:3])]
+
+
+def test_numbers_with_nan(blobs, fitted):
+    X, _, some = blobs
+    model = VAEClassifier(**QUICK, unlabelled=np.nan).fit(X, np.where(some < 0, np.nan, some))
+    np.testing.assert_array_equal(model.predict(X), fitted.predict(X))
+
+
+@pytest.mark.parametrize("latent", ["gaussian", "stick-breaking"])
+def test_rows_stand_alone(blobs, latent):
+    X, _, some = blobs
+    model = VAEClassifier(**QUICK, latent=latent).fit(X, some)
+    order = np.random.default_rng(0).permutation(len(X))
+    for method in (model.predict_proba, model.transform):
+        whole = method(X)
+        np.testing.assert_allclose(np.concatenate([method(row[None]) for row in X[:5]]), whole[:5], rtol=1e-10)
+        np.testing.assert_allclose(method(X[order]), whole[order], rtol=1e-10)
+        np.testing.assert_array_equal(method(X), whole)
+
+
+def test_data_frame(blobs):
+    X, _, some = blobs
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    model = VAEClassifier(**QUICK).fit(frame, pd.Series(some))
+    assert model.feature_names_in_.tolist() == ["a", "b", "c", "d"]
+    latents = model.set_output(transform="pandas").transform(frame)
+    assert latents.columns.tolist() == ["vaeclassifier0", "vaeclassifier1"]
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(frame[["b", "a", "c", "d"]])
+
+
+def test_stick_weights(blobs):
+    X, _, some = blobs
+    model = VAEClassifier(**{**QUICK, "n_components": 5}, latent="stick-breaking").fit(X, some)
+    weights = model.transform(X)
+    assert weights.shape == (240, 5)
+    assert bool((weights > 0).all())
+    assert bool((weights.sum(1) < 1).all()), "the remainder is left out"
+
+
+def test_in_a_pipeline(blobs):
+    X, y, _ = blobs
+    pipeline = make_pipeline(MinMaxScaler(), VAEClassifier(**QUICK))
+    assert cross_val_score(pipeline, X, y, cv=2).mean() > 0.9
+
+
+def test_random_state(blobs, caller_rng, store):
+    """The same seed gives the same model; nothing of the caller's is used or left changed."""
+    X, _, some = blobs
+    first = VAEClassifier(**QUICK).fit(X, some)
+    again = clone(first).fit(X, some)
+    other = clone(first).set_params(random_state=1).fit(X, some)
+    np.testing.assert_array_equal(first.predict_proba(X), again.predict_proba(X))
+    assert not np.array_equal(first.predict_proba(X), other.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("options", "labels", "message"),
+    [
+        ({}, np.full(240, -1), "no row has a label: all entries of y are -1"),
+        ({}, np.where(np.arange(240) < 5, 2, -1), "at least 2 classes, got one class"),
+        ({}, np.arange(10), "240 rows and y 10 labels"),
+        ({"latent": "sticks"}, None, "latent must be one of gaussian, stick-breaking, got 'sticks'"),
+        ({"n_components": 0}, None, "must be at least 1"),
+        ({"device": "nowhere"}, None, "device 'nowhere' cannot be used"),
+    ],
+)
+def test_refused(blobs, options, labels, message):
+    X, _, some = blobs
+    with pytest.raises(ValueError, match=message):
+        VAEClassifier(**{**QUICK, **options}).fit(X, some if labels is None else labels)
+
+
+def test_scale_of_columns_does_not_matter(blobs, fitted):
+    X, _, some = blobs
+    model = VAEClassifier(**QUICK).fit(X * 1000 + 5, some)
+    np.testing.assert_allclose(model.predict_proba(X * 1000 + 5), fitted.predict_proba(X), atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_cuda(blobs):
+    X, y, some = blobs
+    assert VAEClassifier(**QUICK, device="cuda").fit(X, some).score(X, y) > 0.9
