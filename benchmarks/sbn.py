@@ -6,8 +6,8 @@ The setting of Mnih and Rezende (2016), table 1, with the same number of steps f
     PYROVAE_DATA=... python benchmarks/sbn.py evaluate --objective vimco
     PYROVAE_DATA=... python benchmarks/sbn.py plot
 
-Training resumes; `evaluate` prints the test bound with 1000 samples as one JSON line; `plot` draws the learning curves of
-all runs found.
+Training resumes; `evaluate` prints the test bound with 1000 samples as one JSON line; `plot` draws the learning curves
+of all runs found.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--num-particles", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", default="1e-3")
+    parser.add_argument("--lr", default="3e-3")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/sbn"))

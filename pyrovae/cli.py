@@ -207,8 +207,8 @@ def _models(options: argparse.Namespace) -> None:
     for pair in pairs():
         print(f"{pair.name}: {pair.summary}\n")
         for option in pair.options:
-            text = textwrap.wrap(described(option), 78, break_on_hyphens=False)
-            print(f"  {flag(option.name):19}", f"\n{'':22}".join(text))
+            text = textwrap.wrap(described(option), 72, break_on_hyphens=False)
+            print(f"  {flag(option.name):24}", f"\n{'':27}".join(text))
     print("\nA pair of your own: pyrovae train mymodule:make_vae --data NAME")
 
 

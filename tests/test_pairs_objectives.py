@@ -16,6 +16,7 @@ from pyrovae.training import Trainer
 
 OPTIONS = {
     "sbn": {"sizes": (4, 3)},
+    "hierarchical": {"latent_dims": (4, 3), "hidden": (8,), "hidden_between": (6,)},
     "categorical": {"num_variables": 2, "num_classes": 3, "hidden": (8,)},
 }
 """Small sizes of pairs; one that is not here is made with those of `SMALL` that it has."""
@@ -28,7 +29,7 @@ REASONS = {
 }
 """What an objective says to a pair with latents that it is not for; every other refusal is a fault."""
 
-REPARAMETERISED = {"gaussian": True, "sbn": False, "categorical": False}
+REPARAMETERISED = {"gaussian": True, "hierarchical": True, "sbn": False, "categorical": False}
 """Whether all latents of a pair are, for those where it is certain."""
 
 by_name = pytest.mark.parametrize("pair", pairs(), ids=lambda pair: pair.name)

@@ -130,7 +130,7 @@ class TestFind:
         assert not find_pair("gaussian").own
 
     def test_unknown(self):
-        with pytest.raises(ValueError, match="unknown pair 'gausian'; known are gaussian, or module:function"):
+        with pytest.raises(ValueError, match="unknown pair 'gausian'; known are categorical, gaussian"):
             find_pair("gausian")
 
     @pytest.mark.parametrize(

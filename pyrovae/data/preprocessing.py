@@ -133,7 +133,9 @@ def principal_components(dataset: Dataset, num_components: int) -> Dataset:
     def centred(split: Split) -> np.ndarray:
         return (split.x.flatten(1) - centre).numpy()
 
-    pca = PCA(num_components, svd_solver="covariance_eigh").fit(centred(dataset.train))
+    # Both solvers are exact; the one costs the cube of the entries of a row, the other that of the smaller size.
+    solver = "covariance_eigh" if len(dataset.train.x) > dataset.shape.numel() else "full"
+    pca = PCA(num_components, svd_solver=solver).fit(centred(dataset.train))
     reduced = {
         name: split._replace(x=torch.from_numpy(pca.transform(centred(split)).astype(np.float32, order="C")))
         for name, split in dataset.splits().items()

@@ -70,6 +70,14 @@ def logit_normal_sticks(loc: Tensor, scale: Tensor, **kwargs: Any) -> Distributi
 
 CASES = [
     Case(
+        dist.DependentNormal,
+        {"loc": [-0.2, 5.0, 0.0], "scale": [0.1, 3.0, 1e-3]},
+        points=[-0.3, 0.0, 2.0],
+        twin=lambda loc, scale: stats.norm(loc, scale),
+        bad_params=[{"scale": [0.1, 0.0, 1.0]}],
+        bad_values=[np.nan],
+    ),
+    Case(
         dist.DiscretizedLogistic,
         {"loc": [-0.2, 0.5, 0.31, 1.1], "scale": [0.1, 0.3, 0.001, 0.05]},
         points=[0.0, 1.0, 7 / 15, 14 / 15],

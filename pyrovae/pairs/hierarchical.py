@@ -1,0 +1,76 @@
+"""The VAE with several layers of Gaussian latents, put together for a data set."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from pyrovae.data import Dataset
+from pyrovae.guides import HierarchicalGaussian
+from pyrovae.models import HierarchicalVAE
+from pyrovae.nn import GaussianLayer
+from pyrovae.pairs import nets
+from pyrovae.registry import register_pair
+from pyrovae.vae import VAE
+
+
+@register_pair("hierarchical", summary="VAE with several layers of vector latents, dense or convolutional nets")
+def hierarchical(
+    dataset: Dataset,
+    *,
+    latent_dims: Annotated[tuple[int, ...], "sizes of the latent layers, from the data upwards"] = (100, 50),
+    net: nets.Net = "dense",
+    hidden: nets.Hidden = (200, 200),
+    hidden_between: Annotated[
+        tuple[int, ...], "hidden layers of the nets between latent layers, guide first; mirrored in the model"
+    ] = (100, 100),
+    layer: nets.Layer = "plain",
+    activation: nets.Activation = "tanh",
+    channels: nets.Channels = (32, 64),
+    skip: Annotated[bool, "the decoder sees all latent layers, not the lowest alone"] = False,
+    prior: Annotated[
+        Literal["standard-normal", "mixture", "vamp"],
+        "prior of the top layer; pseudo-inputs of vamp are values of the layer below it",
+    ] = "standard-normal",
+    num_components: nets.NumComponents = 500,
+    likelihood: nets.LikelihoodOption = "auto",
+    likelihood_scale: nets.LikelihoodScale = 1.0,
+) -> VAE:
+    """Put a hierarchical VAE together; the defaults are the two-layer nets of Burda et al. (2016).
+
+    Raises:
+        ValueError: for sizes or combinations that do not fit.
+    """
+    if not latent_dims or min(latent_dims) < 1:
+        raise ValueError(f"latent_dims must hold at least one positive number, got {latent_dims}")
+    nets.check_sizes(num_components=num_components)
+    head = nets.make_likelihood(likelihood, dataset, likelihood_scale)
+    encoder, decoder = nets.make_nets(
+        dataset.shape,
+        sum(latent_dims) if skip else latent_dims[0],
+        head.raw_shape,
+        net=net,
+        hidden=hidden,
+        layer=layer,
+        activation=activation,
+        channels=channels,
+    )
+    options = {"layer": layer, "activation": activation}
+    upward = [GaussianLayer(below, hidden_between, above, **options) for below, above in pairwise(latent_dims)]
+    downward = [GaussianLayer(above, hidden_between[::-1], below, **options) for below, above in pairwise(latent_dims)]
+    first = GaussianLayer(encoder.out_features, (), latent_dims[0])
+    guide = HierarchicalGaussian(encoder, [first, *upward])
+
+    @torch.no_grad()
+    def inputs_of_top(num_rows: int) -> Tensor:
+        """What the top layer of the guide takes in for training data: with one layer features, else latent means."""
+        value = guide.encoder(nets.some_rows(dataset, num_rows))
+        for below in guide.upward[:-1]:
+            value = below(value).mean
+        return value
+
+    top = nets.make_prior(prior, latent_dims[-1], num_components, guide.top, inputs_of_top)
+    return VAE(HierarchicalVAE(top, downward, decoder, head, skip=skip), guide)

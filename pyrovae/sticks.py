@@ -1,0 +1,132 @@
+"""More sticks for a trained stick-breaking pair, where they are needed.
+
+The posterior of a Dirichlet process has infinitely many sticks, of which all but a few are at the prior. Their number
+need not be chosen beforehand: train, look whether much of the stick is left over, add sticks, go on. A net with
+infinitely many inputs cannot be had, but this is the exact version of it: the remainder of the stick is the sum of all
+weights beyond the truncation, so that a decoder which weighs them all alike, with a posterior that leaves their
+fractions at the prior, is the same model with the same bound, whatever number of them is written out. Adding sticks
+writes out more, and training may then tell them apart:
+
+    trainer.fit(vae, dataset)
+    while needs_sticks(vae, dataset.validation.x):
+        vae = add_sticks(vae, 10)
+        trainer.fit(vae, dataset)
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from pyrovae import programs
+from pyrovae.guides.sticks import BetaSticks, FractionsHead, KumaraswamySticks
+from pyrovae.latents import stick_weights
+from pyrovae.models import StickBreakingVAE
+from pyrovae.nn import MLP, Residual, TiedMLP
+from pyrovae.priors import StickBreakingPrior
+from pyrovae.vae import VAE
+
+
+def needs_sticks(vae: VAE, x: Tensor, *, remainder: float = 0.01, **data: Tensor | None) -> bool:
+    """Whether the last weight, the remainder of the stick, holds more than so much of it in the mean over data `x`.
+
+    The mean over q(z|x) is exact; `pyrovae.metrics.sticks_used` counts the sticks in use.
+
+    Args:
+        vae: a stick-breaking VAE.
+        x: data `[N, ...]`.
+        remainder: a share of the stick.
+        **data: `mask`, `y`.
+
+    Raises:
+        ValueError: for a VAE without a stick, and a share outside (0, 1).
+    """
+    if not 0 < remainder < 1:
+        raise ValueError(f"remainder is a share of the stick between 0 and 1, got {remainder}")
+    return stick_weights(vae, x, **data)[:, -1].mean().item() > remainder
+
+
+@torch.no_grad()
+def add_sticks(vae: VAE, count: int) -> VAE:
+    r"""A copy of a stick-breaking VAE whose remainder is broken into `count` more sticks, the same function and bound.
+
+    The columns of the decoder's first layer for the new weights are copies of that of the old remainder, which their
+    sum is; the new fractions have their prior as posterior, with weights of zero in the guide's head. So p(x|z), the
+    log weights and the exact KL of every datum are what they were, and training goes on from there.
+
+    Args:
+        vae: a `StickBreakingVAE` with `KumaraswamySticks` or `BetaSticks` (both families contain the prior, since
+            Kumaraswamy(1, b) is Beta(1, b)), a concentration that is fixed or learned, and a decoder that begins with
+            a linear or gated layer.
+        count: sticks to add, at least 1.
+
+    Raises:
+        ValueError: for other pairs, of which no exact copy of this kind is to be had.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    if not isinstance(vae.model, StickBreakingVAE) or not isinstance(vae.guide, KumaraswamySticks | BetaSticks):
+        raise ValueError(
+            "sticks are added to a StickBreakingVAE with KumaraswamySticks or BetaSticks, whose fractions can be at "
+            f"the prior exactly; got {programs.describe(vae.model)} and {programs.describe(vae.guide)}"
+        )
+    if vae.model.hyperprior is not None:
+        raise ValueError(
+            "a posterior of the new fractions is exactly at the prior for one concentration, not for all that a "
+            "hyperprior has; fix or learn the concentration"
+        )
+    grown = copy.deepcopy(vae)
+    model, guide, old = grown.model, grown.guide, vae.model.prior
+    concentration = float(old.concentration)
+    model.prior = _longer_prior(old, count)
+    _widen_decoder(model.decoder, old.num_features, count)
+    _check_decoder(vae, model)
+    _widen_head(guide.head, count, concentration)
+    return VAE(model, guide).train(vae.training)
+
+
+def _longer_prior(old: StickBreakingPrior, count: int) -> StickBreakingPrior:
+    learned = isinstance(old.log_concentration, nn.Parameter)
+    new = StickBreakingPrior(old.num_features + count, learn=learned, gain=float(old.gain))
+    new.log_concentration.data = old.log_concentration.data.clone()
+    return new
+
+
+def _widen_decoder(decoder: nn.Module, truncation: int, count: int) -> None:
+    """Give the first linear layer more columns, in place: copies of the last one."""
+    layers = [part for part in decoder.modules() if isinstance(part, nn.Linear)]
+    if not layers or layers[0].in_features != truncation:
+        raise ValueError(f"the decoder does not begin with a linear layer on the {truncation} weights of the stick")
+    first = layers[0]
+    first.weight = nn.Parameter(torch.cat([first.weight, first.weight[:, -1:].expand(-1, count)], 1))
+    first.in_features += count
+    for part in decoder.modules():
+        if isinstance(part, MLP | TiedMLP) and part.in_features == truncation:
+            part.in_features += count
+        elif isinstance(part, Residual) and part.linear is first and part.skip:
+            raise ValueError("the decoder's first layer has an identity skip, which cannot take more weights")
+
+
+def _check_decoder(vae: VAE, model: StickBreakingVAE) -> None:
+    """Compare the old and the new decoder on weights of which both see the same."""
+    prior = model.prior
+    z = torch.linspace(0.05, 0.95, prior.latent_dim).to(prior.log_concentration)
+    z = torch.stack([z.flip(0) ** 2, torch.full_like(z, 0.1)])
+    with programs.evaluating(vae.model), programs.evaluating(model):
+        before = vae.model.decoder(vae.model.prior.decoder_input(z[:, : vae.model.prior.latent_dim]))
+        after = model.decoder(prior.decoder_input(z))
+    if not torch.allclose(before, after, rtol=1e-3, atol=1e-3):
+        raise ValueError("the decoder takes more than a linear layer from the weights, so it cannot take more of them")
+
+
+def _widen_head(head: FractionsHead, count: int, concentration: float) -> None:
+    """Give a head more fractions, in place, all at the prior whatever the features."""
+    raw = head.initial(concentration)
+    weights, biases = [], []
+    for weight, bias, value in zip(head.linear.weight.chunk(2), head.linear.bias.chunk(2), raw, strict=True):
+        weights += [weight, weight.new_zeros(count, weight.shape[1])]
+        biases += [bias, bias.new_full((count,), value)]
+    head.linear.weight, head.linear.bias = nn.Parameter(torch.cat(weights)), nn.Parameter(torch.cat(biases))
+    head.linear.out_features += 2 * count
