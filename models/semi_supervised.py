@@ -24,8 +24,8 @@ class SemiSupervisedVAE(PyroModule):
 
     Args:
         num_classes: number of classes, which are numbered from 0.
-        prior: a module whose forward returns p(z), and which may have a method `features` from `z` to what the decoder
-            sees of it, such as `StandardNormal` (all of `z`) and `StickBreakingPrior` (the weights of the sticks).
+        prior: a module whose forward returns p(z), with a method `decoder_input` from `z` to what the decoder sees of
+            it: `StandardNormal` (`z` itself), `StickBreakingPrior` (the weights of the sticks), or your own.
         decoder: a module from `[..., features + num_classes]`, the label as one-hot vector behind the features, to
             `[..., *likelihood.raw_shape]`.
         likelihood: the likelihood of a datum.
@@ -81,11 +81,10 @@ class SemiSupervisedVAE(PyroModule):
         rows, logits = num_rows(x, size), self.class_logits
         if x is None and y is not None:
             logits = labelled_logits(logits, y)
-        features = getattr(self.prior, "features", lambda z: z)
         with pyro.plate("data", rows, dim=-1):
             label = pyro.sample("y", Categorical(logits=logits))
             z = pyro.sample("z", self.prior())
-            raw = self.decoder(beside_label(features(z), label, self.num_classes))
+            raw = self.decoder(beside_label(self.prior.decoder_input(z), label, self.num_classes))
             return observe("x", self.likelihood(raw), x, mask, self.likelihood.fill_value)
 
 
