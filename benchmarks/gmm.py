@@ -249,8 +249,8 @@ def curves(runs: list[dict]) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("train", "report", "plot"))
-    parser.add_argument("--steps", type=int, default=30_000, help="the paper takes 100000")
-    parser.add_argument("--replicas", type=int, default=5, help="runs of each configuration, side by side")
+    parser.add_argument("--steps", type=int, default=20_000, help="the paper takes 100000")
+    parser.add_argument("--replicas", type=int, default=4, help="runs of each configuration, side by side")
     parser.add_argument("--particles", type=int, nargs="+", default=[2, 5, 10, 20], metavar="K")
     parser.add_argument(
         "--delta", type=float, default=0.2, help="weight of the uniform proposal of defensive wake-wake"

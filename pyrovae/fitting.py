@@ -83,7 +83,7 @@ class Fit:
         if not has_sites:
             self.model = _with_param_site(vae)
         self.scheduler = trainer.make_lr_scheduler(self.optimizer)
-        self.state = TrainingState(best=_copy_of(vae))
+        self.state = TrainingState(batch_size=trainer.batch_size, best=_copy_of(vae))
         num_batches = math.ceil(self.rows / trainer.batch_size)
         self.progress = Progress(vae, trainer.epochs, num_batches)
         self.callbacks = [*([ProgressBar()] if trainer.progress else []), *trainer.callbacks]
@@ -98,6 +98,12 @@ class Fit:
                 raise CheckpointError(
                     f"{self.folder.state_path} is of a training on {len(self.state.permutation)} rows, "
                     f"and the data have {self.rows}"
+                )
+            batch_size, self.state.batch_size = self.state.batch_size, self.trainer.batch_size
+            if self.state.batch and batch_size != self.trainer.batch_size:
+                raise CheckpointError(
+                    f"{self.folder.state_path} stopped in the middle of an epoch of batches of {batch_size}; "
+                    f"go on with batch_size={batch_size}, not {self.trainer.batch_size}"
                 )
             self.state.stopped = self.reason_to_stop()
         self.started_at -= self.state.seconds

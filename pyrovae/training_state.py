@@ -30,6 +30,8 @@ class TrainingState:
     """Finished epochs."""
     batch: int = 0
     """Finished batches of the epoch under way."""
+    batch_size: int = 0
+    """Rows of a batch."""
     loss_sum: float = 0.0
     """Summed loss of those batches."""
     seconds: float = 0.0
@@ -45,7 +47,7 @@ class TrainingState:
     """The best weights so far; at first those that the training began with."""
 
 
-_PLAIN = ("epoch", "batch", "loss_sum", "seconds", "history", "best_value", "best_epoch", "stopped")
+_PLAIN = ("epoch", "batch", "batch_size", "loss_sum", "seconds", "history", "best_value", "best_epoch", "stopped")
 
 
 def save_best(run: RunFolder, state: TrainingState) -> None:

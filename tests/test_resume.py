@@ -225,7 +225,7 @@ def stopped(tmp_path):
 
 
 def resume(run, vae=None, rows=40, **options):
-    trainer = Trainer(epochs=3, batch_size=16, progress=False, **options)
+    trainer = Trainer(**{"epochs": 3, "batch_size": 16, "progress": False, **options})
     return trainer.fit(vae or linear_pair(), torch.randn(rows, 5), run=run, resume=True)
 
 
@@ -266,6 +266,11 @@ def test_state_of_another_optimizer(stopped):
 def test_state_of_other_data(stopped):
     with pytest.raises(CheckpointError, match="is of a training on 40 rows, and the data have 50"):
         resume(stopped, rows=50)
+
+
+def test_another_batch_size_in_the_middle_of_an_epoch(stopped):
+    with pytest.raises(CheckpointError, match="of batches of 16; go on with batch_size=16, not 8"):
+        resume(stopped, batch_size=8)
 
 
 def test_nothing_to_resume():
