@@ -20,7 +20,7 @@ class SigmoidBeliefNetwork(PyroModule):
     """Layers of binary variables from the top down: p(z_L) p(z_{L-1}|z_L) ... p(x|z_1).
 
     Sites: `z1` (closest to the data) to `zL` (event shapes `[sizes[0]]` to `[sizes[-1]]`), or `z` where there is one
-    layer, and `x`, all in the plate "data", dimension -1. Draws are 0 and 1; the nets between layers see -1 and 1.
+    layer, and `x`, all in the plate "data", dimension -1.
 
     Args:
         sizes: numbers of variables, from the data upwards.

@@ -33,8 +33,8 @@ class Bits(nn.Module):
         return Bernoulli(logits=logits).to_event(1)
 
     def features(self, z: Tensor) -> Tensor:
-        """What the next net sees of a draw: -1 and 1, which trains much faster than 0 and 1."""
-        return 2 * z - 1
+        """What the next net sees of a draw: the draw."""
+        return z
 
 
 class OneHot(nn.Module):
@@ -75,8 +75,8 @@ class RelaxedBits(_Relaxed):
         return RelaxedBernoulliLogits(self.temperature, logits).to_event(1)
 
     def features(self, z: Tensor) -> Tensor:
-        """What the next net sees of a draw: soft or rounded bits, between -1 and 1."""
-        return 2 * (straight_through_bernoulli(z) if self.straight_through else z.sigmoid()) - 1
+        """What the next net sees of a draw: soft or rounded bits."""
+        return straight_through_bernoulli(z) if self.straight_through else z.sigmoid()
 
 
 class RelaxedOneHot(_Relaxed):

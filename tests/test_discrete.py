@@ -57,11 +57,6 @@ def bernoulli(value, logits):
     return -(torch.log1p(torch.exp(-logits)) * value + torch.log1p(torch.exp(logits)) * (1 - value))
 
 
-def signs(bits):
-    """Bits as the nets between layers see them: -1 and 1."""
-    return 2 * bits - 1
-
-
 def linear(layer, value):
     return value @ layer.weight.T + layer.bias
 
@@ -72,8 +67,8 @@ def exact_joint(vae: VAE, x, mask=None):
     states = binary(sum(sizes)).split(sizes, 1)
     joint = bernoulli(states[-1], vae.model.top_logits).sum(1)
     for below, above, net in zip(states[-2::-1], states[:0:-1], list(vae.model.downward)[::-1], strict=True):
-        joint = joint + bernoulli(below, linear(net.layers[0], signs(above))).sum(1)
-    pixels = bernoulli(x, linear(vae.model.decoder.net.layers[0], signs(states[0]))[:, None])
+        joint = joint + bernoulli(below, linear(net.layers[0], above)).sum(1)
+    pixels = bernoulli(x, linear(vae.model.decoder.net.layers[0], states[0])[:, None])
     shown = torch.ones_like(x) if mask is None else mask.float()
     names = vae.model.names
     return joint[:, None] + (pixels * shown).sum(2), dict(zip(names, states, strict=True))
@@ -140,14 +135,14 @@ def test_decode_and_reconstruct():
     vae, x = belief_network((3, 2)), binary(PIXELS)
     _, states = exact_joint(vae, x)
     p = vae.decode(states)
-    expected = linear(vae.model.decoder.net.layers[0], signs(states["z1"])).sigmoid()
+    expected = linear(vae.model.decoder.net.layers[0], states["z1"]).sigmoid()
     torch.testing.assert_close(p.mean, expected)
     # Latents that are not given come from the model; z2 does not reach the data but through z1.
     torch.testing.assert_close(vae.decode({"z1": states["z1"]}).mean, expected)
     posterior = linear(vae.guide.upward[0].layers[0], x).sigmoid()
     torch.testing.assert_close(vae.posterior(x)["z1"].mean, posterior)
     q = torch.stack([bernoulli(z, posterior.logit()).sum(1) for z in binary(3)]).exp()
-    mean = (q[..., None] * linear(vae.model.decoder.net.layers[0], signs(binary(3))).sigmoid()[:, None]).sum(0)
+    mean = (q[..., None] * linear(vae.model.decoder.net.layers[0], binary(3)).sigmoid()[:, None]).sum(0)
     found = vae.reconstruct(x.repeat(4000, 1)).unflatten(0, (4000, 16)).mean(0)
     torch.testing.assert_close(found, mean, rtol=0, atol=0.03)
 
@@ -203,9 +198,9 @@ def test_nets_between_layers_have_the_hidden_layers_asked_for():
 
 
 def test_variables_say_what_the_next_net_sees():
-    bits = Bits()(torch.randn(7, 5))
-    assert isinstance(bits.base_dist, Bernoulli)
-    assert set(Bits().features(bits.sample()).unique().tolist()) == {-1.0, 1.0}
+    logits = torch.randn(7, 5)
+    assert isinstance(Bits()(logits).base_dist, Bernoulli)
+    assert torch.equal(Bits().features(logits), logits)
     logits = torch.randn(7, 2, 3)
     assert isinstance(OneHot()(logits).base_dist, OneHotCategorical)
     assert OneHot().features(logits).shape == (7, 6)
@@ -229,7 +224,7 @@ def test_straight_through_has_hard_values_and_soft_gradients(relaxed):
         gradients.append(torch.autograd.grad((weight * seen).sum(), logits, retain_graph=True)[0])
     torch.testing.assert_close(gradients[0], gradients[1])
     if relaxed is RelaxedBits:
-        nearest = values[0].sign()  # bits are seen as -1 and 1
+        nearest = values[0].round()
     else:
         nearest = torch.eye(3)[values[0].unflatten(-1, (2, 3)).argmax(-1)].flatten(-2)
     assert torch.equal(values[1], nearest)

@@ -217,7 +217,7 @@ def relaxed_atoms(v: Values, x: Tensor, straight_through: bool) -> Atoms:
     bit = 1 / (1 + torch.exp(-z))
     if straight_through:
         bit = (z > 0).double() + bit - bit.detach()
-    seen = torch.stack([bit, 1 - bit], 1) if classes == 2 else 2 * bit[:, None] - 1  # nets see bits as -1 and 1
+    seen = torch.stack([bit, 1 - bit], 1) if classes == 2 else bit[:, None]
     log_prior, log_q = (logistic(z, value, TEMPERATURE) for value in (prior, location))
     return Atoms(weight, bernoulli(x, seen @ v["weight"].T + v["offset"]), log_prior, log_q)
 
