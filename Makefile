@@ -9,7 +9,8 @@ RUN ?= runs/demo
 
 demo: $(VENV)/.base
 	rm -rf $(RUN)
-	$(BIN)/pyrovae train gaussian --data digits --out $(RUN) --latent-dim 8 --epochs 100 --lr-schedule cosine --patience 30
+	$(BIN)/pyrovae train stick-breaking --data digits --out $(RUN) --truncation 50 --concentration 5 --hidden 200,200 \
+	  --epochs 100 --batch-size 64 --lr 3e-3 --lr-schedule cosine --kl-weight warm-up:20
 	$(BIN)/pyrovae evaluate $(RUN) --num-samples 1000
 	$(BIN)/pyrovae sample $(RUN) --num 64 --output mean --out $(RUN)/samples.png
 	$(BIN)/pyrovae plot $(RUN)
@@ -18,7 +19,7 @@ demo: $(VENV)/.base
 	@echo "Next: $(BIN)/pyrovae --help"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

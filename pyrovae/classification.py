@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.data import Dataset, Split
-from pyrovae.latents import batches, latent_means
+from pyrovae.latents import batches, latent_means, stick_weights
 from pyrovae.vae import VAE
 
 
@@ -55,6 +55,16 @@ def classification_error(vae: VAE, split: Split, *, batch_size: int = 1000) -> f
     mask = None if split.mask is None else split.mask[known]
     found = class_probabilities(vae, split.x[known], mask=mask, batch_size=batch_size).argmax(-1)
     return float((found != split.y[known].cpu()).double().mean())
+
+
+def stick_weights_of(vae: VAE, split: Split) -> Tensor:
+    """The mean weights of every row's stick, `[N, truncation]`; where a class is inferred, at the most probable one.
+
+    Raises:
+        ValueError: if the VAE has no stick.
+    """
+    label = class_probabilities(vae, split.x, mask=split.mask).argmax(-1) if infers_class(vae) else split.y
+    return stick_weights(vae, split.x, mask=split.mask, y=label)
 
 
 class LatentFeatures:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrovae import programs
-from pyrovae.classification import class_probabilities, classification_error, infers_class
+from pyrovae.classification import classification_error, infers_class, stick_weights_of
 from pyrovae.data import Dataset, Split
 from pyrovae.gradients import gradient_variance
 from pyrovae.latents import (
@@ -248,7 +248,7 @@ def _class_figures(vae: VAE, split: Split) -> dict[str, Any]:
 
 
 def _stick_figures(vae: VAE, split: Split, neighbours: Split | None) -> dict[str, Any]:
-    weights = _stick_weights(vae, split)
+    weights = stick_weights_of(vae, split)
     used, y = sticks_used(weights).double(), split.y
     figures: dict[str, Any] = {"sticks_used": float(used.mean())}
     if y is None or not bool((y >= 0).any()):
@@ -259,17 +259,9 @@ def _stick_figures(vae: VAE, split: Split, neighbours: Split | None) -> dict[str
     if neighbours is not None and neighbours.y is not None and int((neighbours.y >= 0).sum()) >= max(_NEIGHBOURS):
         known = neighbours.y >= 0
         near = Split(*(None if value is None else value[known] for value in neighbours))
-        errors = knn_error(_stick_weights(vae, near), near.y, weights, y, _NEIGHBOURS)
+        errors = knn_error(stick_weights_of(vae, near), near.y, weights, y, _NEIGHBOURS)
         figures |= {f"knn_error_{k}": error for k, error in errors.items()}
     return figures
-
-
-def _stick_weights(vae: VAE, split: Split) -> Tensor:
-    """The weights of the stick, those of a pair that infers a class at its most probable class."""
-    if not infers_class(vae):
-        return stick_weights(vae, split.x, mask=split.mask, y=split.y)
-    label = class_probabilities(vae, split.x, mask=split.mask).argmax(-1)
-    return stick_weights(vae, split.x, mask=split.mask, y=label)
 
 
 def _squared_error(x_hat: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -30,22 +30,28 @@ from pyrovae._drawing import (
     picture_pairs,
     profile_pairs,
 )
-from pyrovae._latent_figures import METHODS, TSNE_ROWS, latent_profile, latent_scatter
+from pyrovae._latent_figures import METHODS, TSNE_ROWS, interpolation, latent_profile, latent_scatter
+from pyrovae._stick_figures import decoder_weights, first_layer, latent_comparison, samples_by_sticks, sticks_by_class
 from pyrovae.checkpoint import write_atomically
+from pyrovae.classification import stick_weights_of
 from pyrovae.data import Dataset, Split
-from pyrovae.latents import batch_of, latent_means, posterior_means
+from pyrovae.latents import batch_of, has_sticks, latent_means
 from pyrovae.vae import VAE
 
 __all__ = [
     "METHODS",
+    "decoder_weights",
     "gradient_variance",
     "interpolation",
+    "latent_comparison",
     "latent_profile",
     "latent_scatter",
     "reconstructions",
     "run_figures",
     "sample_grid",
+    "samples_by_sticks",
     "save_figure",
+    "sticks_by_class",
     "training_curves",
 ]
 
@@ -138,67 +144,6 @@ def reconstructions(
     return picture_pairs(x, x_hat, title, show_range) if is_pictures(x) else profile_pairs(x, x_hat, title)
 
 
-@torch.no_grad()
-def interpolation(
-    vae: VAE,
-    x0: Tensor,
-    x1: Tensor,
-    steps: int = 10,
-    *,
-    show_range: tuple[float, float] = (0.0, 1.0),
-    **data: Tensor | None,
-) -> Figure:
-    """Means of p(x|z) on the straight line between the latent means of two data, or on several such lines.
-
-    Pictures are drawn in a row, between the two data; other data as a heat map with a row for each step.
-
-    Args:
-        vae: the VAE.
-        x0: where the lines begin, `[R, ...]`; R = 1 for data that are no pictures.
-        x1: where they end, of the same shape.
-        steps: points on a line, its ends among them.
-        show_range: values of pictures shown as black and white.
-        **data: `mask` and `y` of the rows of `x0` and then `x1`, each `[2 R, ...]`; labels of `x0` are decoded with.
-
-    Raises:
-        ValueError: if the shapes differ or do not suit, for fewer than two steps, and for discrete latents.
-    """
-    rows = len(x0)
-    if x0.shape != x1.shape or not rows or (rows > 1 and not is_pictures(x0)):
-        raise ValueError(
-            "give two batches of one shape, of a single row where data are no pictures, "
-            f"got {tuple(x0.shape)} and {tuple(x1.shape)}"
-        )
-    if steps < 2:
-        raise ValueError(f"steps must be at least 2, got {steps}")
-    ends = torch.cat([x0, x1]).to(vae.device)
-    data = {name: value.to(vae.device) for name, value in data.items() if value is not None}
-    with programs.evaluating(vae):
-        discrete = [name for name, q in vae.posterior(ends, **data).items() if q.support.is_discrete]
-        if discrete:
-            raise ValueError(f"latent site {discrete[0]!r} is discrete, so there is nothing between two of its values")
-        means = posterior_means(vae, ends, **data)
-        weight = torch.linspace(0, 1, steps, device=vae.device).repeat(rows)
-        start, end = (torch.arange(rows, device=vae.device).repeat_interleave(steps) + shift for shift in (0, rows))
-        latents = {name: _lerp(mean[start], mean[end], weight) for name, mean in means.items()}
-        labels = {"y": data["y"][start]} if "y" in data else {}
-        decoded = vae.decode(latents, **labels).mean.reshape(rows, steps, *x0.shape[1:])
-    title = "Interpolation between two data"
-    if not is_pictures(x0):
-        names = {"rows": "step", "columns": "entry of the datum", "value": "mean of p(x|z)"}
-        return heat_map(decoded[0].flatten(1), title, **names)[0]
-    lines = torch.cat([ends[:rows, None], decoded, ends[rows:, None]], 1)
-    pictures = mosaic(lines.flatten(0, 1), steps + 2, show_range)
-    figure, axes = draw_mosaic(pictures, title)
-    axes.set_xticks([pictures.columns[i] for i in (0, 1, -2, -1)], ["datum", "0", "1", "datum"])
-    axes.set_xlabel("position between the latent means")
-    return figure
-
-
-def _lerp(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
-    return torch.lerp(start, end, weight.reshape(-1, *[1] * (start.dim() - 1)))
-
-
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure to a file, whole or not at all, in the format that the ending says.
 
@@ -218,7 +163,8 @@ def run_figures(vae: VAE, dataset: Dataset, rows: Sequence[Mapping[str, float]])
     """All figures of a trained VAE by name, drawn on held-out rows; those that do not apply are left out.
 
     The names are training_curves (where there are metrics), samples, reconstructions, interpolation (not for discrete
-    latents), latent_scatter, and latent_profile (where there are labels).
+    latents), latent_scatter, and latent_profile (where there are labels); for a VAE with a stick also
+    samples_by_sticks, sticks_by_class (where there are labels) and decoder_weights (where the first layer is linear).
 
     Args:
         vae: the VAE.
@@ -311,6 +257,25 @@ def _draw_latent_profile(run: _Pictured) -> Figure | None:
     return None if labels is None or not (labels >= 0).any() else latent_profile(run.latents, labels)
 
 
+def _draw_samples_by_sticks(run: _Pictured) -> Figure | None:
+    if not has_sticks(run.vae):
+        return None
+    return samples_by_sticks(run.vae, show_range=run.show_range)
+
+
+def _draw_sticks_by_class(run: _Pictured) -> Figure | None:
+    labels = run.held_out.y
+    if not has_sticks(run.vae) or labels is None or not (labels >= 0).any():
+        return None
+    return sticks_by_class(stick_weights_of(run.vae, run.held_out), labels)
+
+
+def _draw_decoder_weights(run: _Pictured) -> Figure | None:
+    if not has_sticks(run.vae) or first_layer(run.vae) is None:
+        return None
+    return decoder_weights(run.vae, show_range=run.show_range)
+
+
 _RUN_FIGURES: dict[str, Callable[[_Pictured], Figure | None]] = {
     "training_curves": _draw_training_curves,
     "samples": _draw_samples,
@@ -318,4 +283,7 @@ _RUN_FIGURES: dict[str, Callable[[_Pictured], Figure | None]] = {
     "interpolation": _draw_interpolation,
     "latent_scatter": _draw_latent_scatter,
     "latent_profile": _draw_latent_profile,
+    "samples_by_sticks": _draw_samples_by_sticks,
+    "sticks_by_class": _draw_sticks_by_class,
+    "decoder_weights": _draw_decoder_weights,
 }

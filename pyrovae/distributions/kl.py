@@ -4,12 +4,10 @@ Where an expectation has no closed form it is a fixed quadrature whose error is 
 a controlled error are not registered: the mean-field ELBO then samples.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.distributions import Beta as TorchBeta
-from torch.distributions import Dirichlet, Gamma, LogNormal, Normal, Uniform
+from torch.distributions import Dirichlet, Normal, Uniform
 from torch.distributions.kl import kl_divergence, register_kl
 
 from pyrovae.distributions._numerics import log_beta_function
@@ -118,18 +116,6 @@ def _in_double(beta: Beta | TorchBeta) -> TorchBeta:
 def kl_logit_normal_logit_normal(p: LogitNormal, q: LogitNormal) -> Tensor:
     """KL between two logit-normals: that of their normals, because a bijection leaves divergences unchanged."""
     return kl_divergence(Normal(p.loc, p.scale, validate_args=False), Normal(q.loc, q.scale, validate_args=False))
-
-
-@register_kl(LogNormal, Gamma)
-def kl_log_normal_gamma(p: LogNormal, q: Gamma) -> Tensor:
-    r"""KL(LogNormal(m, s) || Gamma(a, r)), shape of the broadcast batch shapes.
-
-    .. math::
-        \log\Gamma(a) - a \log r - a m + r e^{m + s^2/2} - \log s - \tfrac{1}{2} \log 2 \pi e
-    """
-    a, r, m, s = q.concentration, q.rate, p.loc, p.scale
-    expected_log_q = a * torch.log(r) - torch.lgamma(a) + a * m - r * torch.exp(m + s.square() / 2)
-    return -torch.log(s) - 0.5 * math.log(2 * math.pi * math.e) - expected_log_q
 
 
 @register_kl(DependentNormal, Normal)

@@ -123,30 +123,24 @@ class _Path:
             return value
         value, first = value.view_as(value), self.done
         frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
-        data_dim = self.data_dim(frames)
 
         def again(gradient: Tensor) -> Tensor:
             # A KL weight beta leaves 1 - beta of the weight w as it is: the score term to be taken out is beta w's, and
             # its reparameterised form has the coefficient beta (w - w^2). What arrives here carries w already.
             beta = site["scale"] / self.pair.scale
-            weight = self.shaped(first, site["fn"].event_dim, frames, data_dim, gradient)
+            weight = self.shaped(first, site["fn"].event_dim, frames, gradient)
             return gradient * (1 - beta + beta * weight)
 
         value.register_hook(again)
         return value
 
-    def data_dim(self, frames: list[Any]) -> int:
-        rows = self.pair.scorer.rows
-        dims = [f.dim for f in frames if rows in (f.size, f.full_size) and f.name != "num_particles_vectorized"]
-        return min(dims) if dims else -1
-
-    def shaped(self, first: int, event_dim: int, frames: list[Any], data_dim: int, like: Tensor) -> Tensor:
+    def shaped(self, first: int, event_dim: int, frames: list[Any], like: Tensor) -> Tensor:
         """The weights of the particles of one run, shaped to multiply a site's value."""
         particle = next((f for f in frames if f.name == "num_particles_vectorized"), None)
         count = 1 if particle is None else particle.size
         weight = self.weight[first : first + count]
         shape = [1] * like.dim()
-        shape[data_dim - event_dim] = weight.shape[1]
+        shape[self.pair.scorer.data_dim - event_dim] = weight.shape[1]
         if particle is not None:
             shape[particle.dim - event_dim] = count
             # The particles' dimension is left of the data's, as in [K, B].

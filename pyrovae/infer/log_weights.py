@@ -249,11 +249,13 @@ class Scorer:
 
     Attributes:
         scale: the scale of the data plate in the last traces read.
+        data_dim: the dimension of that plate.
     """
 
     def __init__(self, rows: int | None, *, weighted: bool = False, fixed: Collection[str] = ()) -> None:
         self.rows, self.weighted, self.fixed = rows, weighted, fixed
         self.scale: Any = 1.0
+        self.data_dim = -1
 
     def __call__(self, model_trace: Trace, guide_trace: Trace, particles: tuple[int, int] | None = None) -> LogWeights:
         """Log weights `[K, B]`; `particles` is dimension and size of the plate over particles, if there is one."""
@@ -263,6 +265,7 @@ class Scorer:
         if not observed:
             raise ValueError("the model observes nothing, so it has no log weight")
         data_dim, size, self.scale = data_plate(observed, [*guide_sites.values()], self.rows)
+        self.data_dim = data_dim
         self._check(model_sites, guide_sites, data_dim, size)
         keep = data_dim if particles is None else (particles[0], data_dim)
 

@@ -50,8 +50,8 @@ class ReweightedWakeSleep(Objective):
         **options: those of `Objective`.
 
     Raises:
-        ValueError: for negative weights or a probability outside [0, 1); when run with `defensive`, for a latent site
-            without finitely many values.
+        ValueError: for negative weights, a probability outside [0, 1), or wake-phi with a single particle, whose weight
+            is 1 and whose gradient is noise; when run with `defensive`, for a latent site without finitely many values.
 
     References: Bornschein and Bengio (2015), Reweighted Wake-Sleep, equations 6 to 9; Le et al. (2020), Revisiting
     Reweighted Wake-Sleep, sections 3 and 5 (delta-wake-wake).
@@ -72,6 +72,11 @@ class ReweightedWakeSleep(Objective):
         super().__init__(num_particles, **options)
         if min(wake_phi, sleep_phi) < 0 or wake_phi + sleep_phi == 0:
             raise ValueError(f"wake_phi and sleep_phi are weights, not both 0; got {wake_phi} and {sleep_phi}")
+        if wake_phi and num_particles < 2:
+            raise ValueError(
+                f"wake-phi weighs particles against each other; num_particles is {num_particles}, take 2 or more, or "
+                "wake_phi=0"
+            )
         if not 0 <= defensive < 1:
             raise ValueError(f"defensive is a probability below 1, got {defensive}")
         self.wake_phi, self.sleep_phi, self.defensive = wake_phi, sleep_phi, defensive

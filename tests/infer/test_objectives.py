@@ -353,6 +353,8 @@ def test_dreams_need_a_single_data_site():
         (lambda: NVIL(1, baseline="net"), "baseline must be one of none, running-mean, input or a module, got 'net'"),
         (lambda: ReweightedWakeSleep(3, wake_phi=0.0, sleep_phi=0.0), "not both 0; got 0.0 and 0.0"),
         (lambda: ReweightedWakeSleep(3, wake_phi=-1.0), "got -1.0 and 0.5"),
+        (lambda: ReweightedWakeSleep(1), "wake-phi weighs particles against each other; num_particles is 1, take 2"),
+        (lambda: make_objective("wake-wake", num_particles=1), "num_particles is 1, take 2 or more, or wake_phi=0"),
         (lambda: ReweightedWakeSleep(3, defensive=1.0), "a probability below 1, got 1.0"),
         (lambda: make_objective("vimko"), "unknown objective 'vimko'; known are .*vimco"),
         (lambda: make_objective("vimco", num_particles=3, alpha=2), "objective 'vimco': .*alpha"),
@@ -362,6 +364,36 @@ def test_dreams_need_a_single_data_site():
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_dreg_where_a_plate_within_a_datum_has_as_many_entries_as_there_are_data(vectorize):
+    """Each datum's path has that datum's weights, by Tucker et al. (2019), equation 8, written out."""
+    x = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+
+    def model(x):
+        with pyro.plate("data", 3, dim=-1):
+            with pyro.plate("parts", 3, dim=-2):
+                z = pyro.sample("z", dist.Normal(torch.zeros(3, 3, dtype=torch.float64), 1.0))
+            pyro.sample("x", dist.Normal(z.sum(-2, keepdim=z.dim() > 2), 0.7), obs=x)
+
+    def guide(x):
+        slope = pyro.param("slope", torch.tensor(0.3, dtype=torch.float64))
+        with pyro.plate("data", 3, dim=-1), pyro.plate("parts", 3, dim=-2):
+            pyro.sample("z", dist.Normal((slope * x).expand(3, 3), 0.9))
+
+    objective = IWAE(K, gradient="dreg", max_plate_nesting=2, vectorize_particles=vectorize)
+    torch.manual_seed(0)
+    objective.loss_and_grads(model, guide, x)
+    torch.manual_seed(0)
+    again = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    calls, zeros = (1, torch.zeros(K, 3, 3)) if vectorize else (K, torch.zeros(1, 3, 3))
+    noise = torch.cat([torch.normal(zeros.double(), 1.0) for _ in range(calls)])
+    z = again * x + 0.9 * noise
+    log_q = dist.Normal(again.detach() * x, 0.9).log_prob(z).sum(1)
+    log_weight = dist.Normal(0.0, 1.0).log_prob(z).sum(1) + dist.Normal(z.sum(1), 0.7).log_prob(x) - log_q
+    (log_weight.detach().softmax(0).square() * log_weight).sum().neg().backward()
+    torch.testing.assert_close(pyro.param("slope").grad, again.grad)
 
 
 # -- stock Pyro -------------------------------------------------------------------------------------------------------
