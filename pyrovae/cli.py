@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             raise ValueError(f"unknown arguments: {' '.join(unknown)} (see {options.prog} --help)")
         with warnings.catch_warnings():
+            # Pyro's, of what raises an error all the same, or makes none.
+            warnings.filterwarnings("ignore", "TraceMeanField_ELBO only")
             warnings.filterwarnings("ignore", "Encountered")  # Pyro's, of losses that the Trainer stops at anyway
             _VERBS[options.verb](options)
     except KeyboardInterrupt as interrupt:

@@ -9,6 +9,7 @@ guide an exact variable for figures of the discrete model.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -23,6 +24,7 @@ from pyrovae.distributions import (
     straight_through_one_hot,
 )
 from pyrovae.schedules import Schedule
+from pyrovae.vae import VAE
 
 
 class Bits(nn.Module):
@@ -98,8 +100,30 @@ class RelaxedOneHot(_Relaxed):
         return (straight_through_one_hot(z) if self.straight_through else z.exp()).flatten(-2)
 
 
+def exact(vae: VAE) -> VAE:
+    """A copy of a VAE with exact variables in the places of relaxed ones, and the same weights.
+
+    For figures of the discrete model that a relaxed pair was trained for: those of the relaxed pair itself are of
+    another model, which only at low temperature has nearly the same likelihood.
+
+    >>> from pyrovae import data, registry
+    >>> relaxed = registry.find_pair("sbn").build(data.load("digits", binarize="static"), draws="relaxed")
+    >>> exact(relaxed).sample(2).shape
+    torch.Size([2, 1, 8, 8])
+    """
+    vae = copy.deepcopy(vae)
+    for module in list(vae.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _Relaxed):
+                setattr(module, name, OneHot() if isinstance(child, RelaxedOneHot) else Bits())
+    return vae
+
+
 class TemperatureSchedule(Callback):
     """Move the temperature of every relaxed variable of a VAE with the training time.
+
+    Bounds at different temperatures are those of different models, so the weights of the best epoch may be those of an
+    early and warm one: without a patience, take the last weights, or a schedule that ends well before the training.
 
     Args:
         schedule: the temperature as a function of the time in epochs, such as

@@ -81,7 +81,7 @@ class Fit:
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
         self.optimizer = trainer.make_optimizer(vae, self.learned)
         if not has_sites:
-            self.model = _with_param_site(vae)
+            self.model = programs.with_param_site(vae.model, vae.parameters())
         self.scheduler = trainer.make_lr_scheduler(self.optimizer)
         self.state = TrainingState(batch_size=trainer.batch_size, best=_copy_of(vae))
         num_batches = math.ceil(self.rows / trainer.batch_size)
@@ -309,17 +309,3 @@ class Fit:
 
 def _copy_of(vae: VAE) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module_tensors(vae).items()}
-
-
-def _with_param_site(vae: VAE) -> programs.Program:
-    """The model with one param site, since Pyro's objectives differentiate nothing where a pair has none.
-
-    Plain `nn.Module`s that nobody hands to `pyro.module` make no such site.
-    """
-    parameter = next(vae.parameters())
-
-    def model(*args: Any, **kwargs: Any) -> Any:
-        pyro.param("pyrovae.anchor", parameter)
-        return vae.model(*args, **kwargs)
-
-    return model

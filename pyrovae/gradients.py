@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import pandas as pd
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
@@ -89,7 +87,7 @@ def gradient_variance(
             moments = {program: _Moments() for program in parameters}
             for draw in range(num_warmup + num_draws):
                 vae.zero_grad()
-                objective.loss_and_grads(_with_param_site(vae), vae.guide, x, **given)
+                objective.loss_and_grads(programs.with_param_site(vae.model, vae.parameters()), vae.guide, x, **given)
                 if draw >= num_warmup:
                     for program, moment in moments.items():
                         moment.add(_flat_gradient(parameters[program]))
@@ -154,14 +152,3 @@ def _gradients_kept(vae: VAE) -> Iterator[None]:
     finally:
         for parameter, gradient in before:
             parameter.grad = gradient
-
-
-def _with_param_site(vae: VAE) -> programs.Program:
-    """The model with a param site, without which Pyro's own objectives differentiate nothing."""
-    parameter = next(parameter for parameter in vae.parameters() if parameter.requires_grad)
-
-    def model(*args: Any, **kwargs: Any) -> Any:
-        pyro.param("pyrovae.anchor", parameter)
-        return vae.model(*args, **kwargs)
-
-    return model

@@ -76,7 +76,8 @@ class Evaluation:
     kl: float
     """Mean KL(q(z|x) || p(z)), exact where the pair of distributions has a closed form."""
     reconstruction_error: float
-    """Mean squared error of `VAE.reconstruct` per observed entry, in squared units of the data."""
+    """Mean squared error of `VAE.reconstruct` per observed entry, in squared units of the data; NaN where p(x|z)
+    has no mean."""
     active_units: int
     """Latent dimensions whose posterior mean varies over the rows, see `active_units`."""
     latent_dim: int
@@ -173,8 +174,8 @@ def evaluate(
         for part in parts_of_rows if progress is None else progress(parts_of_rows):
             x, data = batch_of(vae, split, part)
             estimate = vae.log_likelihood(x, num_samples, chunk_size=chunk_size, return_details=True, **data)
-            _, nll, kl = vae(x, **data)
-            error = _squared_error(vae.reconstruct(x, **data), x, data.get("mask"))
+            _, nll, kl = vae.bound_terms(x, **data)
+            error = _reconstruction_error(vae, x, data)
             parts.append((*estimate, nll, kl, error, row_means(vae, x, data)))
             probability = probability and _is_probability(vae, x, data, dataset.kind if dataset else kind)
     value, sampling, size, nll, kl, error, means = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
@@ -262,6 +263,14 @@ def _stick_figures(vae: VAE, split: Split, neighbours: Split | None) -> dict[str
         errors = knn_error(stick_weights_of(vae, near), near.y, weights, y, _NEIGHBOURS)
         figures |= {f"knn_error_{k}": error for k, error in errors.items()}
     return figures
+
+
+def _reconstruction_error(vae: VAE, x: Tensor, data: dict[str, Tensor]) -> Tensor:
+    """Squared error of each row, `[B]`; NaN where the distribution of the data has no mean."""
+    try:
+        return _squared_error(vae.reconstruct(x, **data), x, data.get("mask"))
+    except NotImplementedError:
+        return x.new_full((len(x),), math.nan)
 
 
 def _squared_error(x_hat: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -173,8 +173,16 @@ def run_figures(vae: VAE, dataset: Dataset, rows: Sequence[Mapping[str, float]])
     """
     pictured = _Pictured(vae, dataset, rows)
     with programs.evaluating(vae):
-        figures = {name: draw(pictured) for name, draw in _RUN_FIGURES.items()}
+        figures = {name: _drawn(draw, pictured) for name, draw in _RUN_FIGURES.items()}
     return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _drawn(draw: Callable[[_Pictured], Figure | None], pictured: _Pictured) -> Figure | None:
+    """A figure, or None where it needs a mean that a distribution of the pair does not have."""
+    try:
+        return draw(pictured)
+    except NotImplementedError:
+        return None
 
 
 @dataclass(frozen=True)

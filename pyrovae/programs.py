@@ -266,3 +266,21 @@ def find_non_finite(model: Program, guide: Program, *args: Any, **kwargs: Any) -
                     what = "log-probability" if site["value"].isfinite().all() else "value"
                     return f"site {name!r} of the {label}, whose {what} is not finite"
     return "no single site: the loss itself is not finite"
+
+
+def with_param_site(program: Program, parameters: Iterable[nn.Parameter]) -> Program:
+    """A program with one param site, since Pyro's objectives differentiate nothing where a pair has none.
+
+    Plain `nn.Module`s that nobody hands to `pyro.module` make no such site.
+
+    Args:
+        program: a model or a guide.
+        parameters: parameters of the pair, of which one that is trained gets the site.
+    """
+    anchor = next(parameter for parameter in parameters if parameter.requires_grad)
+
+    def anchored(*args: Any, **kwargs: Any) -> Any:
+        pyro.param("pyrovae.anchor", anchor)
+        return program(*args, **kwargs)
+
+    return anchored

@@ -25,6 +25,11 @@ class Constant:
 
     value: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Check the value."""
+        if not self.value >= 0:
+            raise ValueError(f"a weight or temperature must not be negative, got {self.value}")
+
     def __call__(self, epoch: float) -> float:
         """The value at this time."""
         return self.value
@@ -118,9 +123,11 @@ def parse_schedule(text: str | float | Schedule) -> Schedule:
     if callable(text):
         return text
     try:
-        return Constant(float(text))
+        number = float(text)
     except ValueError:
         kind, *numbers = str(text).split(":")
+    else:
+        return Constant(number)
     try:
         return _KINDS[kind.replace("_", "-")](*map(float, numbers))
     except (KeyError, TypeError, ValueError) as error:

@@ -51,7 +51,8 @@ class Trainer:
 
     Args:
         objective: a `pyro.infer.ELBO` (of Pyro or of this library), or its name.
-        num_particles: particles of an objective given by name.
+        num_particles: particles of an objective given by name; None is the objective's own default, 1 for those of
+            Pyro and NVIL and 10 for those that need several.
         optimizer: "adam", "adamax", "adamw" or "sgd", fused where torch has it; or a function from parameters to a
             torch optimizer.
         lr: learning rate.
@@ -88,7 +89,7 @@ class Trainer:
     """
 
     objective: str | ELBO = "elbo"
-    num_particles: int = 1
+    num_particles: int | None = None
     optimizer: str | Callable[[Sequence[Tensor]], Optimizer] = "adam"
     lr: float = 1e-3
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
@@ -157,9 +158,11 @@ class Trainer:
             return self.objective
         # The depth of plates is known, and a program without plates has its rows in dimension -1 all the same.
         options: dict[str, Any] = {"max_plate_nesting": max(1, vae.sites.max_plate_nesting)}
-        if self.num_particles > 1 and not vae.vectorizes(x, **data):
+        objective = make_objective(self.objective, num_particles=self.num_particles, **options)
+        if objective.num_particles > 1 and not vae.vectorizes(x, **data):
             options["vectorize_particles"] = False
-        return make_objective(self.objective, num_particles=self.num_particles, **options)
+            objective = make_objective(self.objective, num_particles=self.num_particles, **options)
+        return objective
 
     def make_optimizer(self, vae: VAE, learned: nn.Module | None = None) -> Optimizer:
         """The optimizer over the parameters of a VAE and of what the objective itself learns."""

@@ -242,7 +242,16 @@ class VAE(nn.Module):
         return trace.nodes[self.sites.observed]["fn"]
 
     def forward(self, x: Tensor, **data: Tensor | None) -> Forward:
-        """Reconstruction, negative log-likelihood and KL of every datum at one draw of the latents."""
+        """Reconstruction, negative log-likelihood and KL of every datum at one draw of the latents.
+
+        Raises:
+            NotImplementedError: if the distribution of the data has no mean; `bound_terms` does without.
+        """
+        fn, nll, kl = self.bound_terms(x, **data)
+        return Forward(self._as_data(fn.mean), nll, kl)
+
+    def bound_terms(self, x: Tensor, **data: Tensor | None) -> tuple[TorchDistribution, Tensor, Tensor]:
+        """p(x|z), negative log-likelihood `[B]` and KL `[B]` of every datum at one draw of the latents, in nats."""
         guide_trace = self._guide_trace(x, data)
         with self.scope():
             replayed = poutine.replay(self.model, trace=guide_trace)
@@ -253,7 +262,7 @@ class VAE(nn.Module):
         log_p = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
         known = _known_divergences(list(guide_trace.nodes), list(model_trace.nodes), self.sites.latent)
         kl = [per_datum(_kl(q, model_trace.nodes[q["name"]], q["name"] in known), dim, None, rows)[0] for q in latent]
-        return Forward(self._as_data(site["fn"].mean), -per_datum(log_p, dim, None, rows)[0], sum(kl))
+        return site["fn"], -per_datum(log_p, dim, None, rows)[0], sum(kl)
 
     @torch.no_grad()
     def log_likelihood(

@@ -9,7 +9,7 @@ import torch
 from pairs import weights_of
 from pyro.distributions import Bernoulli, OneHotCategorical
 
-from pyrovae import VAE, data
+from pyrovae import VAE, data, discrete
 from pyrovae.callbacks import Callback
 from pyrovae.checkpoint import RunFolder
 from pyrovae.data import Dataset, Split
@@ -385,3 +385,14 @@ def test_latents_of_several_layers_are_given_by_site():
     vae = belief_network((3, 2))
     with pytest.raises(ValueError, match="give a dictionary by site"):
         vae.decode(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("make", [belief_network, categorical_vae])
+def test_exact_pair_of_a_relaxed_one(make):
+    relaxed = make(variable=RelaxedBits if make is belief_network else RelaxedOneHot)
+    there, x = discrete.exact(relaxed), binary(PIXELS)[::3]
+    joint = exact_joint(there, x)[0] if make is belief_network else exact_categorical_joint(there, x)[0]
+    found = there.log_likelihood(x, 20_000, return_details=True)
+    assert ((found.value - joint.logsumexp(0)).abs() < 4 * found.standard_error + 1e-4).all()
+    assert dict(relaxed.named_parameters()).keys() == dict(there.named_parameters()).keys()
+    assert any("temperature" in name for name, _ in relaxed.named_buffers())  # the given one stays relaxed

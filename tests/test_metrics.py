@@ -301,3 +301,22 @@ def test_nearest_neighbours_agree_with_a_full_search():
     assert found == pytest.approx(expected)
     with pytest.raises(ValueError, match=r"10 neighbours need as many labelled training rows.*got 2 and 100"):
         metrics.knn_error(z[:2], labels[:2], z[test], labels[test])
+
+
+def test_data_distribution_without_a_mean():
+    """A flow has a density and draws, but no mean: the likelihood is not lost for that."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            flow = dist.TransformedDistribution(dist.Normal(z, 1.0), dist.transforms.ELUTransform()).to_event(1)
+            pyro.sample("x", flow, obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1).expand([len(x)]))
+
+    result = metrics.evaluate(VAE(model, guide), Split(torch.rand(6, 2)), num_samples=20)
+    assert math.isfinite(result.log_likelihood)
+    assert math.isfinite(result.bound)
+    assert result.to_dict()["reconstruction_error"] is None

@@ -246,12 +246,13 @@ class WakeP(Loss):
 class WakeQ(Loss):
     """The cross-entropy from weighted draws to the inference network, and for it alone.
 
-    Biased for the gradient of KL(p(z|x) || q(z|x)) at finitely many samples, and of no use with one.
+    Biased for the gradient of KL(p(z|x) || q(z|x)) at finitely many samples; at least two are needed.
 
     Reference: Bornschein and Bengio (2015), equation 8.
     """
 
     name = "WakeQ"
+    min_samples = 2
     updates = ("inference_network",)
 
     def bound(self, data: list[Tensor]) -> Tensor:

@@ -96,6 +96,14 @@ def log_sum_of_others(log_weight: Tensor) -> Tensor:
     return torch.logaddexp(before, after)
 
 
+def _sum_of_others(value: Tensor) -> Tensor:
+    """`sum_{j != k} value_j` for every k, from both ends: nothing is subtracted, so infinite values do no harm."""
+    zero = torch.zeros_like(value[:1])
+    before = torch.cat([zero, value[:-1].cumsum(0)])
+    after = torch.cat([value[1:].flip(0).cumsum(0).flip(0), zero])
+    return before + after
+
+
 def vimco_signal(log_weight: Tensor, control_variate: str = "geometric") -> Tensor:
     r"""What each particle adds to the importance-weighted bound, the learning signal of VIMCO, `[K, B]` -> `[K, B]`.
 
@@ -114,7 +122,7 @@ def vimco_signal(log_weight: Tensor, control_variate: str = "geometric") -> Tens
     if control_variate == "arithmetic":
         baseline = others - math.log(count - 1)
     elif control_variate == "geometric":
-        mean_of_others = (log_weight.sum(0) - log_weight) / (count - 1)
+        mean_of_others = _sum_of_others(log_weight) / (count - 1)
         baseline = torch.logaddexp(others, mean_of_others) - math.log(count)
     else:
         raise ValueError(f"control_variate must be geometric or arithmetic, got {control_variate!r}")
@@ -134,18 +142,25 @@ def vimco(log_weight: Tensor, log_score: Tensor, control_variate: str = "geometr
     return log_mean_exp(log_weight) + score_term(signal, log_score)
 
 
-def nvil(log_weight: Tensor, log_score: Tensor, baseline: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+def nvil(
+    log_weight: Tensor,
+    log_score: Tensor,
+    baseline: Tensor,
+    scale: Tensor | float = 1.0,
+    latent_weight: Tensor | float = 1.0,
+) -> Tensor:
     """The importance-weighted bound with the score of every draw weighted by `(bound - baseline) / scale`.
 
     `[K, B]` -> `[B]`, in nats. One particle gives NVIL's ELBO. The gradient is unbiased for scale 1 and a `baseline`
     `[B]` that does not depend on the draws; the scale divides the gradient by `log_score` and leaves the rest alone.
+    `latent_weight` is what `log_score` is multiplied by within `log_weight`, a KL weight.
 
     Reference: Mnih and Gregor (2014), Neural Variational Inference and Learning, equations 7 to 9; for several
     particles Mnih and Rezende (2016), section 2.4.
     """
     value = log_mean_exp(log_weight)
     # The value itself depends on log q, by minus the normalised weights; that part is made shorter too.
-    direct = (1 - 1 / scale) * normalized(log_weight)
+    direct = (1 - 1 / scale) * latent_weight * normalized(log_weight)
     return value + score_term((value - baseline) / scale + direct, log_score)
 
 

@@ -31,7 +31,7 @@ class IWAE(Objective):
       Unbiased, its signal-to-noise ratio rises with K.
 
     "stl" and "dreg" run the guide twice and need every site reparameterised; the model's gradient is the standard one
-    in all three.
+    in all three. What a guide draws beside its sites, such as the units that dropout leaves, differs between the runs.
 
     Args:
         num_particles: K.

@@ -250,12 +250,15 @@ class Scorer:
     Attributes:
         scale: the scale of the data plate in the last traces read.
         data_dim: the dimension of that plate.
+        latent_weight: the weight, relative to the observed ones, of the guide's site without reparameterised draws, the
+            last one where there are several.
     """
 
     def __init__(self, rows: int | None, *, weighted: bool = False, fixed: Collection[str] = ()) -> None:
         self.rows, self.weighted, self.fixed = rows, weighted, fixed
         self.scale: Any = 1.0
         self.data_dim = -1
+        self.latent_weight: Any = 1.0
 
     def __call__(self, model_trace: Trace, guide_trace: Trace, particles: tuple[int, int] | None = None) -> LogWeights:
         """Log weights `[K, B]`; `particles` is dimension and size of the plate over particles, if there is one."""
@@ -287,6 +290,7 @@ class Scorer:
             log_q = log_q + value * weight(site)
             if not site["fn"].has_rsample:
                 log_score = log_score + value
+                self.latent_weight = weight(site)
         return LogWeights(log_p, log_q, log_score)
 
     @staticmethod

@@ -133,7 +133,9 @@ class NVIL(Objective):
             self.module.to(device=x.device, dtype=signal.dtype)
             baseline = self.module(x)
             scale = self.module.scale if self.normalize else 1.0
-        return functional.nvil(weights.log_weight, weights.log_score, baseline.detach(), scale), baseline, signal
+        weight = pair.scorer.latent_weight
+        value = functional.nvil(weights.log_weight, weights.log_score, baseline.detach(), scale, weight)
+        return value, baseline, signal
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss, with gradients added to the parameters of the pair and of the baseline, which is also updated."""

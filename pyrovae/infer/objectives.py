@@ -26,14 +26,15 @@ def objective_names() -> list[str]:
     return sorted(_OBJECTIVES)
 
 
-def make_objective(name: str, *, num_particles: int = 1, **options: Any) -> ELBO:
+def make_objective(name: str, *, num_particles: int | None = None, **options: Any) -> ELBO:
     """An objective from its name.
 
     Args:
         name: "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it),
-            "graph", "enum", "iwae", "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil",
-            "rws", "wake-wake", "wake-sleep" and whatever else is registered.
-        num_particles: draws of the latents a datum.
+            "graph", "enum" (sums out the sites of the guide that are marked `infer={"enumerate": "parallel"}`), "iwae",
+            "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws", "wake-wake", "wake-sleep" and whatever else is
+            registered.
+        num_particles: draws of the latents a datum; None is the objective's own default.
         **options: further arguments of the objective, such as `alpha` of "renyi".
 
     Raises:
@@ -46,8 +47,10 @@ def make_objective(name: str, *, num_particles: int = 1, **options: Any) -> ELBO
         factory = _OBJECTIVES[name.replace("_", "-")]
     except KeyError:
         raise ValueError(f"unknown objective {name!r}; known are {', '.join(objective_names())}") from None
+    if num_particles is not None:
+        options["num_particles"] = num_particles
     try:
-        return factory(num_particles=num_particles, **options)
+        return factory(**options)
     except TypeError as error:
         raise ValueError(f"objective {name!r}: {error}") from None
 

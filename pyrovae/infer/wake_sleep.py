@@ -38,6 +38,9 @@ class ReweightedWakeSleep(Objective):
     minibatches and masks enter as with every other objective; there are as many dreams as rows in the batch, and the
     guide sees of each what the mask shows of its row.
 
+    The guide runs twice, to draw and to be scored; what it draws beside its sites, such as the units that dropout
+    leaves, differs between the runs.
+
     `wake_phi=1, sleep_phi=0` is wake-wake, `wake_phi=0, sleep_phi=1` wake-sleep with K particles for the model,
     one half each the reweighted wake-sleep of the paper.
 

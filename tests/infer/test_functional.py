@@ -148,3 +148,26 @@ def test_vimco_needs_others_to_compare_with():
 def test_nothing_added_has_no_likelihood():
     with pytest.raises(ValueError, match="no log weights were added"):
         F.LogWeightSum().result()
+
+
+def test_vimco_with_a_weight_of_zero():
+    log_weight = torch.tensor([[0.0], [-math.inf], [1.0]])
+    signal = F.vimco_signal(log_weight, "arithmetic")
+    assert signal.isfinite().all()
+    assert not F.vimco_signal(log_weight, "geometric").isnan().any()
+
+
+def test_nvil_scale_keeps_the_direction_under_a_kl_weight():
+    """The part of the gradient that dividing by the scale leaves out is zero in the mean, whatever the KL weight."""
+    beta, scale, num_draws = 0.3, 50.0, 200_000
+    logit = torch.tensor(0.4, dtype=torch.double, requires_grad=True)
+    q = torch.distributions.Bernoulli(logits=logit)
+    draws = q.sample((3, num_draws))
+    log_q = q.log_prob(draws)
+    zeros = torch.zeros(num_draws, dtype=torch.double)
+    weight = beta * (torch.log(0.3 + 0.4 * draws) - log_q) + 2.0 * draws
+    whole, short = (
+        torch.autograd.grad(F.nvil(weight, log_q, zeros, s, beta).sum(), logit, retain_graph=True)[0]
+        for s in (1.0, scale)
+    )
+    assert abs(short * scale / whole - 1) < 0.05
