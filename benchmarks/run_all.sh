@@ -36,3 +36,16 @@ done
 measure benchmarks/sbn.py plot
 measure benchmarks/gmm.py train
 measure benchmarks/gmm.py report
+
+for latent in kumaraswamy gaussian; do
+    measure benchmarks/stick_breaking.py train --latent $latent --quiet
+    measure benchmarks/stick_breaking.py evaluate --latent $latent
+done
+for latent in stick-breaking gaussian; do
+    for labels in 0.1 0.05 0.01; do
+        measure benchmarks/semi_supervised.py train --latent $latent --labels $labels --quiet
+        measure benchmarks/semi_supervised.py evaluate --latent $latent --labels $labels
+    done
+done
+measure benchmarks/semi_supervised.py train --latent gaussian --labels 600 --quiet
+measure benchmarks/semi_supervised.py evaluate --latent gaussian --labels 600

@@ -78,3 +78,12 @@ def test_the_picture_can_be_made_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["make_figures.py", "--epochs", "1", "--out", str(tmp_path / "digits.png")])
     runpy.run_path(str(ROOT / "tutorials/make_figures.py"), run_name="__main__")
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("tutorials/*.ipynb")], ids=str
+)
+def test_no_figure_is_left_to_be_filled_in(pattern):
+    paths = list(ROOT.glob(pattern))
+    assert paths
+    assert not [path for path in paths if re.search(r"@[A-Z][A-Z_]+\b", path.read_text())]
