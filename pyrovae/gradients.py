@@ -56,7 +56,7 @@ def gradient_variance(
     Raises:
         ValueError: if there are no objectives, fewer than two draws, or no parameters.
 
-    >>> import pyro.distributions as dist
+    >>> import pyro, pyro.distributions as dist
     >>> def model(x):
     ...     loc = pyro.param("loc", torch.tensor(0.0))
     ...     with pyro.plate("data", len(x)):

@@ -74,7 +74,7 @@ class Trainer:
     Raises:
         ValueError: for unknown names and impossible numbers.
 
-    >>> import pyro.distributions as dist
+    >>> import pyro, pyro.distributions as dist
     >>> def model(x):
     ...     with pyro.plate("data", len(x)):
     ...         z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
