@@ -7,9 +7,9 @@ truncation 50 with concentration 5, or 50 Gaussian latents; batches of 100; 100 
     PYROVAE_DATA=... python benchmarks/stick_breaking.py evaluate --latent kumaraswamy
 
 `--latent` is kumaraswamy, logit-normal, gamma, beta or gaussian. Training resumes where it stopped, with a cosine
-learning rate over all epochs; `evaluate` prints one JSON line. The errors of nearest neighbours are those of one draw
-of the latents a row, as in the paper, and of their means, with the training rows as neighbours; the latents are the
-weights of the stick.
+learning rate over all epochs; `evaluate` prints one JSON line. The errors of nearest neighbours among the training rows
+are those of one draw of the latents a row, as in the paper, and of their means, by Euclidean distance. The latents are the
+weights of the stick, and for their means there is the Hellinger distance too (between roots of weights).
 """
 
 from __future__ import annotations
@@ -75,10 +75,13 @@ def evaluate(vae: VAE, dataset: Dataset, options: argparse.Namespace) -> dict[st
     with programs.evaluating(vae):
         result = vae.log_likelihood(x, options.num_samples, return_details=True)
         train = dataset.train
+        drawn, means = ([latents(vae, part, draw) for part in (train.x, x)] for draw in (True, False))
         errors = {
-            name: knn_error(latents(vae, train.x, draw), train.y, latents(vae, x, draw), y)
-            for name, draw in (("knn_error_draws", True), ("knn_error_means", False))
+            "knn_error_draws": knn_error(drawn[0], train.y, drawn[1], y),
+            "knn_error_means": knn_error(means[0], train.y, means[1], y),
         }
+        if options.latent != "gaussian":
+            errors["knn_error_hellinger"] = knn_error(means[0].sqrt(), train.y, means[1].sqrt(), y)
     return {
         "negative_log_likelihood": -result.value.mean().item(),
         "standard_error_of_the_sampling": (result.standard_error.square().mean() / len(x)).sqrt().item(),
@@ -108,6 +111,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="test", help="what to evaluate")
     parser.add_argument("--test-rows", type=int, default=SIZES["test"], help="rows to evaluate")
     parser.add_argument("--num-samples", type=int, default=100)
+    parser.add_argument("--compile", action="store_true", help="compiled steps, for objectives of this library")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/stick-breaking"))
@@ -127,6 +131,7 @@ def main() -> None:
             lr_schedule="cosine",
             kl_weight=f"warm-up:{options.warm_up}" if options.warm_up else 1.0,
             seed=options.seed,
+            compile=options.compile,
             progress=not options.quiet,
         )
         history = trainer.fit(vae, dataset, run=run, resume=run.state_path.exists())

@@ -39,7 +39,7 @@ _UNITS = {
     "effective_sample_size": "median over the rows",
     "classification_error": "share of wrong classes, q(y|x)",
     "sticks_used": "mean number of weights that hold 99 % of the stick",
-    **{f"knn_error_{k}": f"share of wrong classes, {k} neighbours on the weights" for k in (3, 5, 10)},
+    **{f"knn_error_{k}": f"share of wrong classes, {k} neighbours by the weights" for k in (3, 5, 10)},
 }
 
 
@@ -83,7 +83,7 @@ def _in_one_line(error: Exception) -> str:
 def _train(options: argparse.Namespace) -> None:
     values, device = vars(options), pick_device(options.device)
     if options.resume is not None:
-        extra = given(values, ["pair", "data", "out", *TRAINING, *DATA, "dequantize", "data_seed"])
+        extra = given(values, ["pair", "data", "out", *TRAINING, "compile", *DATA, "dequantize", "data_seed"])
         if extra:
             flags = ", ".join(name.upper() if name == "pair" else flag(name) for name in extra)
             raise ValueError(f"--resume goes on with the run as it was configured; leave out {flags}")
@@ -117,7 +117,7 @@ def _new_run(options: argparse.Namespace) -> Run:
         data_options["seed"] = options.data_seed
     name = f"{pair.name.replace(':', '.')}-{options.data.replace('_', '-')}"
     return Run.create(
-        options.out or Path("runs") / name, pair.name, pair_options, data_options, given(values, list(TRAINING))
+        options.out or Path("runs") / name, pair.name, pair_options, data_options, given(values, [*TRAINING, "compile"])
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.callbacks import Progress, ProgressBar
 from pyrovae.checkpoint import CheckpointError, RunFolder, load_module_tensors, module_tensors
+from pyrovae.infer.compile import CompiledLoss
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.training_data import Rows, TrainingData, rows_on
@@ -79,6 +80,7 @@ class Fit:
                 self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
+        self.compiled = CompiledLoss(vae, self.objective) if trainer.compile else None
         self.optimizer = trainer.make_optimizer(vae, self.learned)
         if not has_sites:
             self.model = programs.with_param_site(vae.model, vae.parameters())
@@ -146,9 +148,12 @@ class Fit:
         trainer, state = self.trainer, self.state
         x, data = self.minibatch(self.train, index, self.transform)
         beta = trainer.kl_weight(state.epoch + state.batch / self.progress.num_batches)
-        with KLWeightMessenger(beta) if beta != 1 else nullcontext():
-            loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
-        loss = sum(loss) if isinstance(loss, tuple) else loss  # wake-sleep: one loss for each program
+        if self.compiled is not None and len(x) == trainer.batch_size:
+            loss = self.compiled(x, beta, **data).item()
+        else:
+            with KLWeightMessenger(beta) if beta != 1 else nullcontext():
+                loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
+            loss = sum(loss) if isinstance(loss, tuple) else loss  # Pyro's wake-sleep: one loss for each program
         if not math.isfinite(loss):
             self.stop_for_non_finite(f"the loss is {loss}", x, data)
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -96,7 +96,8 @@ class Evaluation:
     sticks_used_by_class: tuple[float | None, ...] | None = None
     """The same for the rows of every class, where there are labels; None for a class without rows."""
     knn_error_3: float | None = None
-    """Error of 3 nearest neighbours on the weights of sticks, learned from the labelled rows of `neighbours`."""
+    """Error of 3 nearest neighbours by the Hellinger distance of mean stick weights, which are labelled rows of
+    `neighbours`."""
     knn_error_5: float | None = None
     """Of 5."""
     knn_error_10: float | None = None
@@ -260,7 +261,8 @@ def _stick_figures(vae: VAE, split: Split, neighbours: Split | None) -> dict[str
     if neighbours is not None and neighbours.y is not None and int((neighbours.y >= 0).sum()) >= max(_NEIGHBOURS):
         known = neighbours.y >= 0
         near = Split(*(None if value is None else value[known] for value in neighbours))
-        errors = knn_error(stick_weights_of(vae, near), near.y, weights, y, _NEIGHBOURS)
+        # Weights are a probability distribution; between their roots the distance is Hellinger's.
+        errors = knn_error(stick_weights_of(vae, near).sqrt(), near.y, weights.sqrt(), y, _NEIGHBOURS)
         figures |= {f"knn_error_{k}": error for k, error in errors.items()}
     return figures
 

@@ -64,6 +64,8 @@ class Trainer:
             Validation always uses 1.
         epochs: passes over the training data.
         batch_size: rows a step; the last step of an epoch takes what is left.
+        compile: run full batches as compiled code, for objectives of this library (see `CompiledLoss`): the same
+            training up to rounding in less time, after a minute of compiling at the start.
         patience: stop after so many epochs without a better `monitor`; None never stops early.
         monitor: "validation_loss" or "loss"; the weights of the epoch where it was lowest are restored at the end.
         seed: seed of the training; the caller's random numbers are left as they were. None uses the caller's.
@@ -98,6 +100,7 @@ class Trainer:
     kl_weight: str | float | Schedule = 1.0
     epochs: int = 100
     batch_size: int = 128
+    compile: bool = False
     patience: int | None = None
     monitor: str = "validation_loss"
     seed: int | None = 0

@@ -130,24 +130,24 @@ class NVIL(Objective):
             x, mask = pair.args[0], pair.kwargs.get("mask")
             if mask is not None:
                 x = torch.where(mask, x, 0.0)  # what is missing may be NaN
-            self.module.to(device=x.device, dtype=signal.dtype)
+            if (self.module.mean.device, self.module.mean.dtype) != (x.device, signal.dtype):
+                self.module.to(device=x.device, dtype=signal.dtype)
             baseline = self.module(x)
             scale = self.module.scale if self.normalize else 1.0
         weight = pair.scorer.latent_weight
         value = functional.nvil(weights.log_weight, weights.log_score, baseline.detach(), scale, weight)
         return value, baseline, signal
 
-    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """The loss, with gradients added to the parameters of the pair and of the baseline, which is also updated."""
+    def training_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss; with its gradients the baseline learns too, whose running statistics take in the batch."""
         pair = self._pair(model, guide, args, kwargs)
         bound, baseline, signal = self._bound(pair)
         loss = -(pair.scale * bound).sum()
-        fit = (signal - baseline).square().sum()
-        if self.module is not None and self.module.net is not None:
+        if self.module is None:
+            return loss
+        if self.module.net is not None:
             pyro.module("nvil_baseline", self.module)
-        total = loss + fit if fit.requires_grad else loss
-        if total.requires_grad:
-            total.backward(retain_graph=self.retain_graph)
-        if self.module is not None:
-            self.module.update((signal - baseline).detach())
-        return loss.item()
+            fit = (signal - baseline).square().sum()
+            loss = loss + fit - fit.detach()
+        self.module.update((signal - baseline).detach())
+        return loss

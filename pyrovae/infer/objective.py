@@ -125,9 +125,13 @@ class Objective(ELBO):
         with torch.no_grad():
             return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
+    def training_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """The differentiable loss of a training step, whose gradients teach the objective's own `module` too."""
+        return self.differentiable_loss(model, guide, *args, **kwargs)
+
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """The loss, with its gradients added to the parameters."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        """The loss, with its gradients added to the parameters of the pair and of `module`."""
+        loss = self.training_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
         return loss.item()

@@ -1,0 +1,147 @@
+"""A training step whose programs run once: the loss and its gradients as one compiled graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyrovae.infer.kl_weight import KLWeightMessenger
+from pyrovae.infer.objective import Objective
+from pyrovae.vae import VAE
+
+
+class CompileError(ValueError):
+    """A pair, an objective or this machine does not allow compilation; the message says which and why."""
+
+
+class CompiledLoss:
+    r"""Loss and gradients of a pair under an objective, as compiled code.
+
+    For every shape of the data, model and guide run once, with their effect handlers, while every tensor operation is
+    recorded together with its derivative; what is recorded is handed to `torch.compile`, and from then on no Python of
+    the pair runs. Draws are recorded as operations and stay random. They are those of the uncompiled objective from the
+    same state of torch's generator, so that both ways of training agree up to rounding.
+
+    What a program decides in Python is decided once: a branch on `self.training` is as it was at the first call, and a
+    branch on values of data or parameters makes tracing fail. Arguments of distributions are not checked.
+
+    Args:
+        vae: the pair, prepared.
+        objective: an objective of this library.
+        backend: of `torch.compile`; "inductor" writes and compiles C++ or Triton code, "eager" runs what was recorded.
+
+    Raises:
+        CompileError: for an objective of Pyro, which reads numbers out of tensors as it goes; when called, if the
+            programs cannot be traced, or there is no compiler on this machine.
+
+    >>> import pyro.distributions as dist
+    >>> from pyrovae.infer import IWAE
+    >>> linear = nn.Linear(1, 1)
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+    ...         pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+    >>> def guide(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(pyro.module("linear", linear)(x), 0.7).to_event(1))
+    >>> x = torch.randn(8, 1)
+    >>> step = CompiledLoss(VAE(model, guide, example=x), IWAE(5), backend="eager")
+    >>> step(x).shape, linear.weight.grad.shape
+    (torch.Size([]), torch.Size([1, 1]))
+    """
+
+    def __init__(self, vae: VAE, objective: Objective, *, backend: str = "inductor") -> None:
+        if not isinstance(objective, Objective):
+            raise CompileError(
+                f"{type(objective).__name__} cannot be compiled; objectives of this library can, such as iwae, vimco, "
+                "nvil and wake-wake (iwae with one particle is the ELBO)"
+            )
+        self._step = _Step(vae, objective)
+        self._backend = backend
+        self._compiled: dict[Any, Any] = {}
+
+    def __call__(self, x: Tensor, beta: float = 1.0, **data: Tensor) -> Tensor:
+        """The loss of a batch, its gradients being put into the parameters: a scalar, summed over the rows, in nats.
+
+        Args:
+            x: a batch of data, `[B, ...]`.
+            beta: weight of the KL term.
+            **data: further tensors for the programs, such as `mask`.
+        """
+        weight = torch.as_tensor(beta, dtype=torch.get_default_dtype(), device=x.device)
+        inputs = {"x": x, **data}
+        parameters = {name: value.detach() for name, value in self._step.named_parameters() if value.requires_grad}
+        buffers = dict(self._step.named_buffers())
+        arguments = (parameters, buffers, weight, inputs)
+        # A weight of exactly 1 needs no handler, and so no graph of its own but the first.
+        key = (beta == 1, tuple((name, value.shape, value.dtype) for name, value in inputs.items()))
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(arguments, weighted=beta != 1)
+        loss, gradients = self._compiled[key](*arguments)
+        for name, parameter in self._step.named_parameters():
+            if name in gradients:
+                parameter.grad = gradients[name]
+        return loss
+
+    def _compile(self, arguments: tuple, *, weighted: bool) -> Any:
+        """Trace and compile for arguments of these shapes; leaves random numbers and buffers as they are."""
+
+        def step(
+            parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], beta: Tensor, inputs: Mapping[str, Tensor]
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+            given = (beta if weighted else None, inputs)
+            loss = torch.func.functional_call(self._step, {**leaves, **buffers}, given)
+            gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            return loss.detach(), {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}
+
+        parameters, buffers, beta, inputs = arguments
+        try:
+            with torch.random.fork_rng(), pyro.validation_enabled(False):
+                copies = {name: value.clone() for name, value in buffers.items()}
+                graph = make_fx(step)(parameters, copies, beta, inputs)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CompileError(
+                f"the pair cannot be compiled ({reason}); train it with compile=False, or write it without branches "
+                "on values and without .item()"
+            ) from error
+        return _compiled(graph, self._backend)
+
+
+def _compiled(graph: torch.fx.GraphModule, backend: str) -> Any:
+    """Compiled code for a graph, with torch's own random numbers."""
+    options = {"fallback_random": True} if backend == "inductor" else None
+    run = torch.compile(graph, backend=backend, options=options)
+
+    def guarded(*arguments: Any) -> Any:
+        try:
+            return run(*arguments)
+        except torch._inductor.exc.InvalidCxxCompiler as error:
+            raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
+
+    return guarded
+
+
+class _Step(nn.Module):
+    """The loss as a function of all that is learned or kept: the pair's parameters and buffers and the objective's."""
+
+    def __init__(self, vae: VAE, objective: Objective) -> None:
+        super().__init__()
+        self.vae = vae
+        self.learned = objective.module
+        self.objective = objective
+
+    def forward(self, beta: Tensor | None, inputs: Mapping[str, Tensor]) -> Tensor:
+        data = dict(inputs)
+        x = data.pop("x")
+        with self.vae.scope():
+            if beta is None:
+                return self.objective.training_loss(self.vae.model, self.vae.guide, x, **data)
+            with KLWeightMessenger(beta):
+                return self.objective.training_loss(self.vae.model, self.vae.guide, x, **data)

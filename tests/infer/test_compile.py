@@ -1,0 +1,163 @@
+"""Compiled steps: the same losses and gradients as without compilation, from the same random numbers."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pairs import PAIRS, data_for, linear_pair, pictures, weights_of
+from pyro.infer import TraceMeanField_ELBO
+from torch import nn
+
+from pyrovae import VAE, data, registry
+from pyrovae.infer import IWAE, NVIL, KLWeightMessenger, make_objective
+from pyrovae.infer.compile import CompiledLoss, CompileError
+from pyrovae.training import Trainer
+
+# torch.compile itself.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+OBJECTIVES = ("iwae", "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws", "wake-sleep")
+TRAINED = [name for name in PAIRS if name != "functions"]
+
+
+def sbn():
+    return registry.find_pair("sbn").build(data.load("digits", binarize="static"), sizes=(6, 4))
+
+
+def prepared(make, x):
+    torch.manual_seed(0)
+    return make().prepare(x)
+
+
+def gradients(module):
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def by_hand(vae, objective, x, beta=1.0, **given):
+    """Loss and gradients of a step without compilation, from seed 1."""
+    vae.zero_grad()
+    with vae.scope(), KLWeightMessenger(beta):
+        torch.manual_seed(1)
+        loss = objective.loss_and_grads(vae.model, vae.guide, x, **given)
+    found = gradients(vae)
+    vae.zero_grad()
+    return loss, found
+
+
+def compiled(step, vae, x, beta=1.0, **given):
+    vae.zero_grad()
+    torch.manual_seed(1)
+    loss = step(x, beta, **given)
+    return loss.item(), gradients(vae)
+
+
+def assert_same(first, second):
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_pairs_of_every_form(kind, store):
+    x = data_for(kind, 12)
+    vae = prepared(PAIRS[kind], x)
+    objective = IWAE(3)
+    expected = by_hand(vae, objective, x)
+    assert_same(compiled(CompiledLoss(vae, objective, backend="eager"), vae, x), expected)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("make", [linear_pair, sbn])
+def test_every_objective(make, name):
+    x = torch.randn(9, 5) if make is linear_pair else data.load("digits", binarize="static").train.x[:9]
+    vae = prepared(make, x)
+    if make is sbn and name in ("iwae-stl", "iwae-dreg"):
+        with pytest.raises(CompileError, match="has no reparameterised draws"):
+            CompiledLoss(vae, make_objective(name, num_particles=3), backend="eager")(x)
+        return
+    first, second = (make_objective(name, num_particles=3) for _ in range(2))
+    for objective in (first, second):  # lazy baselines come to be, with the same weights
+        torch.manual_seed(2)
+        with vae.scope():
+            objective.loss(vae.model, vae.guide, x)
+    if first.module is not None:
+        second.module.load_state_dict(first.module.state_dict())
+    step = CompiledLoss(vae, second, backend="eager")
+    for beta in (1.0, 0.3):
+        expected = by_hand(vae, first, x, beta)
+        assert_same(compiled(step, vae, x, beta), expected)
+    if first.module is not None:
+        assert_same(dict(second.module.named_buffers()), dict(first.module.named_buffers()))
+        assert float(second.module.batches) == 2
+        assert gradients(second.module).keys() == gradients(first.module).keys()
+
+
+def test_a_mask_and_another_shape():
+    x, mask = pictures(12), torch.rand(12, 1, 8, 8) < 0.7
+    vae = prepared(PAIRS["library"], x)
+    objective = IWAE(3)
+    step = CompiledLoss(vae, objective, backend="eager")
+    for rows in (12, 5):
+        expected = by_hand(vae, objective, x[:rows], mask=mask[:rows])
+        assert_same(compiled(step, vae, x[:rows], mask=mask[:rows]), expected)
+
+
+def test_draws_are_new_in_every_call():
+    x = torch.randn(9, 5)
+    step = CompiledLoss(prepared(linear_pair, x), IWAE(2), backend="eager")
+    assert len({step(x).item() for _ in range(4)}) == 4
+
+
+def test_compiling_uses_no_random_numbers():
+    x = torch.ones(3, 5)
+    step = CompiledLoss(prepared(linear_pair, x), IWAE(2), backend="eager")
+    losses = []
+    for _ in range(2):  # the first call compiles
+        torch.manual_seed(3)
+        losses.append(step(x).item())
+    assert losses[0] == losses[1]
+
+
+class Branching(nn.Module):
+    """A guide with a branch on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(5, 2)
+
+    def forward(self, x):
+        loc = self.net(x)
+        if loc.sum() > 0:
+            loc = 2 * loc
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+
+def test_what_cannot_be_compiled():
+    x = torch.randn(6, 5)
+    with pytest.raises(CompileError, match="TraceMeanField_ELBO cannot be compiled; objectives of this library can"):
+        CompiledLoss(linear_pair(), TraceMeanField_ELBO())
+    vae = VAE(linear_pair().model, Branching(), example=x)
+    with pytest.raises(CompileError, match=r"cannot be compiled .*without branches"):
+        CompiledLoss(vae, IWAE(2), backend="eager")(x)
+
+
+def test_training_compiled_is_the_same_training():
+    """With real compiled code: two full batches and a rest an epoch, a KL warm-up, a baseline that learns."""
+    x, results = torch.randn(40, 5), []
+    for compile in (False, True):
+        vae = prepared(linear_pair, x)
+        objective = NVIL(2, baseline="input")
+        trainer = Trainer(
+            objective=objective, epochs=3, batch_size=16, kl_weight="warm-up:2", compile=compile, progress=False
+        )
+        torch.manual_seed(0)  # of the baseline
+        history = trainer.fit(vae, (x, x[:10]))
+        results.append((weights_of(vae), [row["validation_loss"] for row in history.rows]))
+    assert_same(results[1], results[0])
+
+
+def test_trainer_names_objectives_that_cannot_be_compiled():
+    with pytest.raises(CompileError, match="Trace_ELBO cannot be compiled"):
+        Trainer(objective="elbo", compile=True, epochs=1, progress=False).fit(linear_pair(), torch.randn(8, 5))
