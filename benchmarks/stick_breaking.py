@@ -8,8 +8,8 @@ truncation 50 with concentration 5, or 50 Gaussian latents; batches of 100; 100 
 
 `--latent` is kumaraswamy, logit-normal, gamma, beta or gaussian. Training resumes where it stopped, with a cosine
 learning rate over all epochs; `evaluate` prints one JSON line. The errors of nearest neighbours among the training rows
-are those of one draw of the latents a row, as in the paper, and of their means, by Euclidean distance. The latents are the
-weights of the stick, and for their means there is the Hellinger distance too (between roots of weights).
+are those of one draw of the latents a row, as in the paper, and of their means, by Euclidean distance. The latents are
+the weights of the stick, and for their means there is the Hellinger distance too (between roots of weights).
 """
 
 from __future__ import annotations
