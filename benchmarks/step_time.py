@@ -22,7 +22,7 @@ from pyro.infer import ELBO, RenyiELBO, Trace_ELBO
 from torch import Tensor
 
 from pyrovae import VAE, data, metrics
-from pyrovae.infer import IWAE, NVIL, VIMCO, Renyi, ReweightedWakeSleep, WakeSleep
+from pyrovae.infer import IWAE, NVIL, VIMCO, CompiledLoss, Renyi, ReweightedWakeSleep, WakeSleep
 from pyrovae.pairs import sbn
 from pyrovae.training import Trainer
 
@@ -44,15 +44,19 @@ def estimators(k: int) -> dict[str, ELBO]:
     }
 
 
-def stepper(objective: ELBO, vae: VAE, x: Tensor) -> Callable[[], None]:
+def stepper(objective: ELBO, vae: VAE, x: Tensor, *, compiled: bool = False) -> Callable[[], None]:
     """One step of the optimizer on a batch."""
     objective.loss(vae.model, vae.guide, x)  # makes what a baseline learns
     learned = getattr(objective, "module", None)
     parameters = [*vae.parameters(), *(learned.parameters() if learned else ())]
     optimizer = torch.optim.Adam(parameters, lr=1e-5, fused=True)
+    compiled_loss = CompiledLoss(vae, objective) if compiled else None
 
     def step() -> None:
-        objective.loss_and_grads(vae.model, vae.guide, x)
+        if compiled_loss is not None:
+            compiled_loss(x).item()
+        else:
+            objective.loss_and_grads(vae.model, vae.guide, x)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -79,6 +83,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--steps", type=int, default=600, help="of training before the variance is measured")
+    parser.add_argument("--compile", nargs="*", default=["iwae", "vimco"], help="estimators to time compiled too")
     parser.add_argument("--draws", type=int, default=300, help="gradients of each estimator")
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -92,7 +97,10 @@ def main() -> None:
     loss = trained.fit(vae, rows).rows[-1]["loss"]
     compared = estimators(arguments.num_particles)
     pyro.enable_validation(False)  # as in the Trainer
-    seconds = times({name: stepper(objective, vae, x) for name, objective in compared.items()}, arguments.rounds)
+    steps = {name: stepper(objective, vae, x) for name, objective in compared.items()}
+    for name in arguments.compile:
+        steps[f"{name}, compiled"] = stepper(compared[name], vae, x, compiled=True)
+    seconds = times(steps, arguments.rounds)
     frame = metrics.gradient_variance(vae, compared, x, num_draws=arguments.draws)
     variance = frame[frame["program"] == "guide"].set_index("objective")["total_variance"]
     print(
@@ -102,9 +110,8 @@ def main() -> None:
     print("| estimator | step, ms | relative to IWAE | gradient variance, guide | relative to plain score |")
     print("| --- | --- | --- | --- | --- |")
     for name, value in seconds.items():
-        ratio = variance[name] / variance["iwae"]
-        times_ = f"{1e3 * value:.2f} | {value / seconds['iwae']:.2f}"
-        print(f"| {name} | {times_} | {variance[name]:.4g} | {ratio:.3g} |")
+        noise = f"{variance[name]:.4g} | {variance[name] / variance['iwae']:.3g}" if name in variance else "|"
+        print(f"| {name} | {1e3 * value:.2f} | {value / seconds['iwae']:.2f} | {noise} |")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Log weights, bounds and objectives."""
 
+from pyrovae.infer.compile import CompiledLoss, CompileError
 from pyrovae.infer.functional import LogLikelihood, effective_sample_size, log_mean_exp
 from pyrovae.infer.iwae import IWAE, Renyi
 from pyrovae.infer.kl_weight import KLWeightMessenger
@@ -14,6 +15,8 @@ __all__ = [
     "IWAE",
     "NVIL",
     "VIMCO",
+    "CompileError",
+    "CompiledLoss",
     "KLWeightMessenger",
     "LogLikelihood",
     "LogWeights",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
@@ -12,7 +12,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
-from pyrovae.vae import VAE
+
+if TYPE_CHECKING:
+    from pyrovae.vae import VAE
 
 
 class CompileError(ValueError):
@@ -40,6 +42,7 @@ class CompiledLoss:
             programs cannot be traced, or there is no compiler on this machine.
 
     >>> import pyro.distributions as dist
+    >>> from pyrovae import VAE
     >>> from pyrovae.infer import IWAE
     >>> linear = nn.Linear(1, 1)
     >>> def model(x):

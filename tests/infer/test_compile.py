@@ -4,13 +4,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pairs import PAIRS, data_for, linear_pair, pictures, weights_of
+from pairs import PAIRS, data_for, linear_pair, pictures, same_weights, weights_of
 from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
 from pyrovae import VAE, data, registry
-from pyrovae.infer import IWAE, NVIL, KLWeightMessenger, make_objective
-from pyrovae.infer.compile import CompiledLoss, CompileError
+from pyrovae.checkpoint import RunFolder
+from pyrovae.infer import IWAE, NVIL, CompiledLoss, CompileError, KLWeightMessenger, make_objective
 from pyrovae.training import Trainer
 
 # torch.compile itself.
@@ -143,19 +143,30 @@ def test_what_cannot_be_compiled():
         CompiledLoss(vae, IWAE(2), backend="eager")(x)
 
 
-def test_training_compiled_is_the_same_training():
-    """With real compiled code: two full batches and a rest an epoch, a KL warm-up, a baseline that learns."""
-    x, results = torch.randn(40, 5), []
-    for compile in (False, True):
-        vae = prepared(linear_pair, x)
-        objective = NVIL(2, baseline="input")
-        trainer = Trainer(
-            objective=objective, epochs=3, batch_size=16, kl_weight="warm-up:2", compile=compile, progress=False
-        )
-        torch.manual_seed(0)  # of the baseline
-        history = trainer.fit(vae, (x, x[:10]))
-        results.append((weights_of(vae), [row["validation_loss"] for row in history.rows]))
-    assert_same(results[1], results[0])
+def test_training_compiled_is_the_same_training(tmp_path):
+    """With real compiled code: full batches and a rest, a KL warm-up, a baseline that learns, a resumption."""
+    x = torch.randn(40, 5)
+
+    def train(epochs=(3,), **options):
+        for number, stop in enumerate(epochs):
+            vae = prepared(linear_pair, x)  # whose seed is the baseline's too
+            trainer = Trainer(
+                objective=NVIL(2, baseline="input"),
+                epochs=stop,
+                batch_size=16,
+                kl_weight="warm-up:2",
+                progress=False,
+                **options,
+            )
+            run = RunFolder(tmp_path) if len(epochs) > 1 else None
+            history = trainer.fit(vae, (x, x[:10]), run=run, resume=number > 0)
+        return weights_of(vae), [row["validation_loss"] for row in history.rows]
+
+    straight = train(compile=True)
+    assert_same(straight, train())
+    weights, losses = train((2, 3), compile=True)
+    assert losses == straight[1]
+    assert same_weights(weights, straight[0])
 
 
 def test_trainer_names_objectives_that_cannot_be_compiled():
