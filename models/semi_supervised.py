@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyro
 import torch
-import torch.nn.functional as F
 from pyro.distributions import Categorical
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -94,6 +93,7 @@ def beside_label(features: Tensor, label: Tensor, num_classes: int) -> Tensor:
     >>> beside_label(torch.zeros(4, 2), torch.arange(3).unsqueeze(-1), 3).shape
     torch.Size([3, 4, 5])
     """
-    one_hot = F.one_hot(label, num_classes).to(features.dtype)
+    # Not `F.one_hot`, which reads the largest label out of its tensor and so could not be compiled.
+    one_hot = (label.unsqueeze(-1) == torch.arange(num_classes, device=label.device)).to(features.dtype)
     shape = torch.broadcast_shapes(features.shape[:-1], label.shape)
     return torch.cat([features.expand(*shape, -1), one_hot.expand(*shape, -1)], -1)

@@ -26,6 +26,8 @@ from pyrovae.distributions import (
 from pyrovae.schedules import Schedule
 from pyrovae.vae import VAE
 
+_ONCE = torch.Size()
+
 
 class Bits(nn.Module):
     """Binary vectors, logits `[..., D]`; draws are 0 and 1."""
@@ -39,12 +41,22 @@ class Bits(nn.Module):
         return z
 
 
+class _OneHotCategorical(OneHotCategorical):
+    """torch's distribution, whose draws do without `F.one_hot`: that reads a value, so it could not be compiled."""
+
+    def sample(self, sample_shape: torch.Size = _ONCE) -> Tensor:
+        """A draw, one-hot."""
+        index = self._categorical.sample(sample_shape)
+        classes = torch.arange(self.event_shape[0], device=index.device)
+        return (index.unsqueeze(-1) == classes).to(self.logits.dtype)
+
+
 class OneHot(nn.Module):
     """Vectors of categorical variables, logits `[..., D, C]`; draws are one-hot."""
 
     def forward(self, logits: Tensor) -> TorchDistribution:
         """The distribution of the vector."""
-        return OneHotCategorical(logits=logits).to_event(1)
+        return _OneHotCategorical(logits=logits).to_event(1)
 
     def features(self, z: Tensor) -> Tensor:
         """What the next net sees of a draw: the draw, flattened to `[..., D C]`."""

@@ -80,7 +80,7 @@ class Fit:
                 self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
-        self.compiled = CompiledLoss(vae, self.objective) if trainer.compile else None
+        self.compiled = self.compile(x, given) if trainer.compile else None
         self.optimizer = trainer.make_optimizer(vae, self.learned)
         if not has_sites:
             self.model = programs.with_param_site(vae.model, vae.parameters())
@@ -91,6 +91,14 @@ class Fit:
         self.callbacks = [*([ProgressBar()] if trainer.progress else []), *trainer.callbacks]
         self.interrupted = False
         self.saved_at = self.started_at = time.monotonic()
+
+    def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
+        """Compiled steps for full batches, of which this is one if there are any."""
+        compiled = CompiledLoss(self.vae, self.objective)
+        self.vae.train()
+        if len(x) == self.trainer.batch_size:
+            compiled.prepare(x, self.trainer.kl_weight(0.0), **given)
+        return compiled
 
     def run(self, resume: bool, stack: ExitStack) -> History:
         """Train to the end, from the start or from the last state; `stack` is left when the training ends."""

@@ -57,12 +57,15 @@ class Run:
                 f"{folder.path} already holds a run; go on with it (--resume {folder.path}) or choose another --out"
             )
         found = find_pair(pair)
+        suited = dict(found.training)
+        if training.get("objective", suited.get("objective")) != suited.get("objective"):
+            suited.pop("num_particles", None)  # which is for the objective that the pair suggests
         config = {
             "pyrovae_version": __version__,
             "pair": found.name,
             "pair_options": dict(pair_options),
             "data": dict(data_options),
-            "training": {**found.training, **training},
+            "training": {**suited, **training},
         }
         return cls(folder, config, found)
 

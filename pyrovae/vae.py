@@ -112,6 +112,11 @@ class VAE(nn.Module):
     # -- what the pair looks like -------------------------------------------------------------------------------------
 
     @property
+    def has_hidden_modules(self) -> bool:
+        """Whether the programs work with modules that cannot be found from outside, but by the parameters they show."""
+        return self._foreign
+
+    @property
     def sites(self) -> programs.Sites:
         """The names of the data site and the latent sites, and the depth of the plates."""
         if self._sites is None:
@@ -188,7 +193,7 @@ class VAE(nn.Module):
                 the original.
         """
         functions = [p for p in (self.model, self.guide) if programs.is_function_of_modules(p)]
-        if functions or self._foreign:
+        if functions or self.has_hidden_modules:
             name = programs.describe(functions[0] if functions else self.model)
             raise TypeError(
                 f"{name} is a function that works with modules of its own, and a copy would still use them; write the "

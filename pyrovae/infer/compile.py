@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyrovae import programs
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 
@@ -29,8 +30,8 @@ class CompiledLoss:
     the pair runs. Draws are recorded as operations and stay random. They are those of the uncompiled objective from the
     same state of torch's generator, so that both ways of training agree up to rounding.
 
-    What a program decides in Python is decided once: a branch on `self.training` is as it was at the first call, and a
-    branch on values of data or parameters makes tracing fail. Arguments of distributions are not checked.
+    What a program decides in Python is decided once for each shape: a branch on values of data or parameters makes
+    tracing fail. Arguments of distributions are not checked.
 
     Args:
         vae: the pair, prepared.
@@ -38,8 +39,9 @@ class CompiledLoss:
         backend: of `torch.compile`; "inductor" writes and compiles C++ or Triton code, "eager" runs what was recorded.
 
     Raises:
-        CompileError: for an objective of Pyro, which reads numbers out of tensors as it goes; when called, if the
-            programs cannot be traced, or there is no compiler on this machine.
+        CompileError: for an objective of Pyro, which reads numbers out of tensors as it goes, and for a pair with
+            parameters of modules that only its programs know; when called, if the programs cannot be traced, or there
+            is no compiler on this machine.
 
     >>> import pyro.distributions as dist
     >>> from pyrovae import VAE
@@ -64,6 +66,11 @@ class CompiledLoss:
                 f"{type(objective).__name__} cannot be compiled; objectives of this library can, such as iwae, vimco, "
                 "nvil and wake-wake (iwae with one particle is the ELBO)"
             )
+        if vae.has_hidden_modules:
+            raise CompileError(
+                f"{programs.describe(vae.model)} and its guide work with modules that cannot be found from outside, in "
+                "a list or behind another function; name them in the programs, or write the pair as modules, to compile"
+            )
         self._step = _Step(vae, objective)
         self._backend = backend
         self._compiled: dict[Any, Any] = {}
@@ -76,45 +83,70 @@ class CompiledLoss:
             beta: weight of the KL term.
             **data: further tensors for the programs, such as `mask`.
         """
-        weight = torch.as_tensor(beta, dtype=torch.get_default_dtype(), device=x.device)
         inputs = {"x": x, **data}
-        parameters = {name: value.detach() for name, value in self._step.named_parameters() if value.requires_grad}
-        buffers = dict(self._step.named_buffers())
-        arguments = (parameters, buffers, weight, inputs)
-        # A weight of exactly 1 needs no handler, and so no graph of its own but the first.
-        key = (beta == 1, tuple((name, value.shape, value.dtype) for name, value in inputs.items()))
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(arguments, weighted=beta != 1)
-        loss, gradients = self._compiled[key](*arguments)
+        run = self._compiled.get(self._key(inputs, beta)) or self._compile(inputs, beta)
+        loss, gradients = run(*self._arguments(inputs, beta))
         for name, parameter in self._step.named_parameters():
             if name in gradients:
-                parameter.grad = gradients[name]
+                # A gradient may share memory with another one, or lie in memory in another order than its parameter.
+                parameter.grad = torch.empty_like(parameter).copy_(gradients[name])
         return loss
 
-    def _compile(self, arguments: tuple, *, weighted: bool) -> Any:
+    def prepare(self, x: Tensor, beta: float = 1.0, **data: Tensor) -> None:
+        """Compile for batches like this one; changes no parameter, gradient, buffer or random number."""
+        inputs = {"x": x, **data}
+        with torch.random.fork_rng():
+            run = self._compile(inputs, beta)
+            parameters, buffers, *rest = self._arguments(inputs, beta)
+            run(parameters, {name: value.clone() for name, value in buffers.items()}, *rest)
+
+    def _key(self, inputs: Mapping[str, Tensor], beta: float) -> tuple:
+        """What a graph is good for; a weight of exactly 1 needs no handler."""
+        trained = tuple(parameter.requires_grad for parameter in self._step.parameters())
+        shapes = tuple((name, value.shape, value.dtype) for name, value in inputs.items())
+        return beta == 1, self._step.vae.training, trained, shapes
+
+    def _arguments(self, inputs: Mapping[str, Tensor], beta: float) -> tuple:
+        """Trained parameters, buffers, KL weight and data, as a graph takes them."""
+        parameters = {name: value.detach() for name, value in self._step.named_parameters() if value.requires_grad}
+        weight = torch.as_tensor(beta, dtype=torch.get_default_dtype(), device=inputs["x"].device)
+        return parameters, dict(self._step.named_buffers()), weight, dict(inputs)
+
+    def _compile(self, inputs: Mapping[str, Tensor], beta: float) -> Any:
         """Trace and compile for arguments of these shapes; leaves random numbers and buffers as they are."""
+        weighted = beta != 1
 
         def step(
-            parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], beta: Tensor, inputs: Mapping[str, Tensor]
+            parameters: Mapping[str, Tensor],
+            buffers: Mapping[str, Tensor],
+            weight: Tensor,
+            inputs: Mapping[str, Tensor],
         ) -> tuple[Tensor, dict[str, Tensor]]:
             leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-            given = (beta if weighted else None, inputs)
+            given = (weight if weighted else None, inputs)
             loss = torch.func.functional_call(self._step, {**leaves, **buffers}, given)
             gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
             return loss.detach(), {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}
 
-        parameters, buffers, beta, inputs = arguments
-        try:
-            with torch.random.fork_rng(), pyro.validation_enabled(False):
-                copies = {name: value.clone() for name, value in buffers.items()}
-                graph = make_fx(step)(parameters, copies, beta, inputs)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CompileError(
-                f"the pair cannot be compiled ({reason}); train it with compile=False, or write it without branches "
-                "on values and without .item()"
-            ) from error
-        return _compiled(graph, self._backend)
+        with torch.random.fork_rng(), pyro.validation_enabled(False):
+            self._let_objective_find_out(inputs)
+            parameters, buffers, *rest = self._arguments(inputs, beta)
+            try:
+                graph = make_fx(step)(parameters, {name: value.clone() for name, value in buffers.items()}, *rest)
+            except Exception as error:
+                reason = str(error).strip().splitlines()[0]
+                raise CompileError(
+                    f"the pair cannot be compiled ({reason}); train it without compilation, or write it without "
+                    "branches on values and without .item()"
+                ) from error
+        self._compiled[self._key(inputs, beta)] = run = _compiled(graph, self._backend)
+        return run
+
+    def _let_objective_find_out(self, inputs: Mapping[str, Tensor]) -> None:
+        """Run the objective as it is, because its first call looks into the pair and may make what it learns."""
+        data, vae = dict(inputs), self._step.vae
+        with torch.no_grad(), programs.evaluating(vae), vae.scope():
+            self._step.objective.loss(vae.model, vae.guide, data.pop("x"), **data)
 
 
 def _compiled(graph: torch.fx.GraphModule, backend: str) -> Any:
@@ -125,8 +157,10 @@ def _compiled(graph: torch.fx.GraphModule, backend: str) -> Any:
     def guarded(*arguments: Any) -> Any:
         try:
             return run(*arguments)
-        except torch._inductor.exc.InvalidCxxCompiler as error:
-            raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
+        except RuntimeError as error:
+            if "InvalidCxxCompiler" in str(error):
+                raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
+            raise
 
     return guarded
 

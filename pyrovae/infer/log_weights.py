@@ -25,7 +25,7 @@ from pyrovae.programs import (
 
 logger = logging.getLogger(__name__)
 
-_PARTICLES = "num_particles_vectorized"
+PARTICLES = "num_particles_vectorized"
 
 
 class LogWeights(NamedTuple):
@@ -152,7 +152,7 @@ def over_particles(
     """
     if num_particles > 1 and max_plate_nesting is not None:
         dim = _particle_dim(max_plate_nesting)
-        in_plate = [pyro.plate(_PARTICLES, num_particles, dim=dim)(program) for program in (model, guide)]
+        in_plate = [pyro.plate(PARTICLES, num_particles, dim=dim)(program) for program in (model, guide)]
         return run(*in_plate, lambda *traces: scorer(*traces, (dim, num_particles)))
     parts = [run(model, guide, scorer) for _ in range(num_particles)]
     return LogWeights(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -183,7 +183,7 @@ def can_vectorize(
     try:
         with torch.no_grad(), torch.random.fork_rng():
             _, shapes = _traces(model, guide, args, kwargs)
-            in_plate = [pyro.plate(_PARTICLES, count, dim=dim)(program) for program in (model, guide)]
+            in_plate = [pyro.plate(PARTICLES, count, dim=dim)(program) for program in (model, guide)]
             traces = _traces(*in_plate, args, kwargs)
             together = scorer(*traces, (dim, count))
             for particle in range(count):
@@ -250,6 +250,7 @@ class Scorer:
     Attributes:
         scale: the scale of the data plate in the last traces read.
         data_dim: the dimension of that plate.
+        log_q: log q without any weights, `[K, B]`, of the last traces read.
         latent_weight: the weight, relative to the observed ones, of the guide's site without reparameterised draws, the
             last one where there are several.
     """
@@ -259,6 +260,7 @@ class Scorer:
         self.scale: Any = 1.0
         self.data_dim = -1
         self.latent_weight: Any = 1.0
+        self.log_q: Tensor | None = None
 
     def __call__(self, model_trace: Trace, guide_trace: Trace, particles: tuple[int, int] | None = None) -> LogWeights:
         """Log weights `[K, B]`; `particles` is dimension and size of the plate over particles, if there is one."""
@@ -280,14 +282,14 @@ class Scorer:
             return site["scale"] / self.scale if self.weighted and not site["is_observed"] else 1.0
 
         log_p = sum(log_prob(site) * weight(site) for site in model_sites.values())
-        log_q = log_score = torch.zeros_like(log_p)
+        log_q = log_score = self.log_q = torch.zeros_like(log_p)
         for site in guide_sites.values():
             if is_objective_term(site):
                 if self.weighted:  # for an objective; it stands in no density
                     log_p = log_p - log_prob(site)
                 continue
             value = log_prob(site)
-            log_q = log_q + value * weight(site)
+            log_q, self.log_q = log_q + value * weight(site), self.log_q + value
             if not site["fn"].has_rsample:
                 log_score = log_score + value
                 self.latent_weight = weight(site)
@@ -325,7 +327,7 @@ def data_plate(
     the latent sites too (a square of rows and pixels has two plates of one size).
     """
     for site in observed:
-        frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != _PARTICLES]
+        frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]
         matching = [f for f in frames if rows in (f.size, f.full_size)] or (frames if len(frames) == 1 else [])
         dims = [{g.dim for g in other["cond_indep_stack"]} for other in latent]
         shared = [f for f in matching if all(f.dim in found for found in dims)] or matching

@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.infer import functional
-from pyrovae.infer.log_weights import LogWeights, Score
+from pyrovae.infer.log_weights import PARTICLES, LogWeights, Score
 from pyrovae.infer.objective import Objective, Pair, with_values
 from pyrovae.programs import Program, sample_sites
 
@@ -99,22 +99,21 @@ class ReweightedWakeSleep(Objective):
     def _terms(self, pair: Pair) -> tuple[Tensor, Tensor]:
         """What model and guide maximise, `[B]` each."""
         weights = pair.over_particles(self._wake(pair))
-        log_q = weights.log_q
-        if self.defensive:
-            log_q = torch.logaddexp(
-                math.log1p(-self.defensive) + weights.log_q, math.log(self.defensive) + weights.log_score
-            )
         scale = pair.scale
         guide = torch.zeros_like(weights.log_p[0])
         if self.wake_phi:
-            guide = guide + self.wake_phi * (functional.normalized(weights.log_p - log_q) * weights.log_q).sum(0)
+            importance = functional.normalized(weights.log_weight)
+            guide = guide + self.wake_phi * (importance * weights.log_score).sum(0)
         if self.sleep_phi:
-            guide = guide + self.sleep_phi * functional.sleep_phi(self._dream(pair).log_q)
+            guide = guide + self.sleep_phi * functional.sleep_phi(self._dream(pair).log_score)
         pair.scorer.scale = scale
-        return functional.wake_theta(weights.log_p, log_q), guide
+        return functional.wake_theta(weights.log_p, weights.log_q), guide
 
     def _wake(self, pair: Pair) -> Any:
-        """A run that draws particles and scores them with gradients; uniform log-probabilities stand in `log_score`."""
+        """A run that draws particles and scores them: the proposal's density in `log_q`, the guide's in `log_score`.
+
+        A KL weight belongs to the weights of particles, of which `log_q` is a part, and not to what the guide learns.
+        """
 
         def run(model: Program, guide: Program, score: Score) -> LogWeights:
             with torch.no_grad():
@@ -123,9 +122,13 @@ class ReweightedWakeSleep(Objective):
                     drawn = self._mixed(drawn)
             guide_trace = pair.trace(poutine.replay(guide, trace=drawn))
             weights = score(pair.trace(poutine.replay(model, trace=guide_trace)), guide_trace)
-            if self.defensive:
-                weights = weights._replace(log_score=torch.zeros_like(weights.log_q) + _uniform_log_prob(drawn))
-            return weights
+            whole = pair.scorer.log_q
+            if not self.defensive:
+                return weights._replace(log_score=whole)
+            _check_plates(drawn, pair.scorer.data_dim)
+            uniform = whole.new_tensor(_uniform_log_prob(drawn))
+            mixture = torch.logaddexp(math.log1p(-self.defensive) + whole, math.log(self.defensive) + uniform)
+            return weights._replace(log_q=pair.scorer.latent_weight * mixture, log_score=whole)
 
         return run
 
@@ -141,7 +144,7 @@ class ReweightedWakeSleep(Objective):
         return with_values(drawn, change)
 
     def _dream(self, pair: Pair) -> LogWeights:
-        """Log weights of latents and data dreamt by the model, differentiable in the guide."""
+        """Log weights of latents and data dreamt by the model, with the guide's density of them in `log_score`."""
         with torch.no_grad():
             dream = pair.trace(poutine.uncondition(pair.model))
         data = pair.args[0]
@@ -157,7 +160,7 @@ class ReweightedWakeSleep(Objective):
             guide_trace = dreamt.trace(poutine.replay(guide, trace=latent))
             with torch.no_grad():
                 model_trace = dreamt.trace(poutine.replay(model, trace=latent))
-            return score(model_trace, guide_trace)
+            return score(model_trace, guide_trace)._replace(log_score=dreamt.scorer.log_q)
 
         return dreamt.over_particles(run)
 
@@ -193,6 +196,19 @@ def _uniform_draw(name: str, site: dict[str, Any]) -> Tensor:
         return torch.randint(count, value.shape, device=value.device).to(value.dtype)
     index = torch.randint(count, value.shape[:-1], device=value.device)
     return F.one_hot(index, count).to(value.dtype)
+
+
+def _check_plates(trace: Trace, data_dim: int) -> None:
+    """Whole particles are replaced, so every latent has one row a datum and no mask of its own."""
+    for name, site in trace_latents(trace).items():
+        frames = {frame.dim: frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
+        inner = [plate for dim, plate in frames.items() if dim != data_dim and plate != PARTICLES]
+        if inner or site["mask"] is not None:
+            where = f"in the plate {inner[0]!r} within a datum" if inner else "under a mask"
+            raise ValueError(
+                f"defensive= replaces all latents of a datum together, and site {name!r} lies {where}; write such a "
+                "site as one distribution, with to_event, or use defensive=0"
+            )
 
 
 def _uniform_log_prob(trace: Trace) -> float:

@@ -103,6 +103,66 @@ def test_a_mask_and_another_shape():
         assert_same(compiled(step, vae, x[:rows], mask=mask[:rows]), expected)
 
 
+class Awkward(nn.Module):
+    """A guide whose gradients are transposed in memory, and shared by two parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 2))
+        self.first, self.second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+        self.unused = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        loc = torch.einsum("bi,io->bo", x, self.weight.tanh()) + (self.first + self.second)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+
+def test_gradients_lie_in_memory_as_their_parameters_do():
+    x = torch.randn(6, 5)
+    vae = VAE(linear_pair().model, Awkward(), example=x)
+    objective = IWAE(3, vectorize_particles=True)
+    expected = by_hand(vae, objective, x)
+    assert_same(compiled(CompiledLoss(vae, objective, backend="eager"), vae, x), expected)
+    given = [p.grad for p in vae.parameters() if p.grad is not None]
+    assert len(given) == len(list(vae.parameters())) - 1
+    assert len({grad.data_ptr() for grad in given}) == len(given)
+    assert all(p.grad.stride() == p.stride() for p in vae.parameters() if p.grad is not None)
+
+
+def test_parameters_that_are_frozen_or_set_free_later():
+    x = torch.randn(6, 5)
+    vae = prepared(linear_pair, x)
+    step = CompiledLoss(vae, IWAE(2), backend="eager")
+    everything = compiled(step, vae, x)
+    vae.model.loadings.requires_grad_(False)
+    assert len(compiled(step, vae, x)[1]) == len(everything[1]) - 1
+    vae.model.loadings.requires_grad_(True)
+    assert_same(compiled(step, vae, x), everything)
+
+
+@pytest.mark.parametrize("pair", registry.pairs(), ids=lambda pair: pair.name)
+def test_registered_pairs(pair):
+    dataset = data.load("digits", binarize="static")
+    vae = pair.build(dataset)
+    x = dataset.train.x[:6]
+    vae.prepare(x)
+    objective = IWAE(2)
+    assert_same(compiled(CompiledLoss(vae, objective, backend="eager"), vae, x), by_hand(vae, objective, x))
+
+
+def test_preparing_leaves_everything_as_it_was(caller_rng):
+    with torch.random.fork_rng():
+        x = torch.randn(6, 5)
+        vae, objective = prepared(linear_pair, x), NVIL(2, baseline="input")
+    step = CompiledLoss(vae, objective, backend="eager")
+    weights = weights_of(vae)
+    step.prepare(x)
+    assert same_weights(weights_of(vae), weights)
+    assert not gradients(vae)
+    assert float(objective.module.batches) == 0
+
+
 def test_draws_are_new_in_every_call():
     x = torch.randn(9, 5)
     step = CompiledLoss(prepared(linear_pair, x), IWAE(2), backend="eager")
@@ -141,6 +201,48 @@ def test_what_cannot_be_compiled():
     vae = VAE(linear_pair().model, Branching(), example=x)
     with pytest.raises(CompileError, match=r"cannot be compiled .*without branches"):
         CompiledLoss(vae, IWAE(2), backend="eager")(x)
+
+
+def hidden_pair():
+    """A guide whose encoder nothing from outside leads to."""
+    encoders = [nn.Linear(5, 2)]
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(-1, 5), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        encoder = pyro.module("encoder", encoders[0])
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(encoder(x), 1.0).to_event(1))
+
+    return VAE(model, guide)
+
+
+def test_hidden_modules_are_refused():
+    vae = hidden_pair().prepare(torch.randn(6, 5))
+    with pytest.raises(CompileError, match="work with modules that cannot be found from outside"):
+        CompiledLoss(vae, IWAE(2))
+
+
+def test_without_a_compiler():
+    x = torch.randn(7, 5)
+    step = CompiledLoss(prepared(linear_pair, x), IWAE(2))
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("/no/such/compiler",), "force_disable_caches": True}),
+        pytest.raises(CompileError, match="needs a C\\+\\+ compiler"),
+    ):
+        step(x)
+
+
+def test_what_cannot_be_compiled_leaves_no_run(tmp_path):
+    x = torch.randn(16, 5)
+    vae = VAE(linear_pair().model, Branching(), example=x)
+    trainer = Trainer(objective=IWAE(2), compile=True, batch_size=8, epochs=1, progress=False)
+    with pytest.raises(CompileError, match="cannot be compiled"):
+        trainer.fit(vae, x, run=RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_compiled_is_the_same_training(tmp_path):

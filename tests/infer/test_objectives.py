@@ -322,6 +322,76 @@ def test_latents_outside_the_plate_are_named():
             make(objective).loss(model, guide, torch.zeros(5))
 
 
+@pytest.mark.parametrize("sleep_phi", [0.0, 1.0])
+def test_a_kl_weight_leaves_the_guide_of_wake_sleep_its_whole_loss(sleep_phi):
+    """At weight 0 particles count by their likelihood, and the guide still learns log q of them, and of dreams."""
+    bits = torch.tensor([[0.3], [0.8]]).logit().requires_grad_()
+    x = torch.tensor([1.0, 0.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Bernoulli(0.2 + 0.6 * z), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Bernoulli(logits=bits[x.long(), 0]))
+
+    def gradient(beta):
+        objective = ReweightedWakeSleep(400, wake_phi=1 - sleep_phi, sleep_phi=sleep_phi, vectorize_particles=True)
+        pyro.set_rng_seed(0)
+        with KLWeightMessenger(beta):
+            (found,) = torch.autograd.grad(objective.differentiable_loss(model, guide, x), bits)
+        return found
+
+    if sleep_phi:
+        torch.testing.assert_close(gradient(0.0), gradient(1.0))
+        return
+    q = bits.detach().sigmoid()[x.long(), 0]
+    likely = torch.stack([torch.where(x == 1, 0.8, 0.2) * q, torch.where(x == 1, 0.2, 0.8) * (1 - q)])
+    target = likely[0] / likely.sum(0)
+    expected = (q - target).flip(0).unsqueeze(1)
+    torch.testing.assert_close(gradient(0.0), expected, atol=0.06, rtol=0)
+
+
+def test_a_kl_weight_and_defensive_draws():
+    """The weights are p(x|z) (p(z) / mixture)^beta; the bound of many particles is the logarithm of their mean."""
+    p, q, defensive, beta = torch.tensor([0.9, 0.1]), torch.tensor([0.2, 0.8]), 0.3, 0.5
+    likelihood, x = torch.tensor([0.2, 0.7]), torch.ones(50)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Categorical(p))
+            pyro.sample("x", dist.Bernoulli(likelihood[z]), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Categorical(q))
+
+    mixture = (1 - defensive) * q + defensive / 2
+    expected = (mixture * likelihood * (p / mixture) ** beta).sum().log()
+    objective = ReweightedWakeSleep(2000, wake_phi=1.0, sleep_phi=0.0, defensive=defensive)
+    with KLWeightMessenger(beta):
+        found = -objective.loss(model, guide, x) / len(x)
+    assert found == pytest.approx(float(expected), abs=0.005)
+
+
+def test_defensive_draws_and_plates_within_a_datum():
+    x = torch.ones(4, 3)
+
+    def program(x, observe=True):
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("inner", 3, dim=-1):
+            z = pyro.sample("bits", dist.Bernoulli(0.5))
+            if observe:
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        program(x, observe=False)
+
+    with pytest.raises(ValueError, match="site 'bits' lies in the plate 'inner' within a datum"):
+        ReweightedWakeSleep(3, defensive=0.1).loss(program, guide, x)
+
+
 def test_defensive_draws_need_finitely_many_values():
     with pytest.raises(ValueError, match="site 'z' has not finitely many values"):
         ReweightedWakeSleep(K, defensive=0.1).loss(*mixed(), data())
