@@ -37,14 +37,20 @@ measure benchmarks/sbn.py plot
 measure benchmarks/gmm.py train
 measure benchmarks/gmm.py report
 
-for latent in kumaraswamy gaussian; do
-    measure benchmarks/stick_breaking.py train --latent $latent --quiet
-    measure benchmarks/stick_breaking.py evaluate --latent $latent
+nets="--objective iwae --num-particles 5 --hidden 300,300 --layer gated --lr 2e-3 --warm-up 10"
+for seed in 0 1; do
+    for latent in "kumaraswamy --epochs 100" "gaussian --epochs 60"; do
+        measure benchmarks/stick_breaking.py train --latent $latent $nets --seed $seed --compile --quiet
+        measure benchmarks/stick_breaking.py evaluate --latent $latent $nets --seed $seed
+    done
 done
-for latent in stick-breaking gaussian; do
-    for labels in 0.1 0.05 0.01; do
-        measure benchmarks/semi_supervised.py train --latent $latent --labels $labels --quiet
-        measure benchmarks/semi_supervised.py evaluate --latent $latent --labels $labels
+few="--classification-weight 5 --lr 3e-3 --dropout 0.3 --noise 0.2 --shift 1"
+for seed in 0 1; do
+    for latent in stick-breaking gaussian; do
+        for labels in "0.1 --repeat 1 --epochs 20" "0.05 --repeat 2 --epochs 20" "0.01 --repeat 3 --epochs 30"; do
+            measure benchmarks/semi_supervised.py train --latent $latent $few --labels $labels --seed $seed --quiet
+            measure benchmarks/semi_supervised.py evaluate --latent $latent $few --labels $labels --seed $seed
+        done
     done
 done
 measure benchmarks/semi_supervised.py train --latent gaussian --labels 600 --quiet

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from pyrovae import programs
 from pyrovae._drawing import BLUE, clean, draw_mosaic, heat_map, is_pictures, mosaic
 from pyrovae._latent_figures import TSNE_ROWS, draw_classes, in_plane
-from pyrovae.classification import stick_weights_of
+from pyrovae.classification import latents_of, stick_weights_of
 from pyrovae.data import Split
-from pyrovae.latents import batch_of, has_sticks, latent_means, sticks_used
+from pyrovae.latents import has_sticks, sticks_used
 from pyrovae.vae import VAE
 
 _MASS = 0.99  # of a stick, whose weights count as used
@@ -256,5 +256,4 @@ def latent_comparison(vaes: Mapping[str, VAE], split: Split, *, seed: int = 0) -
 def _latents(vae: VAE, split: Split) -> Tensor:
     if has_sticks(vae):
         return stick_weights_of(vae, split)
-    _, data = batch_of(vae, split, slice(None))
-    return latent_means(vae, split.x, **data)
+    return latents_of(vae, split)

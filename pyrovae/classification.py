@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.data import Dataset, Split
-from pyrovae.latents import batches, latent_means, stick_weights
+from pyrovae.latents import batch_of, batches, latent_means, posterior_means, stick_weights
 from pyrovae.vae import VAE
 
 
@@ -63,8 +63,32 @@ def stick_weights_of(vae: VAE, split: Split) -> Tensor:
     Raises:
         ValueError: if the VAE has no stick.
     """
-    label = class_probabilities(vae, split.x, mask=split.mask).argmax(-1) if infers_class(vae) else split.y
-    return stick_weights(vae, split.x, mask=split.mask, y=label)
+    return stick_weights(vae, split.x, mask=split.mask, y=with_inferred_labels(vae, split).y)
+
+
+@torch.no_grad()
+def latents_of(vae: VAE, split: Split, *, batch_size: int = 1000) -> Tensor:
+    """The latent means of every row, `[N, latent_dim]`, on the CPU; labels that are to be inferred are not looked at.
+
+    Where a class is inferred, they are those of the other latents at the most probable class.
+    """
+    if not infers_class(vae):
+        _, data = batch_of(vae, split, slice(None))
+        return latent_means(vae, split.x, batch_size, **data).cpu()
+    split, parts = with_inferred_labels(vae, split), []
+    with programs.evaluating(vae):
+        for batch in batches(len(split.x), batch_size):
+            x, data = batch_of(vae, split, batch)
+            means = posterior_means(vae, x, **data)
+            parts.append(torch.cat([mean.reshape(len(x), -1) for name, mean in means.items() if name != "y"], 1))
+    return torch.cat(parts).cpu()
+
+
+def with_inferred_labels(vae: VAE, split: Split) -> Split:
+    """The same rows, labelled with their most probable class where the VAE infers one."""
+    if not infers_class(vae):
+        return split
+    return split._replace(y=class_probabilities(vae, split.x, mask=split.mask).argmax(-1))
 
 
 class LatentFeatures:

@@ -39,7 +39,7 @@ _UNITS = {
     "effective_sample_size": "median over the rows",
     "classification_error": "share of wrong classes, q(y|x)",
     "sticks_used": "mean number of weights that hold 99 % of the stick",
-    **{f"knn_error_{k}": f"share of wrong classes, {k} neighbours by the weights" for k in (3, 5, 10)},
+    **{f"knn_error_{k}": f"share of wrong classes, {k} neighbours by the latents" for k in (3, 5, 10)},
 }
 
 

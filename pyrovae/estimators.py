@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -167,6 +168,8 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         if y is None:
             raise ValueError("VAEClassifier requires y to be passed, but the target y is None")
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        if isinstance(y, list | tuple) and any(isinstance(label, str) for label in y):
+            y = np.asarray(y, dtype=object)  # numpy would make texts of what is none, such as -1 and NaN
         y = column_or_1d(y, warn=True)
         if len(y) != len(X):
             raise ValueError(
@@ -190,13 +193,11 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
 
     def _unknown(self, y: NDArray) -> NDArray[np.bool_]:
         missing = self.unlabelled
-        if missing is None:
-            return np.array([label is None for label in y], dtype=bool)
-        if isinstance(missing, float) and np.isnan(missing):
-            return np.array([isinstance(label, float | np.floating) and np.isnan(label) for label in y], dtype=bool)
+        if missing is None or pd.isna(missing):
+            return np.asarray(pd.isna(y), dtype=bool)
         if y.dtype.kind in "US" and not isinstance(missing, str):
             return np.zeros(len(y), dtype=bool)  # texts are never equal to a number
-        return np.array([label == missing for label in y], dtype=bool)
+        return np.array([not pd.isna(label) and label == missing for label in y], dtype=bool)
 
     def _rows(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)

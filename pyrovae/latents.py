@@ -112,7 +112,8 @@ def has_sticks(vae: VAE) -> bool:
 def stick_weights(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | None) -> Tensor:
     """The mean of the weights of the stick under q(z|x), `[N, truncation]`, on the CPU.
 
-    Fractions are independent under the guide, so the mean of a weight is that of its fractions' product, exactly.
+    Fractions are independent under the guide, so the mean of a weight is the product of means of fractions: exact for
+    Kumaraswamy and Beta ones, while those of other families are means of draws.
 
     Args:
         vae: a VAE with a `StickBreakingPrior`.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrovae import programs
-from pyrovae.classification import classification_error, infers_class, stick_weights_of
+from pyrovae.classification import classification_error, infers_class, latents_of, stick_weights_of
 from pyrovae.data import Dataset, Split
 from pyrovae.gradients import gradient_variance
 from pyrovae.latents import (
@@ -96,8 +96,8 @@ class Evaluation:
     sticks_used_by_class: tuple[float | None, ...] | None = None
     """The same for the rows of every class, where there are labels; None for a class without rows."""
     knn_error_3: float | None = None
-    """Error of 3 nearest neighbours by the Hellinger distance of mean stick weights, which are labelled rows of
-    `neighbours`."""
+    """Error of 3 nearest neighbours among the labelled rows of `neighbours`, by the Euclidean distance of latent means,
+    or by the Hellinger distance of mean stick weights."""
     knn_error_5: float | None = None
     """Of 5."""
     knn_error_10: float | None = None
@@ -142,7 +142,7 @@ def evaluate(
         num_samples: importance samples a row.
         chunk_size: pairs of row and sample evaluated at once, which bounds the memory.
         batch_size: rows between two steps of `progress`.
-        neighbours: for a pair with sticks, labelled rows in whose neighbourhood the rows are classified.
+        neighbours: labelled rows in whose neighbourhood, by the latents, the rows are classified; other rows than `x`.
         progress: wraps the batches, for instance `tqdm.tqdm`; None shows nothing.
 
     Raises:
@@ -200,7 +200,8 @@ def evaluate(
         effective_sample_size=float(size.median()),
         active_units_by_site=_active_by_site(vae, means, x, data),
         **_class_figures(vae, labelled),
-        **(_stick_figures(vae, labelled, neighbours) if has_sticks(vae) else {}),
+        **(_stick_figures(vae, labelled) if has_sticks(vae) else {}),
+        **_neighbour_figures(vae, labelled, neighbours),
     )
 
 
@@ -249,7 +250,7 @@ def _class_figures(vae: VAE, split: Split) -> dict[str, Any]:
     return {"classification_error": classification_error(vae, split)}
 
 
-def _stick_figures(vae: VAE, split: Split, neighbours: Split | None) -> dict[str, Any]:
+def _stick_figures(vae: VAE, split: Split) -> dict[str, Any]:
     weights = stick_weights_of(vae, split)
     used, y = sticks_used(weights).double(), split.y
     figures: dict[str, Any] = {"sticks_used": float(used.mean())}
@@ -258,13 +259,23 @@ def _stick_figures(vae: VAE, split: Split, neighbours: Split | None) -> dict[str
     y = y.cpu()
     by_class = [used[y == label] for label in range(int(y.max()) + 1)]
     figures["sticks_used_by_class"] = tuple(float(part.mean()) if len(part) else None for part in by_class)
-    if neighbours is not None and neighbours.y is not None and int((neighbours.y >= 0).sum()) >= max(_NEIGHBOURS):
-        known = neighbours.y >= 0
-        near = Split(*(None if value is None else value[known] for value in neighbours))
-        # Weights are a probability distribution; between their roots the distance is Hellinger's.
-        errors = knn_error(stick_weights_of(vae, near).sqrt(), near.y, weights.sqrt(), y, _NEIGHBOURS)
-        figures |= {f"knn_error_{k}": error for k, error in errors.items()}
     return figures
+
+
+def _neighbour_figures(vae: VAE, split: Split, neighbours: Split | None) -> dict[str, float]:
+    if neighbours is None or any(part.y is None or not bool((part.y >= 0).any()) for part in (split, neighbours)):
+        return {}
+    known = neighbours.y >= 0
+    if int(known.sum()) < max(_NEIGHBOURS):
+        return {}
+
+    def features(part: Split) -> Tensor:
+        # Weights are a probability distribution; between their roots the distance is Hellinger's.
+        return stick_weights_of(vae, part).sqrt() if has_sticks(vae) else latents_of(vae, part)
+
+    near = Split(*(None if value is None else value[known] for value in neighbours))
+    errors = knn_error(features(near), near.y, features(split), split.y, _NEIGHBOURS)
+    return {f"knn_error_{k}": error for k, error in errors.items()}
 
 
 def _reconstruction_error(vae: VAE, x: Tensor, data: dict[str, Tensor]) -> Tensor:

@@ -33,9 +33,9 @@ from pyrovae._drawing import (
 from pyrovae._latent_figures import METHODS, TSNE_ROWS, interpolation, latent_profile, latent_scatter
 from pyrovae._stick_figures import decoder_weights, first_layer, latent_comparison, samples_by_sticks, sticks_by_class
 from pyrovae.checkpoint import write_atomically
-from pyrovae.classification import stick_weights_of
+from pyrovae.classification import latents_of, stick_weights_of, with_inferred_labels
 from pyrovae.data import Dataset, Split
-from pyrovae.latents import batch_of, has_sticks, latent_means
+from pyrovae.latents import batch_of, has_sticks
 from pyrovae.vae import VAE
 
 __all__ = [
@@ -204,8 +204,7 @@ class _Pictured:
     @cached_property
     def latents(self) -> Tensor:
         """Latent means of these rows."""
-        _, data = self.first(_ROWS)
-        return latent_means(self.vae, self.held_out.x, **data)
+        return latents_of(self.vae, self.held_out)
 
     @property
     def show_range(self) -> tuple[float, float]:
@@ -221,8 +220,9 @@ class _Pictured:
         return is_pictures(self.held_out.x)
 
     def first(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The first rows with what the programs take."""
-        return batch_of(self.vae, self.held_out, slice(number))
+        """The first rows with what the programs take; labels that the pair infers are those that it infers."""
+        some = Split(*(None if tensor is None else tensor[:number] for tensor in self.held_out))
+        return batch_of(self.vae, with_inferred_labels(self.vae, some), slice(number))
 
 
 def _draw_training_curves(run: _Pictured) -> Figure | None:

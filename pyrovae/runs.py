@@ -181,7 +181,10 @@ class Run:
         if num_rows is not None:
             chosen = torch.randperm(len(rows.x))[:num_rows]
             rows = Split(*(None if tensor is None else tensor[chosen] for tensor in rows))
-        result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=dataset.train, **options)
+        near = None if split == "train" else dataset.train  # a training row would be its own neighbour
+        if near is not None and dataset.transform is not None:
+            near = near._replace(x=dataset.transform(near.x))
+        result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=near, **options)
         return {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
 
     def _pair_options(self) -> dict[str, Any]:

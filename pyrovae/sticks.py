@@ -32,7 +32,8 @@ from pyrovae.vae import VAE
 def needs_sticks(vae: VAE, x: Tensor, *, remainder: float = 0.01, **data: Tensor | None) -> bool:
     """Whether the last weight, the remainder of the stick, holds more than so much of it in the mean over data `x`.
 
-    The mean over q(z|x) is exact; `pyrovae.metrics.sticks_used` counts the sticks in use.
+    At the prior that mean is `(concentration / (1 + concentration))^(K - 1)`. `pyrovae.metrics.sticks_used` counts the
+    sticks in use.
 
     Args:
         vae: a stick-breaking VAE.
