@@ -72,10 +72,10 @@ def latents_of(vae: VAE, split: Split, *, batch_size: int = 1000) -> Tensor:
 
     Where a class is inferred, they are those of the other latents at the most probable class.
     """
+    split, parts = with_inferred_labels(vae, split), []
     if not infers_class(vae):
         _, data = batch_of(vae, split, slice(None))
         return latent_means(vae, split.x, batch_size, **data).cpu()
-    split, parts = with_inferred_labels(vae, split), []
     with programs.evaluating(vae):
         for batch in batches(len(split.x), batch_size):
             x, data = batch_of(vae, split, batch)
@@ -86,7 +86,8 @@ def latents_of(vae: VAE, split: Split, *, batch_size: int = 1000) -> Tensor:
 
 def with_inferred_labels(vae: VAE, split: Split) -> Split:
     """The same rows, labelled with their most probable class where the VAE infers one."""
-    if not infers_class(vae):
+    x, data = batch_of(vae, split, slice(2))
+    if not infers_class(vae.prepare(x, **data)):
         return split
     return split._replace(y=class_probabilities(vae, split.x, mask=split.mask).argmax(-1))
 
