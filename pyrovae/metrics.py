@@ -182,6 +182,7 @@ def evaluate(
     value, sampling, size, nll, kl, error, means = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
     entries = split.x.numel() if split.mask is None else int(split.mask.sum())
     log_likelihood = float(value.mean())
+    weights = stick_weights_of(vae, labelled) if has_sticks(vae) else None
     bits = None
     if probability:
         bits = bits_per_dimension(log_likelihood, entries / rows, dataset=dataset, kind=kind)
@@ -200,8 +201,8 @@ def evaluate(
         effective_sample_size=float(size.median()),
         active_units_by_site=_active_by_site(vae, means, x, data),
         **_class_figures(vae, labelled),
-        **(_stick_figures(vae, labelled) if has_sticks(vae) else {}),
-        **_neighbour_figures(vae, labelled, neighbours),
+        **({} if weights is None else _stick_figures(weights, labelled.y)),
+        **_neighbour_figures(vae, labelled, neighbours, weights),
     )
 
 
@@ -250,9 +251,8 @@ def _class_figures(vae: VAE, split: Split) -> dict[str, Any]:
     return {"classification_error": classification_error(vae, split)}
 
 
-def _stick_figures(vae: VAE, split: Split) -> dict[str, Any]:
-    weights = stick_weights_of(vae, split)
-    used, y = sticks_used(weights).double(), split.y
+def _stick_figures(weights: Tensor, y: Tensor | None) -> dict[str, Any]:
+    used = sticks_used(weights).double()
     figures: dict[str, Any] = {"sticks_used": float(used.mean())}
     if y is None or not bool((y >= 0).any()):
         return figures
@@ -262,19 +262,18 @@ def _stick_figures(vae: VAE, split: Split) -> dict[str, Any]:
     return figures
 
 
-def _neighbour_figures(vae: VAE, split: Split, neighbours: Split | None) -> dict[str, float]:
+def _neighbour_figures(vae: VAE, split: Split, neighbours: Split | None, weights: Tensor | None) -> dict[str, float]:
     if neighbours is None or any(part.y is None or not bool((part.y >= 0).any()) for part in (split, neighbours)):
         return {}
     known = neighbours.y >= 0
     if int(known.sum()) < max(_NEIGHBOURS):
         return {}
-
-    def features(part: Split) -> Tensor:
-        # Weights are a probability distribution; between their roots the distance is Hellinger's.
-        return stick_weights_of(vae, part).sqrt() if has_sticks(vae) else latents_of(vae, part)
-
     near = Split(*(None if value is None else value[known] for value in neighbours))
-    errors = knn_error(features(near), near.y, features(split), split.y, _NEIGHBOURS)
+    if weights is None:
+        latents = latents_of(vae, near), latents_of(vae, split)
+    else:  # a probability distribution; between roots of it the distance is Hellinger's
+        latents = stick_weights_of(vae, near).sqrt(), weights.sqrt()
+    errors = knn_error(latents[0], near.y, latents[1], split.y, _NEIGHBOURS)
     return {f"knn_error_{k}": error for k, error in errors.items()}
 
 

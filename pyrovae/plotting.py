@@ -222,7 +222,7 @@ class _Pictured:
     def first(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The first rows with what the programs take; labels that the pair infers are those that it infers."""
         some = Split(*(None if tensor is None else tensor[:number] for tensor in self.held_out))
-        return batch_of(self.vae, with_inferred_labels(self.vae, some), slice(number))
+        return batch_of(self.vae, with_inferred_labels(self.vae, some), slice(None))
 
 
 def _draw_training_curves(run: _Pictured) -> Figure | None:
