@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from held_out import likelihood_record
 from matplotlib.figure import Figure
 from sklearn.neural_network import BernoulliRBM
 from torch import Tensor
@@ -143,22 +144,12 @@ def main() -> None:
     information = load_weights(vae, run.weights_path)
     vae.eval()
     rows = dataset.splits()[options.split].x
-    # The rows of this file are grouped by digit, so a part of them is spread over the whole.
-    x = rows[torch.linspace(0, len(rows) - 1, min(options.rows, len(rows))).long()].to(options.device)
-    start = time.monotonic()
-    torch.manual_seed(1)
-    result = vae.log_likelihood(x, options.num_samples, return_details=True)
     record = {
         "run": name,
         "epoch": information["epoch"],
         "split": options.split,
-        "bound": result.value.mean().item(),
-        "standard_error_of_the_sampling": (result.standard_error.square().mean() / len(x)).sqrt().item(),
-        "median_effective_sample_size": result.effective_sample_size.median().item(),
-        "num_samples": options.num_samples,
-        "rows": len(x),
-        "training_seconds": RunFolder(run.path).read_metrics()[-1]["seconds"],
-        "seconds": round(time.monotonic() - start, 1),
+        "training_seconds": run.read_metrics()[-1]["seconds"],
+        **likelihood_record(vae, rows, options.rows, options.num_samples, options.device),
     }
     print(json.dumps(record))
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import torch
+from held_out import likelihood_record
 
 from pyrovae import VAE, data
 from pyrovae.checkpoint import RunFolder, load_weights
@@ -85,21 +85,11 @@ def main() -> None:
     information = load_weights(vae, run.weights_path)
     vae.eval()
     rows = dataset.splits()[arguments.split].x
-    # The rows of this file are grouped by digit, so a part of them is spread over the whole.
-    x = rows[torch.linspace(0, len(rows) - 1, min(arguments.rows, len(rows))).long()].to(arguments.device)
-    start = time.monotonic()
-    torch.manual_seed(1)
-    result = vae.log_likelihood(x, arguments.num_samples, return_details=True)
     record = {
         "run": name,
         "epoch": information["epoch"],
         "split": arguments.split,
-        "log_likelihood": result.value.mean().item(),
-        "standard_error_of_the_sampling": (result.standard_error.square().mean() / len(x)).sqrt().item(),
-        "median_effective_sample_size": result.effective_sample_size.median().item(),
-        "num_samples": arguments.num_samples,
-        "rows": len(x),
-        "seconds": round(time.monotonic() - start, 1),
+        **likelihood_record(vae, rows, arguments.rows, arguments.num_samples, arguments.device),
     }
     print(json.dumps(record))
 
