@@ -13,7 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.distributions.labels import KnownLabels, labelled_logits
-from pyrovae.nn.mlp import activation_module
+from pyrovae.nn.mlp import LAYERS, activation_module
 from pyrovae.programs import objective_term
 
 
@@ -75,18 +75,24 @@ def moved(x: Tensor, most: int) -> Tensor:
 
 
 class LabelledEncoder(nn.Module):
-    """A hidden layer on features of the data and on the label, `f(W e(x) + V[y])` of size `hidden`.
+    """A hidden layer on features `e(x)` of the data and on the label, of size `hidden`.
 
-    The features `e(x)` and their product with `W` are computed once for all classes that the label goes through.
+    It is `f(W e(x) + V[y])` if plain, `e(x) + f(W e(x) + V[y])` if residual (without the skip where sizes differ), and
+    `(W e(x) + V[y]) * sigmoid(W' e(x) + V'[y])` if gated. The features and their product with `W` (and `W'`) are
+    computed once for all classes that the label goes through.
 
     Args:
         encoder: a module from data `[B, ...]` to features `[B, out_features]`, with that attribute; None takes the
             entries of the data themselves, of which there are `in_features`.
         num_classes: number of classes.
         hidden: size of the layer.
-        activation: its activation, as for `MLP`.
+        activation: its activation, as for `MLP`; a gated layer has none.
+        layer: "plain", "gated" or "residual".
         dropout: probability of dropping a unit of the layer in training.
         in_features: number of entries of a datum, where there is no encoder.
+
+    Raises:
+        ValueError: for an unknown layer or activation.
 
     >>> encoder = LabelledEncoder(None, 3, 8, in_features=16)
     >>> encoder(torch.zeros(5, 1, 4, 4), torch.arange(3).unsqueeze(-1)).shape
@@ -100,20 +106,28 @@ class LabelledEncoder(nn.Module):
         hidden: int,
         *,
         activation: str | Callable[[], nn.Module] = "relu",
+        layer: str = "plain",
         dropout: float = 0.0,
         in_features: int | None = None,
     ) -> None:
         super().__init__()
+        if layer not in LAYERS:
+            raise ValueError(f"unknown layer {layer!r}; known are {', '.join(LAYERS)}")
         self.encoder = nn.Flatten() if encoder is None else encoder
-        self.linear = nn.Linear(in_features if encoder is None else encoder.out_features, hidden)
-        self.by_label = nn.Parameter(torch.randn(num_classes, hidden) * hidden**-0.5)
-        self.activation = activation_module(activation)
+        num_features = in_features if encoder is None else encoder.out_features
+        width = 2 * hidden if layer == "gated" else hidden
+        self.linear = nn.Linear(num_features, width)
+        self.by_label = nn.Parameter(torch.randn(num_classes, width) * hidden**-0.5)
+        self.activation = nn.GLU() if layer == "gated" else activation_module(activation)
+        self.skip = layer == "residual" and num_features == hidden
         self.dropout = nn.Dropout(dropout)
         self.out_features = hidden
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """The layer at data `[B, ...]` and labels `[..., B]` or `[..., 1]`."""
-        return self.dropout(self.activation(self.linear(self.encoder(x)) + F.embedding(label, self.by_label)))
+        features = self.encoder(x)
+        out = self.activation(self.linear(features) + F.embedding(label, self.by_label))
+        return self.dropout(features + out if self.skip else out)
 
 
 class SemiSupervisedGuide(PyroModule):

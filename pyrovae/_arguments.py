@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pyrovae._version import __version__
 from pyrovae.infer.objectives import objective_names
 from pyrovae.registry import Option, Pair, find_pair, integers, is_own, pairs
-from pyrovae.training import LR_SCHEDULES, OPTIMIZERS, Trainer
+from pyrovae.training import LR_SCHEDULES, MONITORS, OPTIMIZERS, Trainer
 from pyrovae.vae import OUTPUTS
 
 
@@ -41,7 +41,7 @@ TRAINING: Options = {
     "gradient_clip": (float, "NORM", "clip the gradient to this norm (default: no clipping)", None),
     "kl_weight": (str, "WEIGHT", "weight of the KL: a number, warm-up:EPOCHS, decay or cyclic:EPOCHS", None),
     "patience": (int, "N", "stop after so many epochs without progress (default: never)", None),
-    "monitor": (str, None, "what progress and the best epoch are judged by", ("validation_loss", "loss")),
+    "monitor": (str, None, "what progress and the best epoch are judged by", MONITORS),
     "seed": (seed, "N", "seed of initial weights and training", None),
     "checkpoint_seconds": (float, "SECONDS", "least time between two checkpoints", None),
 }

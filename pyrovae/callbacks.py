@@ -79,6 +79,8 @@ class ProgressBar(Callback):
         shown = {"loss": f"{progress.loss:.4g}"}
         if progress.metrics and "validation_loss" in progress.metrics:
             shown["validation"] = f"{progress.metrics['validation_loss']:.4g}"
+        if progress.metrics and "validation_error" in progress.metrics:
+            shown["error"] = f"{progress.metrics['validation_error']:.2%}"
         self._bar.set_postfix(shown, refresh=False)
 
 

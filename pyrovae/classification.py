@@ -8,13 +8,8 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.data import Dataset, Split
-from pyrovae.latents import batch_of, batches, latent_means, posterior_means, stick_weights
+from pyrovae.latents import batch_of, batches, infers_class, latent_means, posterior_means, stick_weights
 from pyrovae.vae import VAE
-
-
-def infers_class(vae: VAE) -> bool:
-    """Whether the class `y` is a latent of this VAE."""
-    return "y" in vae.sites.latent
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from pyrovae.runs import Run, given, pick_device
 from pyrovae.training import TrainingInterrupted
 
 BAD_INPUT, INTERRUPTED = 2, 130
-_LOSSES = ("loss", "validation_loss")
+_LOSSES = ("loss", "validation_loss", "validation_error")
 _UNITS = {
     **dict.fromkeys(("log_likelihood", "bound", "kl"), "nats per datum"),
     "standard_error": "of the log likelihood, nats per datum",

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 import pyro
 import torch
+from pyro.distributions import Categorical
 from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.callbacks import Progress, ProgressBar
 from pyrovae.checkpoint import CheckpointError, RunFolder, load_module_tensors, module_tensors
+from pyrovae.classification import classification_error
 from pyrovae.infer.compile import CompiledLoss
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
+from pyrovae.latents import infers_class
 from pyrovae.training_data import Rows, TrainingData, rows_on
 from pyrovae.training_state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
@@ -65,7 +68,7 @@ class Fit:
     def __init__(self, trainer: Trainer, vae: VAE, data: TrainingData, run: RunFolder | None) -> None:
         self.trainer, self.vae, self.folder = trainer, vae, run
         self.train = rows_on(data.train, vae.device)
-        self.validation = None if data.validation is None else rows_on(data.validation, vae.device)
+        self.validation = self.labelled = None if data.validation is None else rows_on(data.validation, vae.device)
         self.rows = len(self.train.x)
         self.transform = data.transform or (lambda x: x)
         self.monitor = trainer.monitor if self.validation is not None else "loss"
@@ -79,6 +82,7 @@ class Fit:
             with torch.no_grad(), programs.evaluating(vae), vae.scope():
                 self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
+        self.find_labels(x, given)
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
         self.compiled = self.compile(x, given) if trainer.compile else None
         self.optimizer = trainer.make_optimizer(vae, self.learned)
@@ -91,6 +95,20 @@ class Fit:
         self.callbacks = [*([ProgressBar()] if trainer.progress else []), *trainer.callbacks]
         self.interrupted = False
         self.saved_at = self.started_at = time.monotonic()
+
+    def find_labels(self, x: Tensor, given: Mapping[str, Tensor]) -> None:
+        """Keep the validation labels of a pair that infers a class for its classification error alone.
+
+        Its bound with labels leaves q(y|x) out, so validation would not see the classifier.
+        """
+        known = self.validation is not None and self.validation.y is not None and bool((self.validation.y >= 0).any())
+        if infers_class(self.vae) and self.validation is not None:
+            self.validation = self.validation._replace(y=None)
+        with torch.random.fork_rng():
+            if not (known and isinstance(self.vae.posterior(x, **given).get("y"), Categorical)):
+                self.labelled = None
+        if self.monitor == "validation_error" and self.labelled is None:
+            raise ValueError("validation_error is for a pair that infers a class, with labelled validation rows")
 
     def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
         """Compiled steps for full batches, of which this is one if there are any."""
@@ -179,6 +197,8 @@ class Fit:
         row = {"epoch": state.epoch + 1, "loss": state.loss_sum / self.rows}
         if self.validation is not None:
             row["validation_loss"] = self.validate()
+        if self.labelled is not None:
+            row["validation_error"] = classification_error(self.vae, self.labelled)
         row["kl_weight"] = float(trainer.kl_weight(state.epoch))
         row["lr"] = self.optimizer.param_groups[0]["lr"]
         row["seconds"] = state.seconds = round(time.monotonic() - self.started_at, 3)

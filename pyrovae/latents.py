@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from pyrovae import programs
+from pyrovae._quadrature import seeded
 from pyrovae.data import Split
 from pyrovae.priors import StickBreakingPrior
 from pyrovae.vae import VAE, MeanMessenger
 
 ACTIVE = 1e-2
-"""Variance above which a latent dimension counts as active."""
+"""Variance above which a latent dimension counts as active, in units of the prior's."""
 _DRAWS = 100  # for the mean of a posterior that has none in closed form
 
 
@@ -27,15 +28,14 @@ class ActiveUnits(NamedTuple):
     count: int
     """Dimensions whose variance exceeds the threshold."""
     variances: Tensor
-    """Variance over the data of each dimension's posterior mean, `[latent_dim]`."""
+    """Variance over the data of each dimension's posterior mean, `[latent_dim]`; see `active_units` for its unit."""
 
 
-@torch.no_grad()
 def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | None) -> Tensor:
     """The mean of q(z|x) of every datum, `[N, latent_dim]`, on the CPU; the sites side by side where there are several.
 
     A site that depends on another one is taken at that one's mean. The mean of a class variable is the vector of its
-    class probabilities, and a mean that has no closed form that of 100 draws.
+    class probabilities, and a mean that the distribution does not give that of 100 draws, always the same ones.
 
     Args:
         vae: the VAE.
@@ -43,10 +43,7 @@ def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | N
         batch_size: rows at a time.
         **data: `mask`, `y`.
     """
-    split = Split(x, **data)
-    with programs.evaluating(vae):
-        parts = [row_means(vae, *batch_of(vae, split, batch)) for batch in batches(len(x), batch_size)]
-    return torch.cat(parts).cpu()
+    return torch.cat(list(_means_by_site(vae, Split(x, **data), batch_size).values()), 1)
 
 
 def active_units(
@@ -54,16 +51,21 @@ def active_units(
 ) -> ActiveUnits:
     """Count the latent dimensions u that carry information: those with Var_x(E_q[u]) above a threshold.
 
+    Variances of the fractions of a stick are taken in units of their variance under the prior, which is far below the
+    one of a standard normal latent. A class that the VAE infers is no such dimension.
+
     Reference: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
 
     Args:
         vae: the VAE.
         x: data `[N, ...]`.
-        threshold: variance, in squared units of the latent.
+        threshold: variance, in squared units of the latent, or of the prior of sticks.
         batch_size: rows at a time.
         **data: `mask`, `y`.
     """
-    return count_active(latent_means(vae, x, batch_size, **data), threshold)
+    means = _means_by_site(vae, Split(x, **data), batch_size)
+    variances = torch.cat(list(unit_variances(vae, means).values()))
+    return ActiveUnits(int((variances > threshold).sum()), variances)
 
 
 def knn_error(
@@ -103,6 +105,11 @@ def knn_error(
     return {count: 1 - float(KNeighborsClassifier(count).fit(z, y).score(z_test, y_test)) for count in k}
 
 
+def infers_class(vae: VAE) -> bool:
+    """Whether the class `y` is a latent of this VAE."""
+    return "y" in vae.sites.latent
+
+
 def has_sticks(vae: VAE) -> bool:
     """Whether the latent `z` of a VAE is the fractions of a stick."""
     return isinstance(getattr(vae.model, "prior", None), StickBreakingPrior)
@@ -112,8 +119,7 @@ def has_sticks(vae: VAE) -> bool:
 def stick_weights(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | None) -> Tensor:
     """The mean of the weights of the stick under q(z|x), `[N, truncation]`, on the CPU.
 
-    Fractions are independent under the guide, so the mean of a weight is the product of means of fractions: exact for
-    Kumaraswamy and Beta ones, while those of other families are means of draws.
+    Fractions are independent under the guide, so the mean of a weight is the product of means of fractions.
 
     Args:
         vae: a VAE with a `StickBreakingPrior`.
@@ -168,10 +174,26 @@ def batches(rows: int, batch_size: int) -> list[slice]:
     return [slice(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]
 
 
-def row_means(vae: VAE, x: Tensor, data: dict[str, Tensor]) -> Tensor:
-    """`latent_means` of a single batch, on its device."""
-    means = posterior_means(vae, x, **data)
-    return torch.cat([_by_row(name, mean, len(x)) for name, mean in means.items()], 1)
+def row_means(vae: VAE, x: Tensor, data: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`posterior_means` of a batch with all that a site has of a row side by side, `[B, D]`."""
+    return {name: _by_row(name, mean, len(x)) for name, mean in posterior_means(vae, x, **data).items()}
+
+
+def unit_variances(vae: VAE, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Variances over the rows of the latent means `[N, D]` of every site but a class, in units of `active_units`."""
+    variances = {name: mean.var(0, correction=0) for name, mean in means.items()}
+    if infers_class(vae):
+        del variances["y"]
+    if has_sticks(vae):
+        variances["z"] = variances["z"] / vae.model.prior().variance.to(variances["z"])
+    return variances
+
+
+@torch.no_grad()
+def _means_by_site(vae: VAE, split: Split, batch_size: int) -> dict[str, Tensor]:
+    with programs.evaluating(vae):
+        parts = [row_means(vae, *batch_of(vae, split, batch)) for batch in batches(len(split.x), batch_size)]
+    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
 def _mean(q: TorchDistribution) -> Tensor:
@@ -181,7 +203,8 @@ def _mean(q: TorchDistribution) -> Tensor:
     try:
         return q.mean
     except NotImplementedError:
-        return q.sample((_DRAWS,)).mean(0)
+        with seeded(0):
+            return q.sample((_DRAWS,)).mean(0)
 
 
 def _by_row(name: str, value: Tensor, rows: int) -> Tensor:
@@ -190,9 +213,3 @@ def _by_row(name: str, value: Tensor, rows: int) -> Tensor:
     if dim is None:
         raise ValueError(f"site {name!r} has means of shape {tuple(value.shape)} for {rows} rows of data")
     return value.movedim(dim, 0).reshape(rows, -1)
-
-
-def count_active(means: Tensor, threshold: float) -> ActiveUnits:
-    """Count the columns of latent means `[N, latent_dim]` whose variance exceeds the threshold."""
-    variances = means.var(0, correction=0)
-    return ActiveUnits(int((variances > threshold).sum()), variances)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrovae import programs
-from pyrovae.classification import classification_error, infers_class, latents_of, stick_weights_of
+from pyrovae.classification import classification_error, latents_of, stick_weights_of
 from pyrovae.data import Dataset, Split
 from pyrovae.gradients import gradient_variance
 from pyrovae.latents import (
@@ -20,14 +20,14 @@ from pyrovae.latents import (
     active_units,
     batch_of,
     batches,
-    count_active,
     has_sticks,
+    infers_class,
     knn_error,
     latent_means,
-    posterior_means,
     row_means,
     stick_weights,
     sticks_used,
+    unit_variances,
 )
 from pyrovae.vae import VAE
 
@@ -81,7 +81,7 @@ class Evaluation:
     active_units: int
     """Latent dimensions whose posterior mean varies over the rows, see `active_units`."""
     latent_dim: int
-    """Latent dimensions, those of all sites together."""
+    """Latent dimensions, those of all sites together but for a class that is inferred."""
     bits_per_dimension: float | None
     """See `bits_per_dimension`; None where the figure would mean nothing."""
     effective_sample_size: float
@@ -177,9 +177,13 @@ def evaluate(
             estimate = vae.log_likelihood(x, num_samples, chunk_size=chunk_size, return_details=True, **data)
             _, nll, kl = vae.bound_terms(x, **data)
             error = _reconstruction_error(vae, x, data)
-            parts.append((*estimate, nll, kl, error, row_means(vae, x, data)))
+            means = row_means(vae, x, data)
+            parts.append((*estimate, nll, kl, error, *means.values()))
             probability = probability and _is_probability(vae, x, data, dataset.kind if dataset else kind)
-    value, sampling, size, nll, kl, error, means = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+    columns = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+    value, sampling, size, nll, kl, error, *sites = columns
+    variances = unit_variances(vae, dict(zip(means, sites, strict=True)))
+    active = {name: int((part > ACTIVE).sum()) for name, part in variances.items()}
     entries = split.x.numel() if split.mask is None else int(split.mask.sum())
     log_likelihood = float(value.mean())
     weights = stick_weights_of(vae, labelled) if has_sticks(vae) else None
@@ -195,11 +199,11 @@ def evaluate(
         bound=-float((nll + kl).mean()),
         kl=float(kl.mean()),
         reconstruction_error=float(error.sum()) / max(entries, 1),
-        active_units=count_active(means, ACTIVE).count,
-        latent_dim=means.shape[1],
+        active_units=sum(active.values()),
+        latent_dim=sum(len(part) for part in variances.values()),
         bits_per_dimension=bits,
         effective_sample_size=float(size.median()),
-        active_units_by_site=_active_by_site(vae, means, x, data),
+        active_units_by_site=active if len(active) > 1 else None,
         **_class_figures(vae, labelled),
         **({} if weights is None else _stick_figures(weights, labelled.y)),
         **_neighbour_figures(vae, labelled, neighbours, weights),
@@ -234,15 +238,6 @@ def bits_per_dimension(
     if dataset is not None and dataset.options.get("dequantize"):
         bits += 8 if kind == "unit" else 7
     return bits
-
-
-def _active_by_site(vae: VAE, means: Tensor, x: Tensor, data: dict[str, Tensor]) -> dict[str, int] | None:
-    """The active columns of the sites that stand side by side in `means`; `x` and `data` are some rows."""
-    if len(vae.sites.latent) == 1:
-        return None
-    sizes = [mean.numel() // len(x) for mean in posterior_means(vae, x, **data).values()]
-    parts = means.split(sizes, 1)
-    return {name: count_active(part, ACTIVE).count for name, part in zip(vae.sites.latent, parts, strict=True)}
 
 
 def _class_figures(vae: VAE, split: Split) -> dict[str, Any]:

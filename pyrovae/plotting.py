@@ -74,7 +74,7 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
         raise ValueError("there are no metrics to draw: no epoch has ended yet")
     settings = [
         (name, label)
-        for name, label in (("kl_weight", "KL weight"), ("lr", "learning rate"))
+        for name, label in (("validation_error", "error"), ("kl_weight", "KL weight"), ("lr", "learning rate"))
         if len({row[name] for row in rows if name in row}) > 1
     ]
     figure = Figure(figsize=(6.4, 3.8 + 1.2 * len(settings)), layout="constrained")
@@ -95,7 +95,7 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
         top.set_ylim(min(settled) - margin, max(settled) + margin)
     top.set(title="Training", ylabel="loss (nats per datum)")
     top.legend(frameon=False)
-    for axes, (name, label), colour in zip(lower, settings, (GREEN, VERMILION), strict=False):
+    for axes, (name, label), colour in zip(lower, settings, (ORANGE, GREEN, VERMILION), strict=False):
         axes.plot([row["epoch"] for row in rows], [row.get(name, math.nan) for row in rows], color=colour)
         axes.set_ylabel(label)
     (lower or [top])[-1].set_xlabel("epoch")

@@ -7,46 +7,115 @@ weights beyond the truncation, so that a decoder which weighs them all alike, wi
 fractions at the prior, is the same model with the same bound, whatever number of them is written out. Adding sticks
 writes out more, and training may then tell them apart:
 
-    trainer.fit(vae, dataset)
-    while needs_sticks(vae, dataset.validation.x):
-        vae = add_sticks(vae, 10)
-        trainer.fit(vae, dataset)
+    vae = fit_growing(Trainer(objective="mean-field", epochs=20), vae, dataset)
 """
 
 from __future__ import annotations
 
 import copy
+import logging
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
 
 from pyrovae import programs
+from pyrovae._quadrature import seeded
+from pyrovae.checkpoint import RunFolder
+from pyrovae.data import Dataset, Split
 from pyrovae.guides.sticks import BetaSticks, FractionsHead, KumaraswamySticks
-from pyrovae.latents import stick_weights
+from pyrovae.latents import batch_of, batches, stick_weights
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import MLP, Residual, TiedMLP
 from pyrovae.priors import StickBreakingPrior
+from pyrovae.training import Trainer
 from pyrovae.vae import VAE
 
+logger = logging.getLogger(__name__)
 
-def needs_sticks(vae: VAE, x: Tensor, *, remainder: float = 0.01, **data: Tensor | None) -> bool:
-    """Whether the last weight, the remainder of the stick, holds more than so much of it in the mean over data `x`.
 
-    At the prior that mean is `(concentration / (1 + concentration))^(K - 1)`. `pyrovae.metrics.sticks_used` counts the
-    sticks in use.
+def fit_growing(
+    trainer: Trainer,
+    vae: VAE,
+    dataset: Dataset,
+    *,
+    count: int = 10,
+    most: int = 1000,
+    run: str | Path | None = None,
+) -> VAE:
+    """Train a stick-breaking VAE, adding sticks and training on for as long as the validation rows need more.
+
+    Args:
+        trainer: how each of the trainings goes.
+        vae: a VAE that `add_sticks` takes; it is trained in place.
+        dataset: the data, with validation rows.
+        count: sticks to add at a time.
+        most: weights at which to stop.
+        run: a folder for one run folder for each number of weights, such as `10-weights`; called again after an
+            interruption, with a VAE as new as the first time, this goes on where it stopped.
+
+    Returns:
+        The VAE with the last number of weights, trained.
+
+    Raises:
+        ValueError: for a VAE that `add_sticks` does not take, or data without validation rows.
+    """
+    if dataset.validation is None or not len(dataset.validation.x):
+        raise ValueError("whether more sticks are needed is seen on validation rows, and there are none")
+    add_sticks(vae, count)  # what it does not take had better be known before the training
+    while True:
+        weights = vae.model.prior.num_features
+        folder = None if run is None else RunFolder(Path(run) / f"{weights}-weights")
+        trainer.fit(vae, dataset, run=folder, resume=folder is not None and folder.state_path.exists())
+        if weights + count > most or not needs_sticks(vae, dataset.validation.x, mask=dataset.validation.mask):
+            return vae
+        vae = add_sticks(vae, count)
+        logger.info("the validation rows need more than %d weights; going on with %d", weights, weights + count)
+
+
+@torch.no_grad()
+def needs_sticks(
+    vae: VAE, x: Tensor, *, remainder: float = 0.01, divergence: float = 0.01, **data: Tensor | None
+) -> bool:
+    """Whether the last stick that is broken off is in use, and leaves over more than a small part of the whole.
+
+    It is not in use where its fraction is at the prior, and then the remainder would be left at the prior too, however
+    large that is: `(concentration / (1 + concentration))^(K - 1)` in the mean. `pyrovae.metrics.sticks_used` counts the
+    sticks that hold most of the whole.
 
     Args:
         vae: a stick-breaking VAE.
         x: data `[N, ...]`.
-        remainder: a share of the stick.
+        remainder: largest share of the stick to leave over, in the mean over the data.
+        divergence: KL divergence of the last fraction from its prior up to which it is not in use, in nats, in the mean
+            over the data; without a closed form in the mean over a hundred draws.
         **data: `mask`, `y`.
 
     Raises:
-        ValueError: for a VAE without a stick, and a share outside (0, 1).
+        ValueError: for a VAE without a stick, a share outside (0, 1) and a negative divergence.
     """
     if not 0 < remainder < 1:
         raise ValueError(f"remainder is a share of the stick between 0 and 1, got {remainder}")
-    return stick_weights(vae, x, **data)[:, -1].mean().item() > remainder
+    if divergence < 0:
+        raise ValueError(f"divergence must not be negative, got {divergence}")
+    if stick_weights(vae, x, **data)[:, -1].mean().item() <= remainder:
+        return False
+    total, prior = 0.0, vae.model.prior().base_dist
+    with programs.evaluating(vae), torch.random.fork_rng():
+        for part in batches(len(x), 1000):
+            rows, given = batch_of(vae, Split(x, **data), part)
+            total += _divergence(vae.posterior(rows, **given)["z"].base_dist, prior)[..., -1].sum().item()
+    return total / len(x) > divergence
+
+
+def _divergence(q: Distribution, p: Distribution) -> Tensor:
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        with seeded(0):
+            value = q.sample((100,))
+        return (q.log_prob(value) - p.log_prob(value)).mean(0)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from pyrovae.vae import VAE
 
 __all__ = [
     "LR_SCHEDULES",
+    "MONITORS",
     "OPTIMIZERS",
     "History",
     "NonFiniteLossError",
@@ -38,6 +39,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
+MONITORS = ("validation_loss", "loss", "validation_error")
 LR_SCHEDULES = ("constant", "cosine", "plateau", "step")
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
@@ -67,7 +69,9 @@ class Trainer:
         compile: run full batches as compiled code, for objectives of this library (see `CompiledLoss`): the same
             training up to rounding in less time, after a minute of compiling at the start.
         patience: stop after so many epochs without a better `monitor`; None never stops early.
-        monitor: "validation_loss" or "loss"; the weights of the epoch where it was lowest are restored at the end.
+        monitor: "validation_loss", "loss", or "validation_error", the classification error of a pair that infers the
+            class; the weights of the epoch where it was lowest are restored at the end. The labels of validation rows
+            are hidden from such a pair but for this error.
         seed: seed of the training; the caller's random numbers are left as they were. None uses the caller's.
         progress: show a progress bar.
         callbacks: further callbacks.
@@ -117,8 +121,8 @@ class Trainer:
             raise ValueError(
                 f"unknown learning-rate schedule {self.lr_schedule!r}; known are {', '.join(LR_SCHEDULES)}"
             )
-        if self.monitor not in ("validation_loss", "loss"):
-            raise ValueError(f"monitor must be validation_loss or loss, got {self.monitor!r}")
+        if self.monitor not in MONITORS:
+            raise ValueError(f"monitor must be one of {', '.join(MONITORS)}, got {self.monitor!r}")
         for name in ("lr", "epochs", "batch_size", "num_particles", "patience", "gradient_clip"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -145,8 +149,8 @@ class Trainer:
         if resume and run is None:
             raise ValueError("resume=True needs the run folder to resume, run=")
         data = training_data(data)
-        if self.patience is not None and self.monitor == "validation_loss" and data.validation is None:
-            raise ValueError("early stopping watches validation_loss, and there are no validation data")
+        if self.patience is not None and self.monitor != "loss" and data.validation is None:
+            raise ValueError(f"early stopping watches {self.monitor}, and there are no validation data")
         with ExitStack() as stack:
             if self.seed is not None:
                 stack.enter_context(torch.random.fork_rng())

@@ -5,8 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pyrovae.data import Dataset, Split
 from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder, Gated, GaussianHead, Residual, TiedMLP
+from pyrovae.nn.coders import ResidualBlock
 from pyrovae.nn.mlp import ACTIVATIONS, activation_module
+from pyrovae.pairs import nets
+from pyrovae.registry import find_pair
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 8, 8), (2, 4, 12)]
 leading_dimensions = pytest.mark.parametrize("leading", [(), (5,), (2, 5), (2, 1, 5)], ids=str)
@@ -14,13 +18,14 @@ leading_dimensions = pytest.mark.parametrize("leading", [(), (5,), (2, 5), (2, 1
 
 @leading_dimensions
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("kind", ["dense", "conv"])
+@pytest.mark.parametrize("kind", ["dense", "conv", "residual conv"])
 def test_leading_dimensions_are_a_loop(kind, shape, leading):
     """Any leading dimensions, none included, give what one datum at a time gives."""
     if kind == "dense":
         encoder, decoder = DenseEncoder(shape, (6,)), DenseDecoder(3, shape, (6,))
     else:
-        encoder, decoder = ConvEncoder(shape, (2, 3), 6), ConvDecoder(3, shape, (2, 3), 6)
+        layer = "residual" if kind == "residual conv" else "plain"
+        encoder, decoder = ConvEncoder(shape, (2, 3), 6, layer=layer), ConvDecoder(3, shape, (2, 3), 6, layer=layer)
     x, z = torch.randn(*leading, *shape), torch.randn(*leading, 3)
     features, raw = encoder(x), decoder(z)
     assert features.shape == (*leading, encoder.out_features)
@@ -42,6 +47,79 @@ def test_convolutional_nets_layer_by_layer():
     h = F.relu(F.linear(F.relu(F.linear(z, w1, b1)), w2, b2)).reshape(4, 3, 2, 2)
     h = F.relu(F.conv_transpose2d(h, w3, b3, stride=2, padding=1))
     torch.testing.assert_close(decoder(z), F.conv_transpose2d(h, w4, b4, stride=2, padding=1))
+
+
+def block_by_hand(x, block):
+    w1, b1, w2, b2 = block.parameters()
+    return x + F.conv2d(F.relu(F.conv2d(F.relu(x), w1, b1, padding=1)), w2, b2, padding=1)
+
+
+def test_residual_block():
+    block, x = ResidualBlock(3), torch.randn(4, 3, 5, 6)
+    torch.testing.assert_close(block(x), block_by_hand(x, block))
+    nn.init.zeros_(block.change[-1].weight)
+    nn.init.zeros_(block.change[-1].bias)
+    assert torch.equal(block(x), x)
+
+
+def residual_nets(**options):
+    options["layer"] = "residual"
+    return ConvEncoder((1, 8, 8), (2, 3), 6, **options), ConvDecoder(3, (1, 8, 8), (2, 3), 6, **options)
+
+
+def blocks(net):
+    return [module for module in net.modules() if isinstance(module, ResidualBlock)]
+
+
+def test_residual_convolutional_nets_layer_by_layer():
+    """The blocks stand after each halving and before each doubling, in both nets before the activation."""
+    encoder, decoder = residual_nets()
+    x, z = torch.randn(4, 1, 8, 8), torch.randn(4, 3)
+    half, quarter = blocks(encoder)
+    first, second = (module for module in encoder.net if isinstance(module, nn.Conv2d))
+    h = F.relu(block_by_hand(first(x), half))
+    h = F.relu(block_by_hand(second(h), quarter))
+    (dense,) = (module for module in encoder.net if isinstance(module, nn.Linear))
+    torch.testing.assert_close(encoder(x), F.relu(dense(h.flatten(1))))
+    quarter, half = blocks(decoder)
+    first, second = (module for module in decoder.modules() if isinstance(module, nn.Linear))
+    low, high = (module for module in decoder.modules() if isinstance(module, nn.ConvTranspose2d))
+    h = second(F.relu(first(z))).reshape(4, 3, 2, 2)
+    h = low(F.relu(block_by_hand(h, quarter)))
+    torch.testing.assert_close(decoder(z), high(F.relu(block_by_hand(h, half))))
+
+
+def test_residual_blocks_are_mirrored():
+    channels = [[block.change[-1].out_channels for block in blocks(net)] for net in residual_nets()]
+    assert channels == [[2, 3], [3, 2]]
+
+
+def test_residual_convolutional_nets_with_identical_blocks_are_plain():
+    plain, residual = ConvEncoder((1, 8, 8), (2, 3), 6), residual_nets()[0]
+    theirs = [module for module in residual.net if not isinstance(module, ResidualBlock)]
+    for mine, other in zip(plain.net, theirs, strict=True):
+        other.load_state_dict(mine.state_dict())
+    for block in blocks(residual):
+        nn.init.zeros_(block.change[-1].weight)
+        nn.init.zeros_(block.change[-1].bias)
+    x = torch.randn(4, 1, 8, 8)
+    assert torch.equal(residual(x), plain(x))
+
+
+def test_parameters_of_plain_convolutional_nets():
+    """The names by which the weights of runs are stored."""
+    encoder, decoder = ConvEncoder((1, 8, 8), (2, 3), 6), ConvDecoder(3, (1, 8, 8), (2, 3), 6)
+    names = [f"net.{i}.{name}" for i in (0, 2, 5) for name in ("weight", "bias")]
+    assert list(encoder.state_dict()) == names
+    modules = ("dense.0", "dense.2", "up1", "up2")
+    assert list(decoder.state_dict()) == [f"{module}.{name}" for module in modules for name in ("weight", "bias")]
+
+
+@pytest.mark.parametrize("activation", ["tanh", nn.PReLU], ids=str)
+def test_gradient_reaches_all_of_residual_convolutional_nets(activation):
+    for net, shape in zip(residual_nets(activation=activation), [(4, 1, 8, 8), (4, 3)], strict=True):
+        net(torch.randn(shape)).square().sum().backward()
+        assert all(p.grad.abs().sum() > 0 for p in net.parameters())
 
 
 def test_gated_layer():
@@ -109,6 +187,30 @@ def test_dropout_is_for_training_only():
             lambda: ConvDecoder(2, (2, 8, 8), (3, 4), tied_to=ConvEncoder((1, 8, 8), (3, 4))),
             r"kernels of \[\(3, 1\), \(4, 3\)\] .* cannot be tied to a decoder with 2 raw channels",
         ),
+        (
+            lambda: ConvEncoder((1, 8, 8), layer="gated"),
+            "layer 'gated' is not for convolutional nets, whose layers are plain or residual; .* dense nets",
+        ),
+        (lambda: ConvEncoder((1, 8, 8), layer="dense"), "layer 'dense' is not for .* are plain or residual"),
+        (lambda: ConvDecoder(2, (1, 8, 8), layer="gated"), "layer 'gated' is not for .* are plain or residual"),
+        (
+            lambda: ConvDecoder(2, (1, 8, 8), layer="residual", tied_to=ConvEncoder((1, 8, 8))),
+            "tied between convolutional nets with plain layers only",
+        ),
+        (
+            lambda: ConvDecoder(2, (1, 8, 8), tied_to=ConvEncoder((1, 8, 8), layer="residual")),
+            "tied between convolutional nets with plain layers only",
+        ),
+        (lambda: nets.make_encoder((1, 8, 8), net="conv", hidden=(8, 6)), r"one dense layer, .* got \(8, 6\)"),
+        (lambda: nets.make_decoder(2, (1, 8, 8), net="conv", hidden=(8, 6)), r"one dense layer, .* got \(8, 6\)"),
+        (lambda: nets.make_decoder(2, (1, 8, 8), net="conv", hidden=()), r"one dense layer, .* got \(\)"),
+        (lambda: nets.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", hidden=(8, 6)), "hidden must hold its size alone"),
+        (lambda: nets.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", layer="gated"), "'gated' is not for"),
+        (
+            lambda: nets.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", layer="residual", tied=True),
+            "tied between convolutional nets with plain layers only",
+        ),
+        (lambda: nets.make_encoder((1, 8, 8), net="conv", dropout=0.5), "no dropout, got dropout=0.5; leave it out"),
     ],
 )
 def test_bad_arguments(make, message):
@@ -185,3 +287,23 @@ def test_diagonal_gaussian_posterior_by_the_standard_interface():
     torch.testing.assert_close(-q.log_prob(z[:9]), -exact.log_prob(z[:9]))
     assert torch.equal(q.mode, q.mean)
     assert (q.log_prob(q.mode) >= q.log_prob(z)).all()
+
+
+@pytest.mark.parametrize("layer", ["plain", "residual"])
+def test_layer_is_passed_on_to_convolutional_nets(layer):
+    encoder, decoder = nets.make_nets((1, 8, 8), 3, (1, 8, 8), net="conv", hidden=(6,), layer=layer, channels=(2, 3))
+    count = 2 if layer == "residual" else 0
+    assert [len(blocks(net)) for net in (encoder, decoder)] == [count, count]
+    assert decoder(encoder(torch.randn(5, 1, 8, 8))[:, :3]).shape == (5, 1, 8, 8)
+
+
+def test_default_layers_of_the_gaussian_pair_go_by_the_nets():
+    rows = Split(torch.zeros(4, 1, 8, 8))
+    dataset = Dataset("some", rows, rows, rows, "binary")
+    dense, conv = (find_pair("gaussian").build(dataset, net=net).guide.encoder for net in ("dense", "conv"))
+    assert [(type(layer), layer.linear.out_features) for layer in dense.net.layers] == [(Gated, 600)] * 2
+    assert (conv.out_features, blocks(conv)) == (300, [])
+    with pytest.raises(ValueError, match=r"got \(300, 300\)"):
+        find_pair("gaussian").build(dataset, net="conv", hidden=(300, 300))
+    with pytest.raises(ValueError, match="'gated' is not for convolutional nets"):
+        find_pair("gaussian").build(dataset, net="conv", layer="gated")

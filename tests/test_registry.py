@@ -209,6 +209,15 @@ class TestGaussian:
         vae = find_pair("gaussian").build(self.dataset(kind))
         assert type(vae.model.likelihood).__name__ == likelihood
 
+    @pytest.mark.parametrize("pair", ["stick-breaking", "semi-supervised"])
+    @pytest.mark.parametrize(
+        ("kind", "likelihood"), [("8-bit", "Bernoulli"), ("unit", "Bernoulli"), ("real", "Normal")]
+    )
+    def test_sticks_take_bytes_as_grey_values(self, pair, kind, likelihood):
+        split = Split(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 1]))
+        vae = find_pair(pair).build(Dataset("some", split, split, split, kind))
+        assert type(vae.model.likelihood).__name__ == f"{likelihood}Likelihood"
+
     def test_grey_values_are_taken_but_binary_ones_are_checked(self):
         grey = torch.full((2, 1, 8, 8), 0.5)
         assert find_pair("gaussian").build(self.dataset("unit")).log_likelihood(grey, 2).isfinite().all()

@@ -16,13 +16,13 @@ from pyrovae import VAE
 from pyrovae.data import Dataset, Split
 from pyrovae.guides import BetaSticks, ConcentrationPosterior, GammaSticks, KumaraswamySticks, LogitNormalSticks
 from pyrovae.infer import IWAE, log_weights
-from pyrovae.latents import stick_weights
+from pyrovae.latents import active_units, stick_weights
 from pyrovae.likelihoods import BernoulliLikelihood, NormalLikelihood
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from pyrovae.priors import StickBreakingPrior
 from pyrovae.registry import find_pair
-from pyrovae.sticks import add_sticks, needs_sticks
+from pyrovae.sticks import add_sticks, fit_growing, needs_sticks
 from pyrovae.training import Trainer
 
 GUIDES = {
@@ -425,6 +425,67 @@ def test_need_for_sticks():
     assert not needs_sticks(add_sticks(vae, 60), x)
     with pytest.raises(ValueError, match="share of the stick between 0 and 1, got 2"):
         needs_sticks(vae, x, remainder=2)
+    with pytest.raises(ValueError, match="divergence must not be negative, got -1"):
+        needs_sticks(vae, x, divergence=-1.0)
+
+
+@every_guide
+def test_a_last_stick_at_the_prior_needs_no_more(kind):
+    vae, x = sticks_pair(kind, truncation=4, concentration=1.0), pictures(8)
+    with torch.no_grad():
+        vae.guide.head.linear.weight.mul_(10)
+    state = torch.get_rng_state()
+    assert needs_sticks(vae, x)
+    assert torch.equal(torch.get_rng_state(), state)
+    with torch.no_grad():
+        vae.guide.head.linear.weight.reshape(2, 3, 8)[:, -1] = 0.0
+    expected = kind in ("gamma", "logit-normal")  # whose fractions are only close to the prior
+    assert needs_sticks(vae, x, divergence=1e-3) == expected
+    assert not needs_sticks(vae, x, divergence=1.0)
+
+
+def test_growing(tmp_path):
+    x = pictures(40)
+    dataset = Dataset("some", Split(x[:30]), Split(x[30:]), Split(x[30:]), "binary")
+    trainer = Trainer(objective="mean-field", epochs=3, batch_size=10, lr=1e-2, progress=False)
+    vae = fit_growing(trainer, sticks_pair(truncation=3), dataset, count=2, most=6, run=tmp_path)
+    assert vae.model.prior.num_features == 5  # 7 would be too many
+    assert not vae.training
+    again = sticks_pair(truncation=3)
+    history = (tmp_path / "5-weights" / "metrics.csv").read_text()
+    assert same_weights(
+        weights_of(fit_growing(trainer, again, dataset, count=2, most=6, run=tmp_path)), weights_of(vae)
+    )
+    assert (tmp_path / "5-weights" / "metrics.csv").read_text() == history
+    enough = fit_growing(trainer, sticks_pair(truncation=40), dataset)
+    assert enough.model.prior.num_features == 40
+    with pytest.raises(ValueError, match="at the prior exactly; got StickBreakingVAE and GammaSticks"):
+        fit_growing(trainer, sticks_pair("gamma"), dataset)
+    with pytest.raises(ValueError, match="seen on validation rows, and there are none"):
+        fit_growing(trainer, sticks_pair(), Dataset("some", Split(x), Split(x[:0]), Split(x), "binary"))
+
+
+def test_active_units_are_counted_in_units_of_the_prior():
+    """Two fractions follow the data over a small part of the prior's spread, and one over none of it."""
+    vae, x = sticks_pair("beta", truncation=4, concentration=50.0), pictures(20)
+    with torch.no_grad():
+        vae.guide.head.linear.weight.mul_(3).reshape(2, 3, 8)[:, -1] = 0.0
+        means = vae.encode(x).mean
+    count, variances = active_units(vae, x)
+    assert count == 2
+    prior = torch.distributions.Beta(1.0, 50.0)
+    torch.testing.assert_close(variances, means.var(0, correction=0) / prior.variance)
+    assert means.var(0).max() < 1e-2  # the threshold of standard normal latents
+
+
+@every_guide
+def test_mean_weights_are_those_of_draws(kind):
+    vae, x = sticks_pair(kind, truncation=4), pictures(3)
+    state = torch.get_rng_state()
+    weights = stick_weights(vae, x)
+    assert torch.equal(torch.get_rng_state(), state)
+    drawn = vae.model.prior.features(vae.encode(x).sample((40_000,))).mean(0)
+    torch.testing.assert_close(weights, drawn.detach(), atol=0.01, rtol=0)
 
 
 def test_decoders_that_take_more_sticks():

@@ -303,7 +303,7 @@ def test_validation_uses_weight_one_and_one_set_of_random_numbers():
             {"lr_schedule": "linear"},
             "unknown learning-rate schedule 'linear'; known are constant, cosine, plateau, step",
         ),
-        ({"monitor": "accuracy"}, "monitor must be validation_loss or loss, got 'accuracy'"),
+        ({"monitor": "accuracy"}, "monitor must be one of validation_loss, loss, validation_error, got 'accuracy'"),
         ({"kl_weight": "slow"}, "unknown schedule 'slow'"),
         ({"epochs": 0}, "epochs must be positive, got 0"),
         ({"batch_size": -1}, "batch_size must be positive, got -1"),

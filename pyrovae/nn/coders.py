@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from pyrovae.nn.mlp import MLP, TiedMLP, activation_module
 
+CONV_LAYERS = ("plain", "residual")
+
 
 class DenseEncoder(nn.Module):
     """An `MLP` on flattened data, `[..., *data_shape]` -> `[..., out_features]`.
@@ -78,6 +80,35 @@ class DenseDecoder(nn.Module):
         return self.net(z).unflatten(-1, self.raw_shape)
 
 
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside an identity skip, `x + conv(f(conv(f(x))))`, `[N, C, H, W]` -> `[N, C, H, W]`.
+
+    The activation comes before each convolution, so the sum is to be activated by what follows.
+
+    Reference: He et al. (2016), Identity Mappings in Deep Residual Networks, figure 4(e), without batch normalisation.
+
+    Args:
+        channels: C.
+        activation: as for `MLP`.
+
+    >>> ResidualBlock(4)(torch.zeros(2, 4, 7, 7)).shape
+    torch.Size([2, 4, 7, 7])
+    """
+
+    def __init__(self, channels: int, activation: str | Callable[[], nn.Module] = "relu") -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            activation_module(activation),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            activation_module(activation),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block."""
+        return x + self.change(x)
+
+
 class ConvEncoder(nn.Module):
     """Strided convolutions and a dense layer, `[..., C, H, W]` -> `[..., out_features]`.
 
@@ -86,9 +117,10 @@ class ConvEncoder(nn.Module):
         channels: channels after the first and the second halving of the picture.
         out_features: size of the dense layer.
         activation: as for `MLP`.
+        layer: "plain", or "residual" for a `ResidualBlock` after each halving.
 
     Raises:
-        ValueError: if the data are no pictures of a size divisible by 4.
+        ValueError: if the data are no pictures of a size divisible by 4, or for another layer.
 
     >>> ConvEncoder((1, 28, 28))(torch.zeros(2, 3, 1, 28, 28)).shape
     torch.Size([2, 3, 256])
@@ -101,14 +133,17 @@ class ConvEncoder(nn.Module):
         out_features: int = 256,
         *,
         activation: str | Callable[[], nn.Module] = "relu",
+        layer: str = "plain",
     ) -> None:
         super().__init__()
         depth, height, width = _picture(data_shape)
         first, second = channels
         self.net = nn.Sequential(
             nn.Conv2d(depth, first, 4, stride=2, padding=1),
+            *_blocks(layer, first, activation),
             activation_module(activation),
             nn.Conv2d(first, second, 4, stride=2, padding=1),
+            *_blocks(layer, second, activation),
             activation_module(activation),
             nn.Flatten(),
             nn.Linear(second * (height // 4) * (width // 4), out_features),
@@ -130,10 +165,11 @@ class ConvDecoder(nn.Module):
         channels: channels at half and at a quarter of the picture's size, as in `ConvEncoder`.
         hidden: size of the dense layer before the convolutions.
         activation: as for `MLP`.
-        tied_to: a `ConvEncoder` whose convolution kernels are used, transposed, instead of own ones.
+        layer: "plain", or "residual" for a `ResidualBlock` before each doubling, which mirrors the encoder.
+        tied_to: a plain `ConvEncoder` whose convolution kernels are used, transposed, instead of own ones.
 
     Raises:
-        ValueError: for another shape, or kernels that do not fit.
+        ValueError: for another shape or layer, kernels that do not fit, or tied weights with other than plain layers.
 
     >>> ConvDecoder(10, (1, 28, 28))(torch.zeros(2, 3, 10)).shape
     torch.Size([2, 3, 1, 28, 28])
@@ -147,6 +183,7 @@ class ConvDecoder(nn.Module):
         hidden: int = 256,
         *,
         activation: str | Callable[[], nn.Module] = "relu",
+        layer: str = "plain",
         tied_to: ConvEncoder | None = None,
     ) -> None:
         super().__init__()
@@ -157,14 +194,18 @@ class ConvDecoder(nn.Module):
             nn.Linear(latent_dim, hidden),
             activation_module(activation),
             nn.Linear(hidden, math.prod(self.quarter)),
+            *(nn.Sequential(nn.Unflatten(1, self.quarter), block) for block in _blocks(layer, second, activation)),
             activation_module(activation),
         )
         self.activation = activation_module(activation)
         self._tied: tuple[nn.Module, ...] = ()
         if tied_to is None:
-            self.up1: nn.Module = nn.ConvTranspose2d(second, first, 4, stride=2, padding=1)
+            up1, blocks = nn.ConvTranspose2d(second, first, 4, stride=2, padding=1), _blocks(layer, first, activation)
+            self.up1: nn.Module = nn.Sequential(up1, *blocks) if blocks else up1
             self.up2: nn.Module = nn.ConvTranspose2d(first, depth, 4, stride=2, padding=1)
         else:
+            if layer != "plain" or any(isinstance(module, ResidualBlock) for module in tied_to.net):
+                raise ValueError("weights can be tied between convolutional nets with plain layers only")
             convolutions = [module for module in tied_to.net if isinstance(module, nn.Conv2d)]
             shapes = [tuple(c.weight.shape[:2]) for c in convolutions]
             if shapes != [(first, depth), (second, first)]:
@@ -177,7 +218,7 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Raw likelihood parameters."""
-        flat = self.dense(z.reshape(-1, z.shape[-1])).unflatten(1, self.quarter)
+        flat = self.dense(z.reshape(-1, z.shape[-1])).reshape(-1, *self.quarter)
         if self._tied:
             (low, high), (bias1, bias2) = self._tied, self.biases
             flat = self.activation(F.conv_transpose2d(flat, low.weight, bias1, stride=2, padding=1))
@@ -238,6 +279,16 @@ class GaussianLayer(nn.Module):
     def forward(self, above: Tensor) -> Independent:
         """The distribution of this layer given the other one."""
         return self.head(self.net(above))
+
+
+def _blocks(layer: str, channels: int, activation: str | Callable[[], nn.Module]) -> list[nn.Module]:
+    """What a kind of layer adds where a picture has been halved or is to be doubled."""
+    if layer not in CONV_LAYERS:
+        raise ValueError(
+            f"layer {layer!r} is not for convolutional nets, whose layers are {' or '.join(CONV_LAYERS)}; "
+            "choose one of them, or dense nets"
+        )
+    return [ResidualBlock(channels, activation)] if layer == "residual" else []
 
 
 def _picture(shape: Sequence[int]) -> tuple[int, int, int]:

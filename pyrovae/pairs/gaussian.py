@@ -19,8 +19,10 @@ def gaussian(
     *,
     latent_dim: Annotated[int, "size of the latent"] = 16,
     net: nets.Net = "dense",
-    hidden: nets.Hidden = (300, 300),
-    layer: nets.Layer = "gated",
+    hidden: Annotated[tuple[int, ...] | None, f"{nets.HIDDEN} (default: 300,300; 300 for conv)"] = None,
+    layer: Annotated[
+        Literal["plain", "gated", "residual"] | None, f"{nets.LAYER} (default: gated; plain for conv)"
+    ] = None,
     activation: nets.Activation = "relu",
     channels: nets.Channels = (32, 64),
     tied: nets.Tied = False,
@@ -29,12 +31,16 @@ def gaussian(
     likelihood: nets.LikelihoodOption = "auto",
     likelihood_scale: nets.LikelihoodScale = 1.0,
 ) -> VAE:
-    """Put a Gaussian VAE together.
+    """Put a Gaussian VAE together; without `hidden` and `layer` there are two gated layers, or plain `conv` nets.
 
     Raises:
         ValueError: for sizes or combinations that do not fit.
     """
     nets.check_sizes(latent_dim=latent_dim, num_components=num_components)
+    if hidden is None:
+        hidden = (300,) if net == "conv" else (300, 300)
+    if layer is None:
+        layer = "plain" if net == "conv" else "gated"
     head = nets.make_likelihood(likelihood, dataset, likelihood_scale)
     encoder, decoder = nets.make_nets(
         dataset.shape,

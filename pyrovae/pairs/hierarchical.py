@@ -23,7 +23,7 @@ def hierarchical(
     *,
     latent_dims: Annotated[tuple[int, ...], "sizes of the latent layers, from the data upwards"] = (100, 50),
     net: nets.Net = "dense",
-    hidden: nets.Hidden = (200, 200),
+    hidden: Annotated[tuple[int, ...] | None, f"{nets.HIDDEN} (default: 200,200; 200 for conv)"] = None,
     hidden_between: Annotated[
         tuple[int, ...], "hidden layers of the nets between latent layers, guide first; mirrored in the model"
     ] = (100, 100),
@@ -47,6 +47,8 @@ def hierarchical(
     if not latent_dims or min(latent_dims) < 1:
         raise ValueError(f"latent_dims must hold at least one positive number, got {latent_dims}")
     nets.check_sizes(num_components=num_components)
+    if hidden is None:
+        hidden = (200,) if net == "conv" else (200, 200)
     head = nets.make_likelihood(likelihood, dataset, likelihood_scale)
     encoder, decoder = nets.make_nets(
         dataset.shape,

@@ -17,10 +17,15 @@ from pyrovae.priors import MixturePrior, StandardNormal, VampPrior
 LikelihoodName = Literal["auto", "bernoulli", "normal", "normal-learned", "normal-predicted", "discretized-logistic"]
 
 LikelihoodOption = Annotated[LikelihoodName, "likelihood of the data; auto goes by their kind"]
+GreyLikelihood = Annotated[
+    LikelihoodName, "likelihood of the data; auto is bernoulli for values in [0, 1], else normal-learned"
+]
 LikelihoodScale = Annotated[float, "standard deviation of the likelihood 'normal'"]
 Net = Annotated[Literal["dense", "conv"], "kind of encoder and decoder"]
-Hidden = Annotated[tuple[int, ...], "hidden layers of dense nets, encoder first; mirrored in the decoder"]
-Layer = Annotated[Literal["plain", "gated", "residual"], "kind of dense layers"]
+HIDDEN = "hidden layers, encoder first, mirrored in the decoder; one entry for conv, its dense layer"
+LAYER = "kind of dense layers; for conv plain, or residual with blocks of convolutions"
+Hidden = Annotated[tuple[int, ...], HIDDEN]
+Layer = Annotated[Literal["plain", "gated", "residual"], LAYER]
 Activation = Annotated[str, "activation of plain and residual layers and convolutions: " + ", ".join(ACTIVATIONS)]
 Channels = Annotated[tuple[int, ...], "channels of convolutional nets at half and quarter size"]
 Tied = Annotated[bool, "decoder uses the encoder's weights, transposed (plain dense or conv)"]
@@ -35,13 +40,14 @@ _AUTOMATIC = {
 }
 
 
-def make_likelihood(name: str, dataset: Dataset, scale: float = 1.0) -> Likelihood:
+def make_likelihood(name: str, dataset: Dataset, scale: float = 1.0, *, grey: bool = False) -> Likelihood:
     """A likelihood by name for a data set; "auto" goes by the kind of its values.
 
-    Grey values in [0, 1] get the Bernoulli cross-entropy, as is usual, which is no probability of the data.
+    Grey values in [0, 1] get the Bernoulli cross-entropy, as is usual, which is no probability of the data. With `grey`
+    the 256 values of bytes do so too, for pairs whose references have it.
     """
     if name == "auto":
-        name = _AUTOMATIC[dataset.kind]
+        name = "bernoulli" if grey and dataset.kind == "8-bit" else _AUTOMATIC[dataset.kind]
     shape = dataset.shape
     if name == "bernoulli":
         return BernoulliLikelihood(shape, strict=dataset.kind == "binary")
@@ -62,7 +68,7 @@ def make_encoder(
     channels: Sequence[int] = (32, 64),
     dropout: float = 0.0,
 ) -> nn.Module:
-    """An encoder of data with `hidden[-1]` features; `dropout` is for dense nets.
+    """An encoder of data with `hidden[-1]` features; `dropout`, gated layers and several sizes are for dense nets.
 
     Raises:
         ValueError: for sizes or combinations that do not fit.
@@ -71,7 +77,11 @@ def make_encoder(
     if not hidden:
         raise ValueError("hidden must hold the size of at least one hidden layer")
     if net == "conv":
-        return ConvEncoder(data_shape, _two(channels), hidden[-1], activation=activation)
+        if dropout:
+            raise ValueError(
+                f"convolutional nets have no dropout, got dropout={dropout}; leave it out, or use dense nets"
+            )
+        return ConvEncoder(data_shape, _two(channels), _one(hidden), layer=layer, activation=activation)
     return DenseEncoder(data_shape, hidden, layer=layer, activation=activation, dropout=dropout)
 
 
@@ -93,8 +103,8 @@ def make_decoder(
     """
     activation_module(activation)
     if net == "conv":
-        options = {"activation": activation, "tied_to": tied_to}
-        return ConvDecoder(in_features, raw_shape, _two(channels), hidden[-1], **options)
+        options = {"layer": layer, "activation": activation, "tied_to": tied_to}
+        return ConvDecoder(in_features, raw_shape, _two(channels), _one(hidden), **options)
     if tied_to is not None:
         return DenseDecoder(in_features, raw_shape, tied_to=tied_to, activation=activation)
     return DenseDecoder(in_features, raw_shape, hidden[::-1], layer=layer, activation=activation)
@@ -154,6 +164,15 @@ def check_sizes(**sizes: int) -> None:
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _one(hidden: Sequence[int]) -> int:
+    if len(hidden) != 1:
+        raise ValueError(
+            "convolutional nets have one dense layer, so hidden must hold its size alone, as in (256,), "
+            f"got {tuple(hidden)}"
+        )
+    return hidden[0]
 
 
 def _two(channels: Sequence[int]) -> tuple[int, int]:

@@ -29,7 +29,7 @@ def semi_supervised(
     truncation: Annotated[int, "weights of a stick-breaking latent"] = 50,
     concentration: Annotated[float, "concentration of the stick-breaking prior"] = 5.0,
     net: Annotated[Literal["dense", "conv"], "kind of the nets"] = "dense",
-    hidden: Annotated[tuple[int, ...], "hidden layers of each net, encoders first; mirrored in the decoder"] = (500,),
+    hidden: Annotated[tuple[int, ...], nets.HIDDEN] = (500,),
     layer: nets.Layer = "plain",
     activation: nets.Activation = "relu",
     channels: nets.Channels = (32, 64),
@@ -40,9 +40,7 @@ def semi_supervised(
         float, "weight of log q(y|x) of a labelled row, times the number of rows over that of labelled ones"
     ] = 1.0,
     learn_class_prior: Annotated[bool, "learn the class probabilities"] = False,
-    likelihood: Annotated[
-        nets.LikelihoodName, "likelihood of the data; auto is bernoulli for values in [0, 1], else normal-learned"
-    ] = "auto",
+    likelihood: nets.GreyLikelihood = "auto",
 ) -> VAE:
     """Put a semi-supervised pair together; `hidden[-1]` is also the size of the layer that takes the label in.
 
@@ -59,21 +57,27 @@ def semi_supervised(
         raise ValueError(
             f"latent_dim and the number of hidden layers must be at least 1, got {latent_dim} and {hidden}"
         )
-    head = nets.make_likelihood(_likelihood_for(likelihood, dataset), dataset)
+    head = nets.make_likelihood(likelihood, dataset, grey=True)
     if latent == "gaussian":
         prior, draw, features = StandardNormal(latent_dim), GaussianHead(hidden[-1], latent_dim), latent_dim
     else:
         prior = StickBreakingPrior(truncation, concentration)
         draw, features = KumaraswamyHead(hidden[-1], truncation, concentration), truncation
     options = {"net": net, "layer": layer, "activation": activation, "channels": channels}
-    for_class = nets.make_encoder(dataset.shape, hidden=hidden, dropout=dropout, **options)
+    inside, on_features = (0.0, dropout) if net == "conv" else (dropout, 0.0)
+    for_class = nets.make_encoder(dataset.shape, hidden=hidden, dropout=inside, **options)
     # The last hidden layer takes the label in, so dense layers before it are the encoder.
     before = hidden if net == "conv" else hidden[:-1]
     for_latent = nets.make_encoder(dataset.shape, hidden=before, **options) if before else None
     decoder = nets.make_decoder(features + num_classes, head.raw_shape, hidden=hidden, **options)
-    classifier = Classifier(for_class, num_classes, dropout=dropout if net == "conv" else 0.0, noise=noise, shift=shift)
+    classifier = Classifier(for_class, num_classes, dropout=on_features, noise=noise, shift=shift)
     encoder = LabelledEncoder(
-        for_latent, num_classes, hidden[-1], activation=activation, in_features=math.prod(dataset.shape)
+        for_latent,
+        num_classes,
+        hidden[-1],
+        activation=activation,
+        layer=layer,
+        in_features=math.prod(dataset.shape),
     )
     weight = classification_weight * rows_per_label(dataset)
     guide = SemiSupervisedGuide(classifier, encoder, draw, classification_weight=weight)
@@ -84,8 +88,3 @@ def semi_supervised(
 def rows_per_label(dataset: Dataset) -> float:
     """The number of training rows over that of labelled ones."""
     return len(dataset.train.y) / max(1, int((dataset.train.y >= 0).sum()))
-
-
-def _likelihood_for(name: str, dataset: Dataset) -> str:
-    """Classes are found by what pictures show: by the cross-entropy of grey values, as in the references."""
-    return "bernoulli" if name == "auto" and dataset.kind in ("binary", "unit", "8-bit") else name

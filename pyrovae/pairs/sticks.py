@@ -44,7 +44,7 @@ def stick_breaking(
     activation: nets.Activation = "relu",
     channels: nets.Channels = (32, 64),
     tied: nets.Tied = False,
-    likelihood: nets.LikelihoodOption = "auto",
+    likelihood: nets.GreyLikelihood = "auto",
     likelihood_scale: nets.LikelihoodScale = 1.0,
 ) -> VAE:
     """Put a stick-breaking VAE together.
@@ -56,7 +56,7 @@ def stick_breaking(
         raise ValueError(f"posterior must be one of {', '.join(_GUIDES)}, got {posterior!r}")
     if concentration_is not in ("fixed", "learned", "inferred"):
         raise ValueError(f"concentration_is must be fixed, learned or inferred, got {concentration_is!r}")
-    head = nets.make_likelihood(likelihood, dataset, likelihood_scale)
+    head = nets.make_likelihood(likelihood, dataset, likelihood_scale, grey=True)
     encoder, decoder = nets.make_nets(
         dataset.shape,
         truncation,

@@ -9,6 +9,8 @@ import pytest
 import torch
 from pyro import distributions as dist
 from scipy import stats
+from scipy.integrate import quad
+from scipy.special import expit
 from torch.distributions import kl_divergence
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -41,6 +43,40 @@ def fractions(shape, dtype=torch.float32, **kwargs):
 
 
 # Fractions
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.5, 0.999, 1.0, 3.0, 10.0, 100.0])
+@pytest.mark.parametrize("loc", [-12.0, -3.0, 0.4, 8.0])
+def test_logit_normal_moments_at_extremes(loc, scale):
+    p = LogitNormal(torch.tensor(loc, dtype=torch.float64), scale)
+    # Places where the sigmoid turns, for an adaptive quadrature that would not see them.
+    turns = [turn for turn in ((-loc + by) / scale for by in (-5, 0, 5)) if abs(turn) < 12] or None
+    options = {"points": turns, "epsabs": 1e-14, "epsrel": 1e-12, "limit": 500}
+    mean = quad(lambda x: expit(loc + scale * x) * stats.norm.pdf(x), -12, 12, **options)[0]
+    variance = quad(lambda x: (expit(loc + scale * x) - mean) ** 2 * stats.norm.pdf(x), -12, 12, **options)[0]
+    assert p.mean.item() == pytest.approx(mean, abs=1e-12)
+    assert p.variance.item() == pytest.approx(variance, abs=1e-12)
+
+
+@pytest.mark.parametrize("concentration0", [1e-2, 0.2, 5.0, 1e3])
+@pytest.mark.parametrize("concentration1", [1e-2, 0.5, 30.0, 1e3])
+def test_gamma_composition_moments_at_extremes(concentration1, concentration0):
+    """The logit is asymmetric Laplace, with its peak where the distribution function has its kink."""
+    p = GammaComposition(torch.tensor(concentration1, dtype=torch.float64), concentration0)
+    split = torch.tensor(concentration0 / (concentration1 + concentration0), dtype=torch.float64)
+    peak, root = torch.logit(p.icdf(split)).item(), (concentration1 * concentration0) ** 0.5
+    logit = stats.laplace_asymmetric((concentration0 / concentration1) ** 0.5, peak, 1 / root)
+    reach = [-40 / concentration1, -1 / concentration1, 0, 1 / concentration0, 40 / concentration0]
+    ends = sorted({peak + by for by in reach} | {-30.0, 0.0, 30.0})
+
+    def mean_of(function):
+        parts = itertools.pairwise(ends)
+        return sum(quad(lambda x: function(expit(x)) * logit.pdf(x), *part, epsabs=1e-13)[0] for part in parts)
+
+    mean = mean_of(lambda v: v)
+    variance = mean_of(lambda v: (v - mean) ** 2)
+    assert p.mean.item() == pytest.approx(mean, abs=1e-8)
+    assert p.variance.item() == pytest.approx(variance, abs=1e-8)
 
 
 @pytest.mark.parametrize("concentrations", [(1e-2, 0.5), (0.3, 1e-2), (2.0, 7.0), (1e3, 1e2)], ids=str)
