@@ -1,7 +1,8 @@
-"""What the benchmarks of images share: the record of a held-out likelihood."""
+"""What the benchmarks of images share: a training that resumes, and the record of a held-out likelihood."""
 
 from __future__ import annotations
 
+import argparse
 import time
 from typing import Any
 
@@ -9,6 +10,27 @@ import torch
 from torch import Tensor
 
 from pyrovae import VAE
+from pyrovae.checkpoint import RunFolder
+from pyrovae.data import Dataset
+from pyrovae.training import Trainer
+
+
+def train(vae: VAE, dataset: Dataset, run: RunFolder, options: argparse.Namespace, **settings: Any) -> None:
+    """Train with a cosine learning rate, from where the run stopped, and print how it ended.
+
+    The scripts' common options are taken from the command line, and further `settings` of the `Trainer` are given.
+    """
+    trainer = Trainer(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        lr_schedule="cosine",
+        seed=options.seed,
+        progress=not options.quiet,
+        **settings,
+    )
+    history = trainer.fit(vae, dataset, run=run, resume=run.state_path.exists())
+    print(history.reason, "best epoch", history.best_epoch, history.rows[-1])
 
 
 def likelihood_record(vae: VAE, rows: Tensor, number: int, num_samples: int, device: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from held_out import likelihood_record
+from held_out import likelihood_record, train
 from matplotlib.figure import Figure
 from sklearn.neural_network import BernoulliRBM
 from torch import Tensor
@@ -32,7 +32,6 @@ from pyrovae.checkpoint import RunFolder, load_weights, save_weights
 from pyrovae.data import Dataset
 from pyrovae.plotting import save_figure
 from pyrovae.registry import find_pair
-from pyrovae.training import Trainer
 
 SIZES, BATCH = (200, 200, 200), 100
 VARIED = ("objective", "num_particles", "pretraining_epochs", "epochs", "batch_size", "lr", "seed")
@@ -125,20 +124,8 @@ def main() -> None:
     name = "-".join(str(getattr(options, option)) for option in VARIED)
     run = RunFolder(options.out / name)
     if options.verb == "train":
-        trainer = Trainer(
-            objective=options.objective,
-            num_particles=options.num_particles,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            lr=options.lr,
-            lr_schedule="cosine",
-            compile=options.compile,
-            seed=options.seed,
-            progress=not options.quiet,
-        )
-        vae = make_vae(dataset, options).to(options.device)
-        history = trainer.fit(vae, dataset, run=run, resume=run.state_path.exists())
-        print(history.reason, "best epoch", history.best_epoch, history.rows[-1])
+        settings = {name: getattr(options, name) for name in ("objective", "num_particles", "compile")}
+        train(make_vae(dataset, options).to(options.device), dataset, run, options, **settings)
         return
     vae = find_pair("sbn").build(dataset, sizes=SIZES).to(options.device)
     information = load_weights(vae, run.weights_path)

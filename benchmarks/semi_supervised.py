@@ -1,7 +1,8 @@
 """Semi-supervised MNIST, the protocol of Nalisnick and Smyth (2017), table 2: test error with few labels.
 
 45 000 training, 5 000 validation and 10 000 test rows, grey pixels as Bernoulli targets, one hidden layer of 500, 50
-latents or sticks, 10, 5 or 1 % of the labels, as many of every class.
+latents or sticks, 10, 5 or 1 % of the labels, as many of every class. `--data mnist-rotated` is MNIST with every
+picture upright and turned, in 70 000, 10 000 and 20 000 rows; it is turned here, and is not the file of the paper.
 
     PYROVAE_DATA=... python benchmarks/semi_supervised.py train --latent stick-breaking --labels 0.01 --device cuda
     PYROVAE_DATA=... python benchmarks/semi_supervised.py evaluate --latent stick-breaking --labels 0.01
@@ -18,13 +19,13 @@ import time
 from pathlib import Path
 
 import torch
+from held_out import train
 
 from pyrovae import VAE, data, programs
 from pyrovae.checkpoint import RunFolder, load_weights
 from pyrovae.classification import classification_error
 from pyrovae.data import Dataset, Split
 from pyrovae.registry import find_pair
-from pyrovae.training import Trainer
 
 ROWS, VALIDATION = 45_000, 5_000
 VARIED = (
@@ -45,17 +46,19 @@ VARIED = (
 )
 
 
-def make_dataset(labels: float, seed: int, rows: int, repeat: int) -> Dataset:
-    """MNIST with few labels; labelled rows stand in the training data `repeat` times."""
-    whole = data.load("mnist", validation_size=60_000 - ROWS, labels=labels, seed=seed)
+def make_dataset(name: str, labels: float, seed: int, rows: int | None, repeat: int) -> Dataset:
+    """Pictures with few labels; labelled rows stand in the training data `repeat` times."""
+    validation_size = {"mnist": 60_000 - ROWS, "mnist-rotated": None}[name]
+    whole = data.load(name, validation_size=validation_size, labels=labels, seed=seed)
     x, y = whole.train.x, whole.train.y
-    if rows < ROWS:  # all labelled rows, and only some of the others
+    if rows is not None:  # all labelled rows, and only some of the others
         order = torch.argsort((y < 0).int(), stable=True)[:rows]
         x, y = x[order], y[order]
     known = (y >= 0).nonzero().squeeze(1).repeat(max(0, repeat - 1))
-    train = Split(torch.cat([x, x[known]]), torch.cat([y, y[known]]))
-    validation = Split(*(part[:VALIDATION] for part in whole.validation[:2]))
-    return Dataset("mnist", train, validation, whole.test, whole.kind)
+    train_rows = Split(torch.cat([x, x[known]]), torch.cat([y, y[known]]))
+    kept = VALIDATION if name == "mnist" else None
+    validation = Split(*(part[:kept] for part in whole.validation[:2]))
+    return Dataset(name, train_rows, validation, whole.test, whole.kind)
 
 
 def make_vae(arguments: argparse.Namespace, dataset: Dataset) -> VAE:
@@ -70,6 +73,7 @@ def make_vae(arguments: argparse.Namespace, dataset: Dataset) -> VAE:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("train", "evaluate"))
+    parser.add_argument("--data", choices=("mnist", "mnist-rotated"), default="mnist")
     parser.add_argument("--latent", choices=("gaussian", "stick-breaking"), default="stick-breaking")
     parser.add_argument("--labels", type=float, default=0.01, help="share of labels, or their number")
     parser.add_argument("--net", choices=("dense", "conv"), default="dense")
@@ -83,7 +87,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--rows", type=int, default=ROWS, help="training rows, for a quick look")
+    parser.add_argument("--rows", type=int, help="training rows, for a quick look (default: all)")
     parser.add_argument("--num-samples", type=int, default=100)
     parser.add_argument("--split", choices=("validation", "test"), default="test", help="what to evaluate")
     parser.add_argument("--quiet", action="store_true")
@@ -91,23 +95,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/semi-supervised"))
     arguments = parser.parse_args()
-    dataset = make_dataset(arguments.labels, arguments.seed, arguments.rows, arguments.repeat)
+    dataset = make_dataset(arguments.data, arguments.labels, arguments.seed, arguments.rows, arguments.repeat)
     vae = make_vae(arguments, dataset).to(arguments.device)
     name = "-".join(str(getattr(arguments, option)) for option in VARIED)
-    name += "" if arguments.rows == ROWS else f"-{arguments.rows}"
+    name += "" if arguments.rows is None else f"-{arguments.rows}"
+    name += "" if arguments.data == "mnist" else f"-{arguments.data}"
     run = RunFolder(arguments.out / name)
     if arguments.verb == "train":
-        trainer = Trainer(
-            objective="enum",
-            epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
-            lr=arguments.lr,
-            lr_schedule="cosine",
-            seed=arguments.seed,
-            progress=not arguments.quiet,
-        )
-        history = trainer.fit(vae, dataset, run=run, resume=run.state_path.exists())
-        print(history.reason, "best epoch", history.best_epoch, history.rows[-1])
+        train(vae, dataset, run, arguments, objective="enum")
         return
     split = dataset.splits()[arguments.split]
     vae.prepare(split.x[:2].to(arguments.device))

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 import torch
-from held_out import likelihood_record
+from held_out import likelihood_record, train
 
 from pyrovae import VAE, data
 from pyrovae.checkpoint import RunFolder, load_weights
@@ -24,7 +24,6 @@ from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import GaussianVAE
 from pyrovae.nn import DenseDecoder, DenseEncoder
 from pyrovae.priors import StandardNormal, VampPrior
-from pyrovae.training import Trainer
 
 LATENT_DIM, HIDDEN, PSEUDO_INPUTS = 40, (300, 300), 500
 
@@ -68,19 +67,8 @@ def main() -> None:
     name = "-".join(str(getattr(arguments, option)) for option in varied)
     run = RunFolder(arguments.out / name)
     if arguments.verb == "train":
-        trainer = Trainer(
-            objective=arguments.objective,
-            num_particles=arguments.num_particles,
-            epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
-            lr=arguments.lr,
-            lr_schedule="cosine",
-            kl_weight=f"warm-up:{arguments.warm_up}",
-            seed=arguments.seed,
-            progress=not arguments.quiet,
-        )
-        history = trainer.fit(vae, dataset, run=run, resume=run.state_path.exists())
-        print(history.reason, "best epoch", history.best_epoch, history.rows[-1])
+        settings = {name: getattr(arguments, name) for name in ("objective", "num_particles")}
+        train(vae, dataset, run, arguments, kl_weight=f"warm-up:{arguments.warm_up}", **settings)
         return
     information = load_weights(vae, run.weights_path)
     vae.eval()

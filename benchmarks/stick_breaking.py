@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import torch
+from held_out import train
 from torch import Tensor
 
 from pyrovae import VAE, data, programs
@@ -27,7 +28,6 @@ from pyrovae.checkpoint import RunFolder, load_weights
 from pyrovae.data import Dataset, Split
 from pyrovae.metrics import knn_error
 from pyrovae.registry import find_pair, integers
-from pyrovae.training import Trainer
 
 SIZES = {"train": 45_000, "validation": 5_000, "test": 10_000}
 VARIED = ("latent", "objective", "num_particles", "hidden", "layer", "epochs", "lr", "warm_up", "rows", "seed")
@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=integers, default=(500,))
     parser.add_argument("--layer", choices=("plain", "gated", "residual"), default="plain")
     parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--warm-up", type=float, default=0, help="epochs over which the weight of the KL rises to 1")
     parser.add_argument("--rows", type=int, default=SIZES["train"], help="training rows")
@@ -122,20 +123,9 @@ def main() -> None:
     name = "-".join("x".join(map(str, word)) if isinstance(word, tuple) else str(word) for word in words)
     run = RunFolder(options.out / name)
     if options.verb == "train":
-        trainer = Trainer(
-            objective=options.objective,
-            num_particles=options.num_particles,
-            epochs=options.epochs,
-            batch_size=100,
-            lr=options.lr,
-            lr_schedule="cosine",
-            kl_weight=f"warm-up:{options.warm_up}" if options.warm_up else 1.0,
-            seed=options.seed,
-            compile=options.compile,
-            progress=not options.quiet,
-        )
-        history = trainer.fit(vae, dataset, run=run, resume=run.state_path.exists())
-        print(history.reason, "best epoch", history.best_epoch, history.rows[-1])
+        settings = {name: getattr(options, name) for name in ("objective", "num_particles", "compile")}
+        warm_up = f"warm-up:{options.warm_up}" if options.warm_up else 1.0
+        train(vae, dataset, run, options, kl_weight=warm_up, **settings)
         return
     information = load_weights(vae, run.weights_path)
     vae.eval()
