@@ -113,11 +113,17 @@ class LatentFeatures:
             raise ValueError(f"no latent dimension has means that vary by more than {threshold}: train the VAE longer")
         self.loc, self.scale = means.mean(0)[self.used], deviation[self.used]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The features `[N, D]` of data `[N, ...]`, on the CPU."""
-        return (latent_means(self.vae, x)[:, self.used] - self.loc) / self.scale
+    def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The features `[N, D]` of data `[N, ...]` with True in `mask` where they are observed, on the CPU."""
+        return (latent_means(self.vae, x, mask=mask)[:, self.used] - self.loc) / self.scale
 
     def dataset(self, dataset: Dataset) -> Dataset:
-        """A data set of the features with the labels of this one, for a pair with a normal likelihood."""
-        splits = {name: Split(self(split.x), split.y) for name, split in dataset.splits().items()}
+        """A data set of the features with the labels of this one, for a pair with a normal likelihood.
+
+        What the data set does to its minibatches (dynamic binarisation) is done once to its training rows.
+        """
+        parts = dataset.splits()
+        if dataset.transform is not None:
+            parts["train"] = parts["train"]._replace(x=dataset.transform(parts["train"].x))
+        splits = {name: Split(self(split.x, split.mask), split.y) for name, split in parts.items()}
         return Dataset(f"latents of {dataset.name}", **splits, kind="real")

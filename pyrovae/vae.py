@@ -344,7 +344,7 @@ class VAE(nn.Module):
         if self._vectorize is None:
             given = {name: value[:2] for name, value in programs.keywords(self.model, self.guide, **data).items()}
             nesting = self.prepare(x, **data).sites.max_plate_nesting
-            condition = self._with_global_means(condition)
+            condition = self._with_global_means(condition, tell=False)
             with self.scope(), programs.evaluating(self):
                 self._vectorize = can_vectorize(self.model, self.guide, nesting, x[:2], condition=condition, **given)
         return self._vectorize
@@ -393,7 +393,7 @@ class VAE(nn.Module):
             blank = self._datum.expand(size, *self._datum.shape)
             return poutine.trace(program).get_trace(blank, **given)
 
-    def _with_global_means(self, condition: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    def _with_global_means(self, condition: Mapping[str, Tensor] | None, *, tell: bool = True) -> dict[str, Tensor]:
         """The given values of latent sites outside the data plate, and the guide's means of the other global ones."""
         given = dict(condition or {})
         missing = [name for name in self.sites.shared if name not in given]
@@ -402,7 +402,7 @@ class VAE(nn.Module):
         with self.scope(), programs.evaluating(self):
             means = programs.global_means(self.guide, self._datum.unsqueeze(0))
         means = {name: means[name] for name in missing}
-        if not self._told_of_means:
+        if tell and not self._told_of_means:
             log_condition(means)
             self._told_of_means = True
         return given | means

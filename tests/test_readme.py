@@ -20,12 +20,17 @@ COMMANDS = [line.partition("#")[0].strip() for line in LINES if line.startswith(
 MENTIONED = sorted(set(re.findall(r"`pyrovae (\w+)", README)))
 
 
-def test_example(capsys):
-    (code,) = PYTHON
+def run_shortly(code, trainings):
+    """What an example leaves behind, of as many trainings as expected, of two epochs each."""
     short, count = re.subn(r"epochs=\d+", "epochs=2, progress=False", code)
-    assert count == 1
+    assert count == trainings
     names = {"__name__": "example"}
     exec(compile(short, "README.md", "exec"), names)
+    return names
+
+
+def test_example(capsys):
+    names = run_shortly(PYTHON[0], trainings=1)
     likelihood, shapes = capsys.readouterr().out.splitlines()
     assert shapes == "torch.Size([16, 1, 8, 8]) torch.Size([297, 4])"
     assert -64 < float(re.search(r"-[\d.]+", likelihood).group()) < 0
@@ -33,8 +38,14 @@ def test_example(capsys):
 
 
 def test_the_example_is_about_twenty_lines():
-    (code,) = PYTHON
-    assert sum(bool(line.strip()) for line in code.splitlines()) <= 25
+    assert sum(bool(line.strip()) for line in PYTHON[0].splitlines()) <= 25
+
+
+def test_example_of_stacked_pairs(capsys):
+    _, code = PYTHON
+    names = run_shortly(code, trainings=2)
+    assert re.fullmatch(r"\d+\.\d% of the test pictures are put into the wrong class\n", capsys.readouterr().out)
+    assert names["features"].kind == "real"
 
 
 def test_there_are_commands():

@@ -596,6 +596,11 @@ def test_stacked(digits):
     assert 4 <= used <= 12
     assert torch.allclose(stacked.train.x.std(0, correction=0), torch.ones(used), atol=1e-4)
     assert torch.equal(features(digits.test.x[:5]), stacked.test.x[:5])
+    binary = replace(digits, transform=torch.round)
+    assert torch.equal(features.dataset(binary).train.x, features(digits.train.x.round()))
+    seen = torch.rand(3, 1, 8, 8) < 0.5
+    masked = features(digits.test.x[:3], seen)
+    assert torch.equal(masked, features(torch.where(seen, digits.test.x[:3], 0.0)))
     torch.manual_seed(0)
     second = find_pair("semi-supervised").build(stacked, hidden=(64,), latent_dim=4, classification_weight=1.0)
     Trainer(objective="enum", epochs=20, lr=5e-3, progress=False).fit(second, stacked)
