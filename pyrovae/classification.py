@@ -7,6 +7,7 @@ from pyro.distributions import Categorical
 from torch import Tensor
 
 from pyrovae import programs
+from pyrovae._quadrature import seeded
 from pyrovae.data import Dataset, Split
 from pyrovae.latents import batch_of, batches, infers_class, latent_means, posterior_means, stick_weights
 from pyrovae.vae import VAE
@@ -27,11 +28,12 @@ def class_probabilities(vae: VAE, x: Tensor, *, mask: Tensor | None = None, batc
     Raises:
         ValueError: if the VAE has no latent class.
     """
-    parts = []
+    # There are pairs that do not run without labels; -1 is an unknown one.
+    split, parts = Split(x, torch.full((len(x),), -1), mask), []
     with programs.evaluating(vae), torch.random.fork_rng():
         for part in batches(len(x), batch_size):
-            data = {} if mask is None else {"mask": mask[part].to(vae.device)}
-            q = vae.posterior(x[part].to(vae.device), **data).get("y")
+            rows, data = batch_of(vae, split, part)
+            q = vae.posterior(rows, **data).get("y")
             if not isinstance(q, Categorical):
                 raise ValueError(f"this pair has no class y among its latents {vae.sites.latent}")
             parts.append(q.probs)
@@ -65,7 +67,7 @@ def stick_weights_of(vae: VAE, split: Split) -> Tensor:
 def latents_of(vae: VAE, split: Split, *, batch_size: int = 1000) -> Tensor:
     """The latent means of every row, `[N, latent_dim]`, on the CPU; labels that are to be inferred are not looked at.
 
-    Where a class is inferred, they are those of the other latents at the most probable class.
+    Where a class is inferred, they are those of the other latents, if any, at the most probable class.
     """
     split, parts = with_inferred_labels(vae, split), []
     if not infers_class(vae):
@@ -75,7 +77,8 @@ def latents_of(vae: VAE, split: Split, *, batch_size: int = 1000) -> Tensor:
         for batch in batches(len(split.x), batch_size):
             x, data = batch_of(vae, split, batch)
             means = posterior_means(vae, x, **data)
-            parts.append(torch.cat([mean.reshape(len(x), -1) for name, mean in means.items() if name != "y"], 1))
+            others = [name for name in means if name != "y"] or list(means)
+            parts.append(torch.cat([means[name].reshape(len(x), -1) for name in others], 1))
     return torch.cat(parts).cpu()
 
 
@@ -95,8 +98,9 @@ class LatentFeatures:
 
     Args:
         vae: a trained VAE with a vector latent.
-        x: data that tell which dimensions are used, the training rows.
+        x: data that tell which dimensions are used, the training rows as the VAE sees them.
         threshold: standard deviation.
+        mask: where they are observed, `[N, ...]`.
 
     Raises:
         ValueError: if no dimension is used.
@@ -104,9 +108,9 @@ class LatentFeatures:
     Reference: Kingma, Rezende, Mohamed and Welling (2014), section 3.1.4, and the threshold of 0.1 of their code.
     """
 
-    def __init__(self, vae: VAE, x: Tensor, *, threshold: float = 0.1) -> None:
+    def __init__(self, vae: VAE, x: Tensor, *, threshold: float = 0.1, mask: Tensor | None = None) -> None:
         self.vae = vae
-        means = latent_means(vae, x)
+        means = latent_means(vae, x, mask=mask)
         deviation = means.std(0, correction=0)
         self.used = deviation > threshold
         if not bool(self.used.any()):
@@ -120,10 +124,12 @@ class LatentFeatures:
     def dataset(self, dataset: Dataset) -> Dataset:
         """A data set of the features with the labels of this one, for a pair with a normal likelihood.
 
-        What the data set does to its minibatches (dynamic binarisation) is done once to its training rows.
+        What the data set does to its minibatches (dynamic binarisation) is done once to its training rows, always with
+        the same draws.
         """
         parts = dataset.splits()
         if dataset.transform is not None:
-            parts["train"] = parts["train"]._replace(x=dataset.transform(parts["train"].x))
+            with seeded(0):
+                parts["train"] = parts["train"]._replace(x=dataset.transform(parts["train"].x))
         splits = {name: Split(self(split.x, split.mask), split.y) for name, split in parts.items()}
         return Dataset(f"latents of {dataset.name}", **splits, kind="real")

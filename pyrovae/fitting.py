@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 import pyro
 import torch
-from pyro.distributions import Categorical
 from torch import Tensor
 
 from pyrovae import programs
@@ -23,7 +22,7 @@ from pyrovae.classification import classification_error
 from pyrovae.infer.compile import CompiledLoss
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
-from pyrovae.latents import infers_class
+from pyrovae.latents import infers_class, without_labels
 from pyrovae.training_data import Rows, TrainingData, rows_on
 from pyrovae.training_state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
@@ -68,7 +67,7 @@ class Fit:
     def __init__(self, trainer: Trainer, vae: VAE, data: TrainingData, run: RunFolder | None) -> None:
         self.trainer, self.vae, self.folder = trainer, vae, run
         self.train = rows_on(data.train, vae.device)
-        self.validation = self.labelled = None if data.validation is None else rows_on(data.validation, vae.device)
+        self.validation = None if data.validation is None else rows_on(data.validation, vae.device)
         self.rows = len(self.train.x)
         self.transform = data.transform or (lambda x: x)
         self.monitor = trainer.monitor if self.validation is not None else "loss"
@@ -82,7 +81,7 @@ class Fit:
             with torch.no_grad(), programs.evaluating(vae), vae.scope():
                 self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
-        self.find_labels(x, given)
+        self.find_labels()
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
         self.compiled = self.compile(x, given) if trainer.compile else None
         self.optimizer = trainer.make_optimizer(vae, self.learned)
@@ -96,18 +95,16 @@ class Fit:
         self.interrupted = False
         self.saved_at = self.started_at = time.monotonic()
 
-    def find_labels(self, x: Tensor, given: Mapping[str, Tensor]) -> None:
+    def find_labels(self) -> None:
         """Keep the validation labels of a pair that infers a class for its classification error alone.
 
         Its bound with labels leaves q(y|x) out, so validation would not see the classifier.
         """
-        known = self.validation is not None and self.validation.y is not None and bool((self.validation.y >= 0).any())
-        if infers_class(self.vae) and self.validation is not None:
-            self.validation = self.validation._replace(y=None)
-        with torch.random.fork_rng():
-            if not (known and isinstance(self.vae.posterior(x, **given).get("y"), Categorical)):
-                self.labelled = None
-        if self.monitor == "validation_error" and self.labelled is None:
+        rows, self.labelled = self.validation, None
+        if rows is not None and rows.y is not None and infers_class(self.vae):
+            self.labelled = rows if bool((rows.y >= 0).any()) else None
+            self.validation = without_labels(rows)
+        if self.trainer.monitor == "validation_error" and self.labelled is None:
             raise ValueError("validation_error is for a pair that infers a class, with labelled validation rows")
 
     def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
@@ -301,9 +298,11 @@ class Fit:
         if self.folder is None:
             raise TrainingInterrupted(f"interrupted {where}; the weights are as they were then")
         self.save()
-        raise TrainingInterrupted(
-            f"interrupted {where}; everything is saved, go on with: pyrovae train --resume {self.folder.path}"
-        )
+        # Run folders of the command line say how they were made.
+        by_command = self.folder.config_path.exists()
+        path = self.folder.path
+        how = f", go on with: pyrovae train --resume {path}" if by_command else f" in {path}, go on with resume=True"
+        raise TrainingInterrupted(f"interrupted {where}; everything is saved{how}")
 
     def stop_for_non_finite(self, what: str, x: Tensor | None = None, data: Mapping[str, Tensor] | None = None) -> None:
         """Put the best weights back and leave with the place where the numbers went wrong."""

@@ -18,7 +18,7 @@ from pyrovae.priors import StickBreakingPrior
 from pyrovae.vae import VAE, MeanMessenger
 
 ACTIVE = 1e-2
-"""Variance above which a latent dimension counts as active, in units of the prior's."""
+"""Variance above which a latent dimension counts as active, see `active_units`."""
 _DRAWS = 100  # for the mean of a posterior that has none in closed form
 
 
@@ -52,7 +52,7 @@ def active_units(
     """Count the latent dimensions u that carry information: those with Var_x(E_q[u]) above a threshold.
 
     Variances of the fractions of a stick are taken in units of their variance under the prior, which is far below the
-    one of a standard normal latent. A class that the VAE infers is no such dimension.
+    one of a standard normal latent. A class `y` that the VAE infers is no such dimension.
 
     Reference: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
 
@@ -64,7 +64,7 @@ def active_units(
         **data: `mask`, `y`.
     """
     means = _means_by_site(vae, Split(x, **data), batch_size)
-    variances = torch.cat(list(unit_variances(vae, means).values()))
+    variances = torch.cat([torch.zeros(0), *unit_variances(vae, means).values()])
     return ActiveUnits(int((variances > threshold).sum()), variances)
 
 
@@ -106,13 +106,23 @@ def knn_error(
 
 
 def infers_class(vae: VAE) -> bool:
-    """Whether the class `y` is a latent of this VAE."""
-    return "y" in vae.sites.latent
+    """Whether a class `y`, a categorical variable, is a latent of this VAE."""
+    return "y" in vae.sites.classes
+
+
+def without_labels(split: Split) -> Split:
+    """The same rows with unknown labels, -1, if they have any."""
+    return split if split.y is None else split._replace(y=torch.full_like(split.y, -1))
 
 
 def has_sticks(vae: VAE) -> bool:
     """Whether the latent `z` of a VAE is the fractions of a stick."""
     return isinstance(getattr(vae.model, "prior", None), StickBreakingPrior)
+
+
+def prior_of_sticks(vae: VAE) -> TorchDistribution:
+    """The prior of the fractions of a stick; at the posterior mean of a concentration that is inferred."""
+    return vae.model.prior(*vae.global_means().values())
 
 
 @torch.no_grad()
@@ -185,7 +195,7 @@ def unit_variances(vae: VAE, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if infers_class(vae):
         del variances["y"]
     if has_sticks(vae):
-        variances["z"] = variances["z"] / vae.model.prior().variance.to(variances["z"])
+        variances["z"] = variances["z"] / prior_of_sticks(vae).variance.to(variances["z"])
     return variances
 
 

@@ -28,6 +28,7 @@ from pyrovae.latents import (
     stick_weights,
     sticks_used,
     unit_variances,
+    without_labels,
 )
 from pyrovae.vae import VAE
 
@@ -168,7 +169,7 @@ def evaluate(
     # With the labels, because there are pairs that do not run without.
     x, data = batch_of(vae, split, parts_of_rows[0])
     if infers_class(vae.prepare(x, **data)):
-        split = split._replace(y=None)
+        split = without_labels(split)
     parts: list[tuple[Tensor, ...]] = []
     probability = True
     with programs.evaluating(vae):

@@ -72,11 +72,8 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     """
     if not rows:
         raise ValueError("there are no metrics to draw: no epoch has ended yet")
-    settings = [
-        (name, label)
-        for name, label in (("validation_error", "error"), ("kl_weight", "KL weight"), ("lr", "learning rate"))
-        if len({row[name] for row in rows if name in row}) > 1
-    ]
+    others = {"validation_error": "share of\nwrong classes", "kl_weight": "KL weight", "lr": "learning rate"}
+    settings = [(name, label) for name, label in others.items() if len({row[name] for row in rows if name in row}) > 1]
     figure = Figure(figsize=(6.4, 3.8 + 1.2 * len(settings)), layout="constrained")
     ratios = [3.0] + [1.0] * len(settings)
     top, *lower = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]

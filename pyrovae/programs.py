@@ -18,6 +18,7 @@ from pyro.nn import PyroModule
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
+from torch.distributions import Categorical
 
 Program = Callable[..., Any]
 
@@ -30,6 +31,8 @@ class Sites(NamedTuple):
     max_plate_nesting: int
     shared: tuple[str, ...] = ()
     """Latents that belong to no datum, see `is_global`; not among `latent`."""
+    classes: tuple[str, ...] = ()
+    """Those of `latent` that are categorical in the model."""
 
 
 def is_deterministic(site: Mapping[str, Any]) -> bool:
@@ -135,7 +138,12 @@ def find_sites(model: Trace, guide: Trace, observed: str | None = None, latent: 
         if name not in guide_sites:
             raise ValueError(f"latent={name!r} is no site of the guide; its sites are {sorted(guide_sites)}")
     shared = tuple(name for name, site in guide_sites.items() if is_global(site) and name not in latent)
-    return Sites(observed, latent, plate_nesting(model, guide), shared)
+    return Sites(observed, latent, plate_nesting(model, guide), shared, categorical_sites(model_sites, latent))
+
+
+def categorical_sites(sites: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the names whose trace site has a categorical distribution."""
+    return tuple(name for name in names if name in sites and isinstance(sites[name]["fn"], Categorical))
 
 
 def accepts(program: Program, argument: str) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from pyrovae._quadrature import seeded
 from pyrovae.checkpoint import RunFolder
 from pyrovae.data import Dataset, Split
 from pyrovae.guides.sticks import BetaSticks, FractionsHead, KumaraswamySticks
-from pyrovae.latents import batch_of, batches, stick_weights
+from pyrovae.latents import batch_of, batches, prior_of_sticks, stick_weights
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import MLP, Residual, TiedMLP
 from pyrovae.priors import StickBreakingPrior
@@ -44,10 +45,12 @@ def fit_growing(
     most: int = 1000,
     run: str | Path | None = None,
 ) -> VAE:
-    """Train a stick-breaking VAE, adding sticks and training on for as long as the validation rows need more.
+    """Train a stick-breaking VAE, adding sticks and training on for as long as that lowers the validation loss.
+
+    No sticks are added either where `needs_sticks` finds no need of them in the validation rows.
 
     Args:
-        trainer: how each of the trainings goes.
+        trainer: how each of the trainings goes; its schedules start again each time.
         vae: a VAE that `add_sticks` takes; it is trained in place.
         dataset: the data, with validation rows.
         count: sticks to add at a time.
@@ -56,7 +59,7 @@ def fit_growing(
             interruption, with a VAE as new as the first time, this goes on where it stopped.
 
     Returns:
-        The VAE with the last number of weights, trained.
+        The VAE with the number of weights of the lowest validation loss, trained.
 
     Raises:
         ValueError: for a VAE that `add_sticks` does not take, or data without validation rows.
@@ -64,12 +67,18 @@ def fit_growing(
     if dataset.validation is None or not len(dataset.validation.x):
         raise ValueError("whether more sticks are needed is seen on validation rows, and there are none")
     add_sticks(vae, count)  # what it does not take had better be known before the training
+    best, lowest = vae, math.inf
     while True:
         weights = vae.model.prior.num_features
         folder = None if run is None else RunFolder(Path(run) / f"{weights}-weights")
-        trainer.fit(vae, dataset, run=folder, resume=folder is not None and folder.state_path.exists())
+        history = trainer.fit(vae, dataset, run=folder, resume=folder is not None and folder.state_path.exists())
+        loss = min(row["validation_loss"] for row in history.rows)
+        if loss >= lowest:
+            logger.info("%d weights do not lower the validation loss of %.4f", weights, lowest)
+            return best
+        best, lowest = vae, loss
         if weights + count > most or not needs_sticks(vae, dataset.validation.x, mask=dataset.validation.mask):
-            return vae
+            return best
         vae = add_sticks(vae, count)
         logger.info("the validation rows need more than %d weights; going on with %d", weights, weights + count)
 
@@ -81,8 +90,9 @@ def needs_sticks(
     """Whether the last stick that is broken off is in use, and leaves over more than a small part of the whole.
 
     It is not in use where its fraction is at the prior, and then the remainder would be left at the prior too, however
-    large that is: `(concentration / (1 + concentration))^(K - 1)` in the mean. `pyrovae.metrics.sticks_used` counts the
-    sticks that hold most of the whole.
+    large that is: `(concentration / (1 + concentration))^(K - 1)` in the mean. Guides that cannot be at the prior, with
+    logit-normal or Gamma fractions, seem to use all sticks. `pyrovae.metrics.sticks_used` counts the sticks that hold
+    most of the whole.
 
     Args:
         vae: a stick-breaking VAE.
@@ -101,7 +111,7 @@ def needs_sticks(
         raise ValueError(f"divergence must not be negative, got {divergence}")
     if stick_weights(vae, x, **data)[:, -1].mean().item() <= remainder:
         return False
-    total, prior = 0.0, vae.model.prior().base_dist
+    total, prior = 0.0, prior_of_sticks(vae).base_dist
     with programs.evaluating(vae), torch.random.fork_rng():
         for part in batches(len(x), 1000):
             rows, given = batch_of(vae, Split(x, **data), part)
@@ -159,8 +169,8 @@ def add_sticks(vae: VAE, count: int) -> VAE:
 
 def _longer_prior(old: StickBreakingPrior, count: int) -> StickBreakingPrior:
     learned = isinstance(old.log_concentration, nn.Parameter)
-    new = StickBreakingPrior(old.num_features + count, learn=learned, gain=float(old.gain))
-    new.log_concentration.data = old.log_concentration.data.clone()
+    new = StickBreakingPrior(old.num_features + count, learn=learned)
+    new.log_concentration.data, new.gain = old.log_concentration.data.clone(), old.gain.clone()
     return new
 
 

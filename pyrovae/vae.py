@@ -136,7 +136,8 @@ class VAE(nn.Module):
                 raise ValueError(f"the model has no site {observed!r}; its sites are {sorted(names)}")
             shared = tuple(name for name, site in names.items() if programs.is_global(site))
             latent = latent or tuple(name for name in names if name != observed and name not in shared)
-            self._sites = programs.Sites(observed, latent, programs.plate_nesting(trace), shared)
+            classes = programs.categorical_sites(names, latent)
+            self._sites = programs.Sites(observed, latent, programs.plate_nesting(trace), shared, classes)
             self._datum = torch.zeros_like(trace.nodes[observed]["value"][0])
         return self._sites
 
@@ -393,16 +394,19 @@ class VAE(nn.Module):
             blank = self._datum.expand(size, *self._datum.shape)
             return poutine.trace(program).get_trace(blank, **given)
 
+    @torch.no_grad()
+    def global_means(self) -> dict[str, Tensor]:
+        """The guide's means of latents that belong to no datum (`programs.is_global`), by site."""
+        if not self.sites.shared:
+            return {}
+        with self.scope(), programs.evaluating(self), torch.random.fork_rng():
+            return programs.global_means(self.guide, self._datum.unsqueeze(0))
+
     def _with_global_means(self, condition: Mapping[str, Tensor] | None, *, tell: bool = True) -> dict[str, Tensor]:
         """The given values of latent sites outside the data plate, and the guide's means of the other global ones."""
         given = dict(condition or {})
-        missing = [name for name in self.sites.shared if name not in given]
-        if not missing:
-            return given
-        with self.scope(), programs.evaluating(self):
-            means = programs.global_means(self.guide, self._datum.unsqueeze(0))
-        means = {name: means[name] for name in missing}
-        if tell and not self._told_of_means:
+        means = {name: value for name, value in self.global_means().items() if name not in given}
+        if means and tell and not self._told_of_means:
             log_condition(means)
             self._told_of_means = True
         return given | means

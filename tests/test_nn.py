@@ -204,7 +204,7 @@ def test_dropout_is_for_training_only():
         (lambda: nets.make_encoder((1, 8, 8), net="conv", hidden=(8, 6)), r"one dense layer, .* got \(8, 6\)"),
         (lambda: nets.make_decoder(2, (1, 8, 8), net="conv", hidden=(8, 6)), r"one dense layer, .* got \(8, 6\)"),
         (lambda: nets.make_decoder(2, (1, 8, 8), net="conv", hidden=()), r"one dense layer, .* got \(\)"),
-        (lambda: nets.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", hidden=(8, 6)), "hidden must hold its size alone"),
+        (lambda: nets.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", hidden=(8, 6)), "hidden must hold one number"),
         (lambda: nets.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", layer="gated"), "'gated' is not for"),
         (
             lambda: nets.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", layer="residual", tied=True),

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pairs import LIKELIHOODS, pictures
@@ -562,6 +563,32 @@ class TestValidation:
         value = make_objective("enum", max_plate_nesting=1).loss(vae.model, vae.guide, x) / len(x)
         assert losses[0] == pytest.approx(value, rel=0.02)
 
+    def test_every_pair_that_needs_labels_is_given_some(self):
+        """Unknown ones, that is -1."""
+
+        def model(x, y):
+            with pyro.plate("data", len(x)):
+                label = pyro.sample("y", dist.Categorical(torch.ones(2)))
+                pyro.sample("x", dist.Normal(label[..., None].expand(*label.shape, 2), 1.0).to_event(1), obs=x)
+
+        class Guide(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.norm, self.linear = nn.BatchNorm1d(2), nn.Linear(2, 2)
+
+            def forward(self, x, y):
+                seen.append(y)
+                with pyro.plate("data", len(x)):
+                    logits = labelled_logits(self.linear(self.norm(x)), y)
+                    pyro.sample("y", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+
+        seen, rows = [], Split(torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0]))
+        dataset = Dataset("some", rows, rows, rows, "real")
+        history = Trainer(objective="enum", epochs=2, progress=False).fit(VAE(model, Guide()), dataset)
+        assert "validation_error" in history.rows[0]
+        assert torch.equal(seen[0], rows.y)
+        assert any(torch.equal(labels, -torch.ones(6, dtype=torch.long)) for labels in seen)
+
     def test_refused(self, digits):
         hidden = replace(digits, validation=digits.validation._replace(y=None))
         trainer, message = (
@@ -570,9 +597,49 @@ class TestValidation:
         )
         with pytest.raises(ValueError, match=message):
             trainer.fit(find_pair("gaussian").build(digits), digits)
+        with pytest.raises(ValueError, match=message):
+            trainer.fit(find_pair("gaussian").build(digits), digits.train.x)
         trainer.objective, vae = "enum", find_pair("semi-supervised").build(hidden, hidden=(8,))
         with pytest.raises(ValueError, match=message):
             trainer.fit(vae, hidden)
+
+
+def test_a_latent_y_that_is_no_class():
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            latent = pyro.sample("y", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(latent, 1.0).to_event(1), obs=x)
+
+    def guide(x, y=None):
+        seen.append(y)
+        loc = pyro.param("loc", torch.zeros(2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(loc + x, 1.0).to_event(1))
+
+    seen, rows = [], Split(torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0]))
+    vae = VAE(model, guide)
+    history = Trainer(epochs=1, progress=False).fit(vae, Dataset("some", rows, rows, rows, "real"))
+    assert "validation_error" not in history.rows[0]
+    assert all(labels is None or labels.min() >= 0 for labels in seen)
+    found = metrics.evaluate(vae, rows, num_samples=2)
+    assert (found.active_units, found.latent_dim, found.classification_error) == (2, 2, None)
+
+
+def test_a_class_that_is_the_only_latent():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            label = pyro.sample("y", dist.Categorical(torch.ones(2)))
+            pyro.sample("x", dist.Normal(label[..., None].float(), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(logits=torch.cat([-x, x], 1)))
+
+    vae, rows = VAE(model, guide), Split(torch.randn(6, 1), torch.tensor([0, 1, 1, 0, 1, 0]))
+    assert metrics.active_units(vae, rows.x).count == 0
+    found = metrics.evaluate(vae, rows, num_samples=2, neighbours=rows)
+    assert (found.active_units, found.latent_dim) == (0, 0)
+    assert found.classification_error == ((rows.x[:, 0] > 0) != (rows.y == 1)).double().mean()
 
 
 def test_a_class_is_no_active_unit():
@@ -703,7 +770,7 @@ class TestLabelledEncoder:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"hidden": (16, 16)}, r"one dense layer, so hidden must hold its size alone, .* got \(16, 16\)"),
+            ({"hidden": (16, 16)}, r"one dense layer, so hidden must hold one number, .* got \(16, 16\)"),
             ({"layer": "gated"}, "layer 'gated' is not for convolutional nets, whose layers are plain or residual"),
         ],
         ids=str,

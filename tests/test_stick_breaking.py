@@ -450,6 +450,7 @@ def test_growing(tmp_path):
     trainer = Trainer(objective="mean-field", epochs=3, batch_size=10, lr=1e-2, progress=False)
     vae = fit_growing(trainer, sticks_pair(truncation=3), dataset, count=2, most=6, run=tmp_path)
     assert vae.model.prior.num_features == 5  # 7 would be too many
+    assert vae.model.prior.gain == sticks_pair(truncation=3).model.prior.gain
     assert not vae.training
     again = sticks_pair(truncation=3)
     history = (tmp_path / "5-weights" / "metrics.csv").read_text()

@@ -156,22 +156,22 @@ class LogitNormal(Fractions):
     @property
     def mean(self) -> Tensor:
         """Mean by quadrature, to 1e-12 in float64, shape `batch_shape`."""
-        return self._moment(1).to(self.loc.dtype)
+        below = self._moment(1)
+        return torch.where(self.loc > 0, 1 - below, below).to(self.loc.dtype)
 
     @property
     def variance(self) -> Tensor:
         """Variance by quadrature, to 1e-12 in float64, shape `batch_shape`."""
-        mean = self._moment(1)
-        return self._moment(2, mean).to(self.loc.dtype)
+        return self._moment(2, self._moment(1)).to(self.loc.dtype)
 
     def _moment(self, order: int, centre: Tensor | float = 0.0) -> Tensor:
-        """``E[(v - centre) ** order]`` for order 1 or 2, in double precision.
+        """``E[(v - centre) ** order]`` for order 1 or 2, of v or 1 - v, whichever is smaller, in double precision.
 
         The trapezoidal rule is good to rounding for smooth integrands. Those are averages of the sigmoid under a narrow
         normal and, as the sigmoid is the distribution function of a logistic variable, tail probabilities of a wide
         normal averaged under that of the largest of `order` such variables.
         """
-        loc, scale = self.loc.double(), self.scale.double()
+        loc, scale = -self.loc.double().abs(), self.scale.double()
         narrow, wide = torch.zeros_like(loc), torch.zeros_like(loc)
         for node in np.arange(-9, 9 + _STEP, _STEP):
             mass = _STEP * math.exp(-0.5 * node**2) / math.sqrt(2 * math.pi)

@@ -169,8 +169,7 @@ def check_sizes(**sizes: int) -> None:
 def _one(hidden: Sequence[int]) -> int:
     if len(hidden) != 1:
         raise ValueError(
-            "convolutional nets have one dense layer, so hidden must hold its size alone, as in (256,), "
-            f"got {tuple(hidden)}"
+            f"convolutional nets have one dense layer, so hidden must hold one number, its size; got {tuple(hidden)}"
         )
     return hidden[0]
 

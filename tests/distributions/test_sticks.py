@@ -58,6 +58,15 @@ def test_logit_normal_moments_at_extremes(loc, scale):
     assert p.variance.item() == pytest.approx(variance, abs=1e-12)
 
 
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("loc", [18.0, 30.0, 38.0])
+def test_logit_normal_moments_close_to_one_are_those_close_to_zero(loc, scale):
+    above, below = (LogitNormal(torch.tensor(sign * loc, dtype=torch.float64), scale) for sign in (1, -1))
+    assert above.variance == below.variance > 0
+    assert above.mean == 1 - below.mean <= 1
+    assert below.mean.item() == pytest.approx(math.exp(-loc + scale**2 / 2), rel=0.01)
+
+
 @pytest.mark.parametrize("concentration0", [1e-2, 0.2, 5.0, 1e3])
 @pytest.mark.parametrize("concentration1", [1e-2, 0.5, 30.0, 1e3])
 def test_gamma_composition_moments_at_extremes(concentration1, concentration0):
