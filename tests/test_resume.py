@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,17 @@ from pairs import library_pair, linear_pair, param_pair, pictures, same_weights,
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pyrovae import VAE
+from pyrovae import VAE, data
 from pyrovae.callbacks import Callback
 from pyrovae.checkpoint import CheckpointError, RunFolder
-from pyrovae.data import Split
-from pyrovae.guides import AmortizedGaussian
+from pyrovae.data import Dataset, Split
+from pyrovae.guides import AmortizedGaussian, KumaraswamySticks
 from pyrovae.likelihoods import BernoulliLikelihood
-from pyrovae.models import GaussianVAE
-from pyrovae.nn import DenseDecoder
+from pyrovae.models import GaussianVAE, StickBreakingVAE
+from pyrovae.nn import DenseDecoder, DenseEncoder
 from pyrovae.priors import StandardNormal
+from pyrovae.registry import find_pair
+from pyrovae.sticks import fit_growing
 from pyrovae.training import Trainer, TrainingData, TrainingInterrupted
 
 
@@ -57,6 +60,15 @@ def binary_pictures():
     return pictures(40), pictures(10)
 
 
+def labelled_pair():
+    return find_pair("semi-supervised").build(labelled_digits(), hidden=(8,), latent_dim=2, dropout=0.2)
+
+
+def labelled_digits():
+    digits = data.load("digits", labels=20)
+    return replace(digits, train=Split(*(part[:40] for part in digits.train[:2])))
+
+
 CASES = {
     "adam-cosine-dropout": (noisy_pair, grey_pictures, {"lr_schedule": "cosine", "kl_weight": "warm-up:3"}),
     "sgd-plateau": (
@@ -70,6 +82,7 @@ CASES = {
         binary_pictures,
         {"optimizer": "adamw", "objective": "renyi", "num_particles": 3},
     ),
+    "enum-error": (labelled_pair, labelled_digits, {"objective": "enum", "monitor": "validation_error"}),
 }
 
 
@@ -108,7 +121,7 @@ def test_interrupted_and_resumed(case, stops, tmp_path):
     for i, stop in enumerate(stops):
         other, data, extra = make(case, seed=i)  # the first weights come from the run folder, but for the first start
         trainer = Trainer(**options, **extra, callbacks=[InterruptAt(stop)])
-        with pytest.raises(TrainingInterrupted, match=f"go on with: pyrovae train --resume {run.path}"):
+        with pytest.raises(TrainingInterrupted, match=f"everything is saved in {run.path}, go on with resume=True"):
             trainer.fit(other, data, run=run, resume=i > 0)
     other, data, extra = make(case, seed=9)
     resumed = Trainer(**options, **extra).fit(other, data, run=run, resume=True)
@@ -117,6 +130,30 @@ def test_interrupted_and_resumed(case, stops, tmp_path):
     assert without_seconds(resumed.rows) == without_seconds(history.rows)
     assert (resumed.best_epoch, resumed.reason) == (history.best_epoch, history.reason)
     assert run.weights_path.read_bytes() == whole.weights_path.read_bytes()
+
+
+@pytest.mark.parametrize("stop", [2, 10])
+def test_growing_interrupted_and_resumed(stop, tmp_path):
+    """Ctrl-C in the first and in the second of two trainings of two epochs of three batches."""
+
+    def grown(folder, callbacks=()):
+        torch.manual_seed(0)
+        likelihood = BernoulliLikelihood((1, 8, 8))
+        guide = KumaraswamySticks(DenseEncoder((1, 8, 8), (8,)), 3, 5.0)
+        with torch.no_grad():
+            guide.head.linear.weight.mul_(10)  # the last stick is in use
+        vae = VAE(StickBreakingVAE(3, 5.0, DenseDecoder(3, likelihood.raw_shape, (8,)), likelihood), guide)
+        x, held_out = binary_pictures()
+        dataset = Dataset("some", Split(x), Split(held_out), Split(held_out), "binary")
+        options = {"objective": "mean-field", "epochs": 2, "batch_size": 16, "lr": 0.01, "progress": False}
+        return fit_growing(Trainer(**options, callbacks=callbacks), vae, dataset, count=2, most=5, run=folder)
+
+    whole = grown(tmp_path / "whole")
+    assert whole.model.prior.num_features == 5
+    with pytest.raises(TrainingInterrupted):
+        grown(tmp_path / "stopped", [InterruptAt(stop)])
+    assert (tmp_path / "stopped" / "5-weights").exists() == (stop == 10)
+    assert same_weights(weights_of(grown(tmp_path / "stopped")), weights_of(whole))
 
 
 def test_seconds_add_up_over_sittings(tmp_path):
