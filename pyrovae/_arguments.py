@@ -139,7 +139,9 @@ def _add_device(verb: _Parser) -> None:
 
 
 def _add_train(verbs: Any, pair: Pair | None) -> None:
-    usage = "pyrovae train PAIR --data NAME [options]\n       pyrovae train --resume RUN [options]"
+    usage = "\n       ".join(
+        f"pyrovae train {words} [options]" for words in ("PAIR --data NAME", "--resume RUN", "--grow RUN")
+    )
     verb = _add_verb(verbs, "train", "train a pair into a run folder, or resume a run", usage=usage)
     verb.set_defaults(builder=pair)
     verb.add_argument("pair", nargs="?", metavar="PAIR", help="a name from `pyrovae models`, or module:function")
@@ -152,6 +154,10 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     group = verb.add_argument_group("going on with a run, as it was configured")
     group.add_argument("--resume", type=Path, metavar="RUN", help="the run, after an interrupt, a crash or a kill")
     group.add_argument("--pair", dest="own_pair", metavar="MODULE:FUNCTION", help="its pair again, if it is your own")
+    group = verb.add_argument_group("more sticks for a finished run, where its validation rows need them")
+    text = "a run of the pair stick-breaking; the new one begins with what it has learned"
+    group.add_argument("--grow", type=Path, metavar="RUN", help=text)
+    group.add_argument("--sticks", type=int, metavar="N", help="weights to add (default: 10)")
     group = verb.add_argument_group("data")
     _add_options(group, DATA, {})
     text = "spread 8-bit pixels over intervals by uniform noise"
@@ -209,7 +215,7 @@ def named_pair(words: Sequence[str]) -> Pair | None:
     if list(words[:1]) != ["train"]:
         return None
     found, unknown = make_parser().parse_known_args([word for word in words if word not in ("-h", "--help")])
-    if found.pair is None or found.resume is not None:
+    if found.pair is None or found.resume is not None or found.grow is not None:
         return None
     known = {pair.name for pair in pairs()}
     candidates = (name for name in (found.pair, *unknown) if name.replace("_", "-") in known or is_own(name))

@@ -26,6 +26,7 @@ from pyrovae.callbacks import TensorBoard
 from pyrovae.checkpoint import CheckpointError, write_atomically
 from pyrovae.registry import pairs
 from pyrovae.runs import Run, given, pick_device
+from pyrovae.sticks import needs_sticks
 from pyrovae.training import TrainingInterrupted
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -81,19 +82,24 @@ def _in_one_line(error: Exception) -> str:
 
 
 def _train(options: argparse.Namespace) -> None:
-    values, device = vars(options), pick_device(options.device)
+    device = pick_device(options.device)
+    vae = None
     if options.resume is not None:
-        extra = given(values, ["pair", "data", "out", *TRAINING, "compile", *DATA, "dequantize", "data_seed"])
-        if extra:
-            flags = ", ".join(name.upper() if name == "pair" else flag(name) for name in extra)
-            raise ValueError(f"--resume goes on with the run as it was configured; leave out {flags}")
+        _leave_out(options, "--resume", ["grow", "sticks", "out"])
         run = Run.open(options.resume, options.own_pair)
+    elif options.grow is not None:
+        _leave_out(options, "--grow", ["own_pair"])
+        short = Run.open(options.grow)
+        run, vae = short.with_more_sticks(10 if options.sticks is None else options.sticks, options.out)
+        if not _needs_sticks(short, device):
+            print(f"the validation rows need no more sticks than {options.grow} has; nothing to do")
+            return
     else:
         run = _new_run(options)
     callbacks = [TensorBoard(run.folder.path / "tensorboard")] if options.tensorboard else []
     try:
         history = run.train(
-            resume=options.resume is not None, device=device, progress=not options.quiet, callbacks=callbacks
+            resume=options.resume is not None, device=device, progress=not options.quiet, callbacks=callbacks, vae=vae
         )
     except TrainingInterrupted as interrupt:
         again = f" --pair {run.pair.name}" if run.pair.own else ""
@@ -105,8 +111,24 @@ def _train(options: argparse.Namespace) -> None:
         _print_evaluation(run.evaluate(device=device, progress=None if options.quiet else _bar))
 
 
+def _leave_out(options: argparse.Namespace, wanted: str, others: Sequence[str]) -> None:
+    """Refuse options that a run has had since it was made."""
+    names = ["pair", "data", *others, *TRAINING, "compile", *DATA, "dequantize", "data_seed"]
+    extra = given(vars(options), names)
+    if extra:
+        flags = ", ".join({"pair": "PAIR", "own_pair": "--pair"}.get(name, flag(name)) for name in extra)
+        raise ValueError(f"{wanted} goes on with the run as it was configured; leave out {flags}")
+
+
+def _needs_sticks(run: Run, device: str) -> bool:
+    rows = run.dataset().validation
+    return needs_sticks(run.load_vae(device), rows.x, mask=rows.mask)
+
+
 def _new_run(options: argparse.Namespace) -> Run:
     values, pair = vars(options), options.builder
+    if options.sticks is not None:
+        raise ValueError("--sticks goes with --grow RUN")
     if pair is None or options.data is None:
         raise ValueError("say what to train on what: pyrovae train PAIR --data NAME, or pyrovae train --resume RUN")
     if options.own_pair is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pyrovae.callbacks import Callback, Progress
 from pyrovae.checkpoint import CheckpointError, RunFolder, load_weights
 from pyrovae.data import Dataset, Split
 from pyrovae.registry import Pair, find_pair
+from pyrovae.sticks import add_sticks
 from pyrovae.training import History, Trainer
 from pyrovae.vae import VAE
 
@@ -95,6 +96,31 @@ class Run:
             raise CheckpointError(f"{folder.path} is a run of the pair {name}, not {pair}")
         return cls(folder, config, find_pair(name))
 
+    def with_more_sticks(self, count: int, path: str | Path | None = None) -> tuple[Run, VAE]:
+        """A new run of this stick-breaking run with `count` more weights, and the VAE to train in it.
+
+        The VAE computes what the best one of this run does (see `pyrovae.sticks.add_sticks`). Nothing is written before
+        `train`.
+
+        Args:
+            count: weights to add.
+            path: the new run folder; by default that of this run with the number of weights behind its name.
+
+        Raises:
+            CheckpointError: if the folder already holds a run, or the weights of this one cannot be used.
+            ValueError: for a run of another pair, or one that sticks cannot be added to.
+        """
+        if self.pair.name != "stick-breaking":
+            raise ValueError(
+                f"sticks are for runs of the pair stick-breaking; {self.folder.path} is of {self.pair.name}"
+            )
+        vae = add_sticks(self.load_vae(), count)
+        weights = vae.model.prior.num_features
+        folder = self.folder.path.with_name(f"{self.folder.path.name}-{weights}") if path is None else path
+        options = {**self.config["pair_options"], "truncation": weights}
+        new = Run.create(folder, self.pair.name, options, self.config["data"], self.config["training"])
+        return replace(new, config={**new.config, "grown_from": str(self.folder.path)}), vae
+
     def dataset(self) -> Dataset:
         """Load the data set of the run."""
         return data.load(**self.config["data"])
@@ -106,10 +132,12 @@ class Run:
         device: str = "cpu",
         progress: bool = True,
         callbacks: Sequence[Callback] = (),
+        vae: VAE | None = None,
     ) -> History:
         """Train into the folder, or go on with it.
 
         Args:
+            vae: what to train, of the architecture of the run; None makes it anew.
             resume: go on from the last state.
             device: where to train.
             progress: show a progress bar.
@@ -126,9 +154,10 @@ class Run:
             "data_classes": dataset.num_classes,
         }
         loop = Trainer(**training, progress=progress, callbacks=[_WriteConfig(self.folder, config), *callbacks])
-        torch.manual_seed(training.get("seed", 0))
-        vae = self.pair.build(dataset, **self._pair_options()).to(device)
-        return loop.fit(vae, dataset, run=self.folder, resume=resume)
+        if vae is None:
+            torch.manual_seed(training.get("seed", 0))
+            vae = self.pair.build(dataset, **self._pair_options())
+        return loop.fit(vae.to(device), dataset, run=self.folder, resume=resume)
 
     def load_vae(self, device: str = "cpu") -> VAE:
         """The VAE with its best weights, in evaluation mode; the data set is not needed.

@@ -22,6 +22,7 @@ from pyrovae import __version__, data
 from pyrovae.cli import main
 from pyrovae.metrics import Evaluation
 from pyrovae.registry import pairs
+from pyrovae.runs import Run
 
 TINY = ["--epochs", "2", "--hidden", "16", "--layer", "plain", "--latent-dim", "2", "--quiet"]
 VERBS = ("train", "evaluate", "sample", "plot", "datasets", "models")
@@ -474,6 +475,46 @@ class TestOwnPair:
         assert (done.returncode, done.stdout, done.stderr) == (0, "2 samples in x.csv\n", "")
 
 
+class TestGrow:
+    """More sticks for a run: a new run that begins with what the old one has learned."""
+
+    @staticmethod
+    def train(weights, *words):
+        sizes = ["--truncation", str(weights), "--hidden", "8", "--epochs", "2", "--lr", "0.01", "--quiet", *words]
+        return main(["train", "stick-breaking", "--data", "digits", "--out", f"sticks-of-{weights}", *sizes])
+
+    def test_a_new_run(self, folder, capsys):
+        assert self.train(3) == 0
+        assert main(["train", "--grow", "sticks-of-3", "--sticks", "4", "--quiet"]) == 0
+        old, new = Run.open("sticks-of-3"), Run.open("sticks-of-3-7")
+        assert new.config["pair_options"]["truncation"] == 7
+        assert new.config["grown_from"] == "sticks-of-3"
+        assert new.config["training"] == old.config["training"]
+        rows = [run.folder.read_metrics() for run in (old, new)]
+        assert rows[1][0]["validation_loss"] < rows[0][0]["validation_loss"] - 1  # not from the start
+        assert main(["evaluate", "sticks-of-3-7", "--num-samples", "2", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["latent_dim"] == 6
+        assert main(["train", "--resume", "sticks-of-3-7", "--quiet"]) == 0
+        capsys.readouterr()
+        assert "already holds a run" in error_of(["train", "--grow", "sticks-of-3", "--sticks", "4"], capsys)
+        assert "count must be at least 1, got 0" in error_of(
+            ["train", "--grow", "sticks-of-3", "--sticks", "0"], capsys
+        )
+
+    def test_no_need(self, folder, capsys):
+        assert self.train(60) == 0
+        assert main(["train", "--grow", "sticks-of-60", "--out", "more"]) == 0
+        assert "need no more sticks than sticks-of-60 has; nothing to do" in capsys.readouterr().out
+        assert not (folder / "more").exists()
+
+    def test_refused(self, folder, capsys):
+        assert self.train(5, "--posterior", "gamma") == 0
+        capsys.readouterr()
+        assert "at the prior exactly; got StickBreakingVAE and GammaSticks" in error_of(
+            ["train", "--grow", "sticks-of-5"], capsys
+        )
+
+
 TRAIN = "train gaussian --data digits --out new --epochs 1"
 BAD_INPUT = {
     "": "required: VERB",
@@ -491,6 +532,12 @@ BAD_INPUT = {
     "train --resume gaussian --dequantize": "leave out --dequantize",
     "train --resume gaussian --latent-dim 3": "unknown arguments: --latent-dim",
     "train --resume nowhere": "nowhere is no run folder",
+    "train --grow gaussian": "sticks are for runs of the pair stick-breaking; gaussian is of gaussian",
+    "train --grow gaussian --lr 3": "--grow goes on with the run as it was configured; leave out --lr",
+    "train --grow gaussian --resume gaussian": "leave out --grow",
+    "train gaussian --grow gaussian": "leave out PAIR",
+    "train --grow nowhere": "nowhere is no run folder",
+    f"{TRAIN} --sticks 3": "--sticks goes with --grow RUN",
     "train --resume gaussian --pair mymodule:make_vae": "a run of the pair gaussian, not mymodule:make_vae",
     f"{TRAIN} --latent-dmi 3": "unknown arguments: --latent-dmi 3 (see pyrovae train --help)",
     f"{TRAIN} --latent-dim x": "argument --latent-dim: invalid int value: 'x'",
