@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from pyro.distributions import Categorical
 from torch import Tensor
 
 from pyrovae import programs
 from pyrovae._quadrature import seeded
-from pyrovae.data import Dataset, Split
 from pyrovae.latents import batch_of, batches, infers_class, latent_means, posterior_means, stick_weights
+from pyrovae.training_data import Rows
 from pyrovae.vae import VAE
+
+if TYPE_CHECKING:
+    from pyrovae.data import Dataset, Split
 
 
 @torch.no_grad()
@@ -29,7 +34,7 @@ def class_probabilities(vae: VAE, x: Tensor, *, mask: Tensor | None = None, batc
         ValueError: if the VAE has no latent class.
     """
     # There are pairs that do not run without labels; -1 is an unknown one.
-    split, parts = Split(x, torch.full((len(x),), -1), mask), []
+    split, parts = Rows(x, torch.full((len(x),), -1), mask), []
     with programs.evaluating(vae), torch.random.fork_rng():
         for part in batches(len(x), batch_size):
             rows, data = batch_of(vae, split, part)
@@ -127,6 +132,11 @@ class LatentFeatures:
         What the data set does to its minibatches (dynamic binarisation) is done once to its training rows, always with
         the same draws.
         """
+        from pyrovae.data import (
+            Dataset,
+            Split,
+        )  # not above, so that training works without the libraries that read data
+
         parts = dataset.splits()
         if dataset.transform is not None:
             with seeded(0):

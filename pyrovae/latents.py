@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from pyro.distributions import Independent, TorchDistribution
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.distributions import Categorical
 
 from pyrovae import programs
 from pyrovae._quadrature import seeded
-from pyrovae.data import Split
 from pyrovae.priors import StickBreakingPrior
+from pyrovae.training_data import Rows
 from pyrovae.vae import VAE, MeanMessenger
+
+if TYPE_CHECKING:
+    from pyrovae.data import Split
 
 ACTIVE = 1e-2
 """Variance above which a latent dimension counts as active, see `active_units`."""
@@ -43,7 +45,7 @@ def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | N
         batch_size: rows at a time.
         **data: `mask`, `y`.
     """
-    return torch.cat(list(_means_by_site(vae, Split(x, **data), batch_size).values()), 1)
+    return torch.cat(list(_means_by_site(vae, Rows(x, **data), batch_size).values()), 1)
 
 
 def active_units(
@@ -63,7 +65,7 @@ def active_units(
         batch_size: rows at a time.
         **data: `mask`, `y`.
     """
-    means = _means_by_site(vae, Split(x, **data), batch_size)
+    means = _means_by_site(vae, Rows(x, **data), batch_size)
     variances = torch.cat([torch.zeros(0), *unit_variances(vae, means).values()])
     return ActiveUnits(int((variances > threshold).sum()), variances)
 
@@ -93,6 +95,8 @@ def knn_error(
     >>> knn_error(z, y, torch.tensor([[0.2], [0.9]]), torch.tensor([0, 0]), k=(1,))
     {1: 0.5}
     """
+    from sklearn.neighbors import KNeighborsClassifier  # not above: scikit-learn changes filters of warnings
+
     known = [labels.cpu() >= 0 for labels in (train_labels, test_labels)]
     train_size, test_size = (int(part.sum()) for part in known)
     if not test_size or train_size < max(k):
@@ -110,7 +114,7 @@ def infers_class(vae: VAE) -> bool:
     return "y" in vae.sites.classes
 
 
-def without_labels(split: Split) -> Split:
+def without_labels(split: Split | Rows) -> Split | Rows:
     """The same rows with unknown labels, -1, if they have any."""
     return split if split.y is None else split._replace(y=torch.full_like(split.y, -1))
 
@@ -142,7 +146,7 @@ def stick_weights(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | 
     """
     if not has_sticks(vae):
         raise ValueError(f"this VAE has no stick: its prior is no StickBreakingPrior, latents {vae.sites.latent}")
-    split, parts = Split(x, **data), []
+    split, parts = Rows(x, **data), []
     with programs.evaluating(vae):
         for batch in batches(len(x), batch_size):
             rows, given = batch_of(vae, split, batch)
@@ -169,7 +173,7 @@ def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Ten
     return {name: _mean(q) for name, q in posterior.items()}
 
 
-def batch_of(vae: VAE, split: Split, part: slice) -> tuple[Tensor, dict[str, Tensor]]:
+def batch_of(vae: VAE, split: Split | Rows, part: slice) -> tuple[Tensor, dict[str, Tensor]]:
     """Rows of a split on the VAE's device, with `y` if both programs take it, and with `mask` if there is one."""
     takes_y = all(programs.accepts(program, "y") for program in (vae.model, vae.guide))
     data = {"y": split.y if takes_y else None, "mask": split.mask}
@@ -200,7 +204,7 @@ def unit_variances(vae: VAE, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _means_by_site(vae: VAE, split: Split, batch_size: int) -> dict[str, Tensor]:
+def _means_by_site(vae: VAE, split: Split | Rows, batch_size: int) -> dict[str, Tensor]:
     with programs.evaluating(vae):
         parts = [row_means(vae, *batch_of(vae, split, batch)) for batch in batches(len(split.x), batch_size)]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}

@@ -109,7 +109,7 @@ def test_sites_are_sorted_by_role():
     trace = poutine.trace(model).get_trace(torch.zeros(3))
     assert list(programs.sample_sites(trace)) == ["z", "x"]
     assert programs.plate_nesting(trace) == 2
-    assert programs.find_sites(trace, trace, latent=("z",)) == ("x", ("z",), 2, ())
+    assert programs.find_sites(trace, trace, latent=("z",)) == ("x", ("z",), 2, (), ())
 
 
 def test_evaluation_mode_is_undone_part_by_part():

@@ -3,7 +3,6 @@
 import math
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import constraints
@@ -14,7 +13,7 @@ from pyrovae.distributions._numerics import log_beta_function, rsample_log_gamma
 from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
 from pyrovae.distributions.fractions import Fractions
 
-_STEP, _LOG_STEP = 0.5, 0.125  # between nodes of the quadratures of moments
+_STEP, _LOG_STEP = 0.5, 0.25  # between nodes of the quadratures of moments
 
 
 class Beta(Fractions):
@@ -171,16 +170,15 @@ class LogitNormal(Fractions):
         normal and, as the sigmoid is the distribution function of a logistic variable, tail probabilities of a wide
         normal averaged under that of the largest of `order` such variables.
         """
-        loc, scale = -self.loc.double().abs(), self.scale.double()
-        narrow, wide = torch.zeros_like(loc), torch.zeros_like(loc)
-        for node in np.arange(-9, 9 + _STEP, _STEP):
-            mass = _STEP * math.exp(-0.5 * node**2) / math.sqrt(2 * math.pi)
-            narrow = narrow + mass * (torch.sigmoid(loc + scale.clamp(max=1) * node) - centre) ** order
-        for node in np.arange(-40, 40 + _STEP, _STEP):
-            below = 1 / (1 + math.exp(-node))
-            mass = _STEP * order * below**order / (1 + math.exp(node))
-            wide = wide + mass * torch.special.ndtr((loc - node) / scale.clamp(min=1))
-        return torch.where(scale < 1, narrow, wide - (order - 1) * torch.as_tensor(centre).square())
+        loc, scale = -self.loc.double().abs().unsqueeze(-1), self.scale.double().unsqueeze(-1)
+        nodes = _STEP * torch.arange(-17, 18, dtype=loc.dtype, device=loc.device)
+        centre = torch.as_tensor(centre, device=nodes.device).unsqueeze(-1)
+        mass = _STEP * torch.exp(-0.5 * nodes.square()) / math.sqrt(2 * math.pi)
+        narrow = ((torch.sigmoid(loc + scale.clamp(max=1) * nodes) - centre) ** order) @ mass
+        nodes = _STEP * torch.arange(-70, 71, dtype=loc.dtype, device=loc.device)
+        mass = _STEP * order * torch.sigmoid(nodes) ** order * torch.sigmoid(-nodes)
+        wide = torch.special.ndtr((loc - nodes) / scale.clamp(min=1)) @ mass
+        return torch.where(self.scale < 1, narrow, wide - (order - 1) * centre.squeeze(-1).square())
 
 
 class GammaComposition(Fractions):
@@ -289,14 +287,15 @@ class GammaComposition(Fractions):
         On both sides of its peak the logit has an exponential tail. The trapezoidal rule is in the logarithm of the
         exponential variable, where the integrand is smooth for all concentrations.
         """
-        a, b, peak = self.concentration1.double(), self.concentration0.double(), self._centre().double()
-        moment = torch.zeros_like(peak)
-        for node in np.arange(-30, 4, _LOG_STEP):
-            distance = math.exp(node)
-            below = b / (a + b) * (torch.sigmoid(peak - distance / a) - centre) ** order
-            above = a / (a + b) * (torch.sigmoid(peak + distance / b) - centre) ** order
-            moment = moment + _LOG_STEP * math.exp(node - distance) * (below + above)
-        return moment
+        a, b, peak = (
+            value.double().unsqueeze(-1) for value in (self.concentration1, self.concentration0, self._centre())
+        )
+        nodes = torch.arange(-30, 4, _LOG_STEP, dtype=peak.dtype, device=peak.device)
+        centre = torch.as_tensor(centre, device=nodes.device).unsqueeze(-1)
+        distance = nodes.exp()
+        below = b / (a + b) * (torch.sigmoid(peak - distance / a) - centre) ** order
+        above = a / (a + b) * (torch.sigmoid(peak + distance / b) - centre) ** order
+        return (below + above) @ (_LOG_STEP * torch.exp(nodes - distance))
 
 
 def _logs_of_logit(logit: Tensor) -> tuple[Tensor, Tensor]:
