@@ -236,7 +236,7 @@ def latent_comparison(vaes: Mapping[str, VAE], split: Split, *, seed: int = 0) -
 
     Reference: Nalisnick and Smyth (2017).
     """
-    some = Split(*(None if value is None else value[:TSNE_ROWS] for value in split))
+    some = split.take(slice(TSNE_ROWS))
     if not vaes or len(some.x) < 4:
         raise ValueError(f"give at least one VAE and four rows, got {len(vaes)} and {len(some.x)}")
     figure = Figure(figsize=(0.9 + 4.4 * len(vaes), 4.6), layout="constrained")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae._quadrature import seeded
-from pyrovae.latents import batch_of, batches, infers_class, latent_means, posterior_means, stick_weights
+from pyrovae.latents import batch_of, batches, infers_class, latent_means, means_by_site, stick_weights
 from pyrovae.training_data import Rows
 from pyrovae.vae import VAE
 
@@ -68,23 +68,14 @@ def stick_weights_of(vae: VAE, split: Split) -> Tensor:
     return stick_weights(vae, split.x, mask=split.mask, y=with_inferred_labels(vae, split).y)
 
 
-@torch.no_grad()
 def latents_of(vae: VAE, split: Split, *, batch_size: int = 1000) -> Tensor:
     """The latent means of every row, `[N, latent_dim]`, on the CPU; labels that are to be inferred are not looked at.
 
     Where a class is inferred, they are those of the other latents, if any, at the most probable class.
     """
-    split, parts = with_inferred_labels(vae, split), []
-    if not infers_class(vae):
-        _, data = batch_of(vae, split, slice(None))
-        return latent_means(vae, split.x, batch_size, **data).cpu()
-    with programs.evaluating(vae):
-        for batch in batches(len(split.x), batch_size):
-            x, data = batch_of(vae, split, batch)
-            means = posterior_means(vae, x, **data)
-            others = [name for name in means if name != "y"] or list(means)
-            parts.append(torch.cat([means[name].reshape(len(x), -1) for name in others], 1))
-    return torch.cat(parts).cpu()
+    means = means_by_site(vae, with_inferred_labels(vae, split), batch_size)
+    others = [mean for name, mean in means.items() if not (infers_class(vae) and name == "y")]
+    return torch.cat(others or list(means.values()), 1)
 
 
 def with_inferred_labels(vae: VAE, split: Split) -> Split:
@@ -132,10 +123,8 @@ class LatentFeatures:
         What the data set does to its minibatches (dynamic binarisation) is done once to its training rows, always with
         the same draws.
         """
-        from pyrovae.data import (
-            Dataset,
-            Split,
-        )  # not above, so that training works without the libraries that read data
+        # Not above, so that training does without the libraries that read data.
+        from pyrovae.data import Dataset, Split
 
         parts = dataset.splits()
         if dataset.transform is not None:

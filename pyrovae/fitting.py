@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrovae import programs
+from pyrovae._quadrature import seeded
 from pyrovae.callbacks import Progress, ProgressBar
 from pyrovae.checkpoint import CheckpointError, RunFolder, load_module_tensors, module_tensors
 from pyrovae.classification import classification_error
@@ -231,8 +232,7 @@ class Fit:
         """The loss per datum of the validation data at KL weight 1, with the same random numbers every time."""
         self.vae.eval()
         total, rows = 0.0, len(self.validation.x)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with seeded(0):
             for index in torch.arange(rows, device=self.vae.device).split(1000):
                 x, data = self.minibatch(self.validation, index)
                 loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)

@@ -45,7 +45,7 @@ def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | N
         batch_size: rows at a time.
         **data: `mask`, `y`.
     """
-    return torch.cat(list(_means_by_site(vae, Rows(x, **data), batch_size).values()), 1)
+    return torch.cat(list(means_by_site(vae, Rows(x, **data), batch_size).values()), 1)
 
 
 def active_units(
@@ -65,7 +65,7 @@ def active_units(
         batch_size: rows at a time.
         **data: `mask`, `y`.
     """
-    means = _means_by_site(vae, Rows(x, **data), batch_size)
+    means = means_by_site(vae, Rows(x, **data), batch_size)
     variances = torch.cat([torch.zeros(0), *unit_variances(vae, means).values()])
     return ActiveUnits(int((variances > threshold).sum()), variances)
 
@@ -126,7 +126,7 @@ def has_sticks(vae: VAE) -> bool:
 
 def prior_of_sticks(vae: VAE) -> TorchDistribution:
     """The prior of the fractions of a stick; at the posterior mean of a concentration that is inferred."""
-    return vae.model.prior(*vae.global_means().values())
+    return vae.model.prior(vae.global_means().get("concentration"))
 
 
 @torch.no_grad()
@@ -204,7 +204,8 @@ def unit_variances(vae: VAE, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _means_by_site(vae: VAE, split: Split | Rows, batch_size: int) -> dict[str, Tensor]:
+def means_by_site(vae: VAE, split: Split | Rows, batch_size: int) -> dict[str, Tensor]:
+    """`row_means` of all rows, `[N, D]`, on the CPU, batch by batch."""
     with programs.evaluating(vae):
         parts = [row_means(vae, *batch_of(vae, split, batch)) for batch in batches(len(split.x), batch_size)]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}

@@ -264,7 +264,7 @@ def _neighbour_figures(vae: VAE, split: Split, neighbours: Split | None, weights
     known = neighbours.y >= 0
     if int(known.sum()) < max(_NEIGHBOURS):
         return {}
-    near = Split(*(None if value is None else value[known] for value in neighbours))
+    near = neighbours.take(known)
     if weights is None:
         latents = latents_of(vae, near), latents_of(vae, split)
     else:  # a probability distribution; between roots of it the distance is Hellinger's

@@ -195,7 +195,7 @@ class _Pictured:
         """Some rows: of the test data, or where there are none, of the others."""
         dataset = self.dataset
         split = next((s for s in (dataset.test, dataset.validation) if len(s.x)), dataset.train)
-        some = Split(*(None if tensor is None else tensor[:_ROWS] for tensor in split))
+        some = split.take(slice(_ROWS))
         return some._replace(x=dataset.transform(some.x)) if split is dataset.train and dataset.transform else some
 
     @cached_property
@@ -218,7 +218,7 @@ class _Pictured:
 
     def first(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The first rows with what the programs take; labels that the pair infers are those that it infers."""
-        some = Split(*(None if tensor is None else tensor[:number] for tensor in self.held_out))
+        some = self.held_out.take(slice(number))
         return batch_of(self.vae, with_inferred_labels(self.vae, some), slice(None))
 
 

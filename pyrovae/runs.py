@@ -137,11 +137,11 @@ class Run:
         """Train into the folder, or go on with it.
 
         Args:
-            vae: what to train, of the architecture of the run; None makes it anew.
             resume: go on from the last state.
             device: where to train.
             progress: show a progress bar.
             callbacks: further callbacks.
+            vae: what to train, of the architecture of the run; None makes it anew.
         """
         training = dict(self.config["training"])
         dataset = self.dataset()
@@ -209,7 +209,7 @@ class Run:
             rows = rows._replace(x=dataset.transform(rows.x))
         if num_rows is not None:
             chosen = torch.randperm(len(rows.x))[:num_rows]
-            rows = Split(*(None if tensor is None else tensor[chosen] for tensor in rows))
+            rows = rows.take(chosen)
         near = None if split == "train" else dataset.train  # a training row would be its own neighbour
         if near is not None and dataset.transform is not None:
             near = near._replace(x=dataset.transform(near.x))

@@ -405,8 +405,10 @@ class VAE(nn.Module):
     def _with_global_means(self, condition: Mapping[str, Tensor] | None, *, tell: bool = True) -> dict[str, Tensor]:
         """The given values of latent sites outside the data plate, and the guide's means of the other global ones."""
         given = dict(condition or {})
+        if given.keys() >= set(self.sites.shared):
+            return given
         means = {name: value for name, value in self.global_means().items() if name not in given}
-        if means and tell and not self._told_of_means:
+        if tell and not self._told_of_means:
             log_condition(means)
             self._told_of_means = True
         return given | means

@@ -26,6 +26,10 @@ class Split(NamedTuple):
     y: Tensor | None = None
     mask: Tensor | None = None
 
+    def take(self, rows: Tensor | slice) -> Split:
+        """Some of the rows, by their numbers, by True or False for each, or by a slice."""
+        return Split(*(None if value is None else value[rows] for value in self))
+
     def to(self, device: torch.device | str) -> Split:
         """Return the same rows on `device`."""
         return Split(*(None if tensor is None else tensor.to(device) for tensor in self))

@@ -20,9 +20,7 @@ def gaussian(
     latent_dim: Annotated[int, "size of the latent"] = 16,
     net: nets.Net = "dense",
     hidden: Annotated[tuple[int, ...] | None, f"{nets.HIDDEN} (default: 300,300; 300 for conv)"] = None,
-    layer: Annotated[
-        Literal["plain", "gated", "residual"] | None, f"{nets.LAYER} (default: gated; plain for conv)"
-    ] = None,
+    layer: Annotated[nets.LayerName | None, f"{nets.LAYER} (default: gated; plain for conv)"] = None,
     activation: nets.Activation = "relu",
     channels: nets.Channels = (32, 64),
     tied: nets.Tied = False,
