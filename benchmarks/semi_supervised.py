@@ -24,7 +24,7 @@ from held_out import train
 from pyrovae import VAE, data, programs
 from pyrovae.checkpoint import RunFolder, load_weights
 from pyrovae.classification import classification_error
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows
 from pyrovae.registry import find_pair
 
 ROWS, VALIDATION = 45_000, 5_000
@@ -55,9 +55,9 @@ def make_dataset(name: str, labels: float, seed: int, rows: int | None, repeat: 
         order = torch.argsort((y < 0).int(), stable=True)[:rows]
         x, y = x[order], y[order]
     known = (y >= 0).nonzero().squeeze(1).repeat(max(0, repeat - 1))
-    train_rows = Split(torch.cat([x, x[known]]), torch.cat([y, y[known]]))
+    train_rows = Rows(torch.cat([x, x[known]]), torch.cat([y, y[known]]))
     kept = VALIDATION if name == "mnist" else None
-    validation = Split(*(part[:kept] for part in whole.validation[:2]))
+    validation = whole.validation.take(slice(kept))
     return Dataset(name, train_rows, validation, whole.test, whole.kind)
 
 

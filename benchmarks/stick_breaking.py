@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pyrovae import VAE, data, programs
 from pyrovae.checkpoint import RunFolder, load_weights
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows
 from pyrovae.metrics import knn_error
 from pyrovae.registry import find_pair, integers
 
@@ -40,8 +40,8 @@ def make_dataset(rows: int) -> Dataset:
     x, y = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y"))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1234))
     pieces = order[: sum(SIZES.values())].split(list(SIZES.values()))
-    train, validation, test = (Split(x[piece], y[piece]) for piece in pieces)
-    return Dataset("mnist", Split(train.x[:rows], train.y[:rows]), validation, test, whole.kind)
+    train, validation, test = (Rows(x[piece], y[piece]) for piece in pieces)
+    return Dataset("mnist", Rows(train.x[:rows], train.y[:rows]), validation, test, whole.kind)
 
 
 def make_vae(options: argparse.Namespace, dataset: Dataset) -> VAE:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, biject_to
 
-from pyrovae._quadrature import Nodes, nodes, seeded
+from pyrovae._quadrature import Nodes, nodes
+from pyrovae.rng import seeded
 
 
 class GoodnessOfFit(NamedTuple):

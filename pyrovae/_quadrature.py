@@ -1,12 +1,13 @@
 """Expectations under a distribution, by summation or by the trapezoidal rule on a stretched line."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, biject_to
+
+from pyrovae.rng import seeded
 
 _REACH = 20.0  # the stretched grid reaches sinh(20), 2e8 interquartile ranges, which leaves 1e-9 of a Cauchy
 _NUM_NODES = {1: 4097, 2: 401}  # per axis
@@ -28,14 +29,6 @@ class Nodes(NamedTuple):
     centre: Tensor | None  # location and scale of the stretched grid; None for sums
     width: Tensor | None
     stretched: Tensor | None  # [nodes of one axis]
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run a block with torch's generators seeded, and put their state back afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def _discrete_nodes(distribution: Distribution) -> Nodes:

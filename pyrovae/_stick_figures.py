@@ -16,7 +16,7 @@ from pyrovae import programs
 from pyrovae._drawing import BLUE, clean, draw_mosaic, heat_map, is_pictures, mosaic
 from pyrovae._latent_figures import TSNE_ROWS, draw_classes, in_plane
 from pyrovae.classification import latents_of, stick_weights_of
-from pyrovae.data import Split
+from pyrovae.data import Rows
 from pyrovae.latents import has_sticks, sticks_used
 from pyrovae.vae import VAE
 
@@ -220,7 +220,7 @@ def _growing(truncation: int, enough: float) -> list[int]:
     return [*numbers, truncation]
 
 
-def latent_comparison(vaes: Mapping[str, VAE], split: Split, *, seed: int = 0) -> Figure:
+def latent_comparison(vaes: Mapping[str, VAE], split: Rows, *, seed: int = 0) -> Figure:
     """The latents of several VAEs side by side in the plane, coloured by label: such as Gaussian and stick-breaking.
 
     Latents are posterior means, those of sticks the mean weights. More than two dimensions are brought down by t-SNE,
@@ -253,7 +253,7 @@ def latent_comparison(vaes: Mapping[str, VAE], split: Split, *, seed: int = 0) -
     return figure
 
 
-def _latents(vae: VAE, split: Split) -> Tensor:
+def _latents(vae: VAE, split: Rows) -> Tensor:
     if has_sticks(vae):
         return stick_weights_of(vae, split)
     return latents_of(vae, split)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from pyro.distributions import Categorical
 from torch import Tensor
 
 from pyrovae import programs
-from pyrovae._quadrature import seeded
-from pyrovae.latents import batch_of, batches, infers_class, latent_means, means_by_site, stick_weights
-from pyrovae.training_data import Rows
+from pyrovae.batches import arguments, batches
+from pyrovae.data.dataset import Dataset, Rows
+from pyrovae.latents import infers_class, latent_means, means_by_site, stick_weights
+from pyrovae.rng import seeded
 from pyrovae.vae import VAE
-
-if TYPE_CHECKING:
-    from pyrovae.data import Dataset, Split
 
 
 @torch.no_grad()
@@ -34,10 +30,9 @@ def class_probabilities(vae: VAE, x: Tensor, *, mask: Tensor | None = None, batc
         ValueError: if the VAE has no latent class.
     """
     # There are pairs that do not run without labels; -1 is an unknown one.
-    split, parts = Rows(x, torch.full((len(x),), -1), mask), []
+    unlabelled, parts = Rows(x, y=torch.full((len(x),), -1), mask=mask), []
     with programs.evaluating(vae), torch.random.fork_rng():
-        for part in batches(len(x), batch_size):
-            rows, data = batch_of(vae, split, part)
+        for rows, data in batches(vae, unlabelled, batch_size):
             q = vae.posterior(rows, **data).get("y")
             if not isinstance(q, Categorical):
                 raise ValueError(f"this pair has no class y among its latents {vae.sites.latent}")
@@ -45,21 +40,20 @@ def class_probabilities(vae: VAE, x: Tensor, *, mask: Tensor | None = None, batc
     return torch.cat(parts).cpu()
 
 
-def classification_error(vae: VAE, split: Split, *, batch_size: int = 1000) -> float:
+def classification_error(vae: VAE, split: Rows, *, batch_size: int = 1000) -> float:
     """Share of the labelled rows whose most probable class under q(y|x) is another one, between 0 and 1.
 
     Raises:
         ValueError: if there are no labelled rows, or the VAE has no latent class.
     """
-    if split.y is None or not bool((split.y >= 0).any()):
+    known = split.take(split.labelled)
+    if not len(known):
         raise ValueError("there are no labelled rows to classify")
-    known = split.y >= 0
-    mask = None if split.mask is None else split.mask[known]
-    found = class_probabilities(vae, split.x[known], mask=mask, batch_size=batch_size).argmax(-1)
-    return float((found != split.y[known].cpu()).double().mean())
+    found = class_probabilities(vae, known.x, mask=known.mask, batch_size=batch_size).argmax(-1)
+    return float((found != known.y.cpu()).double().mean())
 
 
-def stick_weights_of(vae: VAE, split: Split) -> Tensor:
+def stick_weights_of(vae: VAE, split: Rows) -> Tensor:
     """The mean weights of every row's stick, `[N, truncation]`; where a class is inferred, at the most probable one.
 
     Raises:
@@ -68,7 +62,7 @@ def stick_weights_of(vae: VAE, split: Split) -> Tensor:
     return stick_weights(vae, split.x, mask=split.mask, y=with_inferred_labels(vae, split).y)
 
 
-def latents_of(vae: VAE, split: Split, *, batch_size: int = 1000) -> Tensor:
+def latents_of(vae: VAE, split: Rows, *, batch_size: int = 1000) -> Tensor:
     """The latent means of every row, `[N, latent_dim]`, on the CPU; labels that are to be inferred are not looked at.
 
     Where a class is inferred, they are those of the other latents, if any, at the most probable class.
@@ -78,12 +72,12 @@ def latents_of(vae: VAE, split: Split, *, batch_size: int = 1000) -> Tensor:
     return torch.cat(others or list(means.values()), 1)
 
 
-def with_inferred_labels(vae: VAE, split: Split) -> Split:
+def with_inferred_labels(vae: VAE, split: Rows) -> Rows:
     """The same rows, labelled with their most probable class where the VAE infers one."""
-    x, data = batch_of(vae, split, slice(2))
+    x, data = arguments(vae, split.take(slice(2)))
     if not infers_class(vae.prepare(x, **data)):
         return split
-    return split._replace(y=class_probabilities(vae, split.x, mask=split.mask).argmax(-1))
+    return split.replace(y=class_probabilities(vae, split.x, mask=split.mask).argmax(-1))
 
 
 class LatentFeatures:
@@ -123,12 +117,7 @@ class LatentFeatures:
         What the data set does to its minibatches (dynamic binarisation) is done once to its training rows, always with
         the same draws.
         """
-        # Not above, so that training does without the libraries that read data.
-        from pyrovae.data import Dataset, Split
-
-        parts = dataset.splits()
-        if dataset.transform is not None:
-            with seeded(0):
-                parts["train"] = parts["train"]._replace(x=dataset.transform(parts["train"].x))
-        splits = {name: Split(self(split.x, split.mask), split.y) for name, split in parts.items()}
+        with seeded(0):
+            parts = {name: dataset.seen(name) for name in dataset.splits()}
+        splits = {name: Rows(self(rows.x, rows.mask), rows.y) for name, rows in parts.items()}
         return Dataset(f"latents of {dataset.name}", **splits, kind="real")

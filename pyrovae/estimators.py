@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pyrovae.classification import class_probabilities
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows
 from pyrovae.latents import latent_means, stick_weights
 from pyrovae.registry import find_pair
 from pyrovae.runs import pick_device
@@ -100,7 +100,7 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         X, labels = self._check(X, y)
         self._scaler = StandardScaler().fit(X)
         x = torch.as_tensor(self._scaler.transform(X), dtype=torch.float32)
-        split = Split(x, torch.as_tensor(labels))
+        split = Rows(x, torch.as_tensor(labels))
         dataset = Dataset("rows", split, split, split, "real")
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         with torch.random.fork_rng():

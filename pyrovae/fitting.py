@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from pyrovae import programs
-from pyrovae._quadrature import seeded
+from pyrovae.batches import arguments, batches
 from pyrovae.callbacks import Progress, ProgressBar
 from pyrovae.checkpoint import CheckpointError, RunFolder, load_module_tensors, module_tensors
 from pyrovae.classification import classification_error
 from pyrovae.infer.compile import CompiledLoss
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
-from pyrovae.latents import infers_class, without_labels
-from pyrovae.training_data import Rows, TrainingData, rows_on
+from pyrovae.latents import infers_class
+from pyrovae.rng import seeded
+from pyrovae.training_data import TrainingData, rows_on
 from pyrovae.training_state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
 
@@ -70,10 +71,9 @@ class Fit:
         self.train = rows_on(data.train, vae.device)
         self.validation = None if data.validation is None else rows_on(data.validation, vae.device)
         self.rows = len(self.train.x)
-        self.transform = data.transform or (lambda x: x)
+        self.transform = data.transform or (lambda rows: rows)
         self.monitor = trainer.monitor if self.validation is not None else "loss"
         self.model = vae.model
-        self.accepted = [n for n in ("y", "index") if all(programs.accepts(p, n) for p in (vae.model, vae.guide))]
         with torch.random.fork_rng():
             x, given = self.first_rows()
             self.objective = trainer.make_objective(vae.prepare(x, **given), x, **given)
@@ -104,7 +104,7 @@ class Fit:
         rows, self.labelled = self.validation, None
         if rows is not None and rows.y is not None and infers_class(self.vae):
             self.labelled = rows if bool((rows.y >= 0).any()) else None
-            self.validation = without_labels(rows)
+            self.validation = rows.without_labels()
         if self.trainer.monitor == "validation_error" and self.labelled is None:
             raise ValueError("validation_error is for a pair that infers a class, with labelled validation rows")
 
@@ -170,7 +170,7 @@ class Fit:
     def step(self, index: Tensor) -> float:
         """One step of the optimizer; returns the loss of these rows."""
         trainer, state = self.trainer, self.state
-        x, data = self.minibatch(self.train, index, self.transform)
+        x, data = arguments(self.vae, self.transform(self.train.take(index)))
         beta = trainer.kl_weight(state.epoch + state.batch / self.progress.num_batches)
         if self.compiled is not None and len(x) == trainer.batch_size:
             loss = self.compiled(x, beta, **data).item()
@@ -233,8 +233,7 @@ class Fit:
         self.vae.eval()
         total, rows = 0.0, len(self.validation.x)
         with seeded(0):
-            for index in torch.arange(rows, device=self.vae.device).split(1000):
-                x, data = self.minibatch(self.validation, index)
+            for x, data in batches(self.vae, self.validation, 1000):
                 loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)
                 loss = float(sum(loss) if isinstance(loss, tuple) else loss)
                 if not math.isfinite(loss):
@@ -242,20 +241,10 @@ class Fit:
                 total += loss
         return total / rows
 
-    def minibatch(
-        self, rows: Rows, index: Tensor, transform: Callable[[Tensor], Tensor] = lambda x: x
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Data of some rows, and those of `mask`, `y` and `index` that there are and both programs take."""
-        given = {"y": None if rows.y is None else rows.y[index], "index": index}
-        data = {name: given[name] for name in self.accepted if given[name] is not None}
-        if rows.mask is not None:
-            data["mask"] = rows.mask[index]
-        return transform(rows.x[index]), data
-
     def first_rows(self) -> tuple[Tensor, dict[str, Tensor]]:
         """A batch of training data, to try the pair on."""
-        index = torch.arange(min(self.trainer.batch_size, self.rows), device=self.vae.device)
-        return self.minibatch(self.train, index, self.transform)
+        first = self.train.take(slice(self.trainer.batch_size))
+        return arguments(self.vae, self.transform(first))
 
     def check_parameters(self) -> None:
         """Stop if a parameter is not finite, or is none that the optimizer knows."""

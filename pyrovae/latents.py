@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pyro.distributions import Independent, TorchDistribution
@@ -11,13 +11,11 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from pyrovae import programs
-from pyrovae._quadrature import seeded
+from pyrovae.batches import batches
+from pyrovae.data.dataset import Rows
 from pyrovae.priors import StickBreakingPrior
-from pyrovae.training_data import Rows
+from pyrovae.rng import seeded
 from pyrovae.vae import VAE, MeanMessenger
-
-if TYPE_CHECKING:
-    from pyrovae.data import Split
 
 ACTIVE = 1e-2
 """Variance above which a latent dimension counts as active, see `active_units`."""
@@ -114,11 +112,6 @@ def infers_class(vae: VAE) -> bool:
     return "y" in vae.sites.classes
 
 
-def without_labels(split: Split | Rows) -> Split | Rows:
-    """The same rows with unknown labels, -1, if they have any."""
-    return split if split.y is None else split._replace(y=torch.full_like(split.y, -1))
-
-
 def has_sticks(vae: VAE) -> bool:
     """Whether the latent `z` of a VAE is the fractions of a stick."""
     return isinstance(getattr(vae.model, "prior", None), StickBreakingPrior)
@@ -146,11 +139,12 @@ def stick_weights(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | 
     """
     if not has_sticks(vae):
         raise ValueError(f"this VAE has no stick: its prior is no StickBreakingPrior, latents {vae.sites.latent}")
-    split, parts = Rows(x, **data), []
+    prior = vae.model.prior
     with programs.evaluating(vae):
-        for batch in batches(len(x), batch_size):
-            rows, given = batch_of(vae, split, batch)
-            parts.append(vae.model.prior.features(posterior_means(vae, rows, **given)["z"]))
+        parts = [
+            prior.features(posterior_means(vae, part, **given)["z"])
+            for part, given in batches(vae, Rows(x, **data), batch_size)
+        ]
     return torch.cat(parts).cpu()
 
 
@@ -173,21 +167,6 @@ def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Ten
     return {name: _mean(q) for name, q in posterior.items()}
 
 
-def batch_of(vae: VAE, split: Split | Rows, part: slice) -> tuple[Tensor, dict[str, Tensor]]:
-    """Rows of a split on the VAE's device, with `y` if both programs take it, and with `mask` if there is one."""
-    takes_y = all(programs.accepts(program, "y") for program in (vae.model, vae.guide))
-    data = {"y": split.y if takes_y else None, "mask": split.mask}
-    given = {name: value[part].to(vae.device) for name, value in data.items() if value is not None}
-    return split.x[part].to(vae.device), given
-
-
-def batches(rows: int, batch_size: int) -> list[slice]:
-    """The rows from 0 to `rows` in parts of `batch_size`."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    return [slice(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]
-
-
 def row_means(vae: VAE, x: Tensor, data: dict[str, Tensor]) -> dict[str, Tensor]:
     """`posterior_means` of a batch with all that a site has of a row side by side, `[B, D]`."""
     return {name: _by_row(name, mean, len(x)) for name, mean in posterior_means(vae, x, **data).items()}
@@ -204,10 +183,10 @@ def unit_variances(vae: VAE, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def means_by_site(vae: VAE, split: Split | Rows, batch_size: int) -> dict[str, Tensor]:
+def means_by_site(vae: VAE, rows: Rows, batch_size: int) -> dict[str, Tensor]:
     """`row_means` of all rows, `[N, D]`, on the CPU, batch by batch."""
     with programs.evaluating(vae):
-        parts = [row_means(vae, *batch_of(vae, split, batch)) for batch in batches(len(split.x), batch_size)]
+        parts = [row_means(vae, x, data) for x, data in batches(vae, rows, batch_size)]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 

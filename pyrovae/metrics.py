@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from pyrovae import programs
+from pyrovae.batches import arguments
 from pyrovae.classification import classification_error, latents_of, stick_weights_of
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows
+from pyrovae.data.dataset import slices
 from pyrovae.gradients import gradient_variance
 from pyrovae.latents import (
     ACTIVE,
     ActiveUnits,
     active_units,
-    batch_of,
-    batches,
     has_sticks,
     infers_class,
     knn_error,
@@ -28,7 +28,6 @@ from pyrovae.latents import (
     stick_weights,
     sticks_used,
     unit_variances,
-    without_labels,
 )
 from pyrovae.vae import VAE
 
@@ -120,14 +119,14 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     vae: VAE,
-    split: Split,
+    split: Rows,
     *,
     dataset: Dataset | None = None,
     kind: str | None = None,
     num_samples: int = 5000,
     chunk_size: int = 8192,
     batch_size: int = 128,
-    neighbours: Split | None = None,
+    neighbours: Rows | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a VAE on some rows, in evaluation mode and batch by batch on the VAE's device.
@@ -158,23 +157,23 @@ def evaluate(
     >>> def guide(x):  # the exact posterior
     ...     with pyro.plate("data", len(x)):
     ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5).to_event(1))
-    >>> result = evaluate(VAE(model, guide), Split(torch.zeros(4, 1)), num_samples=10)
+    >>> result = evaluate(VAE(model, guide), Rows(torch.zeros(4, 1)), num_samples=10)
     >>> round(result.log_likelihood, 4), result.num_rows, result.latent_dim
     (-1.2655, 4, 1)
     """
     rows = len(split.x)
     if not rows:
         raise ValueError("there are no rows to evaluate")
-    parts_of_rows, labelled = batches(rows, batch_size), split
+    parts_of_rows, labelled = slices(rows, batch_size), split
     # With the labels, because there are pairs that do not run without.
-    x, data = batch_of(vae, split, parts_of_rows[0])
+    x, data = arguments(vae, split.take(parts_of_rows[0]))
     if infers_class(vae.prepare(x, **data)):
-        split = without_labels(split)
+        split = split.without_labels()
     parts: list[tuple[Tensor, ...]] = []
     probability = True
     with programs.evaluating(vae):
         for part in parts_of_rows if progress is None else progress(parts_of_rows):
-            x, data = batch_of(vae, split, part)
+            x, data = arguments(vae, split.take(part))
             estimate = vae.log_likelihood(x, num_samples, chunk_size=chunk_size, return_details=True, **data)
             _, nll, kl = vae.bound_terms(x, **data)
             error = _reconstruction_error(vae, x, data)
@@ -241,7 +240,7 @@ def bits_per_dimension(
     return bits
 
 
-def _class_figures(vae: VAE, split: Split) -> dict[str, Any]:
+def _class_figures(vae: VAE, split: Rows) -> dict[str, Any]:
     if not infers_class(vae) or split.y is None or not bool((split.y >= 0).any()):
         return {}
     return {"classification_error": classification_error(vae, split)}
@@ -258,7 +257,7 @@ def _stick_figures(weights: Tensor, y: Tensor | None) -> dict[str, Any]:
     return figures
 
 
-def _neighbour_figures(vae: VAE, split: Split, neighbours: Split | None, weights: Tensor | None) -> dict[str, float]:
+def _neighbour_figures(vae: VAE, split: Rows, neighbours: Rows | None, weights: Tensor | None) -> dict[str, float]:
     if neighbours is None or any(part.y is None or not bool((part.y >= 0).any()) for part in (split, neighbours)):
         return {}
     known = neighbours.y >= 0

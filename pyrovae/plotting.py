@@ -32,10 +32,11 @@ from pyrovae._drawing import (
 )
 from pyrovae._latent_figures import METHODS, TSNE_ROWS, interpolation, latent_profile, latent_scatter
 from pyrovae._stick_figures import decoder_weights, first_layer, latent_comparison, samples_by_sticks, sticks_by_class
+from pyrovae.batches import arguments
 from pyrovae.checkpoint import write_atomically
 from pyrovae.classification import latents_of, stick_weights_of, with_inferred_labels
-from pyrovae.data import Dataset, Split
-from pyrovae.latents import batch_of, has_sticks
+from pyrovae.data import Dataset, Rows
+from pyrovae.latents import has_sticks
 from pyrovae.vae import VAE
 
 __all__ = [
@@ -191,12 +192,12 @@ class _Pictured:
     rows: Sequence[Mapping[str, float]]
 
     @cached_property
-    def held_out(self) -> Split:
+    def held_out(self) -> Rows:
         """Some rows: of the test data, or where there are none, of the others."""
         dataset = self.dataset
-        split = next((s for s in (dataset.test, dataset.validation) if len(s.x)), dataset.train)
-        some = split.take(slice(_ROWS))
-        return some._replace(x=dataset.transform(some.x)) if split is dataset.train and dataset.transform else some
+        name = next((name for name in ("test", "validation") if len(dataset.splits()[name])), "train")
+        some = dataset.splits()[name].take(slice(_ROWS))
+        return dataset.transform(some) if name == "train" and dataset.transform is not None else some
 
     @cached_property
     def latents(self) -> Tensor:
@@ -219,7 +220,7 @@ class _Pictured:
     def first(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The first rows with what the programs take; labels that the pair infers are those that it infers."""
         some = self.held_out.take(slice(number))
-        return batch_of(self.vae, with_inferred_labels(self.vae, some), slice(None))
+        return arguments(self.vae, with_inferred_labels(self.vae, some))
 
 
 def _draw_training_curves(run: _Pictured) -> Figure | None:

@@ -13,7 +13,7 @@ from pyrovae import data, metrics, programs
 from pyrovae._version import __version__
 from pyrovae.callbacks import Callback, Progress
 from pyrovae.checkpoint import CheckpointError, RunFolder, load_weights
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows
 from pyrovae.registry import Pair, find_pair
 from pyrovae.sticks import add_sticks
 from pyrovae.training import History, Trainer
@@ -170,7 +170,7 @@ class Run:
         labels = torch.zeros(2, dtype=torch.long) if config.get("data_labelled") else None
         if config.get("data_classes"):
             labels = torch.tensor([0, config["data_classes"] - 1])
-        rows = Split(torch.zeros(2, *config["data_shape"]), labels)
+        rows = Rows(torch.zeros(2, *config["data_shape"]), labels)
         stand_in = Dataset(config["data"].get("name", ""), rows, rows, rows, config["data_kind"])
         vae = self.pair.build(stand_in, **self._pair_options())
         takes_y = all(programs.accepts(program, "y") for program in (vae.model, vae.guide))
@@ -203,16 +203,12 @@ class Run:
         if num_rows is not None and num_rows < 1:
             raise ValueError(f"num_rows must be at least 1, got {num_rows}")
         vae, dataset = self.load_vae(device), self.dataset()
-        rows = dataset.splits()[split]
         torch.manual_seed(seed)
-        if split == "train" and dataset.transform is not None:
-            rows = rows._replace(x=dataset.transform(rows.x))
+        rows = dataset.seen(split)
         if num_rows is not None:
             chosen = torch.randperm(len(rows.x))[:num_rows]
             rows = rows.take(chosen)
-        near = None if split == "train" else dataset.train  # a training row would be its own neighbour
-        if near is not None and dataset.transform is not None:
-            near = near._replace(x=dataset.transform(near.x))
+        near = None if split == "train" else dataset.seen("train")  # a training row would be its own neighbour
         result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=near, **options)
         return {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
 

@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from pyrovae import programs
-from pyrovae._quadrature import seeded
+from pyrovae.batches import batches
 from pyrovae.checkpoint import RunFolder
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows
 from pyrovae.guides.sticks import BetaSticks, FractionsHead, KumaraswamySticks
-from pyrovae.latents import batch_of, batches, prior_of_sticks, stick_weights
+from pyrovae.latents import prior_of_sticks, stick_weights
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import MLP, Residual, TiedMLP
 from pyrovae.priors import StickBreakingPrior
+from pyrovae.rng import seeded
 from pyrovae.training import Trainer
 from pyrovae.vae import VAE
 
@@ -113,8 +114,7 @@ def needs_sticks(
         return False
     total, prior = 0.0, prior_of_sticks(vae).base_dist
     with programs.evaluating(vae), torch.random.fork_rng():
-        for part in batches(len(x), 1000):
-            rows, given = batch_of(vae, Split(x, **data), part)
+        for rows, given in batches(vae, Rows(x, **data), 1000):
             total += _divergence(vae.posterior(rows, **given)["z"].base_dist, prior)[..., -1].sum().item()
     return total / len(x) > divergence
 

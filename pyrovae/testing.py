@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from pyrovae._goodness_of_fit import GoodnessOfFit, goodness_of_fit
-from pyrovae._quadrature import Integral, integrate, nodes, seeded
+from pyrovae._quadrature import Integral, integrate, nodes
+from pyrovae.rng import seeded
 
 __all__ = [
     "Comparison",

@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> float:
         for epoch in tqdm(range(args.epochs), unit="epoch"):
             loss = 0.0
             for index in torch.randperm(len(dataset.train.x), device=device).split(args.batch_size):
-                loss += svi.step(dataset.transform(dataset.train.x[index]))
+                loss += svi.step(dataset.transform(dataset.train.take(index)).x)
             if epoch == 0 or (epoch + 1) % 10 == 0:
                 validation = svi.evaluate_loss(dataset.validation.x) / len(dataset.validation.x)
                 tqdm.write(f"epoch {epoch + 1}: loss {loss / len(dataset.train.x):.2f}, validation {validation:.2f}")

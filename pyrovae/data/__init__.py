@@ -1,7 +1,7 @@
 """Data sets: `load` one by name, list what is `available`, or put a `Dataset` together from tensors of your own."""
 
 from pyrovae.data import images, synthetic  # noqa: F401  their loaders enter themselves in the registry
-from pyrovae.data.dataset import Dataset, Split
+from pyrovae.data.dataset import Dataset, Rows
 from pyrovae.data.download import DataError
 from pyrovae.data.preprocessing import binarize, dequantize, hide_labels, principal_components, rescale_symmetric
 from pyrovae.data.registry import DatasetInfo, available, load
@@ -12,7 +12,7 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "LinearGaussian",
-    "Split",
+    "Rows",
     "available",
     "binarize",
     "dequantize",

@@ -1,9 +1,11 @@
-"""What a data set is: three splits of tensors and what is known about their values."""
+"""What data are: rows of tensors, three splits of them, and what builders of pairs need to know of their values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,79 +14,248 @@ from torch import Tensor
 KINDS = ("binary", "unit", "symmetric", "8-bit", "real")
 
 
-class Split(NamedTuple):
-    """Rows of a data set, all tensors on one device.
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of data: the one type for them in data sets, training, evaluation and estimators.
 
-    Shapes: `x` `[N, ...]` float32; `y` `[N]` int64 labels with -1 = unknown, or None; `mask` `[N, ...]` bool with
-    True = observed, or None when everything is.
+    Parameters
+    ----------
+    x : Tensor, shape ``[N, ...]``
+        The data. Data sets hold float32.
+    y : Tensor of int64, shape ``[N]``, optional
+        Labels, -1 where the label is unknown.
+    mask : Tensor of bool, shape ``[N, ...]``, optional
+        True where an entry is observed. None means that all are.
+    index : Tensor of int64, shape ``[N]``, optional
+        Which training row each row is. It stays with the row when rows are taken or shuffled. Held-out rows have none.
 
-    >>> Split(torch.zeros(3, 1, 8, 8)).to("cpu").x.shape
-    torch.Size([3, 1, 8, 8])
+    Examples
+    --------
+    >>> rows = Rows(torch.zeros(3, 1, 8, 8)).numbered()
+    >>> len(rows), rows.take(slice(1, 3)).index
+    (3, tensor([1, 2]))
     """
 
     x: Tensor
     y: Tensor | None = None
     mask: Tensor | None = None
+    index: Tensor | None = None
 
-    def take(self, rows: Tensor | slice) -> Split:
-        """Some of the rows, by their numbers, by True or False for each, or by a slice."""
-        return Split(*(None if value is None else value[rows] for value in self))
+    def __len__(self) -> int:
+        return len(self.x)
 
-    def to(self, device: torch.device | str) -> Split:
-        """Return the same rows on `device`."""
-        return Split(*(None if tensor is None else tensor.to(device) for tensor in self))
+    def take(self, which: Tensor | slice) -> Rows:
+        """Some of the rows: by their positions, by True or False for each row, or by a slice."""
+        return self._mapped(lambda value: value[which])
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same rows on `device`."""
+        return self._mapped(lambda value: value.to(device))
+
+    def replace(self, **fields: Tensor | None) -> Rows:
+        """The same rows with other values of some fields."""
+        return replace(self, **fields)
+
+    def numbered(self) -> Rows:
+        """The same rows, numbered from 0 if they have no index yet: training rows are."""
+        return self if self.index is not None else replace(self, index=torch.arange(len(self), device=self.x.device))
+
+    def fields(self) -> dict[str, Tensor]:
+        """Those of `mask`, `y` and `index` that there are, by name."""
+        values = {"mask": self.mask, "y": self.y, "index": self.index}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def labelled(self) -> Tensor:
+        """True for every row with a known label, ``[N]``."""
+        if self.y is None:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.x.device)
+        return self.y >= 0
+
+    def without_labels(self) -> Rows:
+        """The same rows with unknown labels (-1), if they have labels at all."""
+        return self if self.y is None else replace(self, y=torch.full_like(self.y, -1))
+
+    def batches(self, batch_size: int) -> Iterator[Rows]:
+        """The rows in parts of `batch_size`; the last part holds what is left.
+
+        Raises
+        ------
+        ValueError
+            If `batch_size` is below 1.
+        """
+        return (self.take(part) for part in slices(len(self), batch_size))
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> Rows:
+        values = (self.x, self.y, self.mask, self.index)
+        return Rows(*(None if value is None else function(value) for value in values))
+
+
+Transform = Callable[[Rows], Rows]
+"""What a data set does to each minibatch of training rows."""
+
+
+def slices(rows: int, batch_size: int) -> list[slice]:
+    """The rows from 0 to `rows` in parts of `batch_size`.
+
+    Raises
+    ------
+    ValueError
+        If `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    return [slice(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]
+
+
+def transform_x(function: Callable[[Tensor], Tensor]) -> Transform:
+    """A transform of rows that changes their `x` by a function of it."""
+    return partial(_with_x, function)
+
+
+def _with_x(function: Callable[[Tensor], Tensor], rows: Rows) -> Rows:
+    return rows.replace(x=function(rows.x))
+
+
+class DataSpec(NamedTuple):
+    """What a builder of a pair needs to know of the data. It is stored with a run, so the run can be built again.
+
+    Parameters
+    ----------
+    name : str
+        The name of the data set.
+    shape : tuple of int
+        Shape of one datum.
+    kind : {"binary", "unit", "symmetric", "8-bit", "real"}
+        What the values are, see `Dataset`.
+    num_rows : int
+        Number of training rows.
+    num_labelled : int, default 0
+        Number of training rows with a known label.
+    num_classes : int, optional
+        Number of classes. None without labels.
+    schema : mapping, optional
+        What the columns of a table are. None for other data.
+
+    Examples
+    --------
+    >>> spec = DataSpec("mine", (1, 8, 8), "binary", num_rows=100)
+    >>> DataSpec.from_dict(spec.to_dict()) == spec
+    True
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    num_rows: int
+    num_labelled: int = 0
+    num_classes: int | None = None
+    schema: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, ready for JSON."""
+        return {**self._asdict(), "shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
+        """The spec that `to_dict` wrote.
+
+        Raises
+        ------
+        ValueError
+            If a field is missing, unknown or of another type. The message names the field.
+        """
+        kinds: dict[str, tuple[type, ...]] = {
+            "name": (str,),
+            "shape": (list, tuple),
+            "kind": (str,),
+            "num_rows": (int,),
+            "num_labelled": (int,),
+            "num_classes": (int, type(None)),
+            "schema": (dict, type(None)),
+        }
+        for name, kind in kinds.items():
+            if name not in values and name not in cls._field_defaults:
+                raise ValueError(f"it lacks {name!r}")
+            if name in values and (not isinstance(values[name], kind) or isinstance(values[name], bool)):
+                raise ValueError(f"{name!r} must be {kind[0].__name__}, got {values[name]!r}")
+        unknown = sorted(set(values) - set(kinds))
+        if unknown:
+            raise ValueError(f"it has the unknown field {unknown[0]!r}")
+        shape = values["shape"]
+        if not all(isinstance(size, int) and size > 0 for size in shape):
+            raise ValueError(f"'shape' must hold positive whole numbers, got {shape!r}")
+        if values["kind"] not in KINDS:
+            raise ValueError(f"'kind' must be one of {', '.join(KINDS)}, got {values['kind']!r}")
+        return cls(**{**values, "shape": tuple(shape)})
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Training, validation and test rows, with what training and evaluation need to know about them.
 
-    Units: `kind` says what the values are once `transform` has been applied: "binary" (0 or 1), "unit" (in [0, 1]),
+    `kind` says what the values are once `transform` has been applied: "binary" (0 or 1), "unit" (in [0, 1]),
     "symmetric" (in [-1, 1]), "8-bit" (multiples of 1/255 in [0, 1]) or "real".
 
-    Args:
-        name: the name it is loaded by.
-        train: rows to learn from, before `transform`.
-        validation: rows for early stopping.
-        test: rows for the final figures.
-        kind: one of "binary", "unit", "symmetric", "8-bit" and "real".
-        transform: applied to each minibatch `[B, ...]` of `train.x`, never to validation and test rows. It draws from
-            torch's global generator (dynamic binarisation, dequantisation). None where the rows are used as they are.
-        evidence: the exact log p(x) in nats, `[B, ...]` to `[B]`, where it is known.
-        options: keyword arguments with which `load` makes this set again, ready for JSON. Where the files lie is not
-            among them, because that is a property of the machine.
+    Parameters
+    ----------
+    name : str
+        The name of the data set.
+    train : Rows
+        Rows to learn from, before `transform`. They are numbered from 0 if they have no index.
+    validation : Rows
+        Rows for early stopping. There may be none (zero rows).
+    test : Rows
+        Rows for the final figures. There may be none.
+    kind : {"binary", "unit", "symmetric", "8-bit", "real"}
+        What the values are.
+    transform : callable from Rows to Rows, optional
+        What is done to each minibatch of training rows, never to validation and test rows. It draws from torch's global
+        generator (dynamic binarisation, dequantisation). None uses the rows as they are.
+    evidence : callable from Tensor to Tensor, optional
+        The exact log p(x) in nats, ``[B, ...]`` to ``[B]``, where it is known.
+    options : mapping, optional
+        Keyword arguments with which `load` makes this set again, ready for JSON. Where the files are is not among
+        them, because that differs between machines. Empty for a data set that `load` did not make.
 
-    Raises:
-        ValueError: for an unknown kind, and for tensors that do not fit together.
+    Raises
+    ------
+    ValueError
+        For an unknown kind, and for tensors that do not fit together.
 
-    >>> rows = Split(torch.zeros(6, 2), y=torch.tensor([0, 1, 2, 0, 1, -1]))
+    Examples
+    --------
+    >>> rows = Rows(torch.zeros(6, 2), y=torch.tensor([0, 1, 2, 0, 1, -1]))
     >>> dataset = Dataset("mine", train=rows, validation=rows, test=rows, kind="real")
-    >>> dataset.shape, dataset.num_classes
-    (torch.Size([2]), 3)
+    >>> dataset.shape, dataset.spec.num_classes, dataset.spec.num_labelled
+    (torch.Size([2]), 3, 5)
     """
 
     name: str
-    train: Split
-    validation: Split
-    test: Split
+    train: Rows
+    validation: Rows
+    test: Rows
     kind: str
-    transform: Callable[[Tensor], Tensor] | None = None
+    transform: Transform | None = None
     evidence: Callable[[Tensor], Tensor] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {self.kind!r}")
+        object.__setattr__(self, "train", self.train.numbered())
         for name, split in self.splits().items():
             if split.x.shape[1:] != self.shape:
                 raise ValueError(
                     f"a row of {name}.x has shape {tuple(split.x.shape[1:])}, of train.x {tuple(self.shape)}"
                 )
-            if split.y is not None and split.y.shape != split.x.shape[:1]:
-                raise ValueError(
-                    f"{name}.y must hold one label for each of the {len(split.x)} rows, "
-                    f"but its shape is {tuple(split.y.shape)}"
-                )
+            for label, value in (("y", split.y), ("index", split.index)):
+                if value is not None and value.shape != split.x.shape[:1]:
+                    what = "label" if label == "y" else "number"
+                    raise ValueError(
+                        f"{name}.{label} must hold one {what} for each of the {len(split)} rows, "
+                        f"but its shape is {tuple(value.shape)}"
+                    )
             if split.mask is not None and split.mask.shape != split.x.shape:
                 raise ValueError(f"{name}.mask has shape {tuple(split.mask.shape)}, {name}.x {tuple(split.x.shape)}")
 
@@ -96,14 +267,25 @@ class Dataset:
     @property
     def num_classes(self) -> int | None:
         """Number of classes, counted on the training labels; None without labels."""
-        if self.train.y is None or not len(self.train.y):
+        if self.train.y is None or not len(self.train):
             return None
         return int(self.train.y.max()) + 1 or None
 
-    def splits(self) -> dict[str, Split]:
-        """Return the three splits by name."""
+    @property
+    def spec(self) -> DataSpec:
+        """What a builder of a pair needs to know of these data."""
+        labelled = int(self.train.labelled.sum())
+        return DataSpec(self.name, tuple(self.shape), self.kind, len(self.train), labelled, self.num_classes)
+
+    def splits(self) -> dict[str, Rows]:
+        """The three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
+    def seen(self, split: str) -> Rows:
+        """The rows of a split as a pair sees them: training rows go through `transform`, once."""
+        rows = self.splits()[split]
+        return self.transform(rows) if split == "train" and self.transform is not None else rows
+
     def to(self, device: torch.device | str) -> Dataset:
-        """Return the same data set with all rows on `device`."""
-        return replace(self, **{name: split.to(device) for name, split in self.splits().items()})
+        """The same data set with all rows on `device`."""
+        return dataclasses.replace(self, **{name: split.to(device) for name, split in self.splits().items()})

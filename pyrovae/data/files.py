@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
 from pyrovae.data.download import DataError, download, verify
@@ -160,6 +159,8 @@ def parse_mat(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, Images]:
     Raises:
         ValueError: if the file is damaged, or an array is missing, is not of bytes or has another shape.
     """
+    import scipy.io  # not above: only SVHN needs it
+
     try:
         stored = scipy.io.loadmat(io.BytesIO(content), variable_names=list(shapes))
     except Exception as error:  # scipy's reader answers a damaged file with whatever its parser trips over

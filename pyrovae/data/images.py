@@ -8,11 +8,9 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from pyrovae.data.dataset import Split
+from pyrovae.data.dataset import Rows
 from pyrovae.data.download import DataError
 from pyrovae.data.files import DataFile, Files, Images, parse_idx, parse_mat, parse_npz
 from pyrovae.data.preprocessing import seeded_generator
@@ -71,7 +69,7 @@ _MNIST_FILES = _idx_files(
 def idx_images(files: Files, validation_size: int, seed: int) -> Splits:
     """Read images and labels in the four files of MNIST; the last training rows are the validation rows."""
 
-    def read(prefix: str) -> Split:
+    def read(prefix: str) -> Rows:
         images = files.read(f"{prefix}-images-idx3-ubyte.gz", partial(parse_idx, shape=(None, 28, 28)))
         labels = files.read(f"{prefix}-labels-idx1-ubyte.gz", partial(parse_idx, shape=(None,)))
         return _labelled(files, images[:, None], labels)
@@ -99,7 +97,7 @@ def mnist_rotated(files: Files, validation_size: int, seed: int) -> Splits:
     if validation_size % 2:
         raise ValueError(f"validation_size of mnist-rotated must be even, upright and turned, not {validation_size}")
     train, validation, test = idx_images(files, validation_size // 2, seed)[:3]
-    kept = (Split(train.x[:_ROTATED_TRAIN], train.y[:_ROTATED_TRAIN]), validation, test)
+    kept = (Rows(train.x[:_ROTATED_TRAIN], train.y[:_ROTATED_TRAIN]), validation, test)
     return Splits(*(_with_rotated(split, seeded_generator(seed, stream)) for stream, split in enumerate(kept)))
 
 
@@ -120,7 +118,7 @@ def svhn(files: Files, validation_size: int, seed: int) -> Splits:
     """Read the cropped digits; the last training rows are the validation rows (Nalisnick and Smyth keep 65 000)."""
     parse = partial(parse_mat, shapes={"X": (32, 32, 3, None), "y": (None, 1)})
 
-    def read(name: str) -> Split:
+    def read(name: str) -> Rows:
         stored = files.read(name, parse)
         # The digit zero is stored as 10.
         return _labelled(files, stored["X"].transpose(3, 2, 0, 1), stored["y"][:, 0] % 10)
@@ -150,7 +148,7 @@ def binarized_mnist(files: Files, validation_size: int, seed: int) -> Splits:
         return arrays
 
     arrays = files.read("binarized_mnist.npz", parse)
-    return Splits(*(Split(_to_float(arrays[name]).view(-1, 1, 28, 28)) for name in ("train", "valid", "test")))
+    return Splits(*(Rows(_to_float(arrays[name]).view(-1, 1, 28, 28)) for name in ("train", "valid", "test")))
 
 
 @register(
@@ -195,6 +193,8 @@ def cifar10_subset(files: Files, validation_size: int, seed: int) -> Splits:
 )
 def digits(files: Files, validation_size: int, seed: int) -> Splits:
     """Scale the digits of scikit-learn from 0..16 to [0, 1] and split them at random with equal shares of classes."""
+    from sklearn.datasets import load_digits  # not above: importing pyrovae.data must not import scikit-learn
+
     images, labels = load_digits(return_X_y=True)
     x = _to_float(images / 16).view(-1, 1, 8, 8)
     return _split_at_random(x, torch.from_numpy(labels.astype(np.int64)), validation_size, 297, seed)
@@ -217,7 +217,7 @@ def rotate(x: Tensor, angle: Tensor) -> Tensor:
     return F.grid_sample(x, F.affine_grid(matrix, list(x.shape), align_corners=False), align_corners=False)
 
 
-def _with_rotated(split: Split, generator: torch.Generator) -> Split:
+def _with_rotated(split: Rows, generator: torch.Generator) -> Rows:
     """Every row followed by itself turned by a random angle, as 8-bit values again."""
     angles = 2 * math.pi * torch.rand(len(split.x), generator=generator)
     x = torch.empty(len(split.x), 2, *split.x.shape[1:])
@@ -225,7 +225,7 @@ def _with_rotated(split: Split, generator: torch.Generator) -> Split:
     for start in range(0, len(split.x), _ROTATED_AT_ONCE):
         part = slice(start, start + _ROTATED_AT_ONCE)
         x[part, 1] = rotate(split.x[part], angles[part]).clamp_(0, 1).mul_(255).round_().div_(255)
-    return Split(x.flatten(0, 1), split.y.repeat_interleave(2))
+    return Rows(x.flatten(0, 1), split.y.repeat_interleave(2))
 
 
 def _from_bytes(images: Images) -> Tensor:
@@ -237,10 +237,10 @@ def _to_float(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values.astype(np.float32, order="C"))
 
 
-def _labelled(files: Files, images: Images, labels: Images) -> Split:
+def _labelled(files: Files, images: Images, labels: Images) -> Rows:
     if len(images) != len(labels):
         raise DataError(f"{files.folder} holds {len(images)} images with {len(labels)} labels: replace its files")
-    return Split(_from_bytes(images), torch.from_numpy(labels.astype(np.int64)))
+    return Rows(_from_bytes(images), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _check_room(num_rows: int, validation_size: int) -> None:
@@ -248,13 +248,15 @@ def _check_room(num_rows: int, validation_size: int) -> None:
         raise ValueError(f"validation_size must be below the {num_rows} training rows, not {validation_size}")
 
 
-def _hold_out_last(rows: Split, validation_size: int) -> tuple[Split, Split]:
+def _hold_out_last(rows: Rows, validation_size: int) -> tuple[Rows, Rows]:
     _check_room(len(rows.x), validation_size)
     cut = len(rows.x) - validation_size
-    return Split(rows.x[:cut], rows.y[:cut]), Split(rows.x[cut:], rows.y[cut:])
+    return Rows(rows.x[:cut], rows.y[:cut]), Rows(rows.x[cut:], rows.y[cut:])
 
 
 def _split_at_random(x: Tensor, y: Tensor | None, validation_size: int, test_size: int, seed: int) -> Splits:
+    from sklearn.model_selection import train_test_split  # not above, see digits
+
     def divide(rows: np.ndarray, size: int) -> list[np.ndarray]:
         return train_test_split(rows, test_size=size, random_state=seed, stratify=None if y is None else y[rows])
 
@@ -262,4 +264,4 @@ def _split_at_random(x: Tensor, y: Tensor | None, validation_size: int, test_siz
     learning, test = divide(np.arange(len(x)), test_size)
     _check_room(len(learning), validation_size)
     train, validation = divide(learning, validation_size)
-    return Splits(*(Split(x[rows], None if y is None else y[rows]) for rows in (train, validation, test)))
+    return Splits(*(Rows(x[rows], None if y is None else y[rows]) for rows in (train, validation, test)))

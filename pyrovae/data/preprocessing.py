@@ -9,10 +9,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
-from pyrovae.data.dataset import Dataset, Split
+from pyrovae.data.dataset import Dataset, Rows, Transform, transform_x
 
 # Which stream of random numbers a split draws from, so that a change to one split leaves the others as they were.
 _STREAMS = {"train": 0, "validation": 1, "test": 2}
@@ -52,7 +51,7 @@ def binarize(dataset: Dataset, mode: str, seed: int = 0) -> Dataset:
     transform = None
     if mode == "dynamic":
         frozen.pop("train")
-        transform = torch.bernoulli
+        transform = transform_x(torch.bernoulli)
     drawn = _draw_once(frozen, lambda x, generator: torch.bernoulli(x, generator=generator), seed)
     return replace(dataset, kind="binary", transform=transform, **drawn)
 
@@ -75,7 +74,7 @@ def dequantize(dataset: Dataset, seed: int = 0) -> Dataset:
     """
     _require(dataset, ("8-bit",), "dequantize")
     frozen = {name: split for name, split in dataset.splits().items() if name != "train"}
-    return replace(dataset, kind="unit", transform=_add_noise, **_draw_once(frozen, _add_noise, seed))
+    return replace(dataset, kind="unit", transform=transform_x(_add_noise), **_draw_once(frozen, _add_noise, seed))
 
 
 def rescale_symmetric(dataset: Dataset) -> Dataset:
@@ -95,7 +94,7 @@ def rescale_symmetric(dataset: Dataset) -> Dataset:
     """
     _require(dataset, ("8-bit", "unit"), "scale='symmetric'")
     transform = None if dataset.transform is None else partial(_through_unit_scale, dataset.transform)
-    scaled = {name: split._replace(x=split.x * 2 - 1) for name, split in dataset.splits().items()}
+    scaled = {name: split.replace(x=split.x * 2 - 1) for name, split in dataset.splits().items()}
     return replace(dataset, kind="symmetric", transform=transform, **scaled)
 
 
@@ -127,17 +126,19 @@ def principal_components(dataset: Dataset, num_components: int) -> Dataset:
         raise ValueError("pca excludes binarize='dynamic' and dequantize, which draw training rows anew")
     if any(split.mask is not None for split in dataset.splits().values()):
         raise ValueError(f"pca needs complete rows, and {dataset.name} has missing entries")
+    from sklearn.decomposition import PCA  # not above: importing pyrovae.data must not import scikit-learn
+
     # Centred beforehand, because the solver would lose the small components of float32 rows in their mean.
     centre = dataset.train.x.flatten(1).mean(0, dtype=torch.float64).float()
 
-    def centred(split: Split) -> np.ndarray:
+    def centred(split: Rows) -> np.ndarray:
         return (split.x.flatten(1) - centre).numpy()
 
     # Both solvers are exact; the one costs the cube of the entries of a row, the other that of the smaller size.
     solver = "covariance_eigh" if len(dataset.train.x) > dataset.shape.numel() else "full"
     pca = PCA(num_components, svd_solver=solver).fit(centred(dataset.train))
     reduced = {
-        name: split._replace(x=torch.from_numpy(pca.transform(centred(split)).astype(np.float32, order="C")))
+        name: split.replace(x=torch.from_numpy(pca.transform(centred(split)).astype(np.float32, order="C")))
         for name, split in dataset.splits().items()
     }
     return replace(dataset, kind="real", evidence=None, **reduced)
@@ -182,7 +183,7 @@ def hide_labels(dataset: Dataset, labels: float, seed: int = 0) -> Dataset:
     kept = torch.full_like(y, -1)
     rows = torch.cat(chosen)
     kept[rows] = y[rows]
-    return replace(dataset, train=dataset.train._replace(y=kept))
+    return replace(dataset, train=dataset.train.replace(y=kept))
 
 
 def _require(dataset: Dataset, kinds: tuple[str, ...], option: str) -> None:
@@ -193,10 +194,10 @@ def _require(dataset: Dataset, kinds: tuple[str, ...], option: str) -> None:
 
 
 def _draw_once(
-    splits: dict[str, Split], draw: Callable[[Tensor, torch.Generator], Tensor], seed: int
-) -> dict[str, Split]:
+    splits: dict[str, Rows], draw: Callable[[Tensor, torch.Generator], Tensor], seed: int
+) -> dict[str, Rows]:
     return {
-        name: split._replace(x=draw(split.x, seeded_generator(seed, _STREAMS[name]))) for name, split in splits.items()
+        name: split.replace(x=draw(split.x, seeded_generator(seed, _STREAMS[name]))) for name, split in splits.items()
     }
 
 
@@ -205,5 +206,6 @@ def _add_noise(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return (x * 255 + noise) / 256
 
 
-def _through_unit_scale(transform: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return transform((x + 1) / 2) * 2 - 1
+def _through_unit_scale(transform: Transform, rows: Rows) -> Rows:
+    changed = transform(rows.replace(x=(rows.x + 1) / 2))
+    return changed.replace(x=changed.x * 2 - 1)

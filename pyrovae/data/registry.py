@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pyrovae.data.dataset import Dataset, Split
+from pyrovae.data.dataset import Dataset, Rows
 from pyrovae.data.files import DataFile, Files, find, provide
 from pyrovae.data.preprocessing import binarize as binarized
 from pyrovae.data.preprocessing import dequantize as dequantized
@@ -19,9 +19,9 @@ from pyrovae.data.preprocessing import hide_labels, principal_components, rescal
 class Splits(NamedTuple):
     """What a loader returns."""
 
-    train: Split
-    validation: Split
-    test: Split
+    train: Rows
+    validation: Rows
+    test: Rows
     evidence: Callable[[Tensor], Tensor] | None = None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from pyrovae.data.dataset import Split
+from pyrovae.data.dataset import Rows
 from pyrovae.data.files import Files
 from pyrovae.data.preprocessing import seeded_generator
 from pyrovae.data.registry import Splits, register
@@ -79,4 +79,4 @@ def linear_gaussian(files: Files, validation_size: int, seed: int) -> Splits:
         raise ValueError(f"validation_size must be below the {num_learning} training rows, not {validation_size}")
     x = model.sample(num_learning, seeded_generator(seed, stream=1))
     test = model.sample(_SIZES[2], seeded_generator(seed, stream=2))
-    return Splits(Split(x[:-validation_size]), Split(x[-validation_size:]), Split(test), evidence=model)
+    return Splits(Rows(x[:-validation_size]), Rows(x[-validation_size:]), Rows(test), evidence=model)
