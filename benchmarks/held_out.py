@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from pyrovae import VAE
-from pyrovae.checkpoint import RunFolder
 from pyrovae.data import Dataset
-from pyrovae.training import Trainer
+from pyrovae.training import RunFolder, Trainer
 
 
 def train(vae: VAE, dataset: Dataset, run: RunFolder, options: argparse.Namespace, **settings: Any) -> None:

@@ -28,10 +28,10 @@ from sklearn.neural_network import BernoulliRBM
 from torch import Tensor
 
 from pyrovae import VAE, data
-from pyrovae.checkpoint import RunFolder, load_weights, save_weights
 from pyrovae.data import Dataset
+from pyrovae.pairs import find_pair
 from pyrovae.plotting import save_figure
-from pyrovae.registry import find_pair
+from pyrovae.training import RunFolder, load_weights, save_weights
 
 SIZES, BATCH = (200, 200, 200), 100
 VARIED = ("objective", "num_particles", "pretraining_epochs", "epochs", "batch_size", "lr", "seed")

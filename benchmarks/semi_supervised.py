@@ -22,10 +22,10 @@ import torch
 from held_out import train
 
 from pyrovae import VAE, data, programs
-from pyrovae.checkpoint import RunFolder, load_weights
-from pyrovae.classification import classification_error
 from pyrovae.data import Dataset, Rows
-from pyrovae.registry import find_pair
+from pyrovae.metrics import classification_error
+from pyrovae.pairs import find_pair
+from pyrovae.training import RunFolder, load_weights
 
 ROWS, VALIDATION = 45_000, 5_000
 VARIED = (

@@ -18,12 +18,12 @@ import torch
 from held_out import likelihood_record, train
 
 from pyrovae import VAE, data
-from pyrovae.checkpoint import RunFolder, load_weights
 from pyrovae.guides import AmortizedGaussian
 from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import GaussianVAE
 from pyrovae.nn import DenseDecoder, DenseEncoder
 from pyrovae.priors import StandardNormal, VampPrior
+from pyrovae.training import RunFolder, load_weights
 
 LATENT_DIM, HIDDEN, PSEUDO_INPUTS = 40, (300, 300), 500
 

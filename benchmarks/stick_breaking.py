@@ -24,10 +24,10 @@ from held_out import train
 from torch import Tensor
 
 from pyrovae import VAE, data, programs
-from pyrovae.checkpoint import RunFolder, load_weights
 from pyrovae.data import Dataset, Rows
 from pyrovae.metrics import knn_error
-from pyrovae.registry import find_pair, integers
+from pyrovae.pairs import find_pair, integers
+from pyrovae.training import RunFolder, load_weights
 
 SIZES = {"train": 45_000, "validation": 5_000, "test": 10_000}
 VARIED = ("latent", "objective", "num_particles", "hidden", "layer", "epochs", "lr", "warm_up", "rows", "seed")

@@ -11,9 +11,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.discrete import Bits, OneHot
-from pyrovae.models.sigmoid_belief import layer_names
+from pyrovae.models.parts import layer_names
 from pyrovae.nn import MLP
+from pyrovae.nn.variables import Bits, OneHot
 
 
 class BernoulliLayers(PyroModule):

@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.distributions import DependentNormal
-from pyrovae.models.sigmoid_belief import layer_names
+from pyrovae.models.parts import layer_names
 
 
 class HierarchicalGaussian(PyroModule):

@@ -14,7 +14,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.distributions import Beta, Fractions, GammaComposition, Kumaraswamy, LogitNormal
-from pyrovae.models.stick_breaking import share_of_global
+from pyrovae.models.parts import share_of_global
 
 _FLOOR, _CEILING = 1e-2, 1e3
 _MAX_LOGIT, _MIN_SCALE, _MAX_SCALE = 12.0, 1e-3, 10.0

@@ -3,12 +3,11 @@
 if __name__ != "pyrovae.models":
     raise ImportError("import this package as pyrovae.models: under its short name every class would exist twice")
 
-from pyrovae.models.categorical import CategoricalVAE
+from pyrovae.models.discrete import CategoricalVAE, SigmoidBeliefNetwork
 from pyrovae.models.gaussian import GaussianVAE
 from pyrovae.models.hierarchical import HierarchicalVAE
 from pyrovae.models.semi_supervised import SemiSupervisedVAE
-from pyrovae.models.sigmoid_belief import SigmoidBeliefNetwork
-from pyrovae.models.stick_breaking import StickBreakingVAE
+from pyrovae.models.sticks import StickBreakingVAE
 
 __all__ = [
     "CategoricalVAE",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pyro
-import torch
-from pyro.distributions import Independent
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.likelihoods import Likelihood
+from pyrovae.models.parts import num_rows, observe
 
 
 class GaussianVAE(PyroModule):
@@ -52,26 +51,3 @@ class GaussianVAE(PyroModule):
         with pyro.plate("data", num_rows(x, size), dim=-1):
             z = pyro.sample("z", self.prior())
             return observe("x", likelihood(self.decoder(z)), x, mask, likelihood.fill_value)
-
-
-def num_rows(x: Tensor | None, size: int | None) -> int:
-    """The number of rows of a call, from the data or from `size`.
-
-    Raises:
-        ValueError: if neither is given, or both.
-    """
-    if (x is None) == (size is None):
-        raise ValueError("give either data x or the number of rows to draw, size=")
-    return len(x) if x is not None else size
-
-
-def observe(name: str, fn: Independent, x: Tensor | None, mask: Tensor | None, fill_value: float) -> Tensor:
-    """The data site: scored on the observed entries of `x`, or drawn where `x` is None.
-
-    Missing entries are filled with a value of the support before scoring, because a NaN under a mask still gives NaN
-    gradients.
-    """
-    if x is not None and mask is not None:
-        x = torch.where(mask, x, fill_value)
-        fn = fn.base_dist.mask(mask).to_event(fn.reinterpreted_batch_ndims)
-    return pyro.sample(name, fn, obs=x)

@@ -10,8 +10,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.likelihoods import Likelihood
-from pyrovae.models.gaussian import num_rows, observe
-from pyrovae.models.sigmoid_belief import layer_names
+from pyrovae.models.parts import layer_names, num_rows, observe
 
 
 class HierarchicalVAE(PyroModule):

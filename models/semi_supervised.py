@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyrovae.distributions.labels import labelled_logits
 from pyrovae.likelihoods import Likelihood
-from pyrovae.models.gaussian import num_rows, observe
+from pyrovae.models.parts import num_rows, observe
 
 
 class SemiSupervisedVAE(PyroModule):

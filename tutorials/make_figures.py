@@ -20,8 +20,8 @@ from PIL import Image
 from pyrovae import VAE, data
 from pyrovae.data import Dataset
 from pyrovae.metrics import latent_means
+from pyrovae.pairs import find_pair
 from pyrovae.plotting import latent_scatter, reconstructions, sample_grid
-from pyrovae.registry import find_pair
 from pyrovae.training import Trainer
 
 DPI = 100

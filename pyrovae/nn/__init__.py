@@ -1,10 +1,14 @@
 """Nets: encoders, decoders and heads that flatten leading dimensions, so that particles vectorise through them."""
 
-from pyrovae.nn.coders import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder, GaussianHead, GaussianLayer
+from pyrovae.nn.decoders import ConvDecoder, DenseDecoder
+from pyrovae.nn.encoders import ConvEncoder, DenseEncoder
+from pyrovae.nn.heads import GaussianHead, GaussianLayer
 from pyrovae.nn.mlp import MLP, Gated, Residual, TiedMLP
+from pyrovae.nn.variables import Bits, OneHot, RelaxedBits, RelaxedOneHot
 
 __all__ = [
     "MLP",
+    "Bits",
     "ConvDecoder",
     "ConvEncoder",
     "DenseDecoder",
@@ -12,6 +16,9 @@ __all__ = [
     "Gated",
     "GaussianHead",
     "GaussianLayer",
+    "OneHot",
+    "RelaxedBits",
+    "RelaxedOneHot",
     "Residual",
     "TiedMLP",
 ]

@@ -1,9 +1,23 @@
-"""Ready pairs: each module puts one family together and registers it."""
+"""Ready pairs by name: each module puts one family together and registers it."""
 
-from pyrovae.pairs.discrete import categorical, sbn
+from pyrovae.pairs.discrete import categorical, exact, sbn
 from pyrovae.pairs.gaussian import gaussian
 from pyrovae.pairs.hierarchical import hierarchical
+from pyrovae.pairs.registry import Option, Pair, find_pair, pairs, register_pair
 from pyrovae.pairs.semi_supervised import semi_supervised
 from pyrovae.pairs.sticks import stick_breaking
 
-__all__ = ["categorical", "gaussian", "hierarchical", "sbn", "semi_supervised", "stick_breaking"]
+__all__ = [
+    "Option",
+    "Pair",
+    "categorical",
+    "exact",
+    "find_pair",
+    "gaussian",
+    "hierarchical",
+    "pairs",
+    "register_pair",
+    "sbn",
+    "semi_supervised",
+    "stick_breaking",
+]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Annotated, Literal
 
 import torch
 from torch import nn
 
 from pyrovae.data import Dataset
-from pyrovae.discrete import Bits, OneHot, RelaxedBits, RelaxedOneHot
 from pyrovae.guides import AmortizedCategorical, BernoulliLayers
 from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import CategoricalVAE, SigmoidBeliefNetwork
 from pyrovae.nn import DenseDecoder, DenseEncoder
-from pyrovae.pairs.nets import LikelihoodOption, make_likelihood
-from pyrovae.registry import register_pair
+from pyrovae.nn.variables import Bits, OneHot, RelaxedBits, RelaxedOneHot, RelaxedVariable
+from pyrovae.pairs.parts import LikelihoodOption, make_likelihood
+from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
 _DRAWS = ("exact", "relaxed", "straight-through")
@@ -88,3 +89,23 @@ def categorical(
     model = CategoricalVAE(num_variables, num_classes, decoder, head, learn_prior=learn_prior, variable=top)
     encoder = DenseEncoder(dataset.shape, hidden, activation=activation)
     return VAE(model, AmortizedCategorical(encoder, num_variables, num_classes, variable=bottom))
+
+
+def exact(vae: VAE) -> VAE:
+    """A copy of a VAE with exact variables in the places of relaxed ones, and the same weights.
+
+    For figures of the discrete model that a relaxed pair was trained for: those of the relaxed pair itself are of
+    another model, which only at low temperature has nearly the same likelihood.
+
+    >>> from pyrovae import data
+    >>> from pyrovae.pairs import find_pair
+    >>> relaxed = find_pair("sbn").build(data.load("digits", binarize="static"), draws="relaxed")
+    >>> exact(relaxed).sample(2).shape
+    torch.Size([2, 1, 8, 8])
+    """
+    vae = copy.deepcopy(vae)
+    for module in list(vae.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, RelaxedVariable):
+                setattr(module, name, OneHot() if isinstance(child, RelaxedOneHot) else Bits())
+    return vae

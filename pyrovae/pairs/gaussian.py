@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pyrovae.data import Dataset
 from pyrovae.guides import AmortizedGaussian
 from pyrovae.models import GaussianVAE
-from pyrovae.pairs import nets
-from pyrovae.registry import register_pair
+from pyrovae.pairs import parts
+from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
 
@@ -18,29 +18,29 @@ def gaussian(
     dataset: Dataset,
     *,
     latent_dim: Annotated[int, "size of the latent"] = 16,
-    net: nets.Net = "dense",
-    hidden: Annotated[tuple[int, ...] | None, f"{nets.HIDDEN} (default: 300,300; 300 for conv)"] = None,
-    layer: Annotated[nets.LayerName | None, f"{nets.LAYER} (default: gated; plain for conv)"] = None,
-    activation: nets.Activation = "relu",
-    channels: nets.Channels = (32, 64),
-    tied: nets.Tied = False,
+    net: parts.Net = "dense",
+    hidden: Annotated[tuple[int, ...] | None, f"{parts.HIDDEN} (default: 300,300; 300 for conv)"] = None,
+    layer: Annotated[parts.LayerName | None, f"{parts.LAYER} (default: gated; plain for conv)"] = None,
+    activation: parts.Activation = "relu",
+    channels: parts.Channels = (32, 64),
+    tied: parts.Tied = False,
     prior: Annotated[Literal["standard-normal", "mixture", "vamp"], "prior of the latent"] = "standard-normal",
-    num_components: nets.NumComponents = 500,
-    likelihood: nets.LikelihoodOption = "auto",
-    likelihood_scale: nets.LikelihoodScale = 1.0,
+    num_components: parts.NumComponents = 500,
+    likelihood: parts.LikelihoodOption = "auto",
+    likelihood_scale: parts.LikelihoodScale = 1.0,
 ) -> VAE:
     """Put a Gaussian VAE together; without `hidden` and `layer` there are two gated layers, or plain `conv` nets.
 
     Raises:
         ValueError: for sizes or combinations that do not fit.
     """
-    nets.check_sizes(latent_dim=latent_dim, num_components=num_components)
+    parts.check_sizes(latent_dim=latent_dim, num_components=num_components)
     if hidden is None:
         hidden = (300,) if net == "conv" else (300, 300)
     if layer is None:
         layer = "plain" if net == "conv" else "gated"
-    head = nets.make_likelihood(likelihood, dataset, likelihood_scale)
-    encoder, decoder = nets.make_nets(
+    head = parts.make_likelihood(likelihood, dataset, likelihood_scale)
+    encoder, decoder = parts.make_nets(
         dataset.shape,
         latent_dim,
         head.raw_shape,
@@ -52,5 +52,5 @@ def gaussian(
         tied=tied,
     )
     guide = AmortizedGaussian(encoder, latent_dim)
-    top = nets.make_prior(prior, latent_dim, num_components, guide.posterior, partial(nets.some_rows, dataset))
+    top = parts.make_prior(prior, latent_dim, num_components, guide.posterior, partial(parts.some_rows, dataset))
     return VAE(GaussianVAE(top, decoder, head), guide)

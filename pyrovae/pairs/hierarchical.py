@@ -12,8 +12,8 @@ from pyrovae.data import Dataset
 from pyrovae.guides import HierarchicalGaussian
 from pyrovae.models import HierarchicalVAE
 from pyrovae.nn import GaussianLayer
-from pyrovae.pairs import nets
-from pyrovae.registry import register_pair
+from pyrovae.pairs import parts
+from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
 
@@ -22,22 +22,22 @@ def hierarchical(
     dataset: Dataset,
     *,
     latent_dims: Annotated[tuple[int, ...], "sizes of the latent layers, from the data upwards"] = (100, 50),
-    net: nets.Net = "dense",
-    hidden: Annotated[tuple[int, ...] | None, f"{nets.HIDDEN} (default: 200,200; 200 for conv)"] = None,
+    net: parts.Net = "dense",
+    hidden: Annotated[tuple[int, ...] | None, f"{parts.HIDDEN} (default: 200,200; 200 for conv)"] = None,
     hidden_between: Annotated[
         tuple[int, ...], "hidden layers of the nets between latent layers, guide first; mirrored in the model"
     ] = (100, 100),
-    layer: nets.Layer = "plain",
-    activation: nets.Activation = "tanh",
-    channels: nets.Channels = (32, 64),
+    layer: parts.Layer = "plain",
+    activation: parts.Activation = "tanh",
+    channels: parts.Channels = (32, 64),
     skip: Annotated[bool, "the decoder sees all latent layers, not the lowest alone"] = False,
     prior: Annotated[
         Literal["standard-normal", "mixture", "vamp"],
         "prior of the top layer; pseudo-inputs of vamp are values of the layer below it",
     ] = "standard-normal",
-    num_components: nets.NumComponents = 500,
-    likelihood: nets.LikelihoodOption = "auto",
-    likelihood_scale: nets.LikelihoodScale = 1.0,
+    num_components: parts.NumComponents = 500,
+    likelihood: parts.LikelihoodOption = "auto",
+    likelihood_scale: parts.LikelihoodScale = 1.0,
 ) -> VAE:
     """Put a hierarchical VAE together; the defaults are the two-layer nets of Burda et al. (2016).
 
@@ -46,11 +46,11 @@ def hierarchical(
     """
     if not latent_dims or min(latent_dims) < 1:
         raise ValueError(f"latent_dims must hold at least one positive number, got {latent_dims}")
-    nets.check_sizes(num_components=num_components)
+    parts.check_sizes(num_components=num_components)
     if hidden is None:
         hidden = (200,) if net == "conv" else (200, 200)
-    head = nets.make_likelihood(likelihood, dataset, likelihood_scale)
-    encoder, decoder = nets.make_nets(
+    head = parts.make_likelihood(likelihood, dataset, likelihood_scale)
+    encoder, decoder = parts.make_nets(
         dataset.shape,
         sum(latent_dims) if skip else latent_dims[0],
         head.raw_shape,
@@ -69,10 +69,10 @@ def hierarchical(
     @torch.no_grad()
     def inputs_of_top(num_rows: int) -> Tensor:
         """What the top layer of the guide takes in for training data: with one layer features, else latent means."""
-        value = guide.encoder(nets.some_rows(dataset, num_rows))
+        value = guide.encoder(parts.some_rows(dataset, num_rows))
         for below in guide.upward[:-1]:
             value = below(value).mean
         return value
 
-    top = nets.make_prior(prior, latent_dims[-1], num_components, guide.top, inputs_of_top)
+    top = parts.make_prior(prior, latent_dims[-1], num_components, guide.top, inputs_of_top)
     return VAE(HierarchicalVAE(top, downward, decoder, head, skip=skip), guide)

@@ -10,9 +10,9 @@ from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupe
 from pyrovae.guides.sticks import KumaraswamyHead
 from pyrovae.models.semi_supervised import SemiSupervisedVAE
 from pyrovae.nn import GaussianHead
-from pyrovae.pairs import nets
+from pyrovae.pairs import parts
+from pyrovae.pairs.registry import register_pair
 from pyrovae.priors import StandardNormal, StickBreakingPrior
-from pyrovae.registry import register_pair
 from pyrovae.vae import VAE
 
 
@@ -29,10 +29,10 @@ def semi_supervised(
     truncation: Annotated[int, "weights of a stick-breaking latent"] = 50,
     concentration: Annotated[float, "concentration of the stick-breaking prior"] = 5.0,
     net: Annotated[Literal["dense", "conv"], "kind of the nets"] = "dense",
-    hidden: Annotated[tuple[int, ...], nets.HIDDEN] = (500,),
-    layer: nets.Layer = "plain",
-    activation: nets.Activation = "relu",
-    channels: nets.Channels = (32, 64),
+    hidden: Annotated[tuple[int, ...], parts.HIDDEN] = (500,),
+    layer: parts.Layer = "plain",
+    activation: parts.Activation = "relu",
+    channels: parts.Channels = (32, 64),
     dropout: Annotated[float, "probability of dropping a hidden unit of the classifier in training"] = 0.0,
     noise: Annotated[float, "standard deviation of noise on the classifier's input in training"] = 0.0,
     shift: Annotated[int, "pixels by which pictures are moved at random before the classifier in training"] = 0,
@@ -40,7 +40,7 @@ def semi_supervised(
         float, "weight of log q(y|x) of a labelled row, times the number of rows over that of labelled ones"
     ] = 1.0,
     learn_class_prior: Annotated[bool, "learn the class probabilities"] = False,
-    likelihood: nets.GreyLikelihood = "auto",
+    likelihood: parts.GreyLikelihood = "auto",
 ) -> VAE:
     """Put a semi-supervised pair together; `hidden[-1]` is also the size of the layer that takes the label in.
 
@@ -57,7 +57,7 @@ def semi_supervised(
         raise ValueError(
             f"latent_dim and the number of hidden layers must be at least 1, got {latent_dim} and {hidden}"
         )
-    head = nets.make_likelihood(likelihood, dataset, grey=True)
+    head = parts.make_likelihood(likelihood, dataset, grey=True)
     if latent == "gaussian":
         prior, draw, features = StandardNormal(latent_dim), GaussianHead(hidden[-1], latent_dim), latent_dim
     else:
@@ -65,11 +65,11 @@ def semi_supervised(
         draw, features = KumaraswamyHead(hidden[-1], truncation, concentration), truncation
     options = {"net": net, "layer": layer, "activation": activation, "channels": channels}
     inside, on_features = (0.0, dropout) if net == "conv" else (dropout, 0.0)
-    for_class = nets.make_encoder(dataset.shape, hidden=hidden, dropout=inside, **options)
+    for_class = parts.make_encoder(dataset.shape, hidden=hidden, dropout=inside, **options)
     # The last hidden layer takes the label in, so dense layers before it are the encoder.
     before = hidden if net == "conv" else hidden[:-1]
-    for_latent = nets.make_encoder(dataset.shape, hidden=before, **options) if before else None
-    decoder = nets.make_decoder(features + num_classes, head.raw_shape, hidden=hidden, **options)
+    for_latent = parts.make_encoder(dataset.shape, hidden=before, **options) if before else None
+    decoder = parts.make_decoder(features + num_classes, head.raw_shape, hidden=hidden, **options)
     classifier = Classifier(for_class, num_classes, dropout=on_features, noise=noise, shift=shift)
     encoder = LabelledEncoder(
         for_latent,

@@ -9,8 +9,8 @@ from pyro.distributions import Gamma
 from pyrovae.data import Dataset
 from pyrovae.guides import BetaSticks, ConcentrationPosterior, GammaSticks, KumaraswamySticks, LogitNormalSticks
 from pyrovae.models import StickBreakingVAE
-from pyrovae.pairs import nets
-from pyrovae.registry import register_pair
+from pyrovae.pairs import parts
+from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
 _GUIDES = {
@@ -38,14 +38,14 @@ def stick_breaking(
     posterior: Annotated[
         Literal["kumaraswamy", "logit-normal", "gamma", "beta"], "distribution of the fractions in the guide"
     ] = "kumaraswamy",
-    net: nets.Net = "dense",
-    hidden: nets.Hidden = (500,),
-    layer: nets.Layer = "plain",
-    activation: nets.Activation = "relu",
-    channels: nets.Channels = (32, 64),
-    tied: nets.Tied = False,
-    likelihood: nets.GreyLikelihood = "auto",
-    likelihood_scale: nets.LikelihoodScale = 1.0,
+    net: parts.Net = "dense",
+    hidden: parts.Hidden = (500,),
+    layer: parts.Layer = "plain",
+    activation: parts.Activation = "relu",
+    channels: parts.Channels = (32, 64),
+    tied: parts.Tied = False,
+    likelihood: parts.GreyLikelihood = "auto",
+    likelihood_scale: parts.LikelihoodScale = 1.0,
 ) -> VAE:
     """Put a stick-breaking VAE together.
 
@@ -56,8 +56,8 @@ def stick_breaking(
         raise ValueError(f"posterior must be one of {', '.join(_GUIDES)}, got {posterior!r}")
     if concentration_is not in ("fixed", "learned", "inferred"):
         raise ValueError(f"concentration_is must be fixed, learned or inferred, got {concentration_is!r}")
-    head = nets.make_likelihood(likelihood, dataset, likelihood_scale, grey=True)
-    encoder, decoder = nets.make_nets(
+    head = parts.make_likelihood(likelihood, dataset, likelihood_scale, grey=True)
+    encoder, decoder = parts.make_nets(
         dataset.shape,
         truncation,
         head.raw_shape,

@@ -1,0 +1,6 @@
+"""Likelihoods: modules whose forward turns raw decoder outputs into p(x|z)."""
+
+from pyrovae.likelihoods.base import Likelihood
+from pyrovae.likelihoods.images import BernoulliLikelihood, DiscretizedLogisticLikelihood, NormalLikelihood
+
+__all__ = ["BernoulliLikelihood", "DiscretizedLogisticLikelihood", "Likelihood", "NormalLikelihood"]

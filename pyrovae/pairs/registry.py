@@ -1,0 +1,189 @@
+"""Pairs by name, with options that a command line can show."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyrovae.vae import VAE
+
+Builder = Callable[..., VAE]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a pair: a keyword argument of its builder."""
+
+    name: str
+    type: Callable[[str], Any]
+    default: Any
+    help: str
+    choices: tuple[Any, ...] | None = None
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A way to make a VAE, known by name.
+
+    Args:
+        name: a registered name, or `module:function` for a user's own.
+        summary: one line.
+        builder: makes the VAE; takes the data set as argument `dataset` if it has one, and options as keywords.
+        training: arguments of the Trainer that suit this pair, where they differ from its defaults.
+        own: whether this is a user's own pair.
+    """
+
+    name: str
+    summary: str
+    builder: Builder
+    training: Mapping[str, Any] = field(default_factory=dict)
+    own: bool = False
+
+    @property
+    def options(self) -> list[Option]:
+        """The builder's keyword arguments that fit on a command line: numbers, texts, switches, lists of integers.
+
+        Raises:
+            ValueError: if the annotations of the builder cannot be read.
+        """
+        try:
+            signature = inspect.signature(self.builder, eval_str=True)
+        except Exception as error:  # annotations are expressions, which may raise anything
+            raise ValueError(f"the arguments of {self.name} cannot be read: {_in_words(error)}") from error
+        found = (_option(p) for p in signature.parameters.values() if p.name != "dataset" and p.kind in _BY_KEYWORD)
+        return [option for option in found if option is not None]
+
+    def build(self, dataset: Any, **options: Any) -> VAE:
+        """Make the VAE for a data set.
+
+        Raises:
+            ValueError: for an option that the pair does not have, and if a user's own builder fails.
+            TypeError: if the builder returns no VAE.
+        """
+        parameters = inspect.signature(self.builder).parameters
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for name in options:
+            if name not in parameters and not open_ended:
+                known = ", ".join(option.name for option in self.options) or "none"
+                raise ValueError(f"pair {self.name!r} has no option {name!r}; it has {known}")
+        arguments = {"dataset": dataset} if "dataset" in parameters else {}
+        try:
+            vae = self.builder(**arguments, **options)
+        except Exception as error:
+            if not self.own:
+                raise
+            raise ValueError(f"{self.name} failed: {_in_words(error)}") from error
+        if not isinstance(vae, VAE):
+            raise TypeError(f"{self.name} must return a pyrovae.VAE, got {type(vae).__name__}")
+        return vae
+
+
+_PAIRS: dict[str, Pair] = {}
+_BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def register_pair(name: str, *, summary: str, **training: Any) -> Callable[[Builder], Builder]:
+    """Enter a builder as a pair; keywords are arguments of the Trainer that suit it."""
+
+    def enter(builder: Builder) -> Builder:
+        _PAIRS[name] = Pair(name, summary, builder, training)
+        return builder
+
+    return enter
+
+
+def pairs() -> list[Pair]:
+    """All registered pairs by name."""
+    return [_PAIRS[name] for name in sorted(_PAIRS)]
+
+
+def find_pair(name: str) -> Pair:
+    """A pair by its registered name, or a user's own by `module:function`, imported from the working directory.
+
+    Raises:
+        ValueError: listing the known names, or saying why the function cannot be had.
+    """
+    if ":" in name:
+        return _own_pair(name)
+    known = {pair.name: pair for pair in pairs()}
+    try:
+        return known[name.replace("_", "-")]
+    except KeyError:
+        raise ValueError(
+            f"unknown pair {name!r}; known are {', '.join(known)}, or module:function for one of your own"
+        ) from None
+
+
+def is_own(name: str) -> bool:
+    """Whether a name has the form `module:function`.
+
+    >>> is_own("mymodule:make_vae"), is_own("gaussian"), is_own("warm-up:100")
+    (True, False, False)
+    """
+    return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", name) is not None
+
+
+def _own_pair(name: str) -> Pair:
+    if not is_own(name):
+        raise ValueError(f"{name!r} is no pair; one of your own is written module:function, such as mymodule:make_vae")
+    module_name, _, function_name = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if f"{module_name}.".startswith(f"{error.name}."):
+            raise ValueError(f"there is no module {module_name!r} in the working directory or installed") from None
+        raise ValueError(f"{module_name} needs the module {error.name!r}, which is not installed") from None
+    except Exception as error:
+        raise ValueError(f"module {module_name!r} cannot be imported: {_in_words(error)}") from error
+    builder = getattr(module, function_name, None)
+    if not callable(builder):
+        own = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
+        known = ", ".join(n for n in own if not n.startswith("_")) or "none"
+        raise ValueError(f"module {module_name!r} has no function {function_name!r}; it has {known}")
+    return Pair(name, (inspect.getdoc(builder) or "").partition("\n")[0], builder, own=True)
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _option(parameter: inspect.Parameter) -> Option | None:
+    """The option for an argument of a builder, None if its values cannot be written as one word."""
+    required = parameter.default is parameter.empty
+    default = None if required else parameter.default
+    hint, text, choices = parameter.annotation, "", None
+    if hint is parameter.empty:
+        hint = type(default)
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, text = typing.get_args(hint)[:2]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    if typing.get_origin(hint) is typing.Literal:
+        choices = typing.get_args(hint)
+        hint = type(choices[0])
+    if typing.get_origin(hint) is tuple and set(typing.get_args(hint)) <= {int, ...}:
+        hint = tuple
+    kinds = {int: int, float: float, str: str, bool: bool, tuple: integers}
+    return Option(parameter.name, kinds[hint], default, str(text), choices, required) if hint in kinds else None
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas.
+
+    >>> integers("300,300")
+    (300, 300)
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"expected whole numbers separated by commas, got {text!r}") from None

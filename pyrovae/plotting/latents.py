@@ -1,0 +1,200 @@
+"""Figures of latents: scatter and profile by class, and the way from one datum to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from pyrovae import programs
+from pyrovae.metrics.latents import posterior_means
+from pyrovae.plotting.drawing import clean, draw_mosaic, heat_map, is_pictures, mosaic
+from pyrovae.vae import VAE
+
+METHODS = ("auto", "pca", "tsne")
+
+TSNE_ROWS = 500
+"""Above these t-SNE takes longer than a few seconds."""
+_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+
+# Tol's "muted" colours and black, which people of all kinds of colour vision tell apart.
+_CLASSES = (
+    *("#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE"),
+    *("#AA4499", "#44AA99", "#882255", "#999933", "#000000"),
+)
+_UNKNOWN = "#BBBBBB"
+
+
+def latent_scatter(latents: Tensor, labels: Tensor | None = None, method: str = "auto", seed: int = 0) -> Figure:
+    """Latents in the plane, coloured by label, with the label written where the median of its class is.
+
+    Two dimensions are drawn as they are, more through principal components or t-SNE, one as a histogram.
+
+    Args:
+        latents: `[N, latent_dim]`, such as `metrics.latent_means` gives.
+        labels: `[N]`, -1 for unknown.
+        method: "pca", "tsne", or "auto" for t-SNE up to 500 rows and principal components beyond.
+        seed: seed of t-SNE.
+
+    Raises:
+        ValueError: for an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
+    points = latents.detach().cpu().double().numpy()
+    classes = torch.zeros(len(points), dtype=torch.long) if labels is None else labels.cpu()
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    if points.shape[1] == 1:
+        groups = [(points[classes == label, 0], label, colour) for label, colour, _ in _class_styles(classes)]
+        values, shown, colours = zip(*groups, strict=True)
+        axes.hist(values, 30, color=colours, label=[_class_name(label) for label in shown], stacked=True)
+        axes.set(title="Latent means", xlabel="$z$", ylabel="number of data")
+    else:
+        points, names = in_plane(points, method, seed)
+        draw_classes(axes, points, labels, **names)
+    if labels is not None:
+        axes.legend(title="class", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, markerscale=1.3)
+    clean(axes)
+    return figure
+
+
+def latent_profile(latents: Tensor, labels: Tensor) -> Figure:
+    """The mean latent of each class as a heat map, classes down and latent dimensions across.
+
+    Args:
+        latents: `[N, latent_dim]`, such as `metrics.latent_means` gives.
+        labels: `[N]`; rows labelled -1 are left out.
+
+    Raises:
+        ValueError: if no row has a label.
+    """
+    latents, labels = latents.detach().cpu(), labels.cpu()
+    classes = labels[labels >= 0].unique().tolist()
+    if not classes:
+        raise ValueError("no row has a label, so there are no classes to average over")
+    profile = torch.stack([latents[labels == label].mean(0) for label in classes])
+    names = {"rows": "class", "columns": "latent dimension", "value": "mean of $z$"}
+    figure, axes = heat_map(profile, "Mean latent of each class", **names, diverging=True)
+    axes.set_yticks(range(len(classes)), list(map(str, classes)))
+    return figure
+
+
+@torch.no_grad()
+def interpolation(
+    vae: VAE,
+    x0: Tensor,
+    x1: Tensor,
+    steps: int = 10,
+    *,
+    show_range: tuple[float, float] = (0.0, 1.0),
+    **data: Tensor | None,
+) -> Figure:
+    """Means of p(x|z) on the straight line between the latent means of two data, or on several such lines.
+
+    Pictures are drawn in a row, between the two data; other data as a heat map with a row for each step.
+
+    Args:
+        vae: the VAE.
+        x0: where the lines begin, `[R, ...]`; R = 1 for data that are no pictures.
+        x1: where they end, of the same shape.
+        steps: points on a line, its ends among them.
+        show_range: values of pictures shown as black and white.
+        **data: `mask` and `y` of the rows of `x0` and then `x1`, each `[2 R, ...]`; labels of `x0` are decoded with.
+
+    Raises:
+        ValueError: if the shapes differ or do not suit, for fewer than two steps, and for discrete latents.
+    """
+    rows = len(x0)
+    if x0.shape != x1.shape or not rows or (rows > 1 and not is_pictures(x0)):
+        raise ValueError(
+            "give two batches of one shape, of a single row where data are no pictures, "
+            f"got {tuple(x0.shape)} and {tuple(x1.shape)}"
+        )
+    if steps < 2:
+        raise ValueError(f"steps must be at least 2, got {steps}")
+    ends = torch.cat([x0, x1]).to(vae.device)
+    data = {name: value.to(vae.device) for name, value in data.items() if value is not None}
+    with programs.evaluating(vae):
+        discrete = [name for name, q in vae.posterior(ends, **data).items() if q.support.is_discrete]
+        if discrete:
+            raise ValueError(f"latent site {discrete[0]!r} is discrete, so there is nothing between two of its values")
+        means = posterior_means(vae, ends, **data)
+        weight = torch.linspace(0, 1, steps, device=vae.device).repeat(rows)
+        start, end = (torch.arange(rows, device=vae.device).repeat_interleave(steps) + shift for shift in (0, rows))
+        latents = {name: _lerp(mean[start], mean[end], weight) for name, mean in means.items()}
+        labels = {"y": data["y"][start]} if "y" in data else {}
+        decoded = vae.decode(latents, **labels).mean.reshape(rows, steps, *x0.shape[1:])
+    title = "Interpolation between two data"
+    if not is_pictures(x0):
+        names = {"rows": "step", "columns": "entry of the datum", "value": "mean of p(x|z)"}
+        return heat_map(decoded[0].flatten(1), title, **names)[0]
+    lines = torch.cat([ends[:rows, None], decoded, ends[rows:, None]], 1)
+    pictures = mosaic(lines.flatten(0, 1), steps + 2, show_range)
+    figure, axes = draw_mosaic(pictures, title)
+    axes.set_xticks([pictures.columns[i] for i in (0, 1, -2, -1)], ["datum", "0", "1", "datum"])
+    axes.set_xlabel("position between the latent means")
+    return figure
+
+
+def _lerp(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+    return torch.lerp(start, end, weight.reshape(-1, *[1] * (start.dim() - 1)))
+
+
+def draw_classes(axes: Axes, points: np.ndarray, labels: Tensor | None, **names: str) -> None:
+    """Points `[N, 2]` coloured by label, the labels written at the medians; `names` are what `in_plane` gives."""
+    classes = torch.zeros(len(points), dtype=torch.long) if labels is None else labels.cpu()
+    axes.set(**names)
+    if names["xlabel"].startswith("t-SNE"):
+        axes.set(xticks=[], yticks=[])  # its lengths mean nothing
+    size = float(np.clip(9000 / max(len(points), 1), 5, 30))
+    for label, colour, marker in _class_styles(classes):
+        part = points[classes == label]
+        axes.scatter(*part.T, s=size, c=colour, marker=marker, alpha=0.7, linewidths=0, label=_class_name(label))
+        if labels is not None and label >= 0:
+            text = axes.annotate(str(label), np.median(part, 0), ha="center", va="center", weight="bold", size=13)
+            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+
+
+def _class_styles(labels: Tensor) -> Iterator[tuple[int, str, str]]:
+    """Label, colour and marker of each class that occurs; after ten classes the colours return with another marker.
+
+    >>> [style for style in _class_styles(torch.tensor([7, -1]))]
+    [(-1, '#BBBBBB', '.'), (7, '#882255', 'o')]
+    """
+    for label in labels.unique().tolist():
+        if label < 0:
+            yield label, _UNKNOWN, "."
+        else:
+            yield label, _CLASSES[label % len(_CLASSES)], _MARKERS[label // len(_CLASSES) % len(_MARKERS)]
+
+
+def in_plane(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, dict[str, str]]:
+    """Points `[N, D]` brought to `[N, 2]` as `latent_scatter` says, with the title and the names of the axes."""
+    number, dimension = points.shape
+    if dimension == 2:
+        return points, {"title": "Latent means", "xlabel": "$z_1$", "ylabel": "$z_2$"}
+    if method == "auto":
+        method = "tsne" if 3 < number <= TSNE_ROWS else "pca"
+    if method == "pca":
+        analysis = PCA(2, random_state=seed).fit(points)
+        first, second = (
+            f"component {i} ({s:.0%} of the variance)" for i, s in enumerate(analysis.explained_variance_ratio_, 1)
+        )
+        title = f"Latent means: principal components of {dimension} dimensions"
+        return analysis.transform(points), {"title": title, "xlabel": first, "ylabel": second}
+    embedding = TSNE(2, perplexity=min(30.0, (number - 1) / 3), init="pca", random_state=seed)
+    title = f"Latent means: t-SNE of {dimension} dimensions"
+    return embedding.fit_transform(points), {"title": title, "xlabel": "t-SNE 1", "ylabel": "t-SNE 2"}
+
+
+def _class_name(label: int) -> str:
+    """What a legend calls a class."""
+    return str(label) if label >= 0 else "unknown"

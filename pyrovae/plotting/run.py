@@ -1,0 +1,277 @@
+"""Pictures of a VAE: every function returns a matplotlib Figure of its own and leaves pyplot's state alone."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from pyrovae import programs
+from pyrovae.batches import arguments
+from pyrovae.data import Dataset, Rows
+from pyrovae.metrics.classification import latents_of, stick_weights_of, with_inferred_labels
+from pyrovae.metrics.latents import has_sticks
+from pyrovae.plotting.drawing import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    VERMILION,
+    clean,
+    draw_mosaic,
+    heat_map,
+    is_pictures,
+    mosaic,
+    picture_pairs,
+    profile_pairs,
+)
+from pyrovae.plotting.latents import TSNE_ROWS, interpolation, latent_profile, latent_scatter
+from pyrovae.plotting.sticks import decoder_weights, first_layer, samples_by_sticks, sticks_by_class
+from pyrovae.storage import write_atomically
+from pyrovae.vae import VAE
+
+_DPI = 150
+_ROWS = 2000  # held-out rows whose latents are drawn
+
+
+def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Losses over the epochs, with the KL weight and the learning rate below where they change.
+
+    The vertical axis spans the losses after the first tenth of the epochs, lest the steep beginning flatten the rest.
+
+    Args:
+        rows: `History.rows` or `RunFolder.read_metrics()`.
+
+    Raises:
+        ValueError: if there are no rows.
+    """
+    if not rows:
+        raise ValueError("there are no metrics to draw: no epoch has ended yet")
+    others = {"validation_error": "share of\nwrong classes", "kl_weight": "KL weight", "lr": "learning rate"}
+    settings = [(name, label) for name, label in others.items() if len({row[name] for row in rows if name in row}) > 1]
+    figure = Figure(figsize=(6.4, 3.8 + 1.2 * len(settings)), layout="constrained")
+    ratios = [3.0] + [1.0] * len(settings)
+    top, *lower = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    settled: list[float] = []
+    for name, label, colour in (("loss", "training", BLUE), ("validation_loss", "validation", ORANGE)):
+        points = [(row["epoch"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
+        if points:
+            top.plot(*zip(*points, strict=True), color=colour, label=label, marker="o" if len(points) < 3 else None)
+            settled += [value for _, value in points[len(points) // 10 :]]
+        if points and name == "validation_loss":
+            epoch, value = min(points, key=lambda point: point[1])
+            label = f"lowest: {value:.2f} in epoch {epoch:.0f}"
+            top.plot(epoch, value, "o", color=colour, markeredgecolor="black", label=label)
+    if settled:
+        margin = 0.05 * (max(settled) - min(settled)) or 0.5
+        top.set_ylim(min(settled) - margin, max(settled) + margin)
+    top.set(title="Training", ylabel="loss (nats per datum)")
+    top.legend(frameon=False)
+    for axes, (name, label), colour in zip(lower, settings, (ORANGE, GREEN, VERMILION), strict=False):
+        axes.plot([row["epoch"] for row in rows], [row.get(name, math.nan) for row in rows], color=colour)
+        axes.set_ylabel(label)
+    (lower or [top])[-1].set_xlabel("epoch")
+    top.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (top, *lower):
+        axes.grid(alpha=0.3)
+        clean(axes)
+    return figure
+
+
+def sample_grid(images: Tensor, *, title: str = "Samples", show_range: tuple[float, float] = (0.0, 1.0)) -> Figure:
+    """Samples side by side: pictures as a square grid, other data as a heat map with a row for each.
+
+    Args:
+        images: pictures `[N, C, H, W]` of one or three channels, or `[N, H, W]`; or other data `[N, ...]`.
+        title: the title.
+        show_range: values of pictures shown as black and white.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not len(images):
+        raise ValueError("there is nothing to draw: the tensor has no rows")
+    if is_pictures(images):
+        return draw_mosaic(mosaic(images, math.ceil(math.sqrt(len(images))), show_range), title)[0]
+    return heat_map(images.flatten(1), title, rows="sample", columns="entry of the datum", value="value")[0]
+
+
+def reconstructions(
+    x: Tensor, x_hat: Tensor, *, title: str = "Reconstructions", show_range: tuple[float, float] = (0.0, 1.0)
+) -> Figure:
+    """Originals with their reconstructions below: pictures in rows of ten, other data as line profiles.
+
+    Args:
+        x: data `[N, ...]`; NaN stands for missing entries.
+        x_hat: their reconstructions, of the same shape.
+        title: the title.
+        show_range: values of pictures shown as black and white.
+
+    Raises:
+        ValueError: if the shapes differ or there are no rows.
+    """
+    if x.shape != x_hat.shape or not len(x):
+        raise ValueError(f"give rows of one shape, got {tuple(x.shape)} and {tuple(x_hat.shape)}")
+    x, x_hat = x.detach().cpu(), x_hat.detach().cpu()
+    return picture_pairs(x, x_hat, title, show_range) if is_pictures(x) else profile_pairs(x, x_hat, title)
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure to a file, whole or not at all, in the format that the ending says.
+
+    Raises:
+        ValueError: for an ending that matplotlib does not know.
+    """
+    path = Path(path)
+    known, kind = FigureCanvasBase.get_supported_filetypes(), path.suffix.lower().removeprefix(".")
+    if kind not in known:
+        raise ValueError(f"{path} must end in one of {', '.join(f'.{name}' for name in sorted(known))}")
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=_DPI, bbox_inches="tight")
+    write_atomically(path, content.getvalue())
+
+
+def run_figures(vae: VAE, dataset: Dataset, rows: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+    """All figures of a trained VAE by name, drawn on held-out rows; those that do not apply are left out.
+
+    The names are training_curves (where there are metrics), samples, reconstructions, interpolation (not for discrete
+    latents), latent_scatter, and latent_profile (where there are labels); for a VAE with a stick also
+    samples_by_sticks, sticks_by_class (where there are labels) and decoder_weights (where the first layer is linear).
+
+    Args:
+        vae: the VAE.
+        dataset: its data.
+        rows: metrics of the training, see `training_curves`.
+    """
+    pictured = _Pictured(vae, dataset, rows)
+    with programs.evaluating(vae):
+        figures = {name: _drawn(draw, pictured) for name, draw in _RUN_FIGURES.items()}
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _drawn(draw: Callable[[_Pictured], Figure | None], pictured: _Pictured) -> Figure | None:
+    """A figure, or None where it needs a mean that a distribution of the pair does not have."""
+    try:
+        return draw(pictured)
+    except NotImplementedError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Pictured:
+    """What the figures of a run are drawn from."""
+
+    vae: VAE
+    dataset: Dataset
+    rows: Sequence[Mapping[str, float]]
+
+    @cached_property
+    def held_out(self) -> Rows:
+        """Some rows: of the test data, or where there are none, of the others."""
+        dataset = self.dataset
+        name = next((name for name in ("test", "validation") if len(dataset.splits()[name])), "train")
+        some = dataset.splits()[name].take(slice(_ROWS))
+        return dataset.transform(some) if name == "train" and dataset.transform is not None else some
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """Latent means of these rows."""
+        return latents_of(self.vae, self.held_out)
+
+    @property
+    def show_range(self) -> tuple[float, float]:
+        """Values shown as black and white."""
+        if self.dataset.kind == "real":
+            x = self.held_out.x if self.held_out.mask is None else self.held_out.x[self.held_out.mask]
+            return float(x.min()), float(x.max())
+        return (-1.0, 1.0) if self.dataset.kind == "symmetric" else (0.0, 1.0)
+
+    @property
+    def is_pictures(self) -> bool:
+        """Whether the data are pictures."""
+        return is_pictures(self.held_out.x)
+
+    def first(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The first rows with what the programs take; labels that the pair infers are those that it infers."""
+        some = self.held_out.take(slice(number))
+        return arguments(self.vae, with_inferred_labels(self.vae, some))
+
+
+def _draw_training_curves(run: _Pictured) -> Figure | None:
+    return training_curves(run.rows) if run.rows else None
+
+
+def _draw_samples(run: _Pictured) -> Figure:
+    number, output = (64, "mean") if run.is_pictures else (20, "draw")
+    x, data = run.first(number)
+    run.vae.prepare(x, **data)
+    labels = {"y": data["y"]} if "y" in data else {}
+    samples = run.vae.sample(len(x) if labels else number, output, **labels)
+    title = "Samples: means of p(x|z) at draws from the prior" if output == "mean" else "Samples from the model"
+    return sample_grid(samples, title=title, show_range=run.show_range)
+
+
+def _draw_reconstructions(run: _Pictured) -> Figure:
+    x, data = run.first(20 if run.is_pictures else 9)
+    seen = x if run.held_out.mask is None else torch.where(data["mask"], x, math.nan)
+    return reconstructions(seen, run.vae.reconstruct(x, **data), show_range=run.show_range)
+
+
+def _draw_interpolation(run: _Pictured) -> Figure | None:
+    lines = min(5 if run.is_pictures else 1, len(run.held_out.x) // 2)
+    x, data = run.first(2 * lines)
+    if not lines or any(q.support.is_discrete for q in run.vae.posterior(x, **data).values()):
+        return None
+    return interpolation(run.vae, *x.split(lines), show_range=run.show_range, **data)
+
+
+def _draw_latent_scatter(run: _Pictured) -> Figure:
+    # All rows at two dimensions; of more dimensions as many as t-SNE does in a few seconds.
+    number = _ROWS if run.latents.shape[1] <= 2 else TSNE_ROWS
+    labels = run.held_out.y
+    return latent_scatter(run.latents[:number], None if labels is None else labels[:number])
+
+
+def _draw_latent_profile(run: _Pictured) -> Figure | None:
+    labels = run.held_out.y
+    return None if labels is None or not (labels >= 0).any() else latent_profile(run.latents, labels)
+
+
+def _draw_samples_by_sticks(run: _Pictured) -> Figure | None:
+    if not has_sticks(run.vae):
+        return None
+    return samples_by_sticks(run.vae, show_range=run.show_range)
+
+
+def _draw_sticks_by_class(run: _Pictured) -> Figure | None:
+    labels = run.held_out.y
+    if not has_sticks(run.vae) or labels is None or not (labels >= 0).any():
+        return None
+    return sticks_by_class(stick_weights_of(run.vae, run.held_out), labels)
+
+
+def _draw_decoder_weights(run: _Pictured) -> Figure | None:
+    if not has_sticks(run.vae) or first_layer(run.vae) is None:
+        return None
+    return decoder_weights(run.vae, show_range=run.show_range)
+
+
+_RUN_FIGURES: dict[str, Callable[[_Pictured], Figure | None]] = {
+    "training_curves": _draw_training_curves,
+    "samples": _draw_samples,
+    "reconstructions": _draw_reconstructions,
+    "interpolation": _draw_interpolation,
+    "latent_scatter": _draw_latent_scatter,
+    "latent_profile": _draw_latent_profile,
+    "samples_by_sticks": _draw_samples_by_sticks,
+    "sticks_by_class": _draw_sticks_by_class,
+    "decoder_weights": _draw_decoder_weights,
+}

@@ -1,0 +1,259 @@
+"""Figures of sticks: their weights by class, what the decoder makes of them, and their latent space beside another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor, nn
+
+from pyrovae import programs
+from pyrovae.data import Rows
+from pyrovae.metrics.classification import latents_of, stick_weights_of
+from pyrovae.metrics.latents import has_sticks, sticks_used
+from pyrovae.plotting.drawing import BLUE, clean, draw_mosaic, heat_map, is_pictures, mosaic
+from pyrovae.plotting.latents import TSNE_ROWS, draw_classes, in_plane
+from pyrovae.vae import VAE
+
+_MASS = 0.99  # of a stick, whose weights count as used
+_LEFT_OVER = 1e-3  # of a stick, not worth drawing
+_NUMBERED = 26  # most bars that have room for a number each
+_PICTURED, _PICTURED_IN_ROW = 50, 25  # weights with a picture
+
+
+def sticks_by_class(weights: Tensor, labels: Tensor) -> Figure:
+    """The mean weights of each class as a heat map, with the number of weights that hold 99 % of its sticks beside it.
+
+    Weights at the end of the stick that hold less than a thousandth of it in every class are left out.
+
+    Args:
+        weights: `[N, truncation]`, such as `metrics.stick_weights` gives.
+        labels: `[N]`; rows labelled -1 are left out.
+
+    Raises:
+        ValueError: if no row has a label.
+    """
+    weights, labels = weights.detach().cpu(), labels.cpu()
+    classes = labels[labels >= 0].unique().tolist()
+    if not classes:
+        raise ValueError("no row has a label, so there are no classes to average over")
+    means = torch.stack([weights[labels == label].mean(0) for label in classes])
+    used = sticks_used(weights, _MASS).double()
+    counts = [float(used[labels == label].mean()) for label in classes]
+    shown = int(sticks_used(means, 1 - _LEFT_OVER).max())
+    size = float(np.clip(0.2 * shown + 3.5, 6.4, 10.0)), float(np.clip(0.3 * len(classes) + 1.4, 2.6, 7.0))
+    figure = Figure(figsize=size, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+    # Sticks fall off by orders of magnitude, so the root of the weight is what the colour shows.
+    options = {"cmap": "viridis", "norm": PowerNorm(0.5, vmin=0.0), "aspect": "auto", "interpolation": "nearest"}
+    sides = (0.5, shown + 0.5, len(classes) - 0.5, -0.5)
+    image = left.imshow(means[:, :shown].numpy(), extent=sides, **options)
+    number = (
+        f"the first {shown} of {weights.shape[1]}" if shown < weights.shape[1] else f"all {shown}; the last is the rest"
+    )
+    left.set(title="Mean weights of each class", xlabel=f"weight of the stick ({number})", ylabel="class")
+    left.xaxis.set_major_locator(MaxNLocator(nbins=min(shown, 12), integer=True, min_n_ticks=1))
+    left.set_yticks(range(len(classes)), list(map(str, classes)))
+    bars = right.barh(range(len(classes)), counts, color=BLUE, height=0.7)
+    right.bar_label(bars, fmt="{:.1f}", padding=3, fontsize="small")
+    right.set(title="Weights used", xlabel=f"for {_MASS:.0%} of the stick", xlim=(0, 1.3 * max(counts)))
+    right.tick_params(axis="y", length=0)
+    figure.colorbar(image, ax=left, label="mean weight", pad=0.02)
+    clean(right)
+    return figure
+
+
+@torch.no_grad()
+def decoder_weights(vae: VAE, *, show_range: tuple[float, float] = (0.0, 1.0)) -> Figure:
+    """The norms of the columns of the decoder's first layer, one for each latent feature, sorted.
+
+    Where the features are the weights of a stick and the data pictures, the mean of p(x|z) is drawn below for sticks
+    that are all in one weight, in the same order, for the first 50: what the weight stands for, alone.
+
+    Args:
+        vae: a VAE whose model has a `prior` and a `decoder` that begins with a linear or gated layer, such as those of
+            the library.
+        show_range: values of pictures shown as black and white.
+
+    Raises:
+        ValueError: for another decoder.
+
+    Reference: Nalisnick and Smyth (2017), on columns that a Gaussian VAE sets to zero, and sticks do not.
+    """
+    layer = first_layer(vae)
+    if layer is None:
+        raise ValueError(
+            f"the decoder weights of {programs.describe(vae.model)} cannot be drawn: it needs one that begins with "
+            "a linear layer on the features of its prior"
+        )
+    norms = layer.norm(dim=0).cpu()
+    order = norms.argsort(descending=True, stable=True)
+    rows = []
+    if has_sticks(vae):
+        pictures = _pictures_of_weights(vae, order[:_PICTURED])
+        rows = list(pictures.split(_PICTURED_IN_ROW)) if is_pictures(pictures) else []
+    ratios = [1.7] + [(part.shape[-2] / part.shape[-1] + 0.6) * 9 / _PICTURED_IN_ROW for part in rows]
+    width = 10.0 if rows else float(np.clip(0.26 * len(norms) + 1.5, 5.0, 10.0))
+    figure = Figure(figsize=(width, 1.2 + sum(ratios)), layout="constrained")
+    axes, *lower = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
+    name = "weight of the stick" if has_sticks(vae) else "latent dimension"
+    axes.bar(range(len(norms)), norms[order].numpy(), color=BLUE, width=0.8)
+    axes.set(title="Decoder weights by norm", xlabel=f"{name}, sorted", ylabel="norm of its column")
+    axes.set_xlim(-0.6, len(norms) - 0.4)
+    every = math.ceil(len(norms) / _NUMBERED)
+    axes.set_xticks(range(0, len(norms), every), [str(int(place) + 1) for place in order[::every]])
+    clean(axes)
+    for panel, part, places in zip(lower, rows, order.split(_PICTURED_IN_ROW), strict=False):
+        blank = part.new_full((min(_PICTURED_IN_ROW, len(order)) - len(part), *part.shape[1:]), math.nan)
+        tiles = mosaic(torch.cat([part, blank]), len(part) + len(blank), show_range)
+        panel.imshow(tiles.pixels, interpolation="nearest")
+        panel.set_xticks(tiles.columns[: len(part)], [str(int(place) + 1) for place in places])
+        panel.tick_params(length=0, labelsize="small")
+        panel.set_yticks([])
+        panel.spines[:].set_visible(False)
+    if lower:
+        lower[0].set_title("Means of p(x|z) with all of the stick in one weight, in the same order", size="medium")
+    return figure
+
+
+def first_layer(vae: VAE) -> Tensor | None:
+    """The columns of the decoder's first layer that take latent features, `[out, num_features]`, if it is linear."""
+    decoder, prior = (getattr(vae.model, name, None) for name in ("decoder", "prior"))
+    if not isinstance(decoder, nn.Module) or not hasattr(prior, "num_features"):
+        return None
+    layer = next((part for part in decoder.modules() if isinstance(part, nn.Linear)), None)
+    # A label may stand behind the features.
+    fits = layer is not None and layer.in_features in (prior.num_features, prior.num_features + _num_classes(vae))
+    return layer.weight[:, : prior.num_features] if fits else None
+
+
+def _num_classes(vae: VAE) -> int:
+    return getattr(vae.model, "num_classes", 0)
+
+
+def _pictures_of_weights(vae: VAE, order: Tensor) -> Tensor:
+    """Means of p(x|z) for sticks that are all in one weight each, those numbered `order` from 0; at the first class."""
+    prior = vae.model.prior
+    fractions = _broken_off(prior.log_concentration.new_zeros(len(order), prior.latent_dim), order + 1)
+    return vae.decode(_with_label(vae, fractions, torch.zeros(len(order), dtype=torch.long))).mean
+
+
+def _broken_off(fractions: Tensor, count: Tensor) -> Tensor:
+    """Fractions `[N, K - 1]` of sticks of which the first `count` weights, `[N]`, are all."""
+    place = torch.arange(fractions.shape[-1], device=fractions.device)
+    everything = 1 - torch.finfo(fractions.dtype).eps / 2
+    return torch.where(place == count.to(place.device).unsqueeze(-1) - 1, everything, fractions)
+
+
+def _with_label(vae: VAE, fractions: Tensor, label: Tensor) -> dict[str, Tensor]:
+    values = {"z": fractions, "y": label.to(fractions.device)}
+    return {name: values[name] for name in vae.sites.latent}
+
+
+@torch.no_grad()
+def samples_by_sticks(
+    vae: VAE,
+    counts: Sequence[int] | None = None,
+    columns: int = 12,
+    *,
+    show_range: tuple[float, float] = (0.0, 1.0),
+) -> Figure:
+    """Means of p(x|z) for draws from the prior whose stick has 1, 2, ... weights, each row with its own number.
+
+    The fractions are independent, so this is the prior given that the stick is used up after so many. A column has the
+    same fractions all the way down: its stick is broken on and on. In a pair with classes the columns go through them.
+    Data that are no pictures are drawn as a heat map, one draw a row.
+
+    Args:
+        vae: a VAE with a stick.
+        counts: numbers of weights, each from 1 to the truncation; by default 1, 2, 3, 5, 8, ... as
+            long as the prior leaves something of the stick, and the truncation.
+        columns: draws a row.
+        show_range: values of pictures shown as black and white.
+
+    Raises:
+        ValueError: for a VAE without a stick, and for impossible numbers.
+
+    Reference: Nalisnick and Smyth (2017), who draw from Dirichlet distributions of so many dimensions.
+    """
+    if not has_sticks(vae):
+        raise ValueError(f"this VAE has no stick: its prior is no StickBreakingPrior, latents {vae.sites.latent}")
+    truncation = vae.model.prior.num_features
+    # A concentration with a hyperprior stands at its posterior mean.
+    of_all = getattr(vae.guide, "global_posterior", None)
+    concentration = vae.model.prior.concentration if of_all is None else of_all().mean
+    counts = _growing(truncation, float(concentration) * -math.log(1 - _MASS)) if counts is None else list(counts)
+    if columns < 1 or not counts or not all(1 <= count <= truncation for count in counts):
+        raise ValueError(f"give counts from 1 to {truncation} and at least one column, got {counts} and {columns}")
+    fractions = vae.model.prior(concentration).sample((columns,)).repeat(len(counts), 1)
+    sticks = _broken_off(fractions, torch.tensor(counts).repeat_interleave(columns))
+    label = torch.arange(len(sticks)) % columns % max(1, _num_classes(vae))
+    decoded = vae.decode(_with_label(vae, sticks, label)).mean
+    if not is_pictures(decoded):
+        first = decoded[::columns].flatten(1)
+        names = {"rows": "weights of the stick", "columns": "entry of the datum", "value": "mean of p(x|z)"}
+        figure, axes = heat_map(first, "A draw from the prior, by the number of weights", **names)
+        axes.set_yticks(range(len(counts)), list(map(str, counts)))
+        return figure
+    pictures = mosaic(decoded, columns, show_range)
+    figure, axes = draw_mosaic(pictures, "Samples by the number of weights of the stick")
+    axes.set_yticks(pictures.rows, list(map(str, counts)))
+    axes.set_ylabel("weights of the stick")
+    return figure
+
+
+def _growing(truncation: int, enough: float) -> list[int]:
+    """Fibonacci's numbers below the truncation up to the first that is enough, and the truncation.
+
+    >>> _growing(50, 23.0), _growing(10, 23.0), _growing(2, 0.1)
+    ([1, 2, 3, 5, 8, 13, 21, 34, 50], [1, 2, 3, 5, 8, 10], [1, 2])
+    """
+    numbers, following = [1], 2
+    while following < truncation and numbers[-1] < enough:
+        numbers.append(following)
+        following += numbers[-2]
+    return [*numbers, truncation]
+
+
+def latent_comparison(vaes: Mapping[str, VAE], split: Rows, *, seed: int = 0) -> Figure:
+    """The latents of several VAEs side by side in the plane, coloured by label: such as Gaussian and stick-breaking.
+
+    Latents are posterior means, those of sticks the mean weights. More than two dimensions are brought down by t-SNE,
+    of the first 500 rows.
+
+    Args:
+        vaes: the VAEs by name.
+        split: some rows.
+        seed: seed of t-SNE.
+
+    Raises:
+        ValueError: without VAEs, and for fewer than four rows.
+
+    Reference: Nalisnick and Smyth (2017).
+    """
+    some = split.take(slice(TSNE_ROWS))
+    if not vaes or len(some.x) < 4:
+        raise ValueError(f"give at least one VAE and four rows, got {len(vaes)} and {len(some.x)}")
+    figure = Figure(figsize=(0.9 + 4.4 * len(vaes), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(vaes), squeeze=False)[0]
+    for axes, (name, vae) in zip(panels, vaes.items(), strict=True):
+        latents = _latents(vae, some).double().numpy()
+        points, names = in_plane(latents, "tsne", seed)
+        names["title"] = f"{name}: {'t-SNE of ' if latents.shape[1] > 2 else ''}{latents.shape[1]} dimensions"
+        draw_classes(axes, points, some.y, **names)
+        clean(axes)
+    if some.y is not None:
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, title="class", loc="outside right center", frameon=False, markerscale=1.3)
+    return figure
+
+
+def _latents(vae: VAE, split: Rows) -> Tensor:
+    if has_sticks(vae):
+        return stick_weights_of(vae, split)
+    return latents_of(vae, split)

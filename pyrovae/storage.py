@@ -1,0 +1,129 @@
+"""Tensors and text on disk: safetensors and JSON, written whole or not at all. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+FORMAT_VERSION = 1
+"""Version of run folders and weight files; a newer one is refused."""
+
+
+class CheckpointError(Exception):
+    """A file or folder that cannot be used, in one line that says what to do."""
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file under a temporary name in the same folder and rename it, so that no reader sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    # Always the same temporary name, so that what a kill leaves behind is overwritten and does not pile up.
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], information: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-able information into one safetensors file, atomically."""
+    header = {"pyrovae": json.dumps({"format_version": FORMAT_VERSION, **information})}
+    unique = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_atomically(path, save(unique, metadata=header))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing, truncated, no file of this library, or of a newer version.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("pyrovae")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or truncated ({error}); restore it or train again") from None
+    if header is None:
+        raise CheckpointError(f"{path} was not written by pyrovae")
+    try:
+        information = dict(json.loads(header))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from None
+    check_version(path, information)
+    return tensors, information
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters and persistent buffers of a module, each tensor once."""
+    persistent = module.state_dict().keys()
+    named = [*module.named_parameters(), *module.named_buffers()]
+    return {name: tensor for name, tensor in named if name in persistent}
+
+
+def load_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy tensors into a module in place.
+
+    Raises:
+        CheckpointError: if names or shapes differ; the module is then unchanged.
+    """
+    own = module_tensors(module)
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or extra:
+        parts = [f"lacks {name!r}" for name in missing[:1]] + [f"has {name!r} too many" for name in extra[:1]]
+        raise CheckpointError(f"{source} is of another architecture: it {' and '.join(parts)}")
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            raise CheckpointError(
+                f"{source} is of another architecture: {name!r} has shape {tuple(tensors[name].shape)} there "
+                f"and {tuple(tensor.shape)} here"
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def save_weights(module: nn.Module, path: str | Path, **information: Any) -> None:
+    """Write the weights of a module (a VAE) to a safetensors file."""
+    save_tensors(Path(path), module_tensors(module), information)
+
+
+def load_weights(module: nn.Module, path: str | Path) -> dict[str, Any]:
+    """Read weights written by `save_weights` into a module; returns the information stored with them.
+
+    Raises:
+        CheckpointError: if the file cannot be used.
+    """
+    tensors, information = load_tensors(Path(path))
+    load_module_tensors(module, tensors, str(path))
+    return information
+
+
+def check_version(path: Path, information: Mapping[str, Any]) -> None:
+    """Refuse a file of a newer version of this library.
+
+    Raises
+    ------
+    CheckpointError
+        If the version is newer, or missing.
+    """
+    version = information.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}, and this pyrovae reads up to {FORMAT_VERSION}: install a newer one"
+        )

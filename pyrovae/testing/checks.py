@@ -1,0 +1,211 @@
+"""Checks of distributions, each against an oracle that does not use the formula under test."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, kl_divergence
+
+from pyrovae.rng import seeded
+from pyrovae.testing.goodness_of_fit import GoodnessOfFit, goodness_of_fit
+from pyrovae.testing.quadrature import Integral, integrate, nodes
+
+
+class Comparison(NamedTuple):
+    """A quantity as the code gives it, the oracle's answer and their difference relative to max(1, |expected|)."""
+
+    actual: Tensor
+    expected: Tensor
+    error: Tensor
+
+
+def _fail(what: str, distribution: object, badness: Tensor, detail: Callable[[tuple[int, ...]], str]) -> None:
+    """Raise AssertionError about the entry with the largest badness, NaN counting as the largest."""
+    badness = badness.detach().nan_to_num(nan=torch.inf)
+    index = tuple(int(i) for i in torch.unravel_index(badness.argmax(), badness.shape)) if badness.dim() else ()
+    raise AssertionError(f"{what} of {distribution} at batch index {index}: {detail(index)}")
+
+
+def _compare(what: str, distribution: object, actual: Tensor, expected: Tensor, tolerance: float) -> Comparison:
+    actual, expected = torch.broadcast_tensors(actual.detach().double(), expected.detach().double())
+    same = actual == expected  # covers equal infinities, whose difference is NaN
+    error = ((actual - expected).abs() / expected.abs().clamp(min=1.0)).masked_fill(same, 0.0)
+    if not (error <= tolerance).all():
+        _fail(
+            what,
+            distribution,
+            error,
+            lambda i: f"{actual[i]:.10g}, expected {expected[i]:.10g}, error {error[i]:.3g} above {tolerance:.3g}",
+        )
+    return Comparison(actual, expected, error)
+
+
+def check_normalisation(distribution: Distribution, tolerance: float = 1e-6) -> Integral:
+    """Assert that the density integrates, or the mass function sums, to one within `tolerance`.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Poisson
+        >>> bool(check_normalisation(Poisson(torch.tensor(3.0))).value > 0.999)
+        True
+    """
+    total = integrate(distribution)
+    _compare("total mass", distribution, total.value, torch.ones_like(total.value), tolerance)
+    return total
+
+
+def check_entropy(distribution: Distribution, tolerance: float = 1e-6) -> Comparison:
+    """Assert that `entropy()` (nats) is the integral of -log p within `tolerance` of max(1, |entropy|)."""
+    expected = integrate(distribution, lambda x: -distribution.log_prob(x)).value
+    return _compare("entropy", distribution, distribution.entropy(), expected, tolerance)
+
+
+def check_kl(p: Distribution, q: Distribution, tolerance: float = 1e-6) -> Comparison:
+    r"""Assert that the registered KL(p || q) (nats) is :math:`\int p \log(p/q)` within `tolerance` of max(1, |KL|).
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Normal
+        >>> p, q = (Normal(torch.tensor(m).double(), 1.0) for m in (0.0, 1.0))
+        >>> check_kl(p, q).actual
+        tensor(0.5000, dtype=torch.float64)
+    """
+    expected = integrate(p, lambda x: p.log_prob(x) - q.log_prob(x)).value
+    return _compare(f"KL to {q}", p, kl_divergence(p, q), expected, tolerance)
+
+
+@torch.no_grad()
+def check_cdf(distribution: Distribution, tolerance: float = 1e-4) -> Comparison:
+    """Assert that `cdf` is the running integral of the density (or running sum of the mass), for scalar events.
+
+    The running sum is a midpoint rule, so about 1e-4 is the best `tolerance` to ask of a continuous distribution.
+    """
+    grid = nodes(distribution)
+    expected = grid.mass.cumsum(0)
+    if grid.stretched is not None:
+        expected = expected - grid.mass / 2  # a node's cell reaches half a step to both sides of it
+    actual = distribution.cdf(grid.values).double()
+    actual = torch.where(grid.mass == 0, expected, actual)  # nodes outside the support are placeholders
+    return _compare("cdf (first index: node)", distribution, actual, expected, tolerance)
+
+
+@torch.no_grad()
+def check_goodness_of_fit(
+    distribution: Distribution, num_samples: int = 20_000, significance: float = 1e-4, seed: int = 0
+) -> GoodnessOfFit:
+    """Assert that the draws follow `log_prob`: Kolmogorov-Smirnov for real values, chi-square for the others.
+
+    The reference is the density itself, integrated by quadrature or summed; `cdf` is not used. Chi-square serves
+    discrete values and events of two free dimensions (a 3-simplex). Draws come from a generator seeded with `seed`,
+    whose state outside is left as it was.
+
+    Args:
+        distribution: any distribution that `integrate` takes.
+        num_samples: draws per batch entry.
+        significance: smallest p-value accepted in any batch entry; with many entries divide by their number.
+        seed: seed of the draws.
+
+    Returns:
+        statistic and p-value, each `batch_shape`.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Normal
+        >>> bool(check_goodness_of_fit(Normal(torch.tensor(0.0), 1.0)).p_value > 0.0001)
+        True
+    """
+    fit = goodness_of_fit(distribution, num_samples, seed)
+    if not (fit.p_value >= significance).all():
+        _fail("draws", distribution, -fit.p_value, lambda i: f"p-value {fit.p_value[i]:.3g} against log_prob")
+    return fit
+
+
+@torch.no_grad()
+def check_moments(
+    distribution: Distribution, num_samples: int = 100_000, num_errors: float = 5.0, seed: int = 0
+) -> tuple[Comparison, Comparison]:
+    """Assert that `mean` and `variance` are those of the draws, within `num_errors` standard errors.
+
+    The standard error of the variance is estimated from the fourth moment of the draws. Entries whose `mean` or
+    `variance` is infinite or NaN, because it does not exist, are not compared.
+
+    Returns:
+        comparisons of mean and variance; here `error` counts standard errors.
+    """
+    with seeded(seed):
+        draws = distribution.sample((num_samples,)).double()
+    mean, centred = draws.mean(0), draws - draws.mean(0)
+    variance, fourth = centred.square().mean(0), centred.pow(4).mean(0)
+    spreads = variance.sqrt(), (fourth - variance.square()).clamp(min=0).sqrt()
+    pairs = zip(("mean", "variance"), (mean, variance), spreads, strict=True)
+    results = []
+    for name, sampled, spread in pairs:
+        stated = getattr(distribution, name).detach().double().expand_as(sampled)
+        exists = torch.isfinite(stated)
+        # A constant sample has no spread, and rounding of its mean is no evidence against it.
+        standard = spread / num_samples**0.5 + 1e-6 * sampled.abs() + 1e-12
+        error = ((stated - sampled).abs() / standard).masked_fill(~exists, 0.0)
+        if not (error <= num_errors).all():
+            _fail(
+                name,
+                distribution,
+                error,
+                lambda i, s=stated, d=sampled, e=error: (
+                    f"{s[i]:.6g}, the draws have {d[i]:.6g}, {e[i]:.1f} standard errors away"
+                ),
+            )
+        results.append(Comparison(stated, sampled, error))
+    return results[0], results[1]
+
+
+def check_gradient(
+    function: Callable[..., Tensor], *inputs: Tensor, tolerance: float = 1e-6, step: float = 1e-3
+) -> tuple[Comparison, ...]:
+    """Assert that autograd's gradient of `function(*inputs).sum()` is the one of five-point finite differences.
+
+    The step is `step` times the magnitude of each entry (`step` itself at 0), so tiny concentrations stay positive;
+    the truncation error is of order step to the fourth power.
+
+    Args:
+        function: differentiable and deterministic; a draw needs its noise fixed.
+        inputs: float64 tensors.
+        tolerance: largest error relative to max(1, |difference quotient|).
+        step: relative step.
+
+    Returns:
+        one comparison per input.
+
+    Raises:
+        ValueError: for inputs that are not float64, where differences hold no digits.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([0.01, 1.0, 50.0], dtype=torch.double)
+        >>> check_gradient(torch.lgamma, x)[0].error.max() < 1e-6
+        tensor(True)
+    """
+    if any(value.dtype != torch.double for value in inputs):
+        raise ValueError(f"finite differences need float64 inputs, got {[value.dtype for value in inputs]}")
+    leaves = [value.detach().clone().requires_grad_() for value in inputs]
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(function(*leaves).sum(), leaves)
+    results = []
+    for position, (value, gradient) in enumerate(zip(inputs, gradients, strict=True)):
+        flat = value.detach().flatten()
+        slopes = torch.empty_like(flat)
+        for entry in range(len(flat)):
+            size = step * (float(flat[entry].abs()) or 1.0)
+
+            def total(shift: float, entry=entry, position=position, flat=flat, value=value) -> Tensor:
+                moved = flat.clone()
+                moved[entry] += shift
+                arguments = [*inputs[:position], moved.reshape(value.shape), *inputs[position + 1 :]]
+                with torch.no_grad():
+                    return function(*arguments).sum()
+
+            near, far = total(size) - total(-size), total(2 * size) - total(-2 * size)
+            slopes[entry] = (8 * near - far) / (12 * size)
+        name = getattr(function, "__name__", repr(function))
+        results.append(_compare(f"gradient (input {position})", name, gradient, slopes.reshape(value.shape), tolerance))
+    return tuple(results)

@@ -1,0 +1,32 @@
+"""Training: the Trainer, its callbacks and schedules, and the folder that a training writes."""
+
+from pyrovae.storage import CheckpointError
+from pyrovae.training.callbacks import Callback, Progress, ProgressBar, TemperatureSchedule, TensorBoard
+from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.data import TrainingData
+from pyrovae.training.loop import History, NonFiniteLossError, TrainingInterrupted
+from pyrovae.training.schedules import Constant, Cyclic, Decay, WarmUp, parse_schedule
+from pyrovae.training.trainer import LR_SCHEDULES, MONITORS, OPTIMIZERS, Trainer
+
+__all__ = [
+    "LR_SCHEDULES",
+    "MONITORS",
+    "OPTIMIZERS",
+    "Callback",
+    "CheckpointError",
+    "Constant",
+    "Cyclic",
+    "Decay",
+    "History",
+    "NonFiniteLossError",
+    "Progress",
+    "ProgressBar",
+    "RunFolder",
+    "TemperatureSchedule",
+    "TensorBoard",
+    "Trainer",
+    "TrainingData",
+    "TrainingInterrupted",
+    "WarmUp",
+    "parse_schedule",
+]

@@ -1,0 +1,150 @@
+"""Progress and logging, passed to the Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from pyrovae.nn.variables import RelaxedVariable
+from pyrovae.training.schedules import Schedule
+from pyrovae.vae import VAE
+
+
+@dataclass
+class Progress:
+    """Where a training stands; handed to every callback."""
+
+    vae: VAE
+    epochs: int
+    num_batches: int
+    """Batches in an epoch."""
+    epoch: int = 0
+    """Finished epochs."""
+    batch: int = 0
+    """Finished batches of the epoch under way."""
+    loss: float = float("nan")
+    """Mean loss of the epoch so far, in nats per datum."""
+    metrics: Mapping[str, float] | None = None
+    """The row of metrics of the last finished epoch."""
+
+
+class Callback:
+    """Something that watches a training; override what is needed."""
+
+    def on_start(self, progress: Progress) -> None:
+        """Before the first batch, also of a resumed training."""
+
+    def on_batch(self, progress: Progress) -> None:
+        """After every batch."""
+
+    def on_epoch(self, progress: Progress) -> None:
+        """After every epoch, with its metrics."""
+
+    def on_end(self, progress: Progress) -> None:
+        """After the last batch, also when the training stops early, is interrupted or fails."""
+
+
+class ProgressBar(Callback):
+    """A tqdm bar over all batches with loss, validation loss and the time left."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self._bar: tqdm | None = None
+
+    def on_start(self, progress: Progress) -> None:
+        """Open the bar."""
+        done = progress.epoch * progress.num_batches + progress.batch
+        options = {"unit": "batch", "dynamic_ncols": True, "mininterval": 0.5, **self.options}
+        self._bar = tqdm(total=progress.epochs * progress.num_batches, initial=done, **options)
+
+    def on_batch(self, progress: Progress) -> None:
+        """Move the bar."""
+        self._bar.update()
+        if progress.batch % 50 == 0:
+            self._describe(progress)
+
+    def on_epoch(self, progress: Progress) -> None:
+        """Show the metrics of the epoch."""
+        self._describe(progress)
+
+    def on_end(self, progress: Progress) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+    def _describe(self, progress: Progress) -> None:
+        self._bar.set_description(f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}", refresh=False)
+        shown = {"loss": f"{progress.loss:.4g}"}
+        if progress.metrics and "validation_loss" in progress.metrics:
+            shown["validation"] = f"{progress.metrics['validation_loss']:.4g}"
+        if progress.metrics and "validation_error" in progress.metrics:
+            shown["error"] = f"{progress.metrics['validation_error']:.2%}"
+        self._bar.set_postfix(shown, refresh=False)
+
+
+class TensorBoard(Callback):
+    """Metrics as TensorBoard scalars.
+
+    Args:
+        folder: where the event files go.
+
+    Raises:
+        ImportError: if tensorboard is not installed (`pip install pyrovae[tensorboard]`).
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ImportError("TensorBoard logging needs the extra: pip install pyrovae[tensorboard]") from None
+        self._make_writer = partial(SummaryWriter, str(folder))
+
+    def on_start(self, progress: Progress) -> None:
+        """Open the event file; not earlier, so that a training that cannot begin leaves nothing behind."""
+        self._writer = self._make_writer()
+
+    def on_epoch(self, progress: Progress) -> None:
+        """Write the metrics of the epoch."""
+        for name, value in (progress.metrics or {}).items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, progress.epoch)
+
+    def on_end(self, progress: Progress) -> None:
+        """Flush the files."""
+        self._writer.flush()
+
+
+class TemperatureSchedule(Callback):
+    """Move the temperature of every relaxed variable of a VAE with the training time.
+
+    Bounds at different temperatures are those of different models, so the weights of the best epoch may be those of an
+    early and warm one: without a patience, take the last weights, or a schedule that ends well before the training.
+
+    Args:
+        schedule: the temperature as a function of the time in epochs, such as
+            `WarmUp(epochs=50, start=1.0, end=0.1)`.
+    """
+
+    def __init__(self, schedule: Schedule | Callable[[float], float]) -> None:
+        self.schedule = schedule
+
+    def on_start(self, progress: Progress) -> None:
+        """Set the temperature before the first batch."""
+        self.on_batch(progress)
+
+    def on_batch(self, progress: Progress) -> None:
+        """Set the temperature for the next batch.
+
+        Raises:
+            ValueError: if the VAE has no relaxed variable.
+        """
+        relaxed = [module for module in progress.vae.modules() if isinstance(module, RelaxedVariable)]
+        if not relaxed:
+            raise ValueError("TemperatureSchedule: this VAE has no relaxed variable")
+        value = self.schedule(progress.epoch + progress.batch / progress.num_batches)
+        for module in relaxed:
+            module.temperature.fill_(value)

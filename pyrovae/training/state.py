@@ -1,0 +1,120 @@
+"""Everything a training needs to go on where it stopped, in memory and on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pyrovae.storage import CheckpointError, load_module_tensors, load_tensors, module_tensors, save_tensors
+from pyrovae.training.checkpoint import RunFolder
+from pyrovae.vae import VAE
+
+LRScheduler = torch.optim.lr_scheduler.LRScheduler
+
+
+@dataclass
+class TrainingState:
+    """The position of a training, its history and its best weights."""
+
+    epoch: int = 0
+    """Finished epochs."""
+    batch: int = 0
+    """Finished batches of the epoch under way."""
+    batch_size: int = 0
+    """Rows of a batch."""
+    loss_sum: float = 0.0
+    """Summed loss of those batches."""
+    seconds: float = 0.0
+    """Time spent training, over all sittings."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_value: float | None = None
+    best_epoch: int = 0
+    stopped: str | None = None
+    """Why the training ended; None while it goes on."""
+    permutation: Tensor | None = None
+    """The order of the rows in the epoch under way."""
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The best weights so far; at first those that the training began with."""
+
+
+_PLAIN = ("epoch", "batch", "batch_size", "loss_sum", "seconds", "history", "best_value", "best_epoch", "stopped")
+
+
+def save_best(run: RunFolder, state: TrainingState) -> None:
+    """Write the best weights."""
+    save_tensors(run.weights_path, state.best, {"epoch": state.best_epoch, "value": state.best_value})
+
+
+def save_state(
+    run: RunFolder,
+    state: TrainingState,
+    vae: VAE,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    learned: nn.Module | None = None,
+) -> None:
+    """Write best weights, metrics and, last, the state; `learned` is what the objective itself learns."""
+    save_best(run, state)
+    if state.history:
+        run.write_metrics(state.history)
+    saved = optimizer.state_dict()
+    tensors = {f"weights.{name}": value for name, value in module_tensors(vae).items()}
+    tensors |= {f"best.{name}": value for name, value in state.best.items()}
+    if learned is not None:
+        tensors |= {f"objective.{name}": value for name, value in module_tensors(learned).items()}
+    for index, values in saved["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if vae.device.type == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(vae.device)
+    if state.permutation is not None:
+        tensors["permutation"] = state.permutation
+    information = {name: getattr(state, name) for name in _PLAIN}
+    information["optimizer"] = type(optimizer).__name__
+    information["groups"] = saved["param_groups"]
+    information["scheduler"] = scheduler.state_dict() if scheduler is not None else None
+    save_tensors(run.state_path, tensors, information)
+
+
+def load_state(
+    run: RunFolder,
+    vae: VAE,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    learned: nn.Module | None = None,
+) -> TrainingState:
+    """Read what `save_state` wrote into the weights, the optimizer, the schedule and torch's random numbers.
+
+    Raises:
+        CheckpointError: if the state is missing, damaged, of another architecture or of a newer version.
+    """
+    tensors, information = load_tensors(run.state_path)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition(".")
+        parts.setdefault(kind, {})[rest] = value
+    optimizer_name = type(optimizer).__name__
+    if information["optimizer"] != optimizer_name:
+        raise CheckpointError(f"{run.state_path} is of the optimizer {information['optimizer']}, not {optimizer_name}")
+    load_module_tensors(vae, parts["weights"], str(run.state_path))
+    if learned is not None:
+        load_module_tensors(learned, parts.get("objective", {}), f"the objective in {run.state_path}")
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts.get("optimizer", {}).items():
+        index, _, key = name.partition(".")
+        moments.setdefault(int(index), {})[key] = value
+    try:
+        optimizer.load_state_dict({"state": moments, "param_groups": information["groups"]})
+    except ValueError as error:
+        raise CheckpointError(f"{run.state_path} is of another optimizer: {error}") from None
+    if scheduler is not None and information["scheduler"] is not None:
+        scheduler.load_state_dict(information["scheduler"])
+    torch.set_rng_state(parts["rng"]["cpu"])
+    if "cuda" in parts["rng"] and vae.device.type == "cuda":
+        torch.cuda.set_rng_state(parts["rng"]["cuda"], vae.device)
+    plain: dict[str, Any] = {name: information[name] for name in _PLAIN}
+    return TrainingState(**plain, permutation=tensors.get("permutation"), best=parts.get("best", {}))
