@@ -8,7 +8,7 @@ from command_line import MODULE, TINY, enter
 from pyrovae.cli import main
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """Two trained runs, "gaussian" and "own", and the module of the latter; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("trained")
