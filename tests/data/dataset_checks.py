@@ -2,9 +2,7 @@
 
 import torch
 
-from pyrovae.data import (
-    available,
-)
+from pyrovae.data import available
 
 INFO = {info.name: info for info in available()}
 

@@ -7,10 +7,7 @@ from dataset_checks import assert_equal
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from pyrovae.data import (
-    LinearGaussian,
-    load,
-)
+from pyrovae.data import LinearGaussian, load
 
 
 def test_static_binarisation_is_a_bernoulli_draw_fixed_by_the_seed():

@@ -7,12 +7,7 @@ import scipy.ndimage
 import torch
 from dataset_checks import INFO, assert_equal
 
-from pyrovae.data import (
-    Dataset,
-    Split,
-    load,
-    principal_components,
-)
+from pyrovae.data import Dataset, Split, load, principal_components
 from pyrovae.data.images import rotate
 
 

@@ -2,12 +2,7 @@
 
 import torch
 
-from pyrovae.distributions import (
-    Beta,
-    GammaComposition,
-    Kumaraswamy,
-    LogitNormal,
-)
+from pyrovae.distributions import Beta, GammaComposition, Kumaraswamy, LogitNormal
 
 DTYPES = [torch.float64, torch.float32]
 

@@ -13,14 +13,8 @@ from scipy.integrate import quad
 from scipy.special import expit
 from torch.distributions import kl_divergence
 
-from pyrovae.distributions import (
-    Beta,
-    GammaComposition,
-    LogitNormal,
-)
+from pyrovae.distributions import Beta, GammaComposition, LogitNormal
 from pyrovae.distributions.fractions import log_prob_from_logs, rsample_log
-
-# Fractions
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.5, 0.999, 1.0, 3.0, 10.0, 100.0])
@@ -150,9 +144,6 @@ def test_fractions_of_torch():
     assert log_v.isfinite().all()
     assert log_1mv.isfinite().all()
     assert log_prob_from_logs(p, log_v, log_1mv).shape == (1000,)
-
-
-# Stick-breaking
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

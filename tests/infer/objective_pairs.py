@@ -9,14 +9,7 @@ from pyro.poutine.messenger import Messenger
 from torch import nn
 
 from pyrovae.guides import AmortizedGaussian, BernoulliLayers
-from pyrovae.infer import (
-    IWAE,
-    NVIL,
-    VIMCO,
-    Renyi,
-    ReweightedWakeSleep,
-    WakeSleep,
-)
+from pyrovae.infer import IWAE, NVIL, VIMCO, Renyi, ReweightedWakeSleep, WakeSleep
 from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import GaussianVAE, SigmoidBeliefNetwork
 from pyrovae.nn import DenseDecoder, DenseEncoder

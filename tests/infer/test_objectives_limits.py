@@ -6,29 +6,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from objective_pairs import (
-    GENERAL,
-    PIXELS,
-    K,
-    belief_network,
-    data,
-    gradients,
-    make,
-    mixed,
-)
+from objective_pairs import GENERAL, PIXELS, K, belief_network, data, gradients, make, mixed
 from pyro.nn import PyroModule
 from test_functional import Largest
 from torch import nn
 
-from pyrovae.infer import (
-    IWAE,
-    NVIL,
-    VIMCO,
-    KLWeightMessenger,
-    ReweightedWakeSleep,
-    log_weights,
-    make_objective,
-)
+from pyrovae.infer import IWAE, NVIL, VIMCO, KLWeightMessenger, ReweightedWakeSleep, log_weights, make_objective
 
 
 @pytest.mark.parametrize("objective", GENERAL)

@@ -7,14 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pairs import (
-    LinearGuide,
-    LinearModel,
-    library_pair,
-    linear_pair,
-    pictures,
-    tutorial_pair,
-)
+from pairs import LinearGuide, LinearModel, library_pair, linear_pair, pictures, tutorial_pair
 from pyro.infer import TraceMeanField_ELBO
 from training_runs import Watcher, rows, seeded, trained
 

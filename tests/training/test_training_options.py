@@ -5,13 +5,7 @@ import math
 import pyro
 import pytest
 import torch
-from pairs import (
-    function_pair,
-    library_pair,
-    pictures,
-    same_weights,
-    weights_of,
-)
+from pairs import function_pair, library_pair, pictures, same_weights, weights_of
 from pyro.infer import Trace_ELBO
 from training_runs import rows, seeded, trained
 

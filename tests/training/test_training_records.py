@@ -6,11 +6,7 @@ import sys
 import pyro
 import pytest
 import torch
-from pairs import (
-    linear_pair,
-    same_weights,
-    weights_of,
-)
+from pairs import linear_pair, same_weights, weights_of
 from training_runs import Watcher, rows, seeded, trained
 
 from pyrovae.callbacks import Callback, TensorBoard

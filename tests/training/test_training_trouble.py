@@ -9,14 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pairs import (
-    LinearGuide,
-    LinearModel,
-    function_pair,
-    pictures,
-    same_weights,
-    weights_of,
-)
+from pairs import LinearGuide, LinearModel, function_pair, pictures, same_weights, weights_of
 from torch import nn
 from training_runs import Watcher, rows, seeded, trained
 

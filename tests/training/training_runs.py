@@ -1,9 +1,7 @@
 """Rows, short trainings and a callback for the tests of the Trainer."""
 
 import torch
-from pairs import (
-    linear_pair,
-)
+from pairs import linear_pair
 
 from pyrovae.callbacks import Callback
 from pyrovae.training import Trainer

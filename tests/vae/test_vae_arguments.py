@@ -4,12 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pairs import (
-    function_pair,
-    library_pair,
-    pictures,
-    tutorial_pair,
-)
+from pairs import function_pair, library_pair, pictures, tutorial_pair
 
 from pyrovae import VAE
 

@@ -6,15 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pairs import (
-    PAIRS,
-    data_for,
-    function_pair,
-    param_pair,
-    pictures,
-    tutorial_pair,
-    weights_of,
-)
+from pairs import PAIRS, data_for, function_pair, param_pair, pictures, tutorial_pair, weights_of
 from pyro.nn import PyroModule
 from torch import nn
 

@@ -8,16 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from every_pair import every_pair
-from pairs import (
-    PAIRS,
-    TutorialVAE,
-    data_for,
-    function_pair,
-    param_pair,
-    pictures,
-    same_weights,
-    weights_of,
-)
+from pairs import PAIRS, TutorialVAE, data_for, function_pair, param_pair, pictures, same_weights, weights_of
 from torch import nn
 
 from pyrovae import VAE
