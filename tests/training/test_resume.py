@@ -232,7 +232,9 @@ def train_under_fire(folder, kills=6):
 def test_killed_process(tmp_path):
     whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
     train_into(whole.path)
-    code = f"import test_resume; test_resume.train_under_fire({str(killed.path)!r})"
+    tests = str(Path(__file__).parents[1])  # where `pairs` is
+    code = f"import sys; sys.path.append({tests!r})\n"
+    code += f"import test_resume; test_resume.train_under_fire({str(killed.path)!r})"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=500
     )

@@ -1,3 +1,5 @@
+"""Figures: what they show, what they leave alone and what they refuse."""
+
 import json
 import math
 import subprocess

@@ -1,3 +1,5 @@
+"""Metrics against values known in closed form, and what they refuse."""
+
 import itertools
 import json
 import math

@@ -1,0 +1,133 @@
+"""The command line on a trained run: evaluate, sample, plot; a user's own pair goes through every verb."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import EVALUATION_KEYS, FIGURES, TINY, error_of
+
+from pyrovae import data
+from pyrovae.cli import main
+from pyrovae.metrics import Evaluation
+
+
+class TestEvaluate:
+    def evaluate(self, out, *words):
+        assert main(["evaluate", *words, "--json"]) == 0
+        return json.loads(out())
+
+    def test_keys(self, folder, out):
+        record = self.evaluate(out, "gaussian", "--num-samples", "20")
+        assert list(record) == EVALUATION_KEYS
+        assert (record["run"], record["data"], record["split"]) == ("gaussian", "digits", "test")
+        assert (record["num_samples"], record["num_rows"], record["latent_dim"]) == (20, 297, 2)
+        assert record["bits_per_dimension"] == pytest.approx(-record["log_likelihood"] / (64 * np.log(2)))
+        assert record["bound"] < record["log_likelihood"] < 0
+        assert record["sampling_error"] < record["standard_error"]
+
+    def test_readme_explains_the_same_keys(self):
+        text = (Path(__file__).parents[2] / "README.md").read_text()
+        table = text[text.index("`evaluate --json` prints") : text.index("## Estimators")]
+        rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+        optional = {field.name for field in fields(Evaluation)}  # some pairs have figures that others have not
+        assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(optional.union(EVALUATION_KEYS))
+
+    def test_train_split_is_binarised_as_in_training(self, folder, out):
+        record = self.evaluate(out, "gaussian", "--num-samples", "5", "--split", "train", "--num-rows", "200")
+        assert (record["split"], record["num_rows"]) == ("train", 200)
+        # Grey values would have no code length: they are no outcomes of a Bernoulli distribution.
+        assert record["bits_per_dimension"] is not None
+        test = self.evaluate(out, "gaussian", "--num-samples", "5")
+        assert record["log_likelihood"] == pytest.approx(test["log_likelihood"], abs=2)
+
+    def test_grey_values_have_no_bits(self, folder, out):
+        assert main(["train", "gaussian", "--data", "digits", "--out", "grey", *TINY]) == 0
+        out()
+        assert self.evaluate(out, "grey", "--num-samples", "5")["bits_per_dimension"] is None
+        assert main(["evaluate", "grey", "--num-samples", "5"]) == 0
+        assert re.search(r"^bits per dimension +-$", out(), re.MULTILINE)
+
+    def test_seed_fixes_rows_and_samples(self, folder, out):
+        words = ("gaussian", "--num-samples", "5", "--num-rows", "20")
+        first, again, other = (self.evaluate(out, *words, "--seed", seed) for seed in "112")
+        assert first == again
+        assert first["log_likelihood"] != other["log_likelihood"]
+
+    def test_one_row(self, folder, out):
+        record = self.evaluate(out, "gaussian", "--num-samples", "5", "--num-rows", "1", "--chunk-size", "2")
+        assert record["num_rows"] == 1
+        assert record["standard_error"] is None
+
+    def test_more_rows_than_there_are(self, folder, out):
+        assert self.evaluate(out, "gaussian", "--num-samples", "2", "--num-rows", "9999")["num_rows"] == 297
+
+
+class TestSample:
+    @pytest.mark.parametrize("output", ["draw", "mean", "mode"])
+    def test_formats_hold_the_same(self, output, folder, out):
+        for name in ("x.csv", "new/folder/x.npz", "x.PNG"):
+            assert main(["sample", "gaussian", "--num", "5", "--out", name, "--output", output]) == 0
+            assert out() == f"5 samples in {name}\n"
+        with (folder / "x.csv").open() as file:
+            header, *rows = list(csv.reader(file))
+        values = np.load(folder / "new/folder/x.npz")["x"]
+        assert header == [f"x{i}" for i in range(64)]
+        assert values.shape == (5, 1, 8, 8)
+        np.testing.assert_array_equal(np.array(rows, dtype=np.float32), values.reshape(5, 64))
+        assert set(np.unique(values)) <= {0, 1} or output == "mean"
+        assert (folder / "x.PNG").read_bytes().startswith(b"\x89PNG")
+
+    def test_seed(self, folder):
+        for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+            assert main(["sample", "gaussian", "--num", "3", "--out", f"{name}.csv", "--seed", seed]) == 0
+        first, again, other = ((folder / f"{name}.csv").read_text() for name in "abc")
+        assert first == again != other
+
+    def test_needs_no_data(self, folder, monkeypatch):
+        monkeypatch.setattr(data, "load", None)
+        assert main(["sample", "gaussian", "--num", "3", "--out", "x.csv"]) == 0
+
+
+class TestPlot:
+    @pytest.mark.parametrize("kind", ["png", "svg"])
+    def test_figures(self, kind, folder, out):
+        assert main(["plot", "gaussian", "--format", kind]) == 0
+        paths = [Path(line) for line in out().splitlines()]
+        assert {path.stem for path in paths} == FIGURES
+        assert all(path.stat().st_size > 1000 and path.suffix == f".{kind}" for path in paths)
+        assert {path.name for path in Path("gaussian/figures").iterdir()} == {path.name for path in paths}
+
+
+class TestOwnPair:
+    """One `nn.Module` with methods model and guide that call `pyro.module`, as in Pyro's VAE tutorial."""
+
+    def test_every_verb(self, folder, out):
+        pair = ["--pair", "mymodule:make_vae"]
+        assert main(["evaluate", "own", *pair, "--num-samples", "20", "--json"]) == 0
+        record = json.loads(out())
+        assert list(record) == EVALUATION_KEYS
+        assert record["latent_dim"] == 2
+        assert record["bits_per_dimension"] is not None
+        assert main(["sample", "own", *pair, "--num", "4", "--out", "x.npz"]) == 0
+        assert np.load("x.npz")["x"].shape == (4, 1, 8, 8)
+        assert main(["plot", "own", *pair]) == 0
+        assert {path.stem for path in Path("own/figures").iterdir()} == FIGURES
+        assert main(["train", "--resume", "own", *pair, "--quiet"]) == 0
+
+    @pytest.mark.parametrize("words", ["evaluate own", "sample own --out x.csv", "plot own", "train --resume own"])
+    def test_is_not_imported_on_the_word_of_a_file(self, words, folder, capsys):
+        assert error_of(words.split(), capsys) == (
+            "pyrovae: own is a run of a pair of your own; open it with --pair mymodule:make_vae\n"
+        )
+        assert "mymodule" not in sys.modules
+
+    def test_through_a_process(self, folder):
+        words = ["sample", "own", "--pair", "mymodule:make_vae", "--num", "2", "--out", "x.csv"]
+        done = subprocess.run([sys.executable, "-m", "pyrovae.cli", *words], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "2 samples in x.csv\n", "")

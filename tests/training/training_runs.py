@@ -1,0 +1,31 @@
+"""Rows, short trainings and a callback for the tests of the Trainer."""
+
+import torch
+from pairs import linear_pair
+
+from pyrovae.callbacks import Callback
+from pyrovae.training import Trainer
+
+
+def rows(num=40):
+    """Rows of five numbers for the linear pair."""
+    return torch.randn(num, 5, generator=torch.Generator().manual_seed(7)) @ torch.diag(torch.tensor([3.0, 2, 1, 1, 1]))
+
+
+def seeded(make=linear_pair, seed=0):
+    torch.manual_seed(seed)
+    return make()
+
+
+def trained(data=None, make=linear_pair, **options):
+    vae = seeded(make)
+    options = {"epochs": 3, "batch_size": 16, "progress": False} | options
+    history = Trainer(**options).fit(vae, rows() if data is None else data)
+    return vae, history
+
+
+class Watcher(Callback):
+    """Calls a function at every event of one kind."""
+
+    def __init__(self, event, action):
+        setattr(self, event, action)
