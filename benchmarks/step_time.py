@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pyrovae import VAE, data, metrics
 from pyrovae.infer import IWAE, NVIL, VIMCO, CompiledLoss, Renyi, ReweightedWakeSleep, WakeSleep
-from pyrovae.pairs import sbn
+from pyrovae.pairs import find_pair
 from pyrovae.training import Trainer
 
 
@@ -89,7 +89,7 @@ def main() -> None:
     torch.manual_seed(0)
     binarize = {} if arguments.data.startswith("binarized") else {"binarize": "static"}
     dataset = data.load(arguments.data, **binarize)
-    vae, x = sbn(dataset), dataset.test.x[: arguments.batch_size]
+    vae, x = find_pair("sbn").build(dataset), dataset.test.x[: arguments.batch_size]
     epochs = max(1, arguments.steps * arguments.batch_size // len(dataset.train.x))
     trained = Trainer(objective="vimco", num_particles=arguments.num_particles, epochs=epochs, progress=False)
     trained.batch_size = arguments.batch_size

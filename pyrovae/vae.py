@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyrovae import programs
+from pyrovae.data.dataset import DataSpec
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
 from pyrovae.infer.log_weights import can_vectorize, data_plate, log_condition, log_weights, per_datum
 
@@ -33,6 +34,17 @@ class Forward(NamedTuple):
     kl: Tensor
     """KL(q(z|x) || p(z)), `[B]`, in nats: exact where torch has the pair registered, else from that draw, as for layers
     that model and guide draw in opposite orders."""
+
+
+class MadeBy(NamedTuple):
+    """How a pair was put together: enough to put it together again."""
+
+    pair: str
+    """Its name in the registry, or `module:function`."""
+    options: Mapping[str, Any]
+    """Options of the pair."""
+    spec: DataSpec
+    """What the builder knew of the data."""
 
 
 class VAE(nn.Module):
@@ -106,6 +118,7 @@ class VAE(nn.Module):
         self.register_buffer("_datum", None, persistent=False)
         self._vectorize: bool | None = None
         self._told_of_means = False
+        self.made_by: MadeBy | None = None
         if example is not None:
             self.prepare(example)
 

@@ -6,11 +6,12 @@ import torch
 from pairs import library_pair, pictures
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
-from pyrovae import data, registry
+from pyrovae import data
 from pyrovae import distributions as dist
-from pyrovae.checkpoint import RunFolder
 from pyrovae.infer import objective_names
+from pyrovae.pairs import find_pair
 from pyrovae.training import Trainer
+from pyrovae.training.checkpoint import RunFolder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -86,7 +87,7 @@ def test_trainer(pair, options, unfit):
     """Every objective that applies, and the log-likelihood is the same on both devices."""
     digits = data.load("digits", binarize="static")
     for objective in set(objective_names()) - unfit:
-        vae = registry.find_pair(pair).build(digits, **options).cuda()
+        vae = find_pair(pair).build(digits, **options).cuda()
         history = Trainer(epochs=1, objective=objective, num_particles=3, progress=False).fit(vae, digits)
         assert torch.isfinite(torch.tensor(history.rows[-1]["loss"])), objective
         assert {parameter.device.type for parameter in vae.parameters()} == {"cuda"}

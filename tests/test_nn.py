@@ -5,12 +5,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pyrovae.data import Dataset, Split
-from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder, Gated, GaussianHead, Residual, TiedMLP
-from pyrovae.nn.coders import ResidualBlock
+from pyrovae.data import Dataset, Rows
+from pyrovae.nn import (
+    MLP,
+    ConvDecoder,
+    ConvEncoder,
+    DenseDecoder,
+    DenseEncoder,
+    Gated,
+    GaussianHead,
+    Residual,
+    TiedMLP,
+)
+from pyrovae.nn.convolutions import ResidualBlock
 from pyrovae.nn.mlp import ACTIVATIONS, activation_module
-from pyrovae.pairs import nets
-from pyrovae.registry import find_pair
+from pyrovae.pairs import find_pair, parts
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 8, 8), (2, 4, 12)]
 leading_dimensions = pytest.mark.parametrize("leading", [(), (5,), (2, 5), (2, 1, 5)], ids=str)
@@ -201,16 +210,16 @@ def test_dropout_is_for_training_only():
             lambda: ConvDecoder(2, (1, 8, 8), tied_to=ConvEncoder((1, 8, 8), layer="residual")),
             "tied between convolutional nets with plain layers only",
         ),
-        (lambda: nets.make_encoder((1, 8, 8), net="conv", hidden=(8, 6)), r"one dense layer, .* got \(8, 6\)"),
-        (lambda: nets.make_decoder(2, (1, 8, 8), net="conv", hidden=(8, 6)), r"one dense layer, .* got \(8, 6\)"),
-        (lambda: nets.make_decoder(2, (1, 8, 8), net="conv", hidden=()), r"one dense layer, .* got \(\)"),
-        (lambda: nets.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", hidden=(8, 6)), "hidden must hold one number"),
-        (lambda: nets.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", layer="gated"), "'gated' is not for"),
+        (lambda: parts.make_encoder((1, 8, 8), net="conv", hidden=(8, 6)), r"one dense layer, .* got \(8, 6\)"),
+        (lambda: parts.make_decoder(2, (1, 8, 8), net="conv", hidden=(8, 6)), r"one dense layer, .* got \(8, 6\)"),
+        (lambda: parts.make_decoder(2, (1, 8, 8), net="conv", hidden=()), r"one dense layer, .* got \(\)"),
+        (lambda: parts.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", hidden=(8, 6)), "hidden must hold one number"),
+        (lambda: parts.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", layer="gated"), "'gated' is not for"),
         (
-            lambda: nets.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", layer="residual", tied=True),
+            lambda: parts.make_nets((1, 8, 8), 2, (1, 8, 8), net="conv", layer="residual", tied=True),
             "tied between convolutional nets with plain layers only",
         ),
-        (lambda: nets.make_encoder((1, 8, 8), net="conv", dropout=0.5), "no dropout, got dropout=0.5; leave it out"),
+        (lambda: parts.make_encoder((1, 8, 8), net="conv", dropout=0.5), "no dropout, got dropout=0.5; leave it out"),
     ],
 )
 def test_bad_arguments(make, message):
@@ -291,14 +300,14 @@ def test_diagonal_gaussian_posterior_by_the_standard_interface():
 
 @pytest.mark.parametrize("layer", ["plain", "residual"])
 def test_layer_is_passed_on_to_convolutional_nets(layer):
-    encoder, decoder = nets.make_nets((1, 8, 8), 3, (1, 8, 8), net="conv", hidden=(6,), layer=layer, channels=(2, 3))
+    encoder, decoder = parts.make_nets((1, 8, 8), 3, (1, 8, 8), net="conv", hidden=(6,), layer=layer, channels=(2, 3))
     count = 2 if layer == "residual" else 0
     assert [len(blocks(net)) for net in (encoder, decoder)] == [count, count]
     assert decoder(encoder(torch.randn(5, 1, 8, 8))[:, :3]).shape == (5, 1, 8, 8)
 
 
 def test_default_layers_of_the_gaussian_pair_go_by_the_nets():
-    rows = Split(torch.zeros(4, 1, 8, 8))
+    rows = Rows(torch.zeros(4, 1, 8, 8))
     dataset = Dataset("some", rows, rows, rows, "binary")
     dense, conv = (find_pair("gaussian").build(dataset, net=net).guide.encoder for net in ("dense", "conv"))
     assert [(type(layer), layer.linear.out_features) for layer in dense.net.layers] == [(Gated, 600)] * 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pyrovae._arguments import make_parser, named_pair
+from pyrovae.cli.arguments import make_parser, named_pair
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -9,8 +9,8 @@ import torch
 from pairs import function_pair, linear_pair
 
 from pyrovae import VAE, data
-from pyrovae.data import Dataset, Split
-from pyrovae.registry import Option, Pair, find_pair, integers, is_own, pairs
+from pyrovae.data.dataset import Dataset, DataSpec, Rows
+from pyrovae.pairs.registry import Option, Pair, find_pair, integers, is_own, pairs
 
 
 def options_of(builder) -> dict[str, Option]:
@@ -18,7 +18,7 @@ def options_of(builder) -> dict[str, Option]:
 
 
 def every_kind(
-    dataset: Dataset,
+    spec: DataSpec,
     depth: int,
     width: Annotated[int, "how wide"] = 3,
     rate: float = 0.5,
@@ -85,13 +85,18 @@ class TestBuild:
     def test_data_set_is_given_where_it_is_wanted(self):
         seen = {}
 
-        def with_data(dataset, size: int = 1):
-            seen.update(dataset=dataset, size=size)
+        def with_data(spec, rows=None, size: int = 1):
+            seen.update(spec=spec, rows=rows, size=size)
             return function_pair()
 
-        Pair("mine:f", "", with_data).build("the data", size=3)
-        assert seen == {"dataset": "the data", "size": 3}
-        assert isinstance(Pair("mine:f", "", function_pair).build("the data"), VAE)
+        digits = data.load("digits")
+        pair = Pair("mine:f", "", with_data)
+        vae = pair.build(digits, size=3)
+        assert seen == {"spec": digits.spec, "rows": digits.train, "size": 3}
+        assert vae.made_by == ("mine:f", {"size": 3}, digits.spec)
+        pair.build(digits.spec)
+        assert seen == {"spec": digits.spec, "rows": None, "size": 1}
+        assert isinstance(Pair("mine:f", "", function_pair).build(digits), VAE)
 
     def test_unknown_option(self):
         with pytest.raises(ValueError, match="pair 'gaussian' has no option 'latent'; it has latent_dim, net, hidden"):
@@ -192,7 +197,7 @@ class TestGaussian:
     """The builder: what it makes of the kind of the data, and what it refuses."""
 
     def dataset(self, kind="binary", shape=(1, 8, 8), rows=3):
-        split = Split(torch.zeros(rows, *shape))
+        split = Rows(torch.zeros(rows, *shape))
         return Dataset("some", split, split, split, kind)
 
     @pytest.mark.parametrize(
@@ -214,7 +219,7 @@ class TestGaussian:
         ("kind", "likelihood"), [("8-bit", "Bernoulli"), ("unit", "Bernoulli"), ("real", "Normal")]
     )
     def test_sticks_take_bytes_as_grey_values(self, pair, kind, likelihood):
-        split = Split(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 1]))
+        split = Rows(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 1]))
         vae = find_pair(pair).build(Dataset("some", split, split, split, kind))
         assert type(vae.model.likelihood).__name__ == f"{likelihood}Likelihood"
 

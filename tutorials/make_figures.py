@@ -45,7 +45,7 @@ def pixels(figure: Figure, width: float, height: float) -> np.ndarray:
 
 def picture(vae: VAE, dataset: Dataset) -> np.ndarray:
     """Samples and latent space above, reconstructions below; ten inches wide."""
-    x, labels, _ = dataset.test
+    x, labels = dataset.test.x, dataset.test.y
     samples = sample_grid(vae.sample(100, output="mean"), title="Samples")
     latents = latent_scatter(latent_means(vae, x), labels)
     pairs = reconstructions(x[:10], vae.reconstruct(x[:10]), title="Held-out digits and their reconstructions")

@@ -240,3 +240,8 @@ def described(option: Option, *, with_choices: bool = True) -> str:
         default = f"default: {'yes' if value else 'no'}"
     choices = f": {', '.join(map(str, option.choices))}" if with_choices and option.choices else ""
     return f"{option.help}{choices}{f' ({default})' if default else ''}".strip()
+
+
+def given(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of the options that were given (are not None)."""
+    return {name: options[name] for name in names if options.get(name) is not None}

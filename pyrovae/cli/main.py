@@ -21,10 +21,10 @@ import torch
 from tqdm.auto import tqdm
 
 from pyrovae import data, plotting
-from pyrovae.cli.arguments import DATA, TRAINING, described, flag, make_parser, named_pair, pair_dest
+from pyrovae.cli.arguments import DATA, TRAINING, described, flag, given, make_parser, named_pair, pair_dest
 from pyrovae.pairs.registry import pairs
+from pyrovae.runs import Run, pick_device
 from pyrovae.runs.growing import needs_sticks
-from pyrovae.runs.run import Run, given, pick_device
 from pyrovae.storage import CheckpointError, write_atomically
 from pyrovae.training import TrainingInterrupted
 from pyrovae.training.callbacks import TensorBoard
@@ -180,7 +180,7 @@ def _sample(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     values = vae.sample(options.num, options.output).cpu()
     if kind == ".png":
-        pixels = (values + 1) / 2 if run.config["data_kind"] == "symmetric" else values
+        pixels = (values + 1) / 2 if run.spec.kind == "symmetric" else values
         plotting.save_figure(plotting.sample_grid(pixels), options.out)
     elif kind == ".csv":
         rows = values.flatten(1).tolist()
@@ -244,7 +244,3 @@ _VERBS = {
     "datasets": _datasets,
     "models": _models,
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """Data sets: `load` one by name, list what is `available`, or put a `Dataset` together from tensors of your own."""
 
 from pyrovae.data import images, synthetic  # noqa: F401  their loaders enter themselves in the registry
-from pyrovae.data.dataset import Dataset, Rows
+from pyrovae.data.dataset import Dataset, DataSpec, Rows, transform_x
 from pyrovae.data.download import DataError
 from pyrovae.data.preprocessing import binarize, dequantize, hide_labels, principal_components, rescale_symmetric
 from pyrovae.data.registry import DatasetInfo, available, load
@@ -9,6 +9,7 @@ from pyrovae.data.synthetic import LinearGaussian
 
 __all__ = [
     "DataError",
+    "DataSpec",
     "Dataset",
     "DatasetInfo",
     "LinearGaussian",
@@ -20,4 +21,5 @@ __all__ = [
     "load",
     "principal_components",
     "rescale_symmetric",
+    "transform_x",
 ]

@@ -1,4 +1,4 @@
-"""Pairs with discrete latents, put together for a data set."""
+"""Pairs with discrete latents, put together for data of a kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import nn
 
-from pyrovae.data import Dataset
+from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.guides import AmortizedCategorical, BernoulliLayers
 from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import CategoricalVAE, SigmoidBeliefNetwork
@@ -42,7 +42,8 @@ def _variables(exact: type[nn.Module], relaxed: type[nn.Module], draws: str, tem
     num_particles=10,
 )
 def sbn(
-    dataset: Dataset,
+    spec: DataSpec,
+    rows: Rows | None = None,
     *,
     sizes: Annotated[tuple[int, ...], "binary variables of each layer, from the data upwards"] = (200, 200, 200),
     hidden: Annotated[tuple[int, ...], "hidden layers of the nets between layers; empty is linear"] = (),
@@ -52,15 +53,15 @@ def sbn(
     likelihood: LikelihoodOption = "auto",
 ) -> VAE:
     """Put a sigmoid belief network together; its data enter the guide less their mean."""
-    head = make_likelihood(likelihood, dataset)
+    head = make_likelihood(likelihood, spec)
     top, bottom = _variables(Bits, RelaxedBits, draws, temperature)
-    centre = dataset.train.x.mean(0)
+    centre = torch.zeros(spec.shape) if rows is None else rows.x.mean(0)
     model = SigmoidBeliefNetwork(sizes, head, hidden, activation=activation, variable=top)
-    if isinstance(head, BernoulliLikelihood):
+    if rows is not None and isinstance(head, BernoulliLikelihood):
         # The network starts out with the right mean of every pixel.
         with torch.no_grad():
             model.decoder.net.layers[-1].bias.copy_(centre.flatten().clamp(0.01, 0.99).logit())
-    guide = BernoulliLayers(dataset.shape, sizes, hidden, activation=activation, centre=centre, variable=bottom)
+    guide = BernoulliLayers(spec.shape, sizes, hidden, activation=activation, centre=centre, variable=bottom)
     return VAE(model, guide)
 
 
@@ -71,7 +72,8 @@ def sbn(
     num_particles=10,
 )
 def categorical(
-    dataset: Dataset,
+    spec: DataSpec,
+    rows: Rows | None = None,
     *,
     num_variables: Annotated[int, "number of categorical variables"] = 30,
     num_classes: Annotated[int, "classes of each"] = 10,
@@ -83,11 +85,11 @@ def categorical(
     likelihood: LikelihoodOption = "auto",
 ) -> VAE:
     """Put a categorical VAE together."""
-    head = make_likelihood(likelihood, dataset)
+    head = make_likelihood(likelihood, spec)
     top, bottom = _variables(OneHot, RelaxedOneHot, draws, temperature)
     decoder = DenseDecoder(num_variables * num_classes, head.raw_shape, hidden[::-1], activation=activation)
     model = CategoricalVAE(num_variables, num_classes, decoder, head, learn_prior=learn_prior, variable=top)
-    encoder = DenseEncoder(dataset.shape, hidden, activation=activation)
+    encoder = DenseEncoder(spec.shape, hidden, activation=activation)
     return VAE(model, AmortizedCategorical(encoder, num_variables, num_classes, variable=bottom))
 
 

@@ -1,11 +1,11 @@
-"""The Gaussian VAE, put together for a data set."""
+"""The Gaussian VAE, put together for data of a kind."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Annotated, Literal
 
-from pyrovae.data import Dataset
+from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.guides import AmortizedGaussian
 from pyrovae.models import GaussianVAE
 from pyrovae.pairs import parts
@@ -15,7 +15,8 @@ from pyrovae.vae import VAE
 
 @register_pair("gaussian", summary="Gaussian VAE: vector latent, dense or convolutional nets, three priors")
 def gaussian(
-    dataset: Dataset,
+    spec: DataSpec,
+    rows: Rows | None = None,
     *,
     latent_dim: Annotated[int, "size of the latent"] = 16,
     net: parts.Net = "dense",
@@ -39,9 +40,9 @@ def gaussian(
         hidden = (300,) if net == "conv" else (300, 300)
     if layer is None:
         layer = "plain" if net == "conv" else "gated"
-    head = parts.make_likelihood(likelihood, dataset, likelihood_scale)
+    head = parts.make_likelihood(likelihood, spec, likelihood_scale)
     encoder, decoder = parts.make_nets(
-        dataset.shape,
+        spec.shape,
         latent_dim,
         head.raw_shape,
         net=net,
@@ -52,5 +53,5 @@ def gaussian(
         tied=tied,
     )
     guide = AmortizedGaussian(encoder, latent_dim)
-    top = parts.make_prior(prior, latent_dim, num_components, guide.posterior, partial(parts.some_rows, dataset))
+    top = parts.make_prior(prior, latent_dim, num_components, guide.posterior, partial(parts.random_rows, spec, rows))
     return VAE(GaussianVAE(top, decoder, head), guide)

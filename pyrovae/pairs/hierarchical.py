@@ -1,4 +1,4 @@
-"""The VAE with several layers of Gaussian latents, put together for a data set."""
+"""The VAE with several layers of Gaussian latents, put together for data of a kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from pyrovae.data import Dataset
+from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.guides import HierarchicalGaussian
 from pyrovae.models import HierarchicalVAE
 from pyrovae.nn import GaussianLayer
@@ -19,7 +19,8 @@ from pyrovae.vae import VAE
 
 @register_pair("hierarchical", summary="VAE with several layers of vector latents, dense or convolutional nets")
 def hierarchical(
-    dataset: Dataset,
+    spec: DataSpec,
+    rows: Rows | None = None,
     *,
     latent_dims: Annotated[tuple[int, ...], "sizes of the latent layers, from the data upwards"] = (100, 50),
     net: parts.Net = "dense",
@@ -49,9 +50,9 @@ def hierarchical(
     parts.check_sizes(num_components=num_components)
     if hidden is None:
         hidden = (200,) if net == "conv" else (200, 200)
-    head = parts.make_likelihood(likelihood, dataset, likelihood_scale)
+    head = parts.make_likelihood(likelihood, spec, likelihood_scale)
     encoder, decoder = parts.make_nets(
-        dataset.shape,
+        spec.shape,
         sum(latent_dims) if skip else latent_dims[0],
         head.raw_shape,
         net=net,
@@ -69,7 +70,7 @@ def hierarchical(
     @torch.no_grad()
     def inputs_of_top(num_rows: int) -> Tensor:
         """What the top layer of the guide takes in for training data: with one layer features, else latent means."""
-        value = guide.encoder(parts.some_rows(dataset, num_rows))
+        value = guide.encoder(parts.random_rows(spec, rows, num_rows))
         for below in guide.upward[:-1]:
             value = below(value).mean
         return value

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyrovae.data import Dataset
+from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood, Likelihood, NormalLikelihood
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from pyrovae.nn.mlp import ACTIVATIONS, activation_module
@@ -41,20 +41,20 @@ _AUTOMATIC = {
 }
 
 
-def make_likelihood(name: str, dataset: Dataset, scale: float = 1.0, *, grey: bool = False) -> Likelihood:
+def make_likelihood(name: str, spec: DataSpec, scale: float = 1.0, *, grey: bool = False) -> Likelihood:
     """A likelihood by name for a data set; "auto" goes by the kind of its values.
 
     Grey values in [0, 1] get the Bernoulli cross-entropy, as is usual, which is no probability of the data. With `grey`
     the 256 values of bytes do so too, for pairs whose references have it.
     """
     if name == "auto":
-        name = "bernoulli" if grey and dataset.kind == "8-bit" else _AUTOMATIC[dataset.kind]
-    shape = dataset.shape
+        name = "bernoulli" if grey and spec.kind == "8-bit" else _AUTOMATIC[spec.kind]
+    shape = spec.shape
     if name == "bernoulli":
-        return BernoulliLikelihood(shape, strict=dataset.kind == "binary")
+        return BernoulliLikelihood(shape, strict=spec.kind == "binary")
     if name == "discretized-logistic":
-        if dataset.kind != "8-bit":
-            raise ValueError(f"the discretised logistic is for 8-bit data, and {dataset.name} is {dataset.kind}")
+        if spec.kind != "8-bit":
+            raise ValueError(f"the discretised logistic is for 8-bit data, and {spec.name} is {spec.kind}")
         return DiscretizedLogisticLikelihood(shape)
     return NormalLikelihood(shape, scale=scale if name == "normal" else name.removeprefix("normal-"))
 
@@ -151,9 +151,14 @@ def make_prior(
     return MixturePrior(latent_dim, num_components) if name == "mixture" else StandardNormal(latent_dim)
 
 
-def some_rows(dataset: Dataset, num_rows: int) -> Tensor:
-    """Training data drawn at random with replacement, `[num_rows, ...]`."""
-    return dataset.train.x[torch.randint(len(dataset.train.x), (num_rows,))]
+def random_rows(spec: DataSpec, rows: Rows | None, num_rows: int) -> Tensor:
+    """Initial values of pseudo-inputs, ``[num_rows, ...]``: training data drawn with replacement.
+
+    Without rows they are zeros, which is enough for a pair whose weights are read from a file next.
+    """
+    if rows is None:
+        return torch.zeros(num_rows, *spec.shape)
+    return rows.x[torch.randint(len(rows), (num_rows,))]
 
 
 def check_sizes(**sizes: int) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyrovae.vae import VAE
+from pyrovae.data.dataset import Dataset, DataSpec
+from pyrovae.vae import VAE, MadeBy
 
 Builder = Callable[..., VAE]
 
@@ -36,7 +37,8 @@ class Pair:
     Args:
         name: a registered name, or `module:function` for a user's own.
         summary: one line.
-        builder: makes the VAE; takes the data set as argument `dataset` if it has one, and options as keywords.
+        builder: makes the VAE; takes the `DataSpec` as argument `spec` and the training rows as `rows` if it has them,
+            and options as keywords.
         training: arguments of the Trainer that suit this pair, where they differ from its defaults.
         own: whether this is a user's own pair.
     """
@@ -58,15 +60,35 @@ class Pair:
             signature = inspect.signature(self.builder, eval_str=True)
         except Exception as error:  # annotations are expressions, which may raise anything
             raise ValueError(f"the arguments of {self.name} cannot be read: {_in_words(error)}") from error
-        found = (_option(p) for p in signature.parameters.values() if p.name != "dataset" and p.kind in _BY_KEYWORD)
+        found = (
+            _option(p)
+            for p in signature.parameters.values()
+            if p.name not in ("spec", "rows") and p.kind in _BY_KEYWORD
+        )
         return [option for option in found if option is not None]
 
-    def build(self, dataset: Any, **options: Any) -> VAE:
-        """Make the VAE for a data set.
+    def build(self, data: Dataset | DataSpec, **options: Any) -> VAE:
+        """Make the VAE for data of some kind.
 
-        Raises:
-            ValueError: for an option that the pair does not have, and if a user's own builder fails.
-            TypeError: if the builder returns no VAE.
+        Parameters
+        ----------
+        data : Dataset or DataSpec
+            The data, or what a builder needs to know of them. A `Dataset` also gives its training rows, for initial
+            values. A `DataSpec` is enough for a VAE whose weights are read from a file next.
+        **options
+            Options of the pair, see `options`.
+
+        Returns
+        -------
+        VAE
+            The VAE. It knows how it was made (`VAE.made_by`), so that `VAE.save` can write that down.
+
+        Raises
+        ------
+        ValueError
+            For an option that the pair does not have, and if a user's own builder fails.
+        TypeError
+            If the builder returns no VAE.
         """
         parameters = inspect.signature(self.builder).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -74,7 +96,8 @@ class Pair:
             if name not in parameters and not open_ended:
                 known = ", ".join(option.name for option in self.options) or "none"
                 raise ValueError(f"pair {self.name!r} has no option {name!r}; it has {known}")
-        arguments = {"dataset": dataset} if "dataset" in parameters else {}
+        spec, rows = (data.spec, data.train) if isinstance(data, Dataset) else (data, None)
+        arguments = {name: value for name, value in (("spec", spec), ("rows", rows)) if name in parameters}
         try:
             vae = self.builder(**arguments, **options)
         except Exception as error:
@@ -83,6 +106,7 @@ class Pair:
             raise ValueError(f"{self.name} failed: {_in_words(error)}") from error
         if not isinstance(vae, VAE):
             raise TypeError(f"{self.name} must return a pyrovae.VAE, got {type(vae).__name__}")
+        vae.made_by = MadeBy(self.name, dict(options), spec)
         return vae
 
 

@@ -1,11 +1,11 @@
-"""Semi-supervised pairs with a Gaussian or a stick-breaking latent, put together for a data set."""
+"""Semi-supervised pairs with a Gaussian or a stick-breaking latent, put together for data of a kind."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Literal
 
-from pyrovae.data import Dataset
+from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupervisedGuide
 from pyrovae.guides.sticks import KumaraswamyHead
 from pyrovae.models.semi_supervised import SemiSupervisedVAE
@@ -22,7 +22,8 @@ from pyrovae.vae import VAE
     objective="enum",
 )
 def semi_supervised(
-    dataset: Dataset,
+    spec: DataSpec,
+    rows: Rows | None = None,
     *,
     latent: Annotated[Literal["gaussian", "stick-breaking"], "kind of the latent beside the class"] = "gaussian",
     latent_dim: Annotated[int, "size of a Gaussian latent"] = 50,
@@ -50,14 +51,14 @@ def semi_supervised(
     Raises:
         ValueError: for sizes or combinations that do not fit, and data without labels.
     """
-    num_classes = dataset.num_classes
+    num_classes = spec.num_classes
     if num_classes is None or num_classes < 2:
-        raise ValueError(f"a semi-supervised pair needs training rows of at least two classes, {dataset.name} has none")
+        raise ValueError(f"a semi-supervised pair needs training rows of at least two classes, {spec.name} has none")
     if not hidden or latent_dim < 1:
         raise ValueError(
             f"latent_dim and the number of hidden layers must be at least 1, got {latent_dim} and {hidden}"
         )
-    head = parts.make_likelihood(likelihood, dataset, grey=True)
+    head = parts.make_likelihood(likelihood, spec, grey=True)
     if latent == "gaussian":
         prior, draw, features = StandardNormal(latent_dim), GaussianHead(hidden[-1], latent_dim), latent_dim
     else:
@@ -65,10 +66,10 @@ def semi_supervised(
         draw, features = KumaraswamyHead(hidden[-1], truncation, concentration), truncation
     options = {"net": net, "layer": layer, "activation": activation, "channels": channels}
     inside, on_features = (0.0, dropout) if net == "conv" else (dropout, 0.0)
-    for_class = parts.make_encoder(dataset.shape, hidden=hidden, dropout=inside, **options)
+    for_class = parts.make_encoder(spec.shape, hidden=hidden, dropout=inside, **options)
     # The last hidden layer takes the label in, so dense layers before it are the encoder.
     before = hidden if net == "conv" else hidden[:-1]
-    for_latent = parts.make_encoder(dataset.shape, hidden=before, **options) if before else None
+    for_latent = parts.make_encoder(spec.shape, hidden=before, **options) if before else None
     decoder = parts.make_decoder(features + num_classes, head.raw_shape, hidden=hidden, **options)
     classifier = Classifier(for_class, num_classes, dropout=on_features, noise=noise, shift=shift)
     encoder = LabelledEncoder(
@@ -77,14 +78,9 @@ def semi_supervised(
         hidden[-1],
         activation=activation,
         layer=layer,
-        in_features=math.prod(dataset.shape),
+        in_features=math.prod(spec.shape),
     )
-    weight = classification_weight * rows_per_label(dataset)
+    weight = classification_weight * spec.num_rows / max(1, spec.num_labelled)
     guide = SemiSupervisedGuide(classifier, encoder, draw, classification_weight=weight)
     model = SemiSupervisedVAE(num_classes, prior, decoder, head, learn_class_prior=learn_class_prior)
     return VAE(model, guide)
-
-
-def rows_per_label(dataset: Dataset) -> float:
-    """The number of training rows over that of labelled ones."""
-    return len(dataset.train.y) / max(1, int((dataset.train.y >= 0).sum()))

@@ -1,4 +1,4 @@
-"""The stick-breaking VAE, put together for a data set."""
+"""The stick-breaking VAE, put together for data of a kind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pyro.distributions import Gamma
 
-from pyrovae.data import Dataset
+from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.guides import BetaSticks, ConcentrationPosterior, GammaSticks, KumaraswamySticks, LogitNormalSticks
 from pyrovae.models import StickBreakingVAE
 from pyrovae.pairs import parts
@@ -27,7 +27,8 @@ _GUIDES = {
     objective="mean-field",
 )
 def stick_breaking(
-    dataset: Dataset,
+    spec: DataSpec,
+    rows: Rows | None = None,
     *,
     truncation: Annotated[int, "number of weights of the stick"] = 50,
     concentration: Annotated[float, "concentration of the prior; initial value or prior mean if it is not fixed"] = 5.0,
@@ -56,9 +57,9 @@ def stick_breaking(
         raise ValueError(f"posterior must be one of {', '.join(_GUIDES)}, got {posterior!r}")
     if concentration_is not in ("fixed", "learned", "inferred"):
         raise ValueError(f"concentration_is must be fixed, learned or inferred, got {concentration_is!r}")
-    head = parts.make_likelihood(likelihood, dataset, likelihood_scale, grey=True)
+    head = parts.make_likelihood(likelihood, spec, likelihood_scale, grey=True)
     encoder, decoder = parts.make_nets(
-        dataset.shape,
+        spec.shape,
         truncation,
         head.raw_shape,
         net=net,
@@ -75,7 +76,7 @@ def stick_breaking(
                 f"concentration and hyperprior_shape must be positive, got {concentration} and {hyperprior_shape}"
             )
         prior = Gamma(hyperprior_shape, hyperprior_shape / concentration)
-        initial, num_data = ConcentrationPosterior(concentration), len(dataset.train.x)
+        initial, num_data = ConcentrationPosterior(concentration), spec.num_rows
     learn = concentration_is == "learned"
     model = StickBreakingVAE(truncation, prior, decoder, head, learn_concentration=learn, num_data=num_data)
     return VAE(model, _GUIDES[posterior](encoder, truncation, initial, num_data=num_data))

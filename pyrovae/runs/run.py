@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
-from pyrovae import data, metrics, programs
+from pyrovae import data, metrics
 from pyrovae._version import __version__
-from pyrovae.data import Dataset, Rows
+from pyrovae.batches import arguments
+from pyrovae.data import Dataset
+from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.pairs.registry import Pair, find_pair
 from pyrovae.runs.growing import add_sticks
 from pyrovae.storage import CheckpointError, load_weights
@@ -21,22 +23,29 @@ from pyrovae.training.checkpoint import RunFolder
 from pyrovae.vae import VAE
 
 # What a configuration holds.
-_CONFIG = {"pair": str, "pair_options": dict, "data": dict, "training": dict, "data_shape": list, "data_kind": str}
+_CONFIG = {"pair": str, "pair_options": dict, "data": dict, "training": dict, "spec": dict}
 
 
 @dataclass(frozen=True)
 class Run:
     """A run folder with what its configuration says.
 
-    Args:
-        folder: where it is.
-        config: pair, its options, data set and its options, options of the Trainer; once trained, what the data are.
-        pair: the pair, found by name.
+    Parameters
+    ----------
+    folder : RunFolder
+        Where it is.
+    config : mapping
+        Pair, its options, data set and its options, options of the Trainer; once trained, what the data are.
+    pair : Pair
+        The pair, found by name.
+    given : Dataset, optional
+        The data, where they are not to be loaded by name.
     """
 
     folder: RunFolder
     config: Mapping[str, Any]
     pair: Pair
+    given: Dataset | None = None
 
     @classmethod
     def create(
@@ -44,44 +53,72 @@ class Run:
         path: str | Path,
         pair: str,
         pair_options: Mapping[str, Any],
-        data_options: Mapping[str, Any],
+        data: Mapping[str, Any] | Dataset,
         training: Mapping[str, Any],
     ) -> Run:
-        """Describe a new run; nothing is written before `train`.
+        """Describe a new run. Nothing is written before `train`.
 
-        Raises:
-            CheckpointError: if the folder already holds a run.
-            ValueError: for an unknown pair.
+        Parameters
+        ----------
+        path : str or Path
+            The new run folder.
+        pair : str
+            A registered name, or ``module:function``.
+        pair_options : mapping
+            Options of the pair.
+        data : mapping or Dataset
+            Arguments of `pyrovae.data.load`, or the data themselves. Later calls need a `Dataset` of your own again.
+        training : mapping
+            Arguments of the `Trainer`.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder already holds a run.
+        ValueError
+            For an unknown pair.
         """
         folder = RunFolder(path)
         if folder.config_path.exists():
             raise CheckpointError(
-                f"{folder.path} already holds a run; go on with it (--resume {folder.path}) or choose another --out"
+                f"{folder.path} already holds a run; go on with it (pyrovae resume {folder.path}) or choose another "
+                "folder (--out)"
             )
         found = find_pair(pair)
         suited = dict(found.training)
         if training.get("objective", suited.get("objective")) != suited.get("objective"):
             suited.pop("num_particles", None)  # which is for the objective that the pair suggests
+        dataset = data if isinstance(data, Dataset) else None
         config = {
             "pyrovae_version": __version__,
             "pair": found.name,
             "pair_options": dict(pair_options),
-            "data": dict(data_options),
+            "data": dict(data if dataset is None else dataset.options),
             "training": {**suited, **training},
         }
-        return cls(folder, config, found)
+        return cls(folder, config, found, dataset)
 
     @classmethod
-    def open(cls, path: str | Path, pair: str | None = None) -> Run:
+    def open(cls, path: str | Path, pair: str | None = None, data: Dataset | None = None) -> Run:
         """Open a run folder.
 
-        Args:
-            path: the folder.
-            pair: for a run of a user's own pair its `module:function` again, because nothing is imported on the word
-                of a file.
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        pair : str, optional
+            For a run of a pair of your own its ``module:function`` again, because pyrovae never imports code named in a
+            file.
+        data : Dataset, optional
+            The data, where others are meant than those that the run was trained on, or where those were no data set
+            known by name.
 
-        Raises:
-            CheckpointError: if the folder is no run, or the pair is missing or another one.
+        Raises
+        ------
+        CheckpointError
+            If the folder is no run, or the pair is missing or another one.
+        ValueError
+            If `data` are of another shape or kind than those that the run was trained on.
         """
         folder = RunFolder(path)
         config = folder.read_config()
@@ -95,7 +132,27 @@ class Run:
             raise CheckpointError(f"{folder.path} is a run of a pair of your own; open it with --pair {name}")
         if pair is not None and pair != name:
             raise CheckpointError(f"{folder.path} is a run of the pair {name}, not {pair}")
-        return cls(folder, config, find_pair(name))
+        run = cls(folder, config, find_pair(name), data)
+        if data is not None:
+            _check_like(data.spec, run.spec)
+        return run
+
+    @property
+    def spec(self) -> DataSpec:
+        """What the pair was built for.
+
+        Raises
+        ------
+        CheckpointError
+            If the configuration does not say it.
+        """
+        config = self.config if "spec" in self.config else self.folder.read_config()
+        try:
+            return DataSpec.from_dict(config["spec"])
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.folder.config_path} is damaged: 'spec': {error}; restore it or train again"
+            ) from None
 
     def with_more_sticks(self, count: int, path: str | Path | None = None) -> tuple[Run, VAE]:
         """A new run of this stick-breaking run with `count` more weights, and the VAE to train in it.
@@ -123,7 +180,20 @@ class Run:
         return replace(new, config={**new.config, "grown_from": str(self.folder.path)}), vae
 
     def dataset(self) -> Dataset:
-        """Load the data set of the run."""
+        """The data of the run: those that were given, or loaded by name.
+
+        Raises
+        ------
+        CheckpointError
+            If the run was trained on data that have no name to load them by.
+        """
+        if self.given is not None:
+            return self.given
+        if "name" not in self.config["data"]:
+            raise CheckpointError(
+                f"{self.folder.path} was trained on data given in Python, which cannot be loaded by name; give them "
+                "again: Run.open(folder, data=dataset), or --data FILE"
+            )
         return data.load(**self.config["data"])
 
     def train(
@@ -146,14 +216,7 @@ class Run:
         """
         training = dict(self.config["training"])
         dataset = self.dataset()
-        config = {
-            **self.config,
-            "data": dict(dataset.options),
-            "data_shape": list(dataset.shape),
-            "data_kind": dataset.kind,
-            "data_labelled": dataset.train.y is not None,
-            "data_classes": dataset.num_classes,
-        }
+        config = {**self.config, "data": dict(dataset.options), "spec": dataset.spec.to_dict()}
         loop = Trainer(**training, progress=progress, callbacks=[_WriteConfig(self.folder, config), *callbacks])
         if vae is None:
             torch.manual_seed(training.get("seed", 0))
@@ -166,16 +229,14 @@ class Run:
         Raises:
             CheckpointError: if the weights cannot be used.
         """
-        config = self.folder.read_config()
-        # A stand-in of the right shape: builders look at shape and kind, and at rows only for initial values.
-        labels = torch.zeros(2, dtype=torch.long) if config.get("data_labelled") else None
-        if config.get("data_classes"):
-            labels = torch.tensor([0, config["data_classes"] - 1])
-        rows = Rows(torch.zeros(2, *config["data_shape"]), labels)
-        stand_in = Dataset(config["data"].get("name", ""), rows, rows, rows, config["data_kind"])
-        vae = self.pair.build(stand_in, **self._pair_options())
-        takes_y = all(programs.accepts(program, "y") for program in (vae.model, vae.guide))
-        vae.prepare(rows.x, y=labels if takes_y else None)
+        vae = self.pair.build(self.spec, **self._pair_options())
+        blank = Rows(
+            torch.zeros(2, *self.spec.shape),
+            y=None if self.spec.num_classes is None else torch.zeros(2, dtype=torch.long),
+            index=torch.zeros(2, dtype=torch.long),
+        )
+        x, given = arguments(vae, blank)
+        vae.prepare(x, **given)
         load_weights(vae, self.folder.weights_path)
         return vae.to(device).eval()
 
@@ -217,6 +278,14 @@ class Run:
         return {name: tuple(v) if isinstance(v, list) else v for name, v in self.config["pair_options"].items()}
 
 
+def _check_like(spec: DataSpec, trained: DataSpec) -> None:
+    """Refuse data of another kind than those that a pair was built for."""
+    for field in ("shape", "kind", "num_classes"):
+        new, old = getattr(spec, field), getattr(trained, field)
+        if new != old and not (field == "num_classes" and (new is None or old is None)):
+            raise ValueError(f"{spec.name} has {field} {new}, and the run was trained on data with {field} {old}")
+
+
 class _WriteConfig(Callback):
     """Write the configuration once the training has begun, its checks passed and its first state saved.
 
@@ -245,8 +314,3 @@ def pick_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     return name
-
-
-def given(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Those of the options that were given (are not None)."""
-    return {name: options[name] for name in names if options.get(name) is not None}

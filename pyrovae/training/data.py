@@ -24,6 +24,8 @@ def training_data(data: Any) -> TrainingData:
     Raises:
         TypeError: for anything else.
     """
+    if isinstance(data, TrainingData):
+        return data._replace(train=data.train.numbered())
     if isinstance(data, Tensor):
         return TrainingData(Rows(data).numbered())
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):

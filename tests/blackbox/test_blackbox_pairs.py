@@ -9,9 +9,9 @@ from torch.distributions import Bernoulli, Normal
 
 from pyrovae import VAE, blackbox, infer
 from pyrovae.blackbox import GenerativeModel, InferenceNetwork, as_pair, from_vae
-from pyrovae.data import Split
-from pyrovae.latents import latent_means
+from pyrovae.data import Rows
 from pyrovae.metrics import evaluate
+from pyrovae.metrics.latents import latent_means
 from pyrovae.training import Trainer
 
 X = DATA.repeat(16, 1)
@@ -213,7 +213,7 @@ def test_prior_apart_from_the_joint():
 
 def test_every_tool_works_for_networks_that_know_their_parts():
     network, model, vae = make("bits-whole")
-    figures = evaluate(vae, Split(DATA), num_samples=500)
+    figures = evaluate(vae, Rows(DATA), num_samples=500)
     assert figures.log_likelihood == pytest.approx(evidence(model).mean().item(), abs=0.05)
     assert 0 < figures.reconstruction_error < 0.5
     assert vae.reconstruct(X).shape == X.shape

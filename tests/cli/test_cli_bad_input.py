@@ -17,7 +17,7 @@ BAD_INPUT = {
     "train --data digits": "say what to train on what",
     "train gausian --data digits": "unknown pair 'gausian'; known are categorical, gaussian, ",
     "train gaussian --data digitz": "there is no data set 'digitz'; known are binarized-mnist, ",
-    "train gaussian --data digits --out gaussian": "gaussian already holds a run; go on with it (--resume gaussian)",
+    "train gaussian --data digits --out gaussian": "gaussian already holds a run; go on with it (pyrovae ",
     "train gaussian --data digits --out mymodule.py/new": "mymodule.py",
     "train gaussian --data digits --pair mymodule:make_vae": "--pair goes with --resume",
     "train --resume gaussian --data digits --lr 3": "leave out --data, --lr",

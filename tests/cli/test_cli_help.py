@@ -8,7 +8,8 @@ from command_line import VERBS, error_of
 
 from pyrovae import __version__, data
 from pyrovae.cli import main
-from pyrovae.registry import pairs
+from pyrovae.cli.arguments import given
+from pyrovae.pairs import pairs
 
 
 class TestHelp:
@@ -103,3 +104,7 @@ def test_options_of_our_pairs_need_no_prefix(pair, out):
     with pytest.raises(SystemExit):
         main(["train", pair, "--help"])
     assert "--pair-" not in out()
+
+
+def test_given():
+    assert given({"a": 0, "b": None, "c": 1}, ["a", "b", "d"]) == {"a": 0}

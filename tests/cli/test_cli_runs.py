@@ -129,5 +129,5 @@ class TestOwnPair:
 
     def test_through_a_process(self, folder):
         words = ["sample", "own", "--pair", "mymodule:make_vae", "--num", "2", "--out", "x.csv"]
-        done = subprocess.run([sys.executable, "-m", "pyrovae.cli", *words], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "pyrovae", *words], capture_output=True, text=True)
         assert (done.returncode, done.stdout, done.stderr) == (0, "2 samples in x.csv\n", "")

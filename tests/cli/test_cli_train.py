@@ -120,7 +120,7 @@ class TestResume:
     def test_ctrl_c(self, tmp_path):
         words = ["train", "gaussian", "--data", "digits", "--out", "run", *TINY, "--epochs", "100000"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "pyrovae.cli", *words, "--checkpoint-seconds", "0"],
+            [sys.executable, "-m", "pyrovae", *words, "--checkpoint-seconds", "0"],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -13,7 +13,7 @@ from dataset_checks import INFO, assert_equal
 
 from pyrovae.data import (
     Dataset,
-    Split,
+    Rows,
     available,
     dequantize,
     load,
@@ -172,20 +172,20 @@ def test_loading_leaves_global_random_numbers_alone(options):
 
 
 def test_dataset_checks_its_tensors():
-    rows = Split(torch.zeros(4, 3))
+    rows = Rows(torch.zeros(4, 3))
     for broken, message in (
-        (Split(torch.zeros(4, 2)), r"a row of test.x has shape \(2,\), of train.x \(3,\)"),
-        (Split(torch.zeros(4, 3), y=torch.zeros(5).long()), r"one label for each of the 4 rows.*\(5,\)"),
-        (Split(torch.zeros(4, 3), mask=torch.ones(4).bool()), r"test.mask has shape \(4,\), test.x \(4, 3\)"),
+        (Rows(torch.zeros(4, 2)), r"a row of test.x has shape \(2,\), of train.x \(3,\)"),
+        (Rows(torch.zeros(4, 3), y=torch.zeros(5).long()), r"one label for each of the 4 rows.*\(5,\)"),
+        (Rows(torch.zeros(4, 3), mask=torch.ones(4).bool()), r"test.mask has shape \(4,\), test.x \(4, 3\)"),
     ):
         with pytest.raises(ValueError, match=message):
             Dataset("mine", rows, rows, broken, kind="real")
     with pytest.raises(ValueError, match=r"kind must be one of 'binary', .*not 'integer'"):
         Dataset("mine", rows, rows, rows, kind="integer")
-    dataset = Dataset("mine", rows, rows, Split(rows.x, mask=rows.x == 0), kind="real").to("cpu")
+    dataset = Dataset("mine", rows, rows, Rows(rows.x, mask=rows.x == 0), kind="real").to("cpu")
     assert dataset.num_classes is None
     assert dataset.test.mask.all()
-    unknown = Split(torch.zeros(2, 3), y=torch.tensor([-1, -1]))
+    unknown = Rows(torch.zeros(2, 3), y=torch.tensor([-1, -1]))
     assert Dataset("mine", unknown, unknown, unknown, kind="real").num_classes is None
     with pytest.raises(ValueError, match="mine is 'real'"):
         rescale_symmetric(dataset)
@@ -195,7 +195,7 @@ def test_dataset_checks_its_tensors():
 
 def test_to_moves_every_tensor():
     moved = load("digits").to("meta")
-    assert {tensor.device.type for split in moved.splits().values() for tensor in split[:2]} == {"meta"}
+    assert {tensor.device.type for split in moved.splits().values() for tensor in (split.x, split.y)} == {"meta"}
     assert moved.options == load("digits").options
 
 

@@ -33,15 +33,16 @@ def test_dynamic_binarisation_in_expectation():
     static = load("digits", binarize="static")
     assert torch.equal(dataset.validation.x, static.validation.x)
     assert torch.equal(dataset.test.x, static.test.x)
-    batch = dataset.train.x[:20]
+    rows = dataset.train.take(slice(20))
+    batch = rows.x
     torch.manual_seed(0)
-    draws = torch.stack([dataset.transform(batch) for _ in range(2000)])
+    draws = torch.stack([dataset.transform(rows).x for _ in range(2000)])
     assert draws.unique().tolist() == [0, 1]
     standard_error = (batch * (1 - batch) / len(draws)).sqrt()
     assert ((draws.mean(0) - batch).abs() <= 5 * standard_error + 1e-6).all()
     assert not torch.equal(draws[0], draws[1])
     torch.manual_seed(0)
-    assert torch.equal(dataset.transform(batch), draws[0])
+    assert torch.equal(dataset.transform(rows).x, draws[0])
 
 
 def test_dequantisation_fills_the_intervals(small_root):
@@ -53,7 +54,7 @@ def test_dequantisation_fills_the_intervals(small_root):
     for noisy, exact in (
         (dataset.validation.x, plain.validation.x),
         (dataset.test.x, plain.test.x),
-        (dataset.transform(dataset.train.x), plain.train.x),
+        (dataset.seen("train").x, plain.train.x),
     ):
         position = noisy.double() * 256 - (exact.double() * 255).round()
         assert position.min() >= -1e-5
@@ -71,9 +72,9 @@ def test_symmetric_scale(small_root, noise):
         torch.testing.assert_close(split.x, unit.splits()[name].x * 2 - 1)
     if noise:
         torch.manual_seed(1)
-        drawn = dataset.transform(dataset.train.x)
+        drawn = dataset.seen("train").x
         torch.manual_seed(1)
-        torch.testing.assert_close(drawn, unit.transform(unit.train.x) * 2 - 1)
+        torch.testing.assert_close(drawn, unit.seen("train").x * 2 - 1)
     else:
         assert dataset.transform is None
 

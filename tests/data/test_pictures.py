@@ -7,7 +7,7 @@ import scipy.ndimage
 import torch
 from dataset_checks import INFO, assert_equal
 
-from pyrovae.data import Dataset, Split, load, principal_components
+from pyrovae.data import Dataset, Rows, load, principal_components
 from pyrovae.data.images import rotate
 
 
@@ -89,7 +89,7 @@ def test_principal_components_against_the_singular_values():
     rng = np.random.default_rng(0)
     rows = (rng.normal(size=(60, 6)) * [3, 2, 1, 0.3, 0.1, 0.03] @ rng.normal(size=(6, 6)) + 100).astype(np.float32)
     x = torch.from_numpy(rows)
-    dataset = principal_components(Dataset("some", Split(x[:40]), Split(x[40:50]), Split(x[50:]), "real"), 4)
+    dataset = principal_components(Dataset("some", Rows(x[:40]), Rows(x[40:50]), Rows(x[50:]), "real"), 4)
     train = rows[:40].astype(np.float64)
     centred = train - train.mean(0)
     values, directions = np.linalg.svd(centred)[1:]
@@ -108,7 +108,7 @@ def test_principal_components_refused():
     ):
         with pytest.raises(ValueError, match=message):
             load("digits", **options)
-    rows = Split(torch.randn(5, 3), mask=torch.ones(5, 3, dtype=torch.bool))
+    rows = Rows(torch.randn(5, 3), mask=torch.ones(5, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="mine has missing entries"):
         principal_components(Dataset("mine", rows, rows, rows, "real"), 2)
     assert load("linear-gaussian", pca=3).evidence is None

@@ -8,6 +8,7 @@ import torch
 
 from pyrovae import testing
 from pyrovae.distributions import DiscretizedLogistic
+from pyrovae.testing import checks
 
 LOCATIONS = [-3.0, 0.0, 1e-4, 0.3, 0.4999, 1.0, 2.0]
 SCALES = [1e-6, 1e-3, 1e-2, 1.0, 1e6]
@@ -66,9 +67,9 @@ def test_bytes_in_float32():
     assert p.support.check(pixels).all()
     assert p.log_prob(pixels.double().float()).isfinite().all()
     double = DiscretizedLogistic(p.loc.double(), p.scale.double())
-    testing._compare("log_prob", p, p.log_prob(pixels), double.log_prob(torch.arange(256).double() / 255), 1e-5)
-    testing._compare("mean", p, p.mean, double.mean, 1e-5)
-    testing._compare("variance", p, p.variance, double.variance, 1e-6)
+    checks._compare("log_prob", p, p.log_prob(pixels), double.log_prob(torch.arange(256).double() / 255), 1e-5)
+    checks._compare("mean", p, p.mean, double.mean, 1e-5)
+    checks._compare("variance", p, p.variance, double.variance, 1e-6)
     assert (p.variance >= 0).all()
 
 

@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae import distributions as dist
 from pyrovae import testing
+from pyrovae.testing import checks
 
 DTYPES = [(torch.float32, 1e-4, 1e-5), (torch.float64, 1e-8, 1e-10)]
 SMALL_TO_LARGE = [1e-3, 0.3, 7.0, 1e3, 1e5]
@@ -142,7 +143,7 @@ def test_canonical_probabilities():
     probs = torch.tensor(0.2).double()
     for cls in (dist.NaturalBernoulli, dist.NaturalGeometric):
         twin = getattr(torch.distributions, cls.__name__.removeprefix("Natural"))(probs)
-        testing._compare("mean", cls, cls.from_canonical(probs=probs).mean, twin.mean, 1e-12)
+        checks._compare("mean", cls, cls.from_canonical(probs=probs).mean, twin.mean, 1e-12)
         with pytest.raises(ValueError, match="exactly one of probs and logits"):
             cls.from_canonical()
     with pytest.raises(ValueError, match="exactly one of probs and logits"):

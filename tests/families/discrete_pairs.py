@@ -5,12 +5,12 @@ import itertools
 import torch
 
 from pyrovae import VAE, data
-from pyrovae.data import Dataset, Split
-from pyrovae.discrete import Bits, OneHot
+from pyrovae.data import Dataset, Rows
 from pyrovae.guides import AmortizedCategorical, BernoulliLayers
 from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import CategoricalVAE, SigmoidBeliefNetwork
 from pyrovae.nn import DenseDecoder, DenseEncoder
+from pyrovae.nn.variables import Bits, OneHot
 
 PIXELS = 4
 
@@ -79,4 +79,4 @@ SIZES = [(3,), (3, 2), (2, 3, 2)]
 def tiny_dataset(kind="binary", rows=64) -> Dataset:
     x = data.load("digits", binarize="static").train.x[:rows, :, 2:6, 2:6]
     x = x if kind == "binary" else x - 0.5
-    return Dataset("tiny", Split(x), Split(x[:8]), Split(x[:8]), kind)
+    return Dataset("tiny", Rows(x), Rows(x[:8]), Rows(x[:8]), kind)

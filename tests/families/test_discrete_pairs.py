@@ -14,37 +14,36 @@ from discrete_pairs import (
     tiny_dataset,
 )
 
-from pyrovae import discrete
-from pyrovae.discrete import RelaxedBits, RelaxedOneHot
 from pyrovae.guides import AmortizedCategorical, BernoulliLayers
 from pyrovae.infer import VIMCO
 from pyrovae.likelihoods import BernoulliLikelihood, NormalLikelihood
 from pyrovae.models import CategoricalVAE, SigmoidBeliefNetwork
 from pyrovae.nn import DenseEncoder
-from pyrovae.pairs.discrete import categorical, sbn
+from pyrovae.nn.variables import RelaxedBits, RelaxedOneHot
+from pyrovae.pairs import exact, find_pair
 
 
 def test_sbn_starts_at_the_mean_of_the_data():
     dataset = tiny_dataset()
-    vae = sbn(dataset, sizes=(5, 3))
+    vae = find_pair("sbn").build(dataset, sizes=(5, 3))
     mean = dataset.train.x.mean(0)
     assert torch.equal(vae.guide.centre, mean)
     bias = vae.model.decoder.net.layers[-1].bias.sigmoid().reshape(mean.shape)
     torch.testing.assert_close(bias, mean.clamp(0.01, 0.99))
-    real = sbn(tiny_dataset("real"), sizes=(5,))
+    real = find_pair("sbn").build(tiny_dataset("real"), sizes=(5,))
     assert isinstance(real.model.likelihood, NormalLikelihood)
     assert math.isfinite(VIMCO(3).loss(real.model, real.guide, tiny_dataset("real").train.x))
 
 
 @pytest.mark.parametrize("learn_prior", [False, True])
 def test_categorical_prior(learn_prior):
-    vae = categorical(tiny_dataset(), num_variables=2, num_classes=3, learn_prior=learn_prior)
+    vae = find_pair("categorical").build(tiny_dataset(), num_variables=2, num_classes=3, learn_prior=learn_prior)
     assert ("owners.model.prior_logits" in dict(vae.named_parameters())) is learn_prior
     assert vae.model.prior_logits.shape == (2, 3)
 
 
 def test_options_of_variables_reach_model_and_guide_separately():
-    vae = sbn(tiny_dataset(), sizes=(3, 2), draws="straight-through", temperature=0.4)
+    vae = find_pair("sbn").build(tiny_dataset(), sizes=(3, 2), draws="straight-through", temperature=0.4)
     variables = vae.model.variable, vae.guide.sampled_as
     assert variables[0] is not variables[1]
     for variable in variables:
@@ -64,7 +63,7 @@ def test_options_of_variables_reach_model_and_guide_separately():
         (lambda: RelaxedBits(0.0), "temperature must be positive, got 0.0"),
         (lambda: RelaxedOneHot(-1.0), "temperature must be positive, got -1.0"),
         (
-            lambda: sbn(tiny_dataset(), draws="soft"),
+            lambda: find_pair("sbn").build(tiny_dataset(), draws="soft"),
             "draws must be one of exact, relaxed, straight-through, got 'soft'",
         ),
         (lambda: SigmoidBeliefNetwork((3,), BernoulliLikelihood((4,)))(), "either data x or the number of rows"),
@@ -84,7 +83,7 @@ def test_latents_of_several_layers_are_given_by_site():
 @pytest.mark.parametrize("make", [belief_network, categorical_vae])
 def test_exact_pair_of_a_relaxed_one(make):
     relaxed = make(variable=RelaxedBits if make is belief_network else RelaxedOneHot)
-    there, x = discrete.exact(relaxed), binary(PIXELS)[::3]
+    there, x = exact(relaxed), binary(PIXELS)[::3]
     joint = exact_joint(there, x)[0] if make is belief_network else exact_categorical_joint(there, x)[0]
     found = there.log_likelihood(x, 20_000, return_details=True)
     assert ((found.value - joint.logsumexp(0)).abs() < 4 * found.standard_error + 1e-4).all()

@@ -14,13 +14,12 @@ from discrete_pairs import (
 from pairs import weights_of
 from pyro.distributions import Bernoulli, OneHotCategorical
 
-from pyrovae.callbacks import Callback
-from pyrovae.checkpoint import RunFolder
-from pyrovae.discrete import Bits, OneHot, RelaxedBits, RelaxedOneHot, TemperatureSchedule
 from pyrovae.infer import IWAE
-from pyrovae.pairs.discrete import categorical, sbn
-from pyrovae.schedules import WarmUp
-from pyrovae.training import Trainer
+from pyrovae.nn import Bits, OneHot, RelaxedBits, RelaxedOneHot
+from pyrovae.pairs import find_pair
+from pyrovae.training import Callback, TemperatureSchedule, Trainer
+from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.schedules import WarmUp
 
 # -- relaxations ------------------------------------------------------------------------------------------------------
 
@@ -86,7 +85,7 @@ def test_low_temperature_gives_the_discrete_model(make, straight_through):
 def test_relaxed_pairs_train_and_all_parameters_get_gradients(pair, draws):
     dataset = tiny_dataset()
     options = {"sizes": (4, 3)} if pair == "sbn" else {"num_variables": 3, "num_classes": 4, "hidden": (8,)}
-    vae = {"sbn": sbn, "categorical": categorical}[pair](dataset, draws=draws, **options)
+    vae = find_pair(pair).build(dataset, draws=draws, **options)
     before = weights_of(vae)
     trainer = Trainer(objective="elbo", lr=0.01, epochs=15, batch_size=32, progress=False)
     history = trainer.fit(vae, dataset.train.x)
@@ -94,7 +93,7 @@ def test_relaxed_pairs_train_and_all_parameters_get_gradients(pair, draws):
     for name, value in vae.named_parameters():
         assert not torch.equal(value, before[name]), name
     assert vae.sample(3).shape == (3, 1, 4, 4)
-    exact = {"sbn": sbn, "categorical": categorical}[pair](dataset, **options)
+    exact = find_pair(pair).build(dataset, **options)
     trainer = Trainer(objective="iwae-dreg", num_particles=2, epochs=1, progress=False)
     with pytest.raises(ValueError, match=r"site 'z1?' has no reparameterised draws"):
         trainer.fit(exact, dataset.train.x)

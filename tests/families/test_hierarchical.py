@@ -11,19 +11,19 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from pyrovae import VAE, metrics
-from pyrovae.checkpoint import load_weights, save_weights
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows
 from pyrovae.distributions import DependentNormal
 from pyrovae.guides import HierarchicalGaussian
 from pyrovae.infer import IWAE
 from pyrovae.nn import GaussianLayer
-from pyrovae.pairs import hierarchical
+from pyrovae.pairs import find_pair
+from pyrovae.storage import load_weights, save_weights
 from pyrovae.training import Trainer
 
 
 def dataset(num=24) -> Dataset:
     x = pictures(num)
-    return Dataset("some", Split(x), Split(x[:8]), Split(x[:8]), "binary")
+    return Dataset("some", Rows(x), Rows(x[:8]), Rows(x[:8]), "binary")
 
 
 SMALL = {"latent_dims": (4, 3), "hidden": (12,), "hidden_between": (8, 8), "num_components": 5}
@@ -41,7 +41,7 @@ variants = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def build(variant="plain", **options) -> VAE:
-    return hierarchical(dataset(), **{**SMALL, **VARIANTS[variant], **options})
+    return find_pair("hierarchical").build(dataset(), **{**SMALL, **VARIANTS[variant], **options})
 
 
 # -- on pictures ------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_kl_weight():
 def test_deep_stacks_start_calmly(options):
     """The divergence starts at a few tenths of a nat a unit, and the pixels are near even odds."""
     data = dataset()
-    deep = hierarchical(data, latent_dims=(20,) * 6, **options)
+    deep = find_pair("hierarchical").build(data, latent_dims=(20,) * 6, **options)
     x = data.train.x
     with torch.no_grad():
         assert float(deep(x).kl.mean()) < 0.3 * 120
@@ -147,7 +147,7 @@ def test_deep_stacks_start_calmly(options):
 
 
 def test_default_nets_are_those_of_burda_et_al():
-    vae = hierarchical(dataset())
+    vae = find_pair("hierarchical").build(dataset())
     shapes = [tuple(module.weight.shape) for module in vae.guide.modules() if isinstance(module, nn.Linear)]
     assert shapes == [(200, 64), (200, 200), (200, 200), (100, 100), (100, 100), (100, 100)]
     assert sum(isinstance(module, nn.Tanh) for module in vae.modules()) == 8

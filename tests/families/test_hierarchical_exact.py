@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from pyrovae import VAE, metrics
-from pyrovae.data import Split
+from pyrovae.data import Rows
 from pyrovae.guides import HierarchicalGaussian
 from pyrovae.infer import IWAE
 from pyrovae.likelihoods import NormalLikelihood
@@ -195,11 +195,11 @@ def test_draws_have_the_moments_of_the_model():
 
 def test_active_units_of_each_layer():
     vae = exact_pair(2, dead=True)
-    found = metrics.evaluate(vae, Split(vae.sample(200)), num_samples=1)
+    found = metrics.evaluate(vae, Rows(vae.sample(200)), num_samples=1)
     assert (found.active_units, found.latent_dim) == (3, 4)
     assert found.active_units_by_site == {"z1": 2, "z2": 1}
     assert found.to_dict()["active_units_by_site"] == {"z1": 2, "z2": 1}
-    single = metrics.evaluate(exact_pair(1), Split(vae.sample(20)), num_samples=1)
+    single = metrics.evaluate(exact_pair(1), Rows(vae.sample(20)), num_samples=1)
     assert "active_units_by_site" not in single.to_dict()
     # Posterior means on the way up are means of means, which is exact where they are affine.
     x = vae.sample(3)

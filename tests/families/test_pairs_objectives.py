@@ -8,10 +8,10 @@ import torch
 from pairs import same_weights, weights_of
 
 from pyrovae import data, programs
-from pyrovae.checkpoint import load_weights, save_weights
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows
 from pyrovae.infer import objective_names
-from pyrovae.registry import Pair, pairs
+from pyrovae.pairs import Pair, pairs
+from pyrovae.storage import load_weights, save_weights
 from pyrovae.training import Trainer
 
 OPTIONS = {
@@ -41,7 +41,7 @@ def tiny_dataset() -> Dataset:
     digits = data.load("digits", binarize="static")
     x, y = digits.train.x[:48, :, 2:6, 2:6], digits.train.y[:48] % 3
     partly = torch.where(torch.arange(48) % 2 == 0, y, -1)
-    return Dataset("tiny", Split(x, partly), Split(x[:12], y[:12]), Split(x[12:24], y[12:24]), "binary")
+    return Dataset("tiny", Rows(x, partly), Rows(x[:12], y[:12]), Rows(x[12:24], y[12:24]), "binary")
 
 
 def build(pair: Pair, seed=0):

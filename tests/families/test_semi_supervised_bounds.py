@@ -8,7 +8,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 from semi_supervised_pairs import CLASSES, LABELS, ROWS, make_pair
 from torch import nn
 
-from pyrovae import classification
+from pyrovae import metrics
 from pyrovae.infer import log_weights
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objectives import make_objective
@@ -129,7 +129,7 @@ def test_objectives_teach_the_classifier(objective, net):
     """The sign of the classification term is right under every objective: labels become more probable."""
     x, y = pictures(16, (1, 8, 8)), torch.arange(16) % 2
     vae = make_pair(net=net, shape=(1, 8, 8), weight=50.0)
-    before = classification.class_probabilities(vae, x).gather(1, y[:, None]).log().mean()
+    before = metrics.class_probabilities(vae, x).gather(1, y[:, None]).log().mean()
     elbo = make_objective(objective, num_particles=1 if objective in ("enum", "nvil") else 3)
     optimizer = torch.optim.Adam(vae.parameters(), lr=0.01)
     vae.train()
@@ -137,7 +137,7 @@ def test_objectives_teach_the_classifier(objective, net):
         elbo.loss_and_grads(vae.model, vae.guide, x, y=y)
         optimizer.step()
         optimizer.zero_grad()
-    assert classification.class_probabilities(vae, x).gather(1, y[:, None]).log().mean() > before + 0.1
+    assert metrics.class_probabilities(vae, x).gather(1, y[:, None]).log().mean() > before + 0.1
 
 
 class TestClassificationTerm:

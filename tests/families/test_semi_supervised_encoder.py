@@ -8,7 +8,7 @@ from torch import nn
 
 from pyrovae.guides import LabelledEncoder
 from pyrovae.nn import DenseEncoder
-from pyrovae.registry import find_pair
+from pyrovae.pairs import find_pair
 
 
 class TestLabelledEncoder:

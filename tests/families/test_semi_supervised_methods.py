@@ -12,16 +12,16 @@ from pyro.infer import TraceEnum_ELBO
 from semi_supervised_pairs import CLASSES, LABELS, ROWS, SHAPE, make_pair
 from torch import nn
 
-from pyrovae import VAE, classification, metrics
-from pyrovae.data import Dataset, Split
+from pyrovae import VAE, metrics
+from pyrovae.data import Dataset, Rows
 from pyrovae.distributions.labels import KnownLabels, labelled_logits
 from pyrovae.guides import Classifier, SemiSupervisedGuide
 from pyrovae.guides.semi_supervised import moved
 from pyrovae.infer.objectives import make_objective
 from pyrovae.models import SemiSupervisedVAE
 from pyrovae.nn import DenseEncoder
+from pyrovae.pairs import find_pair
 from pyrovae.priors import StandardNormal
-from pyrovae.registry import find_pair
 from pyrovae.training import Trainer
 
 
@@ -156,13 +156,13 @@ class TestValidation:
         errors = history.frame()["validation_error"]
         assert errors.min() < 0.9 * errors.iloc[0]
         assert history.best_epoch == errors.idxmin()
-        assert classification.classification_error(vae, digits.validation) == errors.min()
+        assert metrics.classification_error(vae, digits.validation) == errors.min()
 
     def test_loss(self, digits, trained):
         """The loss does not depend on the labels, and an objective of the trained pair agrees with it."""
         vae, _ = trained
         x = digits.validation.x
-        hidden = digits.validation._replace(y=None)
+        hidden = digits.validation.replace(y=None)
         trainer = Trainer(objective="enum", epochs=1, lr=1e-9, progress=False)
         losses = []
         for validation in (digits.validation, hidden):
@@ -192,7 +192,7 @@ class TestValidation:
                     logits = labelled_logits(self.linear(self.norm(x)), y)
                     pyro.sample("y", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
 
-        seen, rows = [], Split(torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0]))
+        seen, rows = [], Rows(torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0]))
         dataset = Dataset("some", rows, rows, rows, "real")
         history = Trainer(objective="enum", epochs=2, progress=False).fit(VAE(model, Guide()), dataset)
         assert "validation_error" in history.rows[0]
@@ -200,7 +200,7 @@ class TestValidation:
         assert any(torch.equal(labels, -torch.ones(6, dtype=torch.long)) for labels in seen)
 
     def test_refused(self, digits):
-        hidden = replace(digits, validation=digits.validation._replace(y=None))
+        hidden = replace(digits, validation=digits.validation.replace(y=None))
         trainer, message = (
             Trainer(monitor="validation_error", progress=False),
             "a pair that infers a class, with labelled",
@@ -226,7 +226,7 @@ def test_a_latent_y_that_is_no_class():
         with pyro.plate("data", len(x)):
             pyro.sample("y", dist.Normal(loc + x, 1.0).to_event(1))
 
-    seen, rows = [], Split(torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0]))
+    seen, rows = [], Rows(torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0]))
     vae = VAE(model, guide)
     history = Trainer(epochs=1, progress=False).fit(vae, Dataset("some", rows, rows, rows, "real"))
     assert "validation_error" not in history.rows[0]
@@ -245,7 +245,7 @@ def test_a_class_that_is_the_only_latent():
         with pyro.plate("data", len(x)):
             pyro.sample("y", dist.Categorical(logits=torch.cat([-x, x], 1)))
 
-    vae, rows = VAE(model, guide), Split(torch.randn(6, 1), torch.tensor([0, 1, 1, 0, 1, 0]))
+    vae, rows = VAE(model, guide), Rows(torch.randn(6, 1), torch.tensor([0, 1, 1, 0, 1, 0]))
     assert metrics.active_units(vae, rows.x).count == 0
     found = metrics.evaluate(vae, rows, num_samples=2, neighbours=rows)
     assert (found.active_units, found.latent_dim) == (0, 0)
@@ -255,7 +255,7 @@ def test_a_class_that_is_the_only_latent():
 def test_a_class_is_no_active_unit():
     vae, x = make_pair(), torch.rand(20, *SHAPE).bernoulli()
     assert len(metrics.active_units(vae, x).variances) == 2
-    found = metrics.evaluate(vae, Split(x, torch.arange(20) % CLASSES), num_samples=2)
+    found = metrics.evaluate(vae, Rows(x, torch.arange(20) % CLASSES), num_samples=2)
     assert found.latent_dim == 2
     assert "active_units_by_site" not in found.to_dict()
     assert metrics.latent_means(vae, x).shape == (20, CLASSES + 2)

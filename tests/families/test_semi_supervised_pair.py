@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.datasets import make_blobs
 
-from pyrovae import classification, data, metrics
+from pyrovae import data, metrics
 from pyrovae.cli import main
-from pyrovae.data import Dataset, Split, hide_labels
-from pyrovae.registry import find_pair
+from pyrovae.data import Dataset, Rows, hide_labels, transform_x
+from pyrovae.pairs import find_pair
 from pyrovae.runs import Run
 from pyrovae.training import Trainer
 
@@ -76,7 +76,7 @@ class TestPair:
     )
     def test_works(self, digits, options):
         vae = find_pair("semi-supervised").build(digits, **TINY, **options)
-        assert classification.class_probabilities(vae, digits.test.x[:4]).shape == (4, 10)
+        assert metrics.class_probabilities(vae, digits.test.x[:4]).shape == (4, 10)
         assert vae.log_likelihood(digits.test.x[:4], 2).isfinite().all()
         assert vae.guide.classification_weight == pytest.approx(1400 / 140, rel=0.01)
 
@@ -106,19 +106,19 @@ class TestPair:
             torch.as_tensor(part) for part in make_blobs(2600, 10, centers=3, cluster_std=5, random_state=1)
         )
         x = (points / points.std()).float()
-        whole = Split(x[:600], classes[:600])
-        test = Split(x[600:], classes[600:])
+        whole = Rows(x[:600], classes[:600])
+        test = Rows(x[600:], classes[600:])
         partly = hide_labels(Dataset("clouds", whole, test, test, "real"), 6)
         known = partly.train.y >= 0
         errors = {}
         for name, rows, epochs in (("all", torch.ones_like(known), 15), ("labelled", known, 90)):
-            train, validation = Split(x[:600][rows], partly.train.y[rows]), Split(x[-50:], classes[-50:])
+            train, validation = Rows(x[:600][rows], partly.train.y[rows]), Rows(x[-50:], classes[-50:])
             dataset = Dataset("clouds", train, validation, test, "real")
             torch.manual_seed(0)
             options = {"latent_dim": 1, "hidden": (16,), "classification_weight": 1.0}
             vae = find_pair("semi-supervised").build(dataset, **options)
             Trainer(objective="enum", epochs=epochs, batch_size=100, lr=0.02, progress=False).fit(vae, dataset)
-            errors[name] = classification.classification_error(vae, test)
+            errors[name] = metrics.classification_error(vae, test)
         assert errors["all"] < 0.03
         assert errors["labelled"] > errors["all"] + 0.03
 
@@ -137,18 +137,18 @@ class TestCommandLine:
     def test_run(self, folder):
         config = json.loads((folder / "config.json").read_text())
         assert config["training"]["objective"] == "enum"
-        assert (config["data"]["labels"], config["data_classes"]) == (0.1, 10)
+        assert (config["data"]["labels"], config["spec"]["num_classes"]) == (0.1, 10)
         run = Run.open(folder)
         vae = run.load_vae()
         assert vae.model.num_classes == 10
-        assert classification.class_probabilities(vae, run.dataset().test.x[:5]).shape == (5, 10)
+        assert metrics.class_probabilities(vae, run.dataset().test.x[:5]).shape == (5, 10)
 
     def test_evaluate(self, folder, capsys):
         assert main(["evaluate", str(folder), "--num-samples", "2", "--json"]) == 0
         record = json.loads(capsys.readouterr().out)
         run = Run.open(folder)
         vae, test = run.load_vae(), run.dataset().test
-        assert record["classification_error"] == pytest.approx(classification.classification_error(vae, test))
+        assert record["classification_error"] == pytest.approx(metrics.classification_error(vae, test))
         assert {"knn_error_3", "knn_error_5", "knn_error_10"} <= set(record)
         assert 1 <= record["sticks_used"] <= 4
         assert len(record["sticks_used_by_class"]) == 10
@@ -157,11 +157,11 @@ class TestCommandLine:
         """The likelihood is log p(x), the labels of the rows being no part of it."""
         run = Run.open(folder)
         vae, test = run.load_vae(), run.dataset().test
-        rows = Split(test.x[:40], test.y[:40])
+        rows = Rows(test.x[:40], test.y[:40])
         torch.manual_seed(0)
         with_labels = metrics.evaluate(vae, rows, num_samples=20).log_likelihood
         torch.manual_seed(0)
-        assert metrics.evaluate(vae, Split(rows.x), num_samples=20).log_likelihood == pytest.approx(with_labels)
+        assert metrics.evaluate(vae, Rows(rows.x), num_samples=20).log_likelihood == pytest.approx(with_labels)
 
     def test_sample_with_every_label_hidden(self, folder, tmp_path):
         assert main(["sample", str(folder), "--out", str(tmp_path / "x.csv"), "--num", "3"]) == 0
@@ -172,14 +172,14 @@ def test_stacked(digits):
     torch.manual_seed(0)
     first = find_pair("gaussian").build(digits, latent_dim=12, hidden=(64,), layer="plain")
     Trainer(objective="mean-field", epochs=30, lr=5e-3, progress=False).fit(first, digits)
-    features = classification.LatentFeatures(first, digits.train.x)
+    features = metrics.LatentFeatures(first, digits.train.x)
     stacked = features.dataset(digits)
     used = int(features.used.sum())
     assert stacked.shape == (used,)
     assert 4 <= used <= 12
     assert torch.allclose(stacked.train.x.std(0, correction=0), torch.ones(used), atol=1e-4)
     assert torch.equal(features(digits.test.x[:5]), stacked.test.x[:5])
-    binary = replace(digits, transform=torch.round)
+    binary = replace(digits, transform=transform_x(torch.round))
     assert torch.equal(features.dataset(binary).train.x, features(digits.train.x.round()))
     seen = torch.rand(3, 1, 8, 8) < 0.5
     masked = features(digits.test.x[:3], seen)
@@ -187,10 +187,10 @@ def test_stacked(digits):
     torch.manual_seed(0)
     second = find_pair("semi-supervised").build(stacked, hidden=(64,), latent_dim=4, classification_weight=1.0)
     Trainer(objective="enum", epochs=20, lr=5e-3, progress=False).fit(second, stacked)
-    assert classification.classification_error(second, stacked.test) < 0.25
+    assert metrics.classification_error(second, stacked.test) < 0.25
 
 
 def test_stacked_on_an_untrained_pair(digits):
     first = find_pair("gaussian").build(digits, latent_dim=3, hidden=(8,))
     with pytest.raises(ValueError, match="no latent dimension has means that vary by more than 100"):
-        classification.LatentFeatures(first, digits.train.x, threshold=100)
+        metrics.LatentFeatures(first, digits.train.x, threshold=100)

@@ -8,13 +8,13 @@ from stick_pairs import HYPER, every_guide, sticks_pair, train_by_svi, weights_p
 from torch import nn
 
 from pyrovae import VAE
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows
 from pyrovae.guides import KumaraswamySticks
-from pyrovae.latents import active_units, stick_weights
 from pyrovae.likelihoods import BernoulliLikelihood
+from pyrovae.metrics.latents import active_units, stick_weights
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder
-from pyrovae.sticks import add_sticks, fit_growing, needs_sticks
+from pyrovae.runs import add_sticks, fit_growing, needs_sticks
 from pyrovae.training import Trainer
 
 
@@ -86,7 +86,7 @@ def test_a_last_stick_at_the_prior_needs_no_more(kind):
 
 def test_growing(tmp_path):
     x = pictures(40)
-    dataset = Dataset("some", Split(x[:30]), Split(x[30:]), Split(x[30:]), "binary")
+    dataset = Dataset("some", Rows(x[:30]), Rows(x[30:]), Rows(x[30:]), "binary")
     trainer = Trainer(objective="mean-field", epochs=3, batch_size=10, lr=1e-2, progress=False)
     vae = fit_growing(trainer, sticks_pair(truncation=3), dataset, count=2, most=6, run=tmp_path)
     assert vae.model.prior.num_features == 5  # 7 would be too many
@@ -103,7 +103,7 @@ def test_growing(tmp_path):
     with pytest.raises(ValueError, match="at the prior exactly; got StickBreakingVAE and GammaSticks"):
         fit_growing(trainer, sticks_pair("gamma"), dataset)
     with pytest.raises(ValueError, match="seen on validation rows, and there are none"):
-        fit_growing(trainer, sticks_pair(), Dataset("some", Split(x), Split(x[:0]), Split(x), "binary"))
+        fit_growing(trainer, sticks_pair(), Dataset("some", Rows(x), Rows(x[:0]), Rows(x), "binary"))
 
 
 def test_active_units_are_counted_in_units_of_the_prior():

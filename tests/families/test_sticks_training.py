@@ -9,8 +9,8 @@ import torch
 from pairs import pictures
 from stick_pairs import GUIDES, OBJECTIVES, every_guide, sticks_pair, train_by_svi
 
-from pyrovae.data import Dataset, Split
-from pyrovae.registry import find_pair
+from pyrovae.data import Dataset, Rows
+from pyrovae.pairs import find_pair
 from pyrovae.training import Trainer
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_guide_starts_at_the_prior(kind):
 @pytest.mark.parametrize("concentration_is", ["fixed", "learned", "inferred"])
 @every_guide
 def test_builder(kind, concentration_is):
-    split = Split(pictures(6), torch.arange(6) % 2)
+    split = Rows(pictures(6), torch.arange(6) % 2)
     dataset = Dataset("tiny", split, split, split, "binary")
     options = {"truncation": 4, "hidden": (8,), "posterior": kind, "concentration_is": concentration_is}
     vae = find_pair("stick-breaking").build(dataset, **options, concentration=3.0)

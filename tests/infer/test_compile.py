@@ -8,10 +8,11 @@ from pairs import PAIRS, data_for, linear_pair, pictures, same_weights, weights_
 from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
-from pyrovae import VAE, data, registry
-from pyrovae.checkpoint import RunFolder
+from pyrovae import VAE, data
 from pyrovae.infer import IWAE, NVIL, CompiledLoss, CompileError, KLWeightMessenger, make_objective
+from pyrovae.pairs import find_pair, pairs
 from pyrovae.training import Trainer
+from pyrovae.training.checkpoint import RunFolder
 
 # torch.compile itself.
 pytestmark = [
@@ -24,7 +25,7 @@ TRAINED = [name for name in PAIRS if name != "functions"]
 
 
 def sbn():
-    return registry.find_pair("sbn").build(data.load("digits", binarize="static"), sizes=(6, 4))
+    return find_pair("sbn").build(data.load("digits", binarize="static"), sizes=(6, 4))
 
 
 def prepared(make, x):
@@ -141,7 +142,7 @@ def test_parameters_that_are_frozen_or_set_free_later():
     assert_same(compiled(step, vae, x), everything)
 
 
-@pytest.mark.parametrize("pair", registry.pairs(), ids=lambda pair: pair.name)
+@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: pair.name)
 def test_registered_pairs(pair):
     dataset = data.load("digits", binarize="static")
     vae = pair.build(dataset)

@@ -23,7 +23,7 @@ def at(vae, z, *args):
 
 
 def test_weights_of_a_datum_do_not_depend_on_its_batch():
-    """Split, shuffled and in company: one row of draws, one log weight, to 1e-6 in float64."""
+    """Rows, shuffled and in company: one row of draws, one log weight, to 1e-6 in float64."""
     vae = library_pair(prior="mixture", likelihood="normal-predicted").to(torch.float64)
     x, z = pictures(8).double(), torch.randn(8, 2, dtype=torch.float64)
 

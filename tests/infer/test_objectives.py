@@ -40,7 +40,7 @@ from pyrovae.likelihoods import BernoulliLikelihood
 
 @every
 def test_values_and_gradients_do_not_depend_on_the_batch(pair, objective):
-    """Split, shuffled, or one row at a time; dreams, which are of no datum, are compared in value alone."""
+    """Rows, shuffled, or one row at a time; dreams, which are of no datum, are compared in value alone."""
     pair, rows = PAIRS[pair](), torch.arange(8)
     x, made = data(), make(objective)
     whole, gradient = bounds(made, pair, x, rows), gradients(pair)

@@ -17,7 +17,7 @@ from enumeration import Atoms, Case, Values, bernoulli, bits, logistic, logistic
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.discrete import RelaxedBits, RelaxedOneHot
+from pyrovae.nn.variables import RelaxedBits, RelaxedOneHot
 
 
 class Program(PyroModule):

@@ -13,9 +13,9 @@ from scipy import stats
 from torch import nn
 
 from pyrovae import VAE, data, metrics
-from pyrovae.data import Dataset, LinearGaussian, Split
+from pyrovae.data import Dataset, LinearGaussian, Rows
 from pyrovae.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood, NormalLikelihood
-from pyrovae.pairs.gaussian import gaussian
+from pyrovae.pairs import find_pair
 
 DIMENSION, LATENT, SCALE = 4, 2, 0.7
 
@@ -65,7 +65,7 @@ def test_figures_of_the_exact_posterior_are_those_of_the_evidence():
     vae, truth, covariance = linear_pair()
     x = rows(truth, 400)
     evidence = truth(x).double()
-    result = metrics.evaluate(vae, Split(x), num_samples=3, batch_size=150)
+    result = metrics.evaluate(vae, Rows(x), num_samples=3, batch_size=150)
     # Every log weight is the evidence, so there is no sampling error.
     assert result.log_likelihood == pytest.approx(float(evidence.mean()), abs=1e-4)
     assert result.sampling_error == pytest.approx(0, abs=1e-4)
@@ -86,7 +86,7 @@ def test_figures_of_the_exact_posterior_are_those_of_the_evidence():
 def test_wrong_guide_has_the_evidence_by_sampling_and_the_bound_of_its_kl():
     vae, truth, covariance = linear_pair(widening=2.0, shift=0.2)
     x = rows(truth, 500)
-    result = metrics.evaluate(vae, Split(x), num_samples=1000)
+    result = metrics.evaluate(vae, Rows(x), num_samples=1000)
     evidence = float(truth(x).mean())
     assert result.log_likelihood == pytest.approx(evidence, abs=5 * result.sampling_error)
     assert 0 < result.sampling_error < 0.01
@@ -101,18 +101,18 @@ def test_wrong_guide_has_the_evidence_by_sampling_and_the_bound_of_its_kl():
 def test_errors_are_those_seen_over_repetitions():
     vae, truth, _ = linear_pair(widening=2.0)
     x = rows(truth, 50)
-    same_rows = [metrics.evaluate(vae, Split(x), num_samples=20) for _ in range(40)]
+    same_rows = [metrics.evaluate(vae, Rows(x), num_samples=20) for _ in range(40)]
     spread = torch.tensor([result.log_likelihood for result in same_rows]).std()
     assert float(spread) == pytest.approx(same_rows[0].sampling_error, rel=0.5)
     generator = torch.Generator().manual_seed(9)
-    new_rows = [metrics.evaluate(vae, Split(truth.sample(50, generator)), num_samples=20) for _ in range(40)]
+    new_rows = [metrics.evaluate(vae, Rows(truth.sample(50, generator)), num_samples=20) for _ in range(40)]
     spread = torch.tensor([result.log_likelihood for result in new_rows]).std()
     assert float(spread) == pytest.approx(new_rows[0].standard_error, rel=0.5)
 
 
 def test_record_is_json_with_stable_keys():
     vae, truth, _ = linear_pair()
-    record = metrics.evaluate(vae, Split(rows(truth, 1)), num_samples=2).to_dict()
+    record = metrics.evaluate(vae, Rows(rows(truth, 1)), num_samples=2).to_dict()
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert record["standard_error"] is None  # a single row has no spread
     assert list(record) == [
@@ -141,7 +141,7 @@ def test_progress_goes_through_all_rows_and_the_mode_is_left_alone():
             seen.append((part.start, part.stop, vae.training))
             yield part
 
-    metrics.evaluate(vae, Split(rows(truth, 25)), num_samples=2, batch_size=10, progress=progress)
+    metrics.evaluate(vae, Rows(rows(truth, 25)), num_samples=2, batch_size=10, progress=progress)
     assert seen == [(0, 10, False), (10, 20, False), (20, 25, False)]
     assert vae.training
     assert not list(pyro.get_param_store().keys())
@@ -151,19 +151,19 @@ def test_bad_input_is_refused():
     vae, truth, _ = linear_pair()
     x = rows(truth, 3)
     with pytest.raises(ValueError, match="no rows"):
-        metrics.evaluate(vae, Split(x[:0]))
+        metrics.evaluate(vae, Rows(x[:0]))
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        metrics.evaluate(vae, Split(x), batch_size=0)
+        metrics.evaluate(vae, Rows(x), batch_size=0)
     with pytest.raises(TypeError, match="takes no argument 'mask'"):
-        metrics.evaluate(vae, Split(x, mask=torch.ones_like(x, dtype=torch.bool)), num_samples=2)
+        metrics.evaluate(vae, Rows(x, mask=torch.ones_like(x, dtype=torch.bool)), num_samples=2)
 
 
 def test_missing_entries_count_nowhere():
     digits = data.load("digits", binarize="static")
-    split = Split(digits.test.x[:40], mask=torch.rand(40, 1, 8, 8) > 0.3)
+    split = Rows(digits.test.x[:40], mask=torch.rand(40, 1, 8, 8) > 0.3)
     vae = _gaussian(digits)
     with_zeros = metrics.evaluate(vae, split, num_samples=200, kind="binary")
-    blanked = split._replace(x=torch.where(split.mask, split.x, math.nan))
+    blanked = split.replace(x=torch.where(split.mask, split.x, math.nan))
     with_nan = metrics.evaluate(vae, blanked, num_samples=200, kind="binary")
     x_hat = vae.reconstruct(split.x, mask=split.mask)
     expected = float((x_hat - split.x)[split.mask].square().mean())
@@ -175,11 +175,11 @@ def test_missing_entries_count_nowhere():
 
 
 def _gaussian(dataset: Dataset) -> VAE:
-    return gaussian(dataset, latent_dim=3, hidden=(16,))
+    return find_pair("gaussian").build(dataset, latent_dim=3, hidden=(16,))
 
 
 def test_labels_go_to_pairs_that_take_them():
-    split = Split(torch.randn(6, 2), y=torch.arange(6))
+    split = Rows(torch.randn(6, 2), y=torch.arange(6))
     seen = []
 
     def model(x, y=None):
@@ -215,7 +215,7 @@ def test_labels_go_to_pairs_that_take_them():
 )
 def test_bits_are_counted_where_the_likelihood_measures_the_data(kind, likelihood, x, bits):
     net = Grey(likelihood)
-    result = metrics.evaluate(VAE(net.model, net.guide), Split(x.repeat(5, 1)), num_samples=2, kind=kind)
+    result = metrics.evaluate(VAE(net.model, net.guide), Rows(x.repeat(5, 1)), num_samples=2, kind=kind)
     assert result.bits_per_dimension == (None if bits is None else pytest.approx(bits, rel=1e-5))
 
 
@@ -227,7 +227,7 @@ def test_bits_of_bytes_are_the_code_length_of_the_levels():
     p = stats.logistic(0.5, float(nn.functional.softplus(torch.tensor(-2.0)) + 1e-3))
     edges = [-math.inf, *((torch.arange(255) + 0.5) / 255).tolist(), math.inf]
     expected = -sum(math.log2(p.cdf(high) - p.cdf(low)) for low, high in itertools.pairwise(edges)) / 256
-    result = metrics.evaluate(VAE(net.model, net.guide), Split(levels.repeat(3, 1)), num_samples=2, kind="8-bit")
+    result = metrics.evaluate(VAE(net.model, net.guide), Rows(levels.repeat(3, 1)), num_samples=2, kind="8-bit")
     assert result.bits_per_dimension == pytest.approx(expected, rel=1e-4)
 
 
@@ -260,7 +260,7 @@ def test_active_units_by_hand():
     assert variances.tolist() == pytest.approx([4.0, 0.0025, 0.0], abs=1e-6)
     assert count == 1
     assert metrics.active_units(vae, x, threshold=1e-3).count == 2
-    assert metrics.evaluate(vae, Split(x), num_samples=2).active_units == 1
+    assert metrics.evaluate(vae, Rows(x), num_samples=2).active_units == 1
 
 
 def test_latent_means_of_several_sites_and_of_sites_without_a_mean():
@@ -318,7 +318,7 @@ def test_data_distribution_without_a_mean():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1).expand([len(x)]))
 
-    result = metrics.evaluate(VAE(model, guide), Split(torch.rand(6, 2)), num_samples=20)
+    result = metrics.evaluate(VAE(model, guide), Rows(torch.rand(6, 2)), num_samples=20)
     assert math.isfinite(result.log_likelihood)
     assert math.isfinite(result.bound)
     assert result.to_dict()["reconstruction_error"] is None

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from pyrovae import VAE, data, metrics, plotting
-from pyrovae.data import Dataset, Split
-from pyrovae.pairs.gaussian import gaussian
+from pyrovae.data import Dataset, Rows
+from pyrovae.pairs import find_pair
 
 NAMES = ["training_curves", "samples", "reconstructions", "interpolation", "latent_scatter", "latent_profile"]
 ROWS = [
@@ -33,7 +33,7 @@ def digits() -> Dataset:
 def digits_vae(digits) -> VAE:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return gaussian(digits, latent_dim=3, hidden=(16,))
+        return find_pair("gaussian").build(digits, latent_dim=3, hidden=(16,))
 
 
 def picture(figure: Figure) -> np.ndarray:
@@ -243,7 +243,7 @@ def test_run_figures_of_pictures(digits, digits_vae, tmp_path):
 
 def test_run_figures_of_tables_without_labels():
     dataset = data.load("linear-gaussian")
-    vae = gaussian(dataset, latent_dim=2, hidden=(8,))
+    vae = find_pair("gaussian").build(dataset, latent_dim=2, hidden=(8,))
     figures = plotting.run_figures(vae, dataset, [])
     assert list(figures) == ["samples", "reconstructions", "interpolation", "latent_scatter"]
     assert matrix(figures["samples"]).shape == (20, 10)
@@ -254,9 +254,9 @@ def test_run_figures_of_symmetric_pictures_with_missing_pixels():
     digits = data.load("digits", scale="symmetric")
     x = digits.test.x[:30]
     mask = torch.rand(x.shape) > 0.5
-    held_out = Split(torch.where(mask, x, math.nan), digits.test.y[:30], mask)
+    held_out = Rows(torch.where(mask, x, math.nan), digits.test.y[:30], mask)
     dataset = Dataset("mine", digits.train, digits.validation, held_out, "symmetric")
-    figures = plotting.run_figures(gaussian(dataset, latent_dim=3, hidden=(16,)), dataset, ROWS)
+    figures = plotting.run_figures(find_pair("gaussian").build(dataset, latent_dim=3, hidden=(16,)), dataset, ROWS)
     assert list(figures) == NAMES
     shown = picture(figures["reconstructions"])[:8, :8, 0]
     expected = torch.where(mask[0, 0], (x[0, 0] + 1) / 2, 1.0)  # missing pixels are white
@@ -292,7 +292,7 @@ def test_run_figures_of_a_pair_that_flattens_pictures(digits):
 
 
 def test_run_figures_leave_out_the_interpolation_of_discrete_latents():
-    rows = Split(torch.randn(20, 5))
+    rows = Rows(torch.randn(20, 5))
     dataset = Dataset("mine", rows, rows, rows, "real")
     figures = plotting.run_figures(_discrete_vae(), dataset, ROWS)
     assert list(figures) == ["training_curves", "samples", "reconstructions", "latent_scatter"]
@@ -300,9 +300,9 @@ def test_run_figures_leave_out_the_interpolation_of_discrete_latents():
 
 def test_run_figures_fall_back_to_transformed_training_rows():
     digits = data.load("digits", binarize="dynamic")
-    none = Split(digits.train.x[:0])
-    dataset = Dataset("mine", digits.train._replace(y=None), none, none, "binary", transform=digits.transform)
-    figures = plotting.run_figures(gaussian(dataset, latent_dim=2, hidden=(8,)), dataset, [])
+    none = Rows(digits.train.x[:0])
+    dataset = Dataset("mine", digits.train.replace(y=None), none, none, "binary", transform=digits.transform)
+    figures = plotting.run_figures(find_pair("gaussian").build(dataset, latent_dim=2, hidden=(8,)), dataset, [])
     originals = picture(figures["reconstructions"])[:8, :8]
     assert set(np.unique(originals)) <= {0.0, 1.0}  # the grey values were drawn
 

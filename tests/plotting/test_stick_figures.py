@@ -7,15 +7,15 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from pyrovae import VAE, data, plotting
-from pyrovae.classification import class_probabilities, stick_weights_of
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows
 from pyrovae.guides import KumaraswamySticks
-from pyrovae.latents import latent_means, stick_weights
 from pyrovae.likelihoods import BernoulliLikelihood
+from pyrovae.metrics.classification import class_probabilities, stick_weights_of
+from pyrovae.metrics.latents import latent_means, stick_weights
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import DenseEncoder
+from pyrovae.pairs import find_pair
 from pyrovae.pairs.gaussian import gaussian
-from pyrovae.registry import find_pair
 
 STICK_FIGURES = ["samples_by_sticks", "sticks_by_class", "decoder_weights"]
 
@@ -96,7 +96,7 @@ def test_weights_of_a_pair_with_classes_are_those_at_the_most_probable_one(digit
     x = digits.test.x[:20]
     label = class_probabilities(classes_vae, x).argmax(-1)
     expected = stick_weights(classes_vae, x, y=label)
-    torch.testing.assert_close(stick_weights_of(classes_vae, Split(x, (label + 1) % 10)), expected)
+    torch.testing.assert_close(stick_weights_of(classes_vae, Rows(x, (label + 1) % 10)), expected)
 
 
 # -- weights of the decoder -------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def test_samples_by_sticks_refuse_impossible_numbers(digits, vae):
 
 
 def test_latent_comparison_shows_latents_and_labels(digits, vae):
-    rows = Split(*(None if value is None else value[:40] for value in digits.test))
+    rows = digits.test.take(slice(40))
     flat = gaussian(digits, latent_dim=2, hidden=(8,))
     figure = plotting.latent_comparison({"Gaussian": flat, "sticks": vae}, rows, seed=3)
     left, right = figure.axes
@@ -237,13 +237,13 @@ def test_latent_comparison_shows_latents_and_labels(digits, vae):
 
 
 def test_latent_comparison_without_labels(digits, vae):
-    figure = plotting.latent_comparison({"sticks": vae}, Split(digits.test.x[:10]))
+    figure = plotting.latent_comparison({"sticks": vae}, Rows(digits.test.x[:10]))
     assert not figure.legends
     assert len(figure.axes[0].collections) == 1
     with pytest.raises(ValueError, match="at least one VAE and four rows, got 0 and 10"):
-        plotting.latent_comparison({}, Split(digits.test.x[:10]))
+        plotting.latent_comparison({}, Rows(digits.test.x[:10]))
     with pytest.raises(ValueError, match="got 1 and 3"):
-        plotting.latent_comparison({"sticks": vae}, Split(digits.test.x[:3]))
+        plotting.latent_comparison({"sticks": vae}, Rows(digits.test.x[:3]))
 
 
 # -- those of a run ---------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_latent_comparison_without_labels(digits, vae):
 
 @pytest.mark.parametrize("name", ["vae", "classes_vae"])
 def test_run_figures_of_a_stick(name, digits, request, tmp_path):
-    some = Split(digits.test.x[:30], digits.test.y[:30])
+    some = Rows(digits.test.x[:30], digits.test.y[:30])
     dataset = Dataset("mine", digits.train, some, some, "unit")
     figures = plotting.run_figures(request.getfixturevalue(name), dataset, [])
     assert list(figures)[-3:] == STICK_FIGURES
@@ -261,7 +261,7 @@ def test_run_figures_of_a_stick(name, digits, request, tmp_path):
 
 
 def test_run_figures_leave_out_what_does_not_apply(digits):
-    rows = Split(digits.test.x[:8])
+    rows = Rows(digits.test.x[:8])
     dataset = Dataset("mine", rows, rows, rows, "unit")
     names = set(plotting.run_figures(parabolas_vae(), dataset, []))
     assert names & set(STICK_FIGURES) == {"samples_by_sticks"}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from pairs import same_weights, weights_of
 
-from pyrovae.callbacks import Callback
-from pyrovae.checkpoint import CheckpointError
-from pyrovae.runs import Run, given, pick_device
+from pyrovae.runs import Run, pick_device
+from pyrovae.storage import CheckpointError
+from pyrovae.training import Callback
 
 MODULE = """
 import pyro, pyro.distributions as dist, torch
@@ -65,7 +65,15 @@ def test_round_trip(tmp_path):
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["training"] == {"epochs": 1, "lr": 0.01}
     assert config["pair_options"] == {"hidden": [8], "latent_dim": 2, "layer": "plain"}
-    assert (config["data_shape"], config["data_kind"], config["data_labelled"]) == ([1, 8, 8], "binary", True)
+    assert config["spec"] == {
+        "name": "digits",
+        "shape": [1, 8, 8],
+        "kind": "binary",
+        "num_rows": 1200,
+        "num_labelled": 1200,
+        "num_classes": 10,
+        "schema": None,
+    }
 
     opened = Run.open(tmp_path / "run")
     assert opened.dataset().options == run.dataset().options
@@ -101,7 +109,9 @@ def test_there_is_a_state_as_soon_as_there_is_a_configuration(tmp_path):
 
 def test_a_folder_holds_one_run(tmp_path):
     new_run(tmp_path).train(progress=False)
-    with pytest.raises(CheckpointError, match=r"already holds a run; go on with it \(--resume .*\) or choose another"):
+    with pytest.raises(
+        CheckpointError, match=r"already holds a run; go on with it \(pyrovae resume .*\) or choose another"
+    ):
         new_run(tmp_path)
 
 
@@ -111,7 +121,7 @@ def test_a_folder_holds_one_run(tmp_path):
         ({"pair": None}, "damaged: it lacks a str 'pair'"),
         ({"pair": 3}, "damaged: it lacks a str 'pair'"),
         ({"data": None}, "damaged: it lacks a dict 'data'"),
-        ({"data_shape": None}, "damaged: it lacks a list 'data_shape'"),
+        ({"spec": None}, "damaged: it lacks a dict 'spec'"),
         ({"training": [1]}, "damaged: it lacks a dict 'training'"),
         ({"format_version": 2}, "format version 2, and this pyrovae reads up to 1"),
     ],
@@ -173,7 +183,3 @@ def test_devices():
     for name in ("cuda:99", "abacus"):
         with pytest.raises(ValueError, match=f"device '{name}' cannot be used"):
             pick_device(name)
-
-
-def test_given():
-    assert given({"a": 0, "b": None, "c": 1}, ["a", "b", "d"]) == {"a": 0}

@@ -8,10 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pyrovae.checkpoint import (
+from pyrovae.storage import (
     FORMAT_VERSION,
     CheckpointError,
-    RunFolder,
     load_tensors,
     load_weights,
     module_tensors,
@@ -19,6 +18,7 @@ from pyrovae.checkpoint import (
     save_weights,
     write_atomically,
 )
+from pyrovae.training.checkpoint import RunFolder
 
 
 def net(hidden=3):

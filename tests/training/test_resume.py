@@ -17,17 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pyrovae import VAE, data
-from pyrovae.callbacks import Callback
-from pyrovae.checkpoint import CheckpointError, RunFolder
-from pyrovae.data import Dataset, Split
+from pyrovae.data import Dataset, Rows, transform_x
 from pyrovae.guides import AmortizedGaussian, KumaraswamySticks
 from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import GaussianVAE, StickBreakingVAE
 from pyrovae.nn import DenseDecoder, DenseEncoder
+from pyrovae.pairs import find_pair
 from pyrovae.priors import StandardNormal
-from pyrovae.registry import find_pair
-from pyrovae.sticks import fit_growing
-from pyrovae.training import Trainer, TrainingData, TrainingInterrupted
+from pyrovae.runs import fit_growing
+from pyrovae.storage import CheckpointError
+from pyrovae.training import Callback, Trainer, TrainingData, TrainingInterrupted
+from pyrovae.training.checkpoint import RunFolder
 
 
 class NoisyEncoder(nn.Module):
@@ -52,7 +52,7 @@ def noisy_pair():
 def grey_pictures():
     """Data that every batch binarises anew."""
     grey = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    return TrainingData(Split(grey), Split(grey[:10].round()), torch.bernoulli)
+    return TrainingData(Rows(grey), Rows(grey[:10].round()), transform_x(torch.bernoulli))
 
 
 def binary_pictures():
@@ -66,7 +66,7 @@ def labelled_pair():
 
 def labelled_digits():
     digits = data.load("digits", labels=20)
-    return replace(digits, train=Split(*(part[:40] for part in digits.train[:2])))
+    return replace(digits, train=digits.train.take(slice(40)))
 
 
 CASES = {
@@ -144,7 +144,7 @@ def test_growing_interrupted_and_resumed(stop, tmp_path):
             guide.head.linear.weight.mul_(10)  # the last stick is in use
         vae = VAE(StickBreakingVAE(3, 5.0, DenseDecoder(3, likelihood.raw_shape, (8,)), likelihood), guide)
         x, held_out = binary_pictures()
-        dataset = Dataset("some", Split(x), Split(held_out), Split(held_out), "binary")
+        dataset = Dataset("some", Rows(x), Rows(held_out), Rows(held_out), "binary")
         options = {"objective": "mean-field", "epochs": 2, "batch_size": 16, "lr": 0.01, "progress": False}
         return fit_growing(Trainer(**options, callbacks=callbacks), vae, dataset, count=2, most=5, run=folder)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyrovae.schedules import Constant, Cyclic, Decay, WarmUp, parse_schedule
+from pyrovae.training.schedules import Constant, Cyclic, Decay, WarmUp, parse_schedule
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The Trainer: what it minimises on which rows, and how it runs particles."""
 
 import math
-from types import SimpleNamespace
 
 import pyro
 import pyro.distributions as dist
@@ -12,6 +11,7 @@ from pyro.infer import TraceMeanField_ELBO
 from training_runs import Watcher, rows, seeded, trained
 
 from pyrovae import VAE
+from pyrovae.data.dataset import Rows, transform_x
 from pyrovae.training import Trainer, TrainingData
 
 # -- what is minimised ------------------------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ def test_last_batch_takes_what_is_left():
 
 def test_every_row_once_an_epoch_in_a_new_order():
     seen = []
-    data = TrainingData(SimpleNamespace(x=torch.arange(10.0)[:, None].expand(10, 5), y=None, mask=None))
+    data = TrainingData(Rows(torch.arange(10.0)[:, None].expand(10, 5)))
 
     class Model(LinearModel):
         def forward(self, x):
@@ -75,7 +75,7 @@ def test_no_rows_at_all():
 def test_labels_are_for_programs_that_take_them():
     """A data set with labels trains a pair without any; a pair that takes them gets them, and row numbers too."""
     labels = torch.arange(40)
-    data = SimpleNamespace(train=SimpleNamespace(x=rows(), y=labels, mask=None), validation=None, transform=None)
+    data = TrainingData(train=Rows(rows(), y=labels), validation=None, transform=None)
     trained(data)
     seen = []
 
@@ -96,9 +96,9 @@ def test_labels_are_for_programs_that_take_them():
 
 def test_missing_values_need_a_pair_that_takes_a_mask():
     x = torch.where(torch.rand(20, 1, 8, 8) < 0.3, torch.nan, pictures(20))
-    data = SimpleNamespace(
-        train=SimpleNamespace(x=x, y=None, mask=x.isfinite()),
-        validation=SimpleNamespace(x=x[:4], y=None, mask=x[:4].isfinite()),
+    data = TrainingData(
+        train=Rows(x, mask=x.isfinite()),
+        validation=Rows(x[:4], mask=x[:4].isfinite()),
         transform=None,
     )
     vae, history = trained(data, make=library_pair)
@@ -111,16 +111,16 @@ def test_missing_values_need_a_pair_that_takes_a_mask():
 def test_transform_is_new_for_every_training_batch_and_none_for_validation():
     calls = []
 
-    def noisy(x):
-        calls.append(len(x))
-        return x.bernoulli()
+    def noisy(rows):
+        calls.append(len(rows))
+        return rows.replace(x=rows.x.bernoulli())
 
     grey = torch.full((20, 1, 8, 8), 0.5)
-    data = TrainingData(SimpleNamespace(x=grey, y=None, mask=None), None, noisy)
+    data = TrainingData(Rows(grey), None, noisy)
     trained(data, make=library_pair, epochs=2, batch_size=10)
     assert calls[-4:] == [10, 10, 10, 10]
     # Validation data are taken as they are: grey ones are refused by the Bernoulli's check of its support.
-    data = TrainingData(data.train, SimpleNamespace(x=grey, y=None, mask=None), noisy)
+    data = TrainingData(data.train, Rows(grey), noisy)
     watcher = Watcher("on_batch", lambda progress: pyro.enable_validation(True))
     with pytest.raises(ValueError, match="Expected value"):
         trained(data, make=library_pair, callbacks=[watcher])
@@ -128,9 +128,7 @@ def test_transform_is_new_for_every_training_batch_and_none_for_validation():
 
 def test_transform_may_change_type_and_shape():
     bytes_ = torch.randint(256, (20, 64), dtype=torch.uint8)
-    data = TrainingData(
-        SimpleNamespace(x=bytes_, y=None, mask=None), None, lambda x: (x / 255).round().reshape(-1, 1, 8, 8)
-    )
+    data = TrainingData(Rows(bytes_), None, transform_x(lambda x: (x / 255).round().reshape(-1, 1, 8, 8)))
     trained(data, make=library_pair)
 
 

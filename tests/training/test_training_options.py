@@ -10,8 +10,8 @@ from pyro.infer import Trace_ELBO
 from training_runs import rows, seeded, trained
 
 from pyrovae.infer.objectives import make_objective
-from pyrovae.schedules import WarmUp
 from pyrovae.training import OPTIMIZERS, Trainer
+from pyrovae.training.schedules import WarmUp
 
 
 @pytest.mark.filterwarnings("ignore:TraceEnum_ELBO found no sample sites configured for enumeration")

@@ -9,9 +9,9 @@ import torch
 from pairs import linear_pair, same_weights, weights_of
 from training_runs import Watcher, rows, seeded, trained
 
-from pyrovae.callbacks import Callback, TensorBoard
-from pyrovae.checkpoint import RunFolder, load_weights
-from pyrovae.training import Trainer
+from pyrovae.storage import load_weights
+from pyrovae.training import Callback, TensorBoard, Trainer
+from pyrovae.training.checkpoint import RunFolder
 
 # -- what is recorded -------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from torch import nn
 from training_runs import Watcher, rows, seeded, trained
 
 from pyrovae import VAE
-from pyrovae.checkpoint import RunFolder, load_tensors
+from pyrovae.storage import load_tensors
 from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted
+from pyrovae.training.checkpoint import RunFolder
 
 # -- trouble ----------------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,7 @@
 import torch
 from pairs import linear_pair
 
-from pyrovae.callbacks import Callback
-from pyrovae.training import Trainer
+from pyrovae.training import Callback, Trainer
 
 
 def rows(num=40):

@@ -12,7 +12,7 @@ from pairs import PAIRS, TutorialVAE, data_for, function_pair, param_pair, pictu
 from torch import nn
 
 from pyrovae import VAE
-from pyrovae.checkpoint import load_weights, save_weights
+from pyrovae.storage import load_weights, save_weights
 from pyrovae.training import Trainer
 
 # -- what is left alone -----------------------------------------------------------------------------------------------
