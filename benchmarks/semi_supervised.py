@@ -48,8 +48,8 @@ VARIED = (
 
 def make_dataset(name: str, labels: float, seed: int, rows: int | None, repeat: int) -> Dataset:
     """Pictures with few labels; labelled rows stand in the training data `repeat` times."""
-    validation_size = {"mnist": 60_000 - ROWS, "mnist-rotated": None}[name]
-    whole = data.load(name, validation_size=validation_size, labels=labels, seed=seed)
+    held_out = {"mnist": 60_000 - ROWS, "mnist-rotated": None}[name]
+    whole = data.load(name, validation=held_out, labels=labels, seed=seed)
     x, y = whole.train.x, whole.train.y
     if rows is not None:  # all labelled rows, and only some of the others
         order = torch.argsort((y < 0).int(), stable=True)[:rows]

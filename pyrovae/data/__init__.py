@@ -3,8 +3,9 @@
 from pyrovae.data import images, synthetic  # noqa: F401  their loaders enter themselves in the registry
 from pyrovae.data.dataset import Dataset, DataSpec, Rows, transform_x
 from pyrovae.data.download import DataError
+from pyrovae.data.loading import load, load_to_evaluate
 from pyrovae.data.preprocessing import binarize, dequantize, hide_labels, principal_components, rescale_symmetric
-from pyrovae.data.registry import DatasetInfo, available, load
+from pyrovae.data.registry import DatasetInfo, available
 from pyrovae.data.synthetic import LinearGaussian
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "dequantize",
     "hide_labels",
     "load",
+    "load_to_evaluate",
     "principal_components",
     "rescale_symmetric",
     "transform_x",

@@ -95,7 +95,7 @@ def mnist_rotated(files: Files, validation_size: int, seed: int) -> Splits:
     Their rotated half is the file of Larochelle et al. (2007), which this is not, so that figures are not the same.
     """
     if validation_size % 2:
-        raise ValueError(f"validation_size of mnist-rotated must be even, upright and turned, not {validation_size}")
+        raise ValueError(f"validation of mnist-rotated must be even, upright and turned, not {validation_size}")
     train, validation, test = idx_images(files, validation_size // 2, seed)[:3]
     kept = (Rows(train.x[:_ROTATED_TRAIN], train.y[:_ROTATED_TRAIN]), validation, test)
     return Splits(*(_with_rotated(split, seeded_generator(seed, stream)) for stream, split in enumerate(kept)))
@@ -245,7 +245,7 @@ def _labelled(files: Files, images: Images, labels: Images) -> Rows:
 
 def _check_room(num_rows: int, validation_size: int) -> None:
     if validation_size >= num_rows:
-        raise ValueError(f"validation_size must be below the {num_rows} training rows, not {validation_size}")
+        raise ValueError(f"validation must be below the {num_rows} training rows, not {validation_size}")
 
 
 def _hold_out_last(rows: Rows, validation_size: int) -> tuple[Rows, Rows]:

@@ -1,4 +1,4 @@
-"""Data sets by name: `load` one, list those `available`. Loaders enter themselves with `register`."""
+"""Data sets by name: which are `available`, and where their files are. Loaders enter themselves with `register`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from torch import Tensor
 
 from pyrovae.data.dataset import Dataset, Rows
 from pyrovae.data.files import DataFile, Files, find, provide
-from pyrovae.data.preprocessing import binarize as binarized
-from pyrovae.data.preprocessing import dequantize as dequantized
-from pyrovae.data.preprocessing import hide_labels, principal_components, rescale_symmetric
 
 
 class Splits(NamedTuple):
@@ -32,14 +29,22 @@ Loader = Callable[[Files, int, int], Splits]
 class DatasetInfo:
     """A data set in words.
 
-    Args:
-        name: what `load` calls it.
-        summary: one line.
-        shape: of one datum.
-        sizes: rows of training, validation and test split when nothing else is asked for.
-        kind: of the values, see `Dataset`.
-        source: where it is from and under which licence.
-        location: the folder it was found in, "embedded", "to be downloaded", or "not here: " and what is missing.
+    Parameters
+    ----------
+    name : str
+        What `load` calls it.
+    summary : str
+        One line.
+    shape : tuple of int
+        Shape of one datum.
+    sizes : tuple of int
+        Rows for training, validation and test when nothing else is asked for.
+    kind : str
+        What the values are, see `Dataset`.
+    source : str
+        Where it is from and under which licence.
+    location : str
+        The folder it was found in, "embedded", "to be downloaded", or "not here: " and what is missing.
     """
 
     name: str
@@ -84,19 +89,28 @@ def register(
 
     A loader is called with the files of the set, the number of validation rows to hold out, and the seed.
 
-    Args:
-        name: lower case, words joined by `-`.
-        summary: see `DatasetInfo`.
-        shape: see `DatasetInfo`.
-        sizes: see `DatasetInfo`; the second is the default number of validation rows.
-        kind: see `Dataset`.
-        source: see `DatasetInfo`.
-        subfolder: folder of the files below the root.
-        files: what is read from there; empty for sets that need none.
-        fixed_splits: whether the splits are given, so that `validation_size` cannot be chosen.
+    Parameters
+    ----------
+    name : str
+        Lower case, words joined by ``-``.
+    summary, shape, sizes, kind, source
+        See `DatasetInfo`. The second of `sizes` is the default number of validation rows.
+    subfolder : str, default ""
+        Folder of the files below the root.
+    files : tuple of DataFile, default ()
+        What is read from there; empty for sets that need none.
+    fixed_splits : bool, default False
+        Whether the splits are given, so that the number of validation rows cannot be chosen.
 
-    Raises:
-        ValueError: if the name is taken.
+    Returns
+    -------
+    callable
+        A decorator of the loader.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
     """
 
     def enter(loader: Loader) -> Loader:
@@ -108,102 +122,94 @@ def register(
     return enter
 
 
-def load(
+def load_named(
     name: str,
     *,
-    binarize: str | None = None,
-    scale: str = "unit",
-    dequantize: bool = False,
-    pca: int | None = None,
-    validation_size: int | None = None,
-    labels: float | None = None,
+    validation: float | None = None,
     seed: int = 0,
     root: str | Path | None = None,
     download: bool = True,
 ) -> Dataset:
-    """Load a data set by name, on the CPU.
+    """Load a registered data set as it is, without binarisation, scale and so on; `load` does those too.
 
-    Its files are looked for below `root`, `$PYROVAE_DATA` and the cache folder (`$PYROVAE_CACHE`, else
-    `$XDG_CACHE_HOME/pyrovae`, else `~/.cache/pyrovae`), in this order, and are otherwise downloaded into the cache.
-    The same arguments give the same tensors.
+    Parameters
+    ----------
+    name : str
+        See `available`; ``-`` and ``_`` are the same.
+    validation : float, optional
+        Rows to hold out of the training rows, a share of them or a number, see `load`. None holds out the usual number.
+    seed : int, default 0
+        Fixes random splits and synthetic data.
+    root : str or Path, optional
+        Folder laid out like the cache, to look in first.
+    download : bool, default True
+        Whether to fetch what is not on this machine.
 
-    Args:
-        name: see `available`; `-` and `_` are the same.
-        binarize: "static" draws every pixel once from a Bernoulli distribution, "dynamic" draws training minibatches
-            anew each time.
-        scale: "unit" for [0, 1], "symmetric" for [-1, 1].
-        dequantize: spread the 256 values of bytes over [0, 1] with uniform noise.
-        pca: replace every row by so many principal components, see `principal_components`; None leaves it as it is.
-        validation_size: rows to hold out for validation, at least 1; they are taken from the training rows.
-        labels: keep the labels of a share (up to 1) or a number of training rows, of every class as many, see
-            `hide_labels`; None keeps them as they are.
-        seed: fixes random splits, the rows that keep their labels, draws of validation and test rows, and synthetic
-            data.
-        root: folder laid out like the cache, to look in first.
-        download: whether to fetch what is not on this machine.
+    Returns
+    -------
+    Dataset
+        On the CPU. It has no `options` yet.
 
-    Raises:
-        ValueError: for an unknown name, and for options that contradict each other or the data.
-        DataError: if the files are not to be had or are damaged.
+    Raises
+    ------
+    ValueError
+        For an unknown name, and for an impossible number of validation rows.
+    DataError
+        If the files are not to be had or are damaged.
 
-    >>> dataset = load("digits", binarize="dynamic")
-    >>> dataset.shape, dataset.kind, len(dataset.train.x)
-    (torch.Size([1, 8, 8]), 'binary', 1200)
+    Examples
+    --------
+    >>> len(load_named("digits", validation=0.1).validation)
+    150
     """
-    entry = _entry(name)
-    if scale not in ("unit", "symmetric"):
-        raise ValueError(f"scale must be 'unit' or 'symmetric', not {scale!r}")
-    if binarize is not None and dequantize:
-        raise ValueError("binarize and dequantize exclude each other: binary values have no intervals to fill")
-    if binarize is not None and scale == "symmetric":
-        raise ValueError("binarize and scale='symmetric' exclude each other: binary values are 0 and 1")
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be an integer from 0 to 2**32 - 1, not {seed!r}")
+    entry = find_entry(name)
+    if entry is None:
+        raise ValueError(f"there is no data set {name!r}; known are {', '.join(sorted(_ENTRIES))}")
     files = provide(entry.name, entry.subfolder, entry.files, root, download)
-    splits = entry.loader(files, _validation_size(entry, validation_size), seed)
-    options = {
-        "name": entry.name,
-        "binarize": binarize,
-        "scale": scale,
-        "dequantize": dequantize,
-        "pca": pca,
-        "validation_size": validation_size,
-        "labels": labels,
-        "seed": seed,
-    }
-    dataset = Dataset(
+    splits = entry.loader(files, _validation_size(entry, validation), seed)
+    return Dataset(
         name=entry.name,
         train=splits.train,
         validation=splits.validation,
         test=splits.test,
         kind=entry.kind,
         evidence=splits.evidence,
-        options=options,
     )
-    if binarize is not None:
-        dataset = binarized(dataset, binarize, seed)
-    if dequantize:
-        dataset = dequantized(dataset, seed)
-    if scale == "symmetric":
-        dataset = rescale_symmetric(dataset)
-    if pca is not None:
-        dataset = principal_components(dataset, pca)
-    if labels is not None:
-        dataset = hide_labels(dataset, labels, seed)
-    return dataset
+
+
+def find_entry(name: str) -> _Entry | None:
+    """The registered data set of a name, in which ``-`` and ``_`` are the same; None if there is none.
+
+    Examples
+    --------
+    >>> find_entry("Frey_Faces").kind, find_entry("./digits")
+    ('8-bit', None)
+    """
+    return _ENTRIES.get(name.replace("_", "-").lower())
 
 
 def available(root: str | Path | None = None) -> list[DatasetInfo]:
     """List the data sets that `load` knows, by name, with where each is on this machine. Nothing is read or fetched.
 
+    Parameters
+    ----------
+    root : str or Path, optional
+        Folder to look in first, as for `load`.
+
+    Returns
+    -------
+    list of DatasetInfo
+        Sorted by name.
+
+    Raises
+    ------
+    DataError
+        If `root` is not a folder.
+
+    Examples
+    --------
     >>> [info.name for info in available() if info.location == "embedded"]
     ['digits', 'linear-gaussian']
-
-    Args:
-        root: folder to look in first, as for `load`.
-
-    Raises:
-        DataError: if `root` is not a folder.
     """
     return [
         DatasetInfo(
@@ -219,21 +225,20 @@ def available(root: str | Path | None = None) -> list[DatasetInfo]:
     ]
 
 
-def _entry(name: str) -> _Entry:
-    entry = _ENTRIES.get(name.replace("_", "-").lower())
-    if entry is None:
-        raise ValueError(f"there is no data set {name!r}; known are {', '.join(sorted(_ENTRIES))}")
-    return entry
-
-
-def _validation_size(entry: _Entry, wanted: int | None) -> int:
+def _validation_size(entry: _Entry, wanted: float | None) -> int:
     if wanted is None:
         return entry.sizes[1]
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-        raise ValueError(f"validation_size must be a whole number of at least 1, not {wanted!r}")
-    if entry.fixed_splits and wanted != entry.sizes[1]:
-        raise ValueError(f"the splits of {entry.name} are given: its validation_size is {entry.sizes[1]}, not {wanted}")
-    return wanted
+    rows = wanted
+    if isinstance(wanted, float) and 0 < wanted < 1:
+        rows = round(wanted * (entry.sizes[0] + entry.sizes[1]))
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise ValueError(
+            f"validation of {entry.name} must be a share between 0 and 1, or a whole number of at least 1, "
+            f"not {wanted!r}"
+        )
+    if entry.fixed_splits and rows != entry.sizes[1]:
+        raise ValueError(f"the splits of {entry.name} are given: validation is {entry.sizes[1]} rows, not {rows}")
+    return rows
 
 
 def _location(entry: _Entry, root: str | Path | None) -> str:

@@ -76,7 +76,7 @@ def linear_gaussian(files: Files, validation_size: int, seed: int) -> Splits:
     model = LinearGaussian.random(_DIMENSION, _LATENT, seeded_generator(seed, stream=0))
     num_learning = _SIZES[0] + _SIZES[1]
     if validation_size >= num_learning:
-        raise ValueError(f"validation_size must be below the {num_learning} training rows, not {validation_size}")
+        raise ValueError(f"validation must be below the {num_learning} training rows, not {validation_size}")
     x = model.sample(num_learning, seeded_generator(seed, stream=1))
     test = model.sample(_SIZES[2], seeded_generator(seed, stream=2))
     return Splits(Rows(x[:-validation_size]), Rows(x[-validation_size:]), Rows(test), evidence=model)

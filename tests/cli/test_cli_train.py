@@ -52,7 +52,7 @@ class TestTrain:
         assert re.search(r"^num samples +5000", captured.out, re.MULTILINE)
         assert captured.err == "", "--quiet"
         config = json.loads(Path("runs/gaussian-linear-gaussian/config.json").read_text())
-        assert config["data"]["validation_size"] == 500
+        assert config["data"]["validation"] == 500
         assert config["data"]["name"] == "linear-gaussian"
 
     def test_progress_bar(self, tmp_path, monkeypatch, capsys):

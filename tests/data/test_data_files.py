@@ -177,25 +177,25 @@ def test_an_unusable_cache(server, tmp_path):
 def test_load_downloads_once(served_mnist, empty_cache):
     with pytest.raises(DataError, match="mnist is not on this machine and downloading is switched off: put train-"):
         load("mnist", download=False)
-    first = load("mnist", validation_size=2)
+    first = load("mnist", validation=2)
     assert len(served_mnist.requests) == 4
-    second = load("mnist", validation_size=2)
+    second = load("mnist", validation=2)
     assert len(served_mnist.requests) == 4
     assert torch.equal(first.train.x, second.train.x)
     assert first.train.y.tolist() == [0, 1, 2, 3]
     (empty_cache / "mnist" / "t10k-labels-idx1-ubyte.gz").unlink()
-    load("mnist", validation_size=2)
+    load("mnist", validation=2)
     assert served_mnist.requests[4:] == ["/t10k-labels-idx1-ubyte.gz"]
 
 
 def test_the_cache_is_verified_on_every_load(served_mnist, empty_cache):
-    load("mnist", validation_size=2)
+    load("mnist", validation=2)
     path = empty_cache / "mnist" / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(idx(np.zeros(6))))
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.gz is damaged .*wrong checksum.*delete it and load"):
-        load("mnist", validation_size=2)
+        load("mnist", validation=2)
     path.unlink()
-    assert load("mnist", validation_size=2).test.y.tolist() == [0, 1, 2, 3, 4, 5]
+    assert load("mnist", validation=2).test.y.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_search_order(tmp_path, monkeypatch):
@@ -204,7 +204,7 @@ def test_search_order(tmp_path, monkeypatch):
     monkeypatch.setenv("PYROVAE_DATA", str(tmp_path / "environment"))
 
     def rows_from(root=None):
-        return len(load("frey-faces", root=root, validation_size=1).train.x) + 1
+        return len(load("frey-faces", root=root, validation=1).train.x) + 1
 
     assert rows_from(tmp_path / "root") == 3
     assert rows_from(str(tmp_path)) == 4
@@ -240,7 +240,7 @@ def test_truncated_gzip(tmp_path):
     path = tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match=rf"{path} is damaged or incomplete .*: delete it and load again"):
-        load("mnist", root=tmp_path, validation_size=2)
+        load("mnist", root=tmp_path, validation=2)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_truncated_gzip(tmp_path):
 def test_wrong_idx_files(tmp_path, name, content, message):
     write_mnist(tmp_path, mnist_contents() | {name: content})
     with pytest.raises(DataError, match=message):
-        load("mnist", root=tmp_path, validation_size=2)
+        load("mnist", root=tmp_path, validation=2)
 
 
 def test_truncated_npz(tmp_path):

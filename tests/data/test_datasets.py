@@ -108,13 +108,13 @@ def test_binarized_mnist_is_the_published_one(real_data):
         text[:, -1, 1] = ord("\n")
         assert hashlib.sha1(text.tobytes(), usedforsecurity=False).hexdigest().startswith(published)
     with pytest.raises(ValueError, match="splits of binarized-mnist are given"):
-        load("binarized-mnist", validation_size=5, download=False)
+        load("binarized-mnist", validation=5, download=False)
     with pytest.raises(ValueError, match="binarized-mnist is 'binary'"):
         load("binarized-mnist", binarize="static", download=False)
 
 
 def test_digits_are_split_by_class():
-    dataset = load("digits", validation_size=100, seed=5)
+    dataset = load("digits", validation=100, seed=5)
     assert [len(split.x) for split in dataset.splits().values()] == [1400, 100, 297]
     for split in dataset.splits().values():
         shares = split.y.bincount() / len(split.y)
@@ -124,7 +124,7 @@ def test_digits_are_split_by_class():
 
 
 def test_splits_of_idx_files(small_root):
-    dataset = load("mnist", validation_size=10)
+    dataset = load("mnist", validation=10)
     assert [len(split.x) for split in dataset.splits().values()] == [30, 10, 12]
     assert dataset.validation.y.tolist() == list(range(10))
     with pytest.raises(ValueError, match="below the 40 training rows"):
@@ -142,10 +142,10 @@ def test_splits_of_idx_files(small_root):
         ({"name": "digits", "dequantize": True}, "dequantize needs values of kind '8-bit', but digits is 'unit'"),
         ({"name": "linear-gaussian", "binarize": "static"}, "linear-gaussian is 'real'"),
         ({"name": "linear-gaussian", "scale": "symmetric"}, "scale='symmetric' needs .* linear-gaussian is 'real'"),
-        ({"name": "linear-gaussian", "validation_size": 6000}, "below the 6000 training rows"),
-        ({"name": "digits", "validation_size": 0}, "at least 1, not 0"),
-        ({"name": "digits", "validation_size": 1500}, "below the 1500 training rows"),
-        ({"name": "digits", "validation_size": 2.5}, "at least 1, not 2.5"),
+        ({"name": "linear-gaussian", "validation": 6000}, "below the 6000 training rows"),
+        ({"name": "digits", "validation": 0}, "at least 1, not 0"),
+        ({"name": "digits", "validation": 1500}, "below the 1500 training rows"),
+        ({"name": "digits", "validation": 2.5}, "at least 1, not 2.5"),
         ({"name": "digits", "seed": -1}, "seed must be an integer"),
     ],
 )
@@ -156,7 +156,7 @@ def test_contradictions(options, message):
 
 @pytest.mark.parametrize("options", [{"binarize": "dynamic"}, {"pca": 5, "scale": "symmetric"}], ids=str)
 def test_options_make_the_set_again(options):
-    dataset = load("digits", validation_size=50, labels=0.5, seed=7, **options)
+    dataset = load("digits", validation=50, labels=0.5, seed=7, **options)
     again = load(**json.loads(json.dumps(dataset.options)))
     assert_equal(dataset, again)
     assert again.options == dataset.options

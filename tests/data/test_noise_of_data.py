@@ -46,11 +46,11 @@ def test_dynamic_binarisation_in_expectation():
 
 
 def test_dequantisation_fills_the_intervals(small_root):
-    plain = load("mnist", validation_size=10)
-    dataset = load("mnist", validation_size=10, dequantize=True)
+    plain = load("mnist", validation=10)
+    dataset = load("mnist", validation=10, dequantize=True)
     assert (dataset.kind, plain.kind) == ("unit", "8-bit")
     assert torch.equal(dataset.train.x, plain.train.x)
-    assert_equal(dataset, load("mnist", validation_size=10, dequantize=True))
+    assert_equal(dataset, load("mnist", validation=10, dequantize=True))
     for noisy, exact in (
         (dataset.validation.x, plain.validation.x),
         (dataset.test.x, plain.test.x),
@@ -65,8 +65,8 @@ def test_dequantisation_fills_the_intervals(small_root):
 
 @pytest.mark.parametrize("noise", [False, True])
 def test_symmetric_scale(small_root, noise):
-    unit = load("mnist", validation_size=10, dequantize=noise)
-    dataset = load("mnist", validation_size=10, dequantize=noise, scale="symmetric")
+    unit = load("mnist", validation=10, dequantize=noise)
+    dataset = load("mnist", validation=10, dequantize=noise, scale="symmetric")
     assert dataset.kind == "symmetric"
     for name, split in dataset.splits().items():
         torch.testing.assert_close(split.x, unit.splits()[name].x * 2 - 1)
@@ -104,6 +104,6 @@ def test_linear_gaussian_rows_come_from_the_model():
     # The variance of log p(x) under p is D/2.
     assert abs(values.mean() - negative_entropy) < 4 * (10 / 2 / 1000) ** 0.5
     assert values.var() == pytest.approx(5, rel=0.25)
-    longer = load("linear-gaussian", seed=2, validation_size=10)
+    longer = load("linear-gaussian", seed=2, validation=10)
     assert torch.equal(longer.test.x, dataset.test.x)
     assert len(longer.train.x) == 5990

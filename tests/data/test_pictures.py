@@ -27,11 +27,11 @@ def test_turning_pictures():
 
 
 def test_rotated_mnist_is_every_picture_upright_and_turned(small_root):
-    plain = load("mnist", validation_size=5)
-    dataset = load("mnist-rotated", validation_size=10)
-    other = load("mnist_rotated", validation_size=10, seed=1)
+    plain = load("mnist", validation=5)
+    dataset = load("mnist-rotated", validation=10)
+    other = load("mnist_rotated", validation=10, seed=1)
     assert [len(split.x) for split in dataset.splits().values()] == [70, 10, 24]
-    assert_equal(dataset, load("mnist-rotated", validation_size=10))
+    assert_equal(dataset, load("mnist-rotated", validation=10))
     inner = (torch.arange(28) - 13.5).square() + (torch.arange(28) - 13.5).square()[:, None] < 13**2
     for name, split in dataset.splits().items():
         upright, turned = split.x[::2], split.x[1::2]
@@ -42,8 +42,8 @@ def test_rotated_mnist_is_every_picture_upright_and_turned(small_root):
         assert not torch.equal(turned, other.splits()[name].x[1::2])
         assert_turned(upright[0, 0], turned[0, 0], inner)
         torch.testing.assert_close(turned * 255, (turned * 255).round(), rtol=0, atol=1e-4)
-    with pytest.raises(ValueError, match="validation_size of mnist-rotated must be even, upright and turned, not 7"):
-        load("mnist-rotated", validation_size=7)
+    with pytest.raises(ValueError, match="validation of mnist-rotated must be even, upright and turned, not 7"):
+        load("mnist-rotated", validation=7)
     assert "not the published" in INFO["mnist-rotated"].summary
 
 
@@ -69,7 +69,7 @@ def svhn_root(tmp_path):
 
 def test_principal_components_of_svhn(svhn_root):
     root, _ = svhn_root
-    options = {"root": root, "validation_size": 5, "download": False}
+    options = {"root": root, "validation": 5, "download": False}
     plain, dataset = load("svhn", **options), load("svhn", pca=14, **options)
     assert (dataset.kind, tuple(dataset.shape)) == ("real", (14,))
     assert_equal(dataset, load("svhn", pca=14, **options))
@@ -116,7 +116,7 @@ def test_principal_components_refused():
 
 def test_svhn_format(svhn_root):
     root, images = svhn_root
-    dataset = load("svhn", root=root, validation_size=5, download=False)
+    dataset = load("svhn", root=root, validation=5, download=False)
     assert [len(split.x) for split in dataset.splits().values()] == [15, 5, 20]
     assert dataset.shape == (3, 32, 32)
     assert dataset.validation.y.tolist() == [0, 1, 2, 3, 9]

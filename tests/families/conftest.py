@@ -14,4 +14,4 @@ def x():
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("digits", labels=0.1, validation_size=100)
+    return data.load("digits", labels=0.1, validation=100)

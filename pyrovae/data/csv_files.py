@@ -1,0 +1,147 @@
+"""Reading CSV files of numbers, with a first line of names or without."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pyrovae.data.download import DataError
+from pyrovae.data.stored import Stored, first_line, labels_of, stored
+
+
+def read_csv(path: Path, label_column: str | None = None) -> Stored:
+    """Read a CSV file of numbers. Empty cells are missing entries.
+
+    Parameters
+    ----------
+    path : Path
+        The file: UTF-8 text, cells separated by commas, as many in every line.
+    label_column : str, optional
+        The column that holds the labels, whole numbers or words. None takes all columns as data.
+
+    Returns
+    -------
+    Stored
+        Its rows.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or does not hold what it should.
+    """
+    import pandas as pd  # not above: importing pyrovae.data must not import pandas
+
+    header, lines = _layout(path, label_column)
+    try:
+        frame = pd.read_csv(
+            path,
+            header=0 if header else None,
+            names=header,
+            index_col=False,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            low_memory=False,
+        )
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} cannot be read as comma-separated numbers ({first_line(error)})") from None
+    if len(frame) != len(lines):
+        raise DataError(f"{path} cannot be read as comma-separated numbers: {len(frame)} rows in {len(lines)} lines")
+    y = classes = None
+    if label_column is not None:
+        if label_column not in frame.columns:
+            known = ", ".join(map(str, header)) if header else "none, since there is no line of names"
+            raise DataError(f"{path} has no column {label_column!r}; its columns are {known}")
+        values = frame.pop(label_column)
+        texts = values.dtype.kind not in "biuf"
+        y, classes = labels_of(
+            str(path), (values.fillna("").astype(str) if texts else values).to_numpy(str if texts else None), len(frame)
+        )
+    columns = tuple(map(str, frame.columns)) if header else None
+    for position, name in enumerate(frame.columns):
+        column = frame[name]
+        numbers = pd.to_numeric(column, errors="coerce")
+        wrong = np.flatnonzero(numbers.isna() & column.notna())
+        if len(wrong):
+            where = Stored(str(path), np.zeros(0), columns=columns, lines=lines).place((wrong[0], position))
+            words = column.nunique()
+            hint = f" (for labels: --label-column {name})" if label_column is None and header and words < 100 else ""
+            raise DataError(
+                f"{where} is {column.iloc[wrong[0]]!r}, expected a number, or nothing if it is missing{hint}"
+            )
+        frame[name] = numbers
+    if not len(frame.columns):
+        raise DataError(f"{path} has no column besides the labels")
+    result = stored(str(path), frame.to_numpy(np.float64))
+    return Stored(str(path), result.x, y, result.mask, classes, columns=columns, lines=lines)
+
+
+def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, list[int]]:
+    """The names in the first line, if it has any, and the line of each row.
+
+    Raises
+    ------
+    DataError
+        If the file is no text of lines with equally many cells, or has no rows.
+    """
+    first: list[str] = []
+    lines: list[int] = []
+    header = False
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, skipinitialspace=True)
+            for cells in reader:
+                if len(cells) < 2 and not any(cell.strip() for cell in cells):
+                    continue  # an empty line
+                if len(cells) != len(first or cells):
+                    number = len(first)
+                    raise DataError(
+                        f"{path}, line {reader.line_num} has {len(cells)} cells, the first line has {number}"
+                    )
+                if not first:
+                    first = cells
+                elif not lines:
+                    header = _is_header(first, cells, label_column)
+                    lines = [reader.line_num] if header else [1, reader.line_num]
+                else:
+                    lines.append(reader.line_num)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text (byte {error.start}); save it with the encoding UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{path} is no text of comma-separated numbers ({error})") from None
+    if not first:
+        raise DataError(f"{path} is empty")
+    if not lines:
+        if _is_header(first, first, label_column):
+            raise DataError(f"{path} has no rows, only a line of names")
+        lines = [1]
+    if not header:
+        return None, lines
+    names = [name.strip() for name in first]
+    if len(set(names)) < len(names) or "" in names:
+        twice = next((name for name in names if name and names.count(name) > 1), None)
+        fault = f"has two columns {twice!r}" if twice else "has a column without a name, perhaps row numbers"
+        raise DataError(f"{path} {fault}; give every column a name of its own (pandas: to_csv(..., index=False))")
+    return names, lines
+
+
+def _is_header(first: Sequence[str], second: Sequence[str], label_column: str | None) -> bool:
+    """Whether the first line holds names.
+
+    They are words where the second line has numbers, or words throughout; or the numbers 0, 1, 2, ... that pandas
+    writes for want of names.
+    """
+    if label_column in first or (len(first) > 2 and list(first) == [str(i) for i in range(len(first))]):
+        return True
+    words = [not _is_number(cell) for cell in first]
+    return all(words) or any(word and _is_number(cell) for word, cell in zip(words, second, strict=True))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return cell.strip().lower() in ("", "na", "n/a", "null", "none", "<na>", "#n/a")
+    return True

@@ -1,0 +1,217 @@
+"""Loading data by name or from files of one's own, and preparing them: binary values, scale, components, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pyrovae.data import own
+from pyrovae.data.dataset import Dataset
+from pyrovae.data.preprocessing import binarize as binarized
+from pyrovae.data.preprocessing import dequantize as dequantized
+from pyrovae.data.preprocessing import hide_labels, principal_components, rescale_symmetric
+from pyrovae.data.registry import available, find_entry, load_named
+
+
+def load(
+    name: str | Path,
+    *,
+    binarize: str | None = None,
+    scale: str = "unit",
+    dequantize: bool = False,
+    pca: int | None = None,
+    validation: float | str | Path | None = None,
+    test: float | str | Path | None = None,
+    labels: float | None = None,
+    kind: str | None = None,
+    label_column: str | None = None,
+    classes: Sequence[str] | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    root: str | Path | None = None,
+    download: bool = True,
+) -> Dataset:
+    """Load data by name, or from a file or folder of your own, on the CPU. The same arguments give the same tensors.
+
+    Files of a named set are looked for below `root`, `$PYROVAE_DATA` and the cache folder (`$PYROVAE_CACHE`, else
+    `$XDG_CACHE_HOME/pyrovae`, else `~/.cache/pyrovae`), in this order, and are otherwise downloaded into the cache.
+
+    Files of your own are read as `pyrovae.data.own` says: `.npy`, `.npz`, `.pt`, `.csv`, or a folder of pictures. Code
+    in them is never run.
+
+    Parameters
+    ----------
+    name : str or Path
+        A name, see `available` (``-`` and ``_`` are the same), or a path. Write ``./digits`` for a folder that has the
+        name of a data set.
+    binarize : {"static", "dynamic"}, optional
+        "static" draws every pixel once from a Bernoulli distribution, "dynamic" draws training minibatches anew each
+        time. None leaves grey values grey.
+    scale : {"unit", "symmetric"}, default "unit"
+        The range of pixels: [0, 1] or [-1, 1].
+    dequantize : bool, default False
+        Whether to spread the 256 values of bytes over [0, 1] with uniform noise.
+    pca : int, optional
+        Replace every row by so many principal components, see `principal_components`. None leaves it as it is.
+    validation : float or path, optional
+        The validation rows. Below 1 this is a share of the rows, from 1 on a number of them. Rows of your own are drawn
+        at random by the seed (default 0.1; 0 for none), or read from another file or folder of the same form. Of a
+        named set they are a part of the training rows (default: see `available`).
+    test : float or path, optional
+        The test rows of your own data, chosen as `validation` is (default 0.1). A named set has its own.
+    labels : float, optional
+        Keep the labels of a share (up to 1) or a number of training rows, of every class as many, see `hide_labels`.
+        None keeps them all.
+    kind : {"binary", "unit", "symmetric", "8-bit", "real"}, optional
+        What the values of your own data are, before `binarize`, `scale` and so on; see `Dataset`. None finds it from
+        the values and tells it in the log.
+    label_column : str, optional
+        The column of a CSV file that holds the labels. None takes all columns as data.
+    classes : sequence of str, optional
+        Names of the classes of your own data in the order of their numbers, where sub-folders or texts are the labels.
+        None takes those of the training rows, sorted.
+    image_size : int, optional
+        Height and width to which pictures of your own are cropped and scaled. None takes them as they are.
+    seed : int, default 0
+        Fixes random splits, the rows that keep their labels, draws of validation and test rows, and synthetic data.
+    root : str or Path, optional
+        Folder laid out like the cache, to look in first for a named set.
+    download : bool, default True
+        Whether to fetch a named set that is not on this machine.
+
+    Returns
+    -------
+    Dataset
+        The data. Its `options` make it again.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, and for options that contradict each other or the data.
+    DataError
+        If the files are not to be had, are damaged, or do not hold what they should.
+
+    Examples
+    --------
+    >>> dataset = load("digits", binarize="dynamic")
+    >>> dataset.shape, dataset.kind, len(dataset.train)
+    (torch.Size([1, 8, 8]), 'binary', 1200)
+    """
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be an integer from 0 to 2**32 - 1, not {seed!r}")
+    preparation = {"binarize": binarize, "scale": scale, "dequantize": dequantize, "pca": pca, "labels": labels}
+    _check_preparation(preparation)
+    of_ones_own = {
+        "test": test,
+        "kind": kind,
+        "label_column": label_column,
+        "classes": classes,
+        "image_size": image_size,
+    }
+    if _is_named(name):
+        for option, value in of_ones_own.items():
+            if value is not None:
+                raise ValueError(f"{option} is for data of your own; leave it out with the data set {name}")
+        if isinstance(validation, str | Path):
+            raise ValueError(f"validation of {name} must be a share or a number of its training rows, not a file")
+        dataset = load_named(str(name), validation=validation, seed=seed, root=root, download=download)
+        options = {"name": dataset.name, "validation": validation}
+    else:
+        dataset = own.load_own(name, validation=validation, seed=seed, **of_ones_own)
+        options = dict(dataset.options)
+    return replace(_prepared(dataset, seed, **preparation), options={**options, **preparation, "seed": seed})
+
+
+def load_to_evaluate(name: str | Path, trained_on: Mapping[str, Any], kind: str) -> Dataset:
+    """Load data to evaluate a pair on that was trained on others, prepared as those were.
+
+    Parameters
+    ----------
+    name : str or Path
+        A name or a path, as for `load`. A file or folder without splits of its own is test rows as a whole.
+    trained_on : mapping
+        `Dataset.options` of the data that the pair was trained on; empty where they are not known.
+    kind : str
+        The kind of the data that the pair was trained on. It is what `name` must hold where `trained_on` is empty.
+
+    Returns
+    -------
+    Dataset
+        The data, with all their labels.
+
+    Raises
+    ------
+    ValueError
+        If the pair was trained on principal components, because those of other rows are others; and as `load` does.
+    DataError
+        As `load` does.
+    """
+    if trained_on.get("pca") is not None:
+        raise ValueError(
+            "the run was trained on principal components of its training rows, and those of other rows are others; "
+            "leave out --data"
+        )
+    preparation = {key: trained_on[key] for key in ("binarize", "scale", "dequantize") if key in trained_on}
+    seed = trained_on.get("seed", 0)
+    if _is_named(name):
+        return load(name, **preparation, seed=seed)
+    before = trained_on.get("kind") or kind
+    entry = find_entry(str(trained_on.get("name", "")))
+    if entry is not None and trained_on.get("kind") is None:
+        before = entry.kind  # a named set does not store it
+    kept = {
+        key: trained_on[key] for key in ("label_column", "classes", "image_size") if trained_on.get(key) is not None
+    }
+    dataset = own.load_whole(name, kind=before, **own.options_for(name, kept))
+    options = {"name": str(name), **preparation, "seed": seed}
+    return replace(_prepared(dataset, seed, **preparation), options=options)
+
+
+def _is_named(name: str | Path) -> bool:
+    """Whether this is the name of a data set, and not a path.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, listing the names.
+    """
+    if isinstance(name, str) and find_entry(name) is not None:
+        return True
+    if not own.is_path(name):
+        known = ", ".join(info.name for info in available())
+        raise ValueError(f"there is no data set {str(name)!r}, and no file or folder of that name; known are {known}")
+    return False
+
+
+def _check_preparation(options: Mapping[str, Any]) -> None:
+    if options["scale"] not in ("unit", "symmetric"):
+        raise ValueError(f"scale must be 'unit' or 'symmetric', not {options['scale']!r}")
+    if options["binarize"] is not None and options["dequantize"]:
+        raise ValueError("binarize and dequantize exclude each other: binary values have no intervals to fill")
+    if options["binarize"] is not None and options["scale"] == "symmetric":
+        raise ValueError("binarize and scale='symmetric' exclude each other: binary values are 0 and 1")
+
+
+def _prepared(
+    dataset: Dataset,
+    seed: int,
+    *,
+    binarize: str | None = None,
+    scale: str = "unit",
+    dequantize: bool = False,
+    pca: int | None = None,
+    labels: float | None = None,
+) -> Dataset:
+    if binarize is not None:
+        dataset = binarized(dataset, binarize, seed)
+    if dequantize:
+        dataset = dequantized(dataset, seed)
+    if scale == "symmetric":
+        dataset = rescale_symmetric(dataset)
+    if pca is not None:
+        dataset = principal_components(dataset, pca)
+    if labels is not None:
+        dataset = hide_labels(dataset, labels, seed)
+    return dataset
