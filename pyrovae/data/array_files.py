@@ -7,8 +7,8 @@ Arrays of an `.npz` file and tensors of a `.pt` file go by these names:
   `test` alone mean `x_train`, `x_validation` and `x_test`; `val` and `valid` are short for `validation`;
 * a single array is `x`, whatever its name.
 
-`x` is `[N, ...]`, pictures `[N, channels, height, width]`. Two other ways to write pictures are understood: channels last
-(`[N, height, width, 3]` or `1`), and bytes without channels (`[N, height, width]`).
+`x` is `[N, ...]`, pictures `[N, channels, height, width]`. Two other ways to write pictures are understood: channels
+last (`[N, height, width, 3]` or `1`), and bytes without channels (`[N, height, width]`).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,8 @@ def read_csv(path: Path, label_column: str | None = None) -> Stored:
         frame[name] = numbers
     if not len(frame.columns):
         raise DataError(f"{path} has no column besides the labels")
-    result = stored(str(path), frame.to_numpy(np.float64))
-    return Stored(str(path), result.x, y, result.mask, classes, columns=columns, lines=lines)
+    rows = stored(str(path), frame.to_numpy(np.float64), columns=columns, lines=lines)
+    return replace(rows, y=y, classes=classes)
 
 
 def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, list[int]]:

@@ -23,9 +23,9 @@ _GREY_LEVELS = 32  # more different multiples of 1/255 than this are pictures, a
 def find_kind(parts: Sequence[Stored]) -> tuple[str, str]:
     """The kind of some values, and how it was found, in words.
 
-    Bytes are "8-bit" (all 0 or 255, and all 0 or 1: "binary"). Other values are "binary" if all are 0 or 1; "8-bit" if all
-    are multiples of 1/255 up to 1, many of them different; "unit" if they lie in [0, 1]; "symmetric" if they reach from
-    exactly -1 to exactly 1; otherwise "real".
+    Bytes are "8-bit", or "binary" if all are 0 or 255, or 0 or 1. Other values are "binary" if all are 0 or 1; "8-bit"
+    if all are multiples of 1/255 up to 1, many of them different; "unit" if they lie in [0, 1]; "symmetric" if they
+    reach from exactly -1 to exactly 1; otherwise "real".
 
     Parameters
     ----------

@@ -161,10 +161,8 @@ def load_to_evaluate(name: str | Path, trained_on: Mapping[str, Any], kind: str)
     entry = find_entry(str(trained_on.get("name", "")))
     if entry is not None and trained_on.get("kind") is None:
         before = entry.kind  # a named set does not store it
-    kept = {
-        key: trained_on[key] for key in ("label_column", "classes", "image_size") if trained_on.get(key) is not None
-    }
-    dataset = own.load_whole(name, kind=before, **own.options_for(name, kept))
+    reading = {key: trained_on.get(key) for key in ("label_column", "classes", "image_size")}
+    dataset = own.load_whole(name, kind=before, **own.options_for(name, reading))
     options = {"name": str(name), **preparation, "seed": seed}
     return replace(_prepared(dataset, seed, **preparation), options=options)
 

@@ -1,8 +1,8 @@
 """Data of one's own: files and folders as data sets, their splits, and what kind of values they hold.
 
-Read are `.npy`, `.npz` and `.pt` files (`pyrovae.data.array_files` says how arrays are named), `.csv` files of numbers, and
-folders of PNG or JPEG pictures (`pyrovae.data.pictures`). NaN and empty cells are missing entries. Splits that a file has are
-used; the others are drawn from the training rows.
+Read are `.npy`, `.npz` and `.pt` files (`pyrovae.data.array_files` says how arrays are named), `.csv` files of numbers,
+and folders of PNG or JPEG pictures (`pyrovae.data.pictures`). NaN and empty cells are missing entries. Splits that a
+file has are used; the others are drawn from the training rows.
 """
 
 from __future__ import annotations

@@ -53,8 +53,33 @@ class Stored:
         return f"{self.source}: row {row}, entry {where} (counted from 0)"
 
 
-def stored(source: str, x: np.ndarray, y: np.ndarray | None = None, mask: np.ndarray | None = None) -> Stored:
+def stored(
+    source: str,
+    x: np.ndarray,
+    y: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    columns: tuple[str, ...] | None = None,
+    lines: Sequence[int] | None = None,
+) -> Stored:
     """Check arrays and bring them to the forms of `Stored`; NaN entries become missing.
+
+    Parameters
+    ----------
+    source : str
+        The file, for messages.
+    x : ndarray of numbers, shape ``[N, ...]``
+        The data.
+    y : ndarray of whole numbers or texts, shape ``[N]``, optional
+        Labels; -1, NaN or "" where they are unknown.
+    mask : ndarray of bool, shape of `x`, optional
+        True where an entry is observed.
+    columns, lines
+        See `Stored`.
+
+    Returns
+    -------
+    Stored
+        The rows.
 
     Raises
     ------
@@ -84,7 +109,7 @@ def stored(source: str, x: np.ndarray, y: np.ndarray | None = None, mask: np.nda
         mask = None
     if mask is not None:
         x = np.where(mask, x, np.zeros((), x.dtype))
-    result = Stored(source, np.ascontiguousarray(x), y, mask, classes)
+    result = Stored(source, np.ascontiguousarray(x), y, mask, classes, columns=columns, lines=lines)
     if x.dtype != np.uint8 and not np.isfinite(x).all():
         index = np.argwhere(~np.isfinite(x))[0]
         raise DataError(
@@ -95,6 +120,22 @@ def stored(source: str, x: np.ndarray, y: np.ndarray | None = None, mask: np.nda
 
 def labels_of(source: str, y: np.ndarray, rows: int) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Labels as numbers from 0, -1 where they are unknown; with the names of the classes, where the labels are words.
+
+    Parameters
+    ----------
+    source : str
+        The file, for messages.
+    y : ndarray of whole numbers or texts, shape ``[N]``
+        The labels; -1, NaN or "" where they are unknown.
+    rows : int
+        N.
+
+    Returns
+    -------
+    y : ndarray of int64, shape ``[N]``
+        The numbers.
+    classes : tuple of str or None
+        The words that 0, 1, 2, ... stand for, sorted.
 
     Raises
     ------

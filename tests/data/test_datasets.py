@@ -134,7 +134,10 @@ def test_splits_of_idx_files(small_root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "imagenet"}, "no data set 'imagenet'; known are binarized-mnist, .*svhn"),
+        (
+            {"name": "imagenet"},
+            "no data set 'imagenet', and no file or folder .*; known are binarized-mnist, .*svhn",
+        ),
         ({"name": "digits", "binarize": "twice"}, "'static' or 'dynamic', not 'twice'"),
         ({"name": "digits", "binarize": "static", "dequantize": True}, "binarize and dequantize exclude"),
         ({"name": "digits", "binarize": "static", "scale": "symmetric"}, "binarize and scale='symmetric' exclude"),
