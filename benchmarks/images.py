@@ -29,7 +29,7 @@ def main() -> int:
     run = str(arguments.out / arguments.data)
     device = ["--device", arguments.device]
     if (Path(run) / "config.json").exists():
-        status = pyrovae(["train", "--resume", run, *device])
+        status = pyrovae(["resume", run, *device])
     else:
         options = {
             "--data": arguments.data,

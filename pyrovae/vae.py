@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyro
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyrovae import programs
-from pyrovae.data.dataset import DataSpec
+from pyrovae.data.dataset import Dataset, DataSpec
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
 from pyrovae.infer.log_weights import can_vectorize, data_plate, log_condition, log_weights, per_datum
 
@@ -389,6 +390,21 @@ class VAE(nn.Module):
             trace = self._guide_trace(x, data)
         latents = {name: trace.nodes[name]["value"] for name in self.sites.latent}
         return self._as_data(self.decode(latents, **data).mean)
+
+    # -- folders ------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, data: Dataset | DataSpec | None = None, *, overwrite: bool = False) -> None:
+        """Write the VAE to a folder that the command line reads, see `pyrovae.runs.save`."""
+        from pyrovae.runs import saving  # not above: runs are made of VAEs
+
+        saving.save(self, folder, data, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path, pair: str | Callable[..., VAE] | VAE | None = None, device: str = "cpu") -> VAE:
+        """Read a VAE from a folder that `save` or a training wrote, see `pyrovae.runs.load`."""
+        from pyrovae.runs import saving
+
+        return saving.load(folder, pair, device)
 
     # -- inner workings -----------------------------------------------------------------------------------------------
 

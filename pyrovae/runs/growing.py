@@ -50,20 +50,31 @@ def fit_growing(
 
     No sticks are added either where `needs_sticks` finds no need of them in the validation rows.
 
-    Args:
-        trainer: how each of the trainings goes; its schedules start again each time.
-        vae: a VAE that `add_sticks` takes; it is trained in place.
-        dataset: the data, with validation rows.
-        count: sticks to add at a time.
-        most: weights at which to stop.
-        run: a folder for one run folder for each number of weights, such as `10-weights`; called again after an
-            interruption, with a VAE as new as the first time, this goes on where it stopped.
+    Parameters
+    ----------
+    trainer : Trainer
+        How each of the trainings goes; its schedules start again each time.
+    vae : VAE
+        A VAE that `add_sticks` takes. It is trained in place.
+    dataset : Dataset
+        The data, with validation rows.
+    count : int, default 10
+        Sticks to add at a time.
+    most : int, default 1000
+        Weights at which to stop.
+    run : str or Path, optional
+        A folder for one run folder for each number of weights, such as `10-weights`. Called again after an
+        interruption, with a VAE as new as the first time, this goes on where it stopped. None saves nothing.
 
-    Returns:
+    Returns
+    -------
+    VAE
         The VAE with the number of weights of the lowest validation loss, trained.
 
-    Raises:
-        ValueError: for a VAE that `add_sticks` does not take, or data without validation rows.
+    Raises
+    ------
+    ValueError
+        For a VAE that `add_sticks` does not take, or data without validation rows.
     """
     if dataset.validation is None or not len(dataset.validation.x):
         raise ValueError("whether more sticks are needed is seen on validation rows, and there are none")
@@ -95,16 +106,29 @@ def needs_sticks(
     logit-normal or Gamma fractions, seem to use all sticks. `pyrovae.metrics.sticks_used` counts the sticks that hold
     most of the whole.
 
-    Args:
-        vae: a stick-breaking VAE.
-        x: data `[N, ...]`.
-        remainder: largest share of the stick to leave over, in the mean over the data.
-        divergence: KL divergence of the last fraction from its prior up to which it is not in use, in nats, in the mean
-            over the data; without a closed form in the mean over a hundred draws.
-        **data: `mask`, `y`.
+    Parameters
+    ----------
+    vae : VAE
+        A stick-breaking VAE.
+    x : Tensor, shape ``[N, ...]``
+        The data.
+    remainder : float, default 0.01
+        Largest share of the stick to leave over, in the mean over the data.
+    divergence : float, default 0.01
+        KL divergence of the last fraction from its prior up to which it is not in use, in nats, in the mean over the
+        data; without a closed form in the mean over a hundred draws.
+    **data : Tensor
+        `mask`, `y`.
 
-    Raises:
-        ValueError: for a VAE without a stick, a share outside (0, 1) and a negative divergence.
+    Returns
+    -------
+    bool
+        Whether more sticks would be used.
+
+    Raises
+    ------
+    ValueError
+        For a VAE without a stick, a share outside (0, 1) and a negative divergence.
     """
     if not 0 < remainder < 1:
         raise ValueError(f"remainder is a share of the stick between 0 and 1, got {remainder}")
@@ -136,14 +160,24 @@ def add_sticks(vae: VAE, count: int) -> VAE:
     sum is; the new fractions have their prior as posterior, with weights of zero in the guide's head. So p(x|z), the
     log weights and the exact KL of every datum are what they were, and training goes on from there.
 
-    Args:
-        vae: a `StickBreakingVAE` with `KumaraswamySticks` or `BetaSticks` (both families contain the prior, since
-            Kumaraswamy(1, b) is Beta(1, b)), a concentration that is fixed or learned, and a decoder that begins with
-            a linear or gated layer.
-        count: sticks to add, at least 1.
+    Parameters
+    ----------
+    vae : VAE
+        A `StickBreakingVAE` with `KumaraswamySticks` or `BetaSticks` (both families contain the prior, since
+        Kumaraswamy(1, b) is Beta(1, b)), a concentration that is fixed or learned, and a decoder that begins with a
+        linear or gated layer.
+    count : int
+        Sticks to add, at least 1.
 
-    Raises:
-        ValueError: for other pairs, of which no exact copy of this kind is to be had.
+    Returns
+    -------
+    VAE
+        The copy.
+
+    Raises
+    ------
+    ValueError
+        For other pairs, of which no exact copy of this kind can be made.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
@@ -164,7 +198,11 @@ def add_sticks(vae: VAE, count: int) -> VAE:
     _widen_decoder(model.decoder, old.num_features, count)
     _check_decoder(vae, model)
     _widen_head(guide.head, count, concentration)
-    return VAE(model, guide).train(vae.training)
+    larger = VAE(model, guide).train(vae.training)
+    if vae.made_by is not None:
+        options = {**vae.made_by.options, "truncation": model.prior.num_features}
+        larger.made_by = vae.made_by._replace(options=options)
+    return larger
 
 
 def _longer_prior(old: StickBreakingPrior, count: int) -> StickBreakingPrior:

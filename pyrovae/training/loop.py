@@ -291,7 +291,7 @@ class Fit:
         # Run folders of the command line say how they were made.
         by_command = self.folder.config_path.exists()
         path = self.folder.path
-        how = f", go on with: pyrovae train --resume {path}" if by_command else f" in {path}, go on with resume=True"
+        how = f", go on with: pyrovae resume {path}" if by_command else f" in {path}, go on with resume=True"
         raise TrainingInterrupted(f"interrupted {where}; everything is saved{how}")
 
     def stop_for_non_finite(self, what: str, x: Tensor | None = None, data: Mapping[str, Tensor] | None = None) -> None:

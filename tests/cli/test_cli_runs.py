@@ -118,9 +118,9 @@ class TestOwnPair:
         assert np.load("x.npz")["x"].shape == (4, 1, 8, 8)
         assert main(["plot", "own", *pair]) == 0
         assert {path.stem for path in Path("own/figures").iterdir()} == FIGURES
-        assert main(["train", "--resume", "own", *pair, "--quiet"]) == 0
+        assert main(["resume", "own", *pair, "--quiet"]) == 0
 
-    @pytest.mark.parametrize("words", ["evaluate own", "sample own --out x.csv", "plot own", "train --resume own"])
+    @pytest.mark.parametrize("words", ["evaluate own", "sample own --out x.csv", "plot own", "resume own"])
     def test_is_not_imported_on_the_word_of_a_file(self, words, folder, capsys):
         assert error_of(words.split(), capsys) == (
             "pyrovae: own is a run of a pair of your own; open it with --pair mymodule:make_vae\n"

@@ -38,7 +38,7 @@ class TestTrain:
         # The data have no labels, so there are no errors of neighbours.
         monkeypatch.chdir(tmp_path)
         # A name with _, an option behind =, the default name of the folder, and a name of a data set in the wrong case.
-        words = ["train", "--data", "linear_gaussian", "gaussian", "--epochs=1", "--validation-size", "500", *TINY[2:]]
+        words = ["train", "--data", "linear_gaussian", "gaussian", "--epochs=1", "--validation", "500", *TINY[2:]]
         assert main([*words, "--lr-schedule", "cosine", "--kl-weight", "warm-up:1", "--evaluate"]) == 0
         captured = capsys.readouterr()
         first, *figures = captured.out.splitlines()
@@ -103,7 +103,7 @@ class TestResume:
         monkeypatch.setenv("TEST_INTERRUPT_AT", str(calls))
         assert main([*words, "--out", "stopped"]) == 130
         line = capsys.readouterr().err
-        command = "pyrovae train --resume stopped --pair mymodule:make_vae"
+        command = "pyrovae resume stopped --pair mymodule:make_vae"
         assert re.fullmatch(rf"pyrovae: interrupted .*; everything is saved, go on with: {command}\n", line)
         monkeypatch.delenv("TEST_INTERRUPT_AT")
         assert main([*command.split()[1:], "--quiet"]) == 0
@@ -113,7 +113,7 @@ class TestResume:
 
     def test_resuming_what_is_done(self, folder, out):
         before = (folder / "gaussian/model.safetensors").read_bytes()
-        assert main(["train", "--resume", "gaussian", "--quiet"]) == 0
+        assert main(["resume", "gaussian", "--quiet"]) == 0
         assert "all 2 epochs done" in out()
         assert (folder / "gaussian/model.safetensors").read_bytes() == before
 
@@ -138,7 +138,7 @@ class TestResume:
             process.kill()
         assert process.returncode == 130, stderr
         assert stdout == ""
-        assert re.fullmatch(r"pyrovae: interrupted .*go on with: pyrovae train --resume run\n", stderr)
+        assert re.fullmatch(r"pyrovae: interrupted .*go on with: pyrovae resume run\n", stderr)
 
 
 class TestNotANumber:
@@ -162,7 +162,7 @@ class TestGrow:
 
     def test_a_new_run(self, folder, capsys):
         assert self.train(3) == 0
-        assert main(["train", "--grow", "sticks-of-3", "--sticks", "4", "--quiet"]) == 0
+        assert main(["grow", "sticks-of-3", "--sticks", "4", "--quiet"]) == 0
         old, new = Run.open("sticks-of-3"), Run.open("sticks-of-3-7")
         assert new.config["pair_options"]["truncation"] == 7
         assert new.config["grown_from"] == "sticks-of-3"
@@ -171,22 +171,18 @@ class TestGrow:
         assert rows[1][0]["validation_loss"] < rows[0][0]["validation_loss"] - 1  # not from the start
         assert main(["evaluate", "sticks-of-3-7", "--num-samples", "2", "--json"]) == 0
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["latent_dim"] == 6
-        assert main(["train", "--resume", "sticks-of-3-7", "--quiet"]) == 0
+        assert main(["resume", "sticks-of-3-7", "--quiet"]) == 0
         capsys.readouterr()
-        assert "already holds a run" in error_of(["train", "--grow", "sticks-of-3", "--sticks", "4"], capsys)
-        assert "count must be at least 1, got 0" in error_of(
-            ["train", "--grow", "sticks-of-3", "--sticks", "0"], capsys
-        )
+        assert "already holds a run" in error_of(["grow", "sticks-of-3", "--sticks", "4"], capsys)
+        assert "count must be at least 1, got 0" in error_of(["grow", "sticks-of-3", "--sticks", "0"], capsys)
 
     def test_no_need(self, folder, capsys):
         assert self.train(60) == 0
-        assert main(["train", "--grow", "sticks-of-60", "--out", "more"]) == 0
+        assert main(["grow", "sticks-of-60", "--out", "more"]) == 0
         assert "need no more sticks than sticks-of-60 has; nothing to do" in capsys.readouterr().out
         assert not (folder / "more").exists()
 
     def test_refused(self, folder, capsys):
         assert self.train(5, "--posterior", "gamma") == 0
         capsys.readouterr()
-        assert "at the prior exactly; got StickBreakingVAE and GammaSticks" in error_of(
-            ["train", "--grow", "sticks-of-5"], capsys
-        )
+        assert "at the prior exactly; got StickBreakingVAE and GammaSticks" in error_of(["grow", "sticks-of-5"], capsys)

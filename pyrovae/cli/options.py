@@ -1,0 +1,154 @@
+"""The options that mirror arguments of the Trainer and of `pyrovae.data.load`, and their types."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pyrovae.data.dataset import KINDS
+from pyrovae.infer.objectives import objective_names
+from pyrovae.pairs.registry import Option
+from pyrovae.training import LR_SCHEDULES, MONITORS, OPTIMIZERS
+
+
+def seed(text: str) -> int:
+    """A seed that torch and NumPy take.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    int
+        The seed.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is negative or too large.
+
+    Examples
+    --------
+    >>> seed("3")
+    3
+    """
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to 2**32 - 1, got {text}")
+    return value
+
+
+def rows(text: str) -> int | float | str:
+    """Rows of a split: a number of them, a share, or otherwise a file.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    int, float or str
+        An `int` for a whole number, a `float` for another number, otherwise the text.
+
+    Examples
+    --------
+    >>> rows("500"), rows("0.1"), rows("valid.npy")
+    (500, 0.1, 'valid.npy')
+    """
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+# Options by name: type, placeholder (None where the choices stand for it), help, choices.
+Options = dict[str, tuple[Callable[[str], Any], str | None, str, Sequence[str] | None]]
+TRAINING: Options = {
+    "objective": (str, None, "what to optimise", objective_names()),
+    "num_particles": (int, "N", "draws of the latents per datum", None),
+    "epochs": (int, "N", "passes over the training data", None),
+    "batch_size": (int, "N", "rows per step", None),
+    "optimizer": (str, None, "optimizer", tuple(OPTIMIZERS)),
+    "lr": (float, "RATE", "learning rate", None),
+    "lr_schedule": (str, None, "learning rate over the epochs", LR_SCHEDULES),
+    "gradient_clip": (float, "NORM", "clip the gradient to this norm (default: no clipping)", None),
+    "kl_weight": (str, "WEIGHT", "weight of the KL: a number, warm-up:EPOCHS, decay or cyclic:EPOCHS", None),
+    "patience": (int, "N", "stop after so many epochs without progress (default: never)", None),
+    "monitor": (str, None, "what progress and the best epoch are judged by", MONITORS),
+    "seed": (seed, "N", "seed of initial weights and training", None),
+    "checkpoint_seconds": (float, "SECONDS", "least time between two checkpoints", None),
+}
+_SPLIT = "share (below 1) or number of rows to hold out"
+DATA: Options = {
+    "validation": (
+        rows,
+        "ROWS",
+        f"validation rows: {_SPLIT} of the training rows, or a file of your own (default: 0.1 for your own data, and "
+        "for a named set see `pyrovae datasets`)",
+        None,
+    ),
+    "test": (rows, "ROWS", f"test rows of your own data: {_SPLIT}, or a file (default: 0.1)", None),
+    "kind": (str, None, "what the values of your own data are (default: found from the values)", KINDS),
+    "label_column": (str, "NAME", "the column of your CSV file that holds the labels (default: none does)", None),
+    "image_size": (int, "N", "crop and scale your pictures to N x N pixels (default: leave them)", None),
+    "binarize": (str, None, "make grey pixels binary by draws, once or anew in each batch", ("static", "dynamic")),
+    "scale": (str, None, "range of pixels, [0, 1] or [-1, 1] (default: unit)", ("unit", "symmetric")),
+    "pca": (int, "N", "replace the data by so many principal components of the training rows", None),
+    "labels": (float, "SHARE", "training rows that keep their label, a share or a number (default: all)", None),
+}
+
+
+def flag(name: str) -> str:
+    """The option of a name.
+
+    Examples
+    --------
+    >>> flag("batch_size")
+    '--batch-size'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+def pair_dest(option: Option) -> str:
+    """The name under which the parser keeps the value of an option of the pair."""
+    return f"pair_{option.name}"
+
+
+def described(option: Option, *, with_choices: bool = True) -> str:
+    """The help of an option of a pair, with its default.
+
+    Parameters
+    ----------
+    option : Option
+        The option.
+    with_choices : bool, default True
+        Whether to list its choices.
+
+    Returns
+    -------
+    str
+        One line.
+    """
+    value = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+    default = "required" if option.required else None if value is None else f"default: {value}"
+    if option.type is bool:
+        default = f"default: {'yes' if value else 'no'}"
+    choices = f": {', '.join(map(str, option.choices))}" if with_choices and option.choices else ""
+    return f"{option.help}{choices}{f' ({default})' if default else ''}".strip()
+
+
+def given(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of the options that were given (are not None).
+
+    Examples
+    --------
+    >>> given({"epochs": 3, "lr": None}, ["epochs", "lr"])
+    {'epochs': 3}
+    """
+    return {name: options[name] for name in names if options.get(name) is not None}

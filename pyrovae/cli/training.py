@@ -1,0 +1,79 @@
+"""The verbs that train: `train`, `resume` and `grow`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pyrovae.cli.options import DATA, TRAINING, given, pair_dest
+from pyrovae.cli.using import bar, print_evaluation
+from pyrovae.data.registry import find_entry
+from pyrovae.runs import Run, needs_sticks, pick_device, with_more_sticks
+from pyrovae.training import TrainingInterrupted
+from pyrovae.training.callbacks import TensorBoard
+from pyrovae.vae import VAE
+
+_LOSSES = ("loss", "validation_loss", "validation_error")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train a pair into a new run folder.
+
+    Raises
+    ------
+    ValueError
+        If the pair or the data are not given.
+    """
+    device = pick_device(options.device)
+    values, pair = vars(options), options.builder
+    if pair is None or options.data is None:
+        raise ValueError("say what to train on what: pyrovae train PAIR --data FILE_OR_NAME")
+    pair_options = {o.name: values[pair_dest(o)] for o in pair.options if values[pair_dest(o)] is not None}
+    data_options = {"name": options.data, **given(values, [*DATA, "dequantize"])}
+    if options.data_seed is not None:
+        data_options["seed"] = options.data_seed
+    entry = find_entry(options.data)
+    name = f"{pair.name.replace(':', '.')}-{Path(options.data).resolve().stem if entry is None else entry.name}"
+    training = given(values, [*TRAINING, "compile"])
+    run = Run.create(options.out or Path("runs") / name, pair.name, pair_options, data_options, training)
+    _fit(run, options, device)
+
+
+def resume(options: argparse.Namespace) -> None:
+    """Go on with a training from where it stopped."""
+    device = pick_device(options.device)
+    _fit(Run.open(options.run, options.pair), options, device, resume=True)
+
+
+def grow(options: argparse.Namespace) -> None:
+    """Add sticks to a finished run, if its validation rows need them, and train the result into a new run folder.
+
+    Raises
+    ------
+    ValueError
+        If there are no validation rows.
+    """
+    device = pick_device(options.device)
+    old = Run.open(options.run)
+    new, vae = with_more_sticks(old, options.sticks, options.out)
+    rows = old.dataset().validation
+    if not len(rows):
+        raise ValueError("whether more sticks are needed is seen on validation rows, and there are none")
+    if not needs_sticks(old.load_vae(device), rows.x, mask=rows.mask):
+        print(f"the validation rows need no more sticks than {options.run} has; nothing to do")
+        return
+    _fit(new, options, device, vae=vae)
+
+
+def _fit(run: Run, options: argparse.Namespace, device: str, *, resume: bool = False, vae: VAE | None = None) -> None:
+    callbacks = [TensorBoard(run.folder.path / "tensorboard")] if options.tensorboard else []
+    try:
+        history = run.train(resume=resume, device=device, progress=not options.quiet, callbacks=callbacks, vae=vae)
+    except TrainingInterrupted as interrupt:
+        again = f" --pair {run.pair.name}" if run.pair.own else ""
+        raise TrainingInterrupted(f"{interrupt}{again}") from None
+    best = history.rows[history.best_epoch - 1]
+    figures = ", ".join(f"{name.replace('_', ' ')} {best[name]:.4f}" for name in _LOSSES if name in best)
+    print(f"{history.reason}; best epoch {history.best_epoch} ({figures}); run folder {run.folder.path}")
+    if options.evaluate:
+        print_evaluation(run.evaluate(device=device, progress=None if options.quiet else bar))

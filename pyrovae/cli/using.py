@@ -1,0 +1,102 @@
+"""The verbs that use a run: `evaluate`, `sample` and `plot`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from pyrovae import plotting
+from pyrovae.cli.options import given
+from pyrovae.runs import Run, pick_device
+from pyrovae.storage import write_atomically
+
+_UNITS = {
+    **dict.fromkeys(("log_likelihood", "bound", "kl"), "nats per datum"),
+    "standard_error": "of the log likelihood, nats per datum",
+    "sampling_error": "its part from importance sampling, nats per datum",
+    "num_samples": "per datum",
+    "reconstruction_error": "mean squared error per entry",
+    "effective_sample_size": "median over the rows",
+    "classification_error": "share of wrong classes, q(y|x)",
+    "sticks_used": "mean number of weights that hold 99 % of the stick",
+    **{f"knn_error_{k}": f"share of wrong classes, {k} neighbours by the latents" for k in (3, 5, 10)},
+}
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print the held-out likelihood and other figures of a run."""
+    run, device = Run.open(options.run, options.pair, options.data), pick_device(options.device)
+    settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed"])
+    record = run.evaluate(options.split, device=device, progress=bar, **settings)
+    if options.json:
+        print(json.dumps(record))
+    else:
+        print_evaluation(record)
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Draw data from the model of a run into a file.
+
+    Raises
+    ------
+    ValueError
+        For a number below 1, and for another ending of the file than .png, .csv and .npz.
+    """
+    if options.num < 1:
+        raise ValueError(f"--num must be at least 1, got {options.num}")
+    kind = options.out.suffix.lower()
+    if kind not in (".png", ".csv", ".npz"):
+        raise ValueError(f"--out must end in .png, .csv or .npz, got {options.out}")
+    run = Run.open(options.run, options.pair)
+    vae = run.load_vae(pick_device(options.device))
+    torch.manual_seed(options.seed)
+    values = vae.sample(options.num, options.output).cpu()
+    if kind == ".png":
+        pixels = (values + 1) / 2 if run.spec.kind == "symmetric" else values
+        plotting.save_figure(plotting.sample_grid(pixels), options.out)
+    elif kind == ".csv":
+        rows = values.flatten(1).tolist()
+        lines = [",".join(f"x{i}" for i in range(len(rows[0]))), *(",".join(map(str, row)) for row in rows)]
+        write_atomically(options.out, "\n".join(lines) + "\n")
+    else:
+        content = io.BytesIO()
+        np.savez_compressed(content, x=values.numpy())
+        write_atomically(options.out, content.getvalue())
+    print(f"{options.num} samples in {options.out}")
+
+
+def plot(options: argparse.Namespace) -> None:
+    """Draw the figures of a run into its folder, and print where they are."""
+    run = Run.open(options.run, options.pair, options.data)
+    vae, dataset = run.load_vae(pick_device(options.device)), run.dataset()
+    torch.manual_seed(options.seed)
+    figures = plotting.run_figures(vae, dataset, run.folder.read_metrics())
+    for name, figure in figures.items():
+        path = run.folder.figures_path / f"{name}.{options.format}"
+        plotting.save_figure(figure, path)
+        print(path)
+
+
+def bar(batches: Sequence[Any]) -> Any:
+    """The batches with a progress bar, which is shown when they take over two seconds."""
+    return tqdm(batches, desc="evaluating", unit="batch", delay=2, leave=False)
+
+
+def print_evaluation(record: Mapping[str, Any]) -> None:
+    """Print figures with their units, a line each."""
+    for name, value in record.items():
+        shown = " ".join(map(_shown, value)) if isinstance(value, list | tuple) else _shown(value)
+        print(f"{name.replace('_', ' '):22} {shown:>10}  {_UNITS.get(name, '')}".rstrip())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,275 @@
+"""What stands in the `config.json` of a run folder: reading it, finding its pair again, comparing data with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from pyrovae._version import __version__
+from pyrovae.batches import arguments
+from pyrovae.data import DataError, load
+from pyrovae.data.dataset import Dataset, DataSpec, Rows
+from pyrovae.data.own import is_path
+from pyrovae.pairs.registry import Pair, find_pair
+from pyrovae.storage import CheckpointError
+from pyrovae.training.callbacks import Callback, Progress
+from pyrovae.training.checkpoint import RunFolder
+from pyrovae.vae import VAE
+
+OwnPair = str | Callable[..., VAE] | VAE
+"""A pair as it is given again: its name, a function that returns a VAE, or a VAE."""
+_FIELDS = {"pair": str, "pair_options": dict, "data": dict, "training": dict, "spec": dict}
+_AGAIN = "restore it or train again"
+
+
+def new_configuration(
+    pair: Pair, pair_options: Mapping[str, Any], data: Mapping[str, Any], training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The configuration of a new run.
+
+    Parameters
+    ----------
+    pair : Pair
+        The pair. What it suggests for the `Trainer` holds unless `training` says otherwise.
+    pair_options, data, training : mapping
+        Options of the pair, of `pyrovae.data.load`, and of the `Trainer`.
+
+    Returns
+    -------
+    dict
+        The configuration, without what the data are.
+    """
+    suited = dict(pair.training)
+    if training.get("objective", suited.get("objective")) != suited.get("objective"):
+        suited.pop("num_particles", None)  # which is for the objective that the pair suggests
+    return {
+        "pyrovae_version": __version__,
+        "pair": pair.name,
+        "pair_options": dict(pair_options),
+        "data": dict(data),
+        "training": {**suited, **training},
+    }
+
+
+def check_resumable(folder: RunFolder) -> None:
+    """Refuse to resume what is no training.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The folder.
+
+    Raises
+    ------
+    CheckpointError
+        If it holds a VAE, and no state of a training.
+    """
+    if folder.weights_path.exists() and not folder.state_path.exists():
+        raise CheckpointError(f"{folder.path} holds no training to go on with: {folder.state_path} does not exist")
+
+
+def read_configuration(folder: RunFolder) -> dict[str, Any]:
+    """Read and check the configuration of a run.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The folder.
+
+    Returns
+    -------
+    dict
+        Pair, options of the pair, data options, options of the Trainer, and what the data are. A pair that has no name
+        is "".
+
+    Raises
+    ------
+    CheckpointError
+        If the folder is no run, or its configuration is damaged or of a newer version.
+    """
+    config = folder.read_config()
+    for key, kind in _FIELDS.items():
+        if not isinstance(config.get(key), kind):
+            raise CheckpointError(f"{folder.config_path} is damaged: it lacks a {kind.__name__} {key!r}; {_AGAIN}")
+    return config
+
+
+def spec_of(folder: RunFolder, config: Mapping[str, Any]) -> DataSpec:
+    """What the data of a run are.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The folder.
+    config : mapping
+        Its configuration; read from the folder if this one does not say it yet.
+
+    Returns
+    -------
+    DataSpec
+        What the pair was built for.
+
+    Raises
+    ------
+    CheckpointError
+        If the configuration does not say it.
+    """
+    try:
+        return DataSpec.from_dict((config if "spec" in config else folder.read_config())["spec"])
+    except ValueError as error:
+        raise CheckpointError(f"{folder.config_path} is damaged: 'spec': {error}; {_AGAIN}") from None
+
+
+def pair_of(folder: RunFolder, name: str, given: OwnPair | None) -> Pair:
+    """The pair of a run, by its name, or given again where it is a user's own.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The folder.
+    name : str
+        The name in its configuration.
+    given : str, callable or VAE, optional
+        A name is compared with the stored one. A function is called with the stored options. A VAE is taken as it is.
+        None is enough for a registered pair.
+
+    Returns
+    -------
+    Pair
+        The pair.
+
+    Raises
+    ------
+    CheckpointError
+        If the pair has to be given again, or is another one.
+    """
+    own = ":" in name or not name
+    if given is None:
+        if not own:
+            return find_pair(name)
+        again = f"open it with --pair {name or 'module:function'}"
+        raise CheckpointError(f"{folder.path} is a run of a pair of your own; {again}")
+    if isinstance(given, str):
+        if name and given != name:
+            raise CheckpointError(f"{folder.path} is a run of the pair {name}, not {given}")
+        return find_pair(given)
+    if not own:
+        raise CheckpointError(f"{folder.path} is a run of the pair {name}, which is found by its name; leave out pair")
+    if isinstance(given, VAE):
+        return Pair(name, "", lambda **options: given, own=True)
+    if not callable(given):
+        raise TypeError(f"pair must be 'module:function', a function that returns a VAE, or a VAE, got {given!r}")
+    return Pair(name, "", given, own=True)
+
+
+def check_alike(data: Dataset, trained: DataSpec) -> None:
+    """Refuse data of another kind than those that a pair was built for.
+
+    Parameters
+    ----------
+    data : Dataset
+        The data.
+    trained : DataSpec
+        What the pair was built for.
+
+    Raises
+    ------
+    ValueError
+        If they have another shape, other values, or more classes.
+    """
+    spec = data.spec
+    for field in ("shape", "kind", "num_classes"):
+        new, old = getattr(spec, field), getattr(trained, field)
+        if new != old and not (field == "num_classes" and (new is None or old is None)):
+            raise ValueError(f"{spec.name} has {field} {new}, and the run was trained on data with {field} {old}")
+    for name, rows in data.splits().items():
+        if trained.num_classes is not None and rows.y is not None and len(rows):
+            largest = int(rows.y.max())
+            if largest >= trained.num_classes:
+                raise ValueError(
+                    f"{spec.name} has the label {largest} in its {name} rows, and the run was trained on data with "
+                    f"labels from 0 to {trained.num_classes - 1}"
+                )
+
+
+def load_again(folder: RunFolder, config: Mapping[str, Any]) -> Dataset:
+    """The data that a run was trained on, by their options.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The folder.
+    config : mapping
+        Its configuration.
+
+    Returns
+    -------
+    Dataset
+        The data.
+
+    Raises
+    ------
+    CheckpointError
+        If the configuration does not say what to load.
+    DataError
+        If the data are not to be had.
+    ValueError
+        If a file holds data of another shape or kind than it did.
+    """
+    if "name" not in config["data"]:
+        raise CheckpointError(
+            f"{folder.path} does not say what data to load, as they were given in Python; give them again, by "
+            "--data FILE_OR_NAME to evaluate and plot, or by Run.open(folder, data=dataset)"
+        )
+    try:
+        found = load(**config["data"])
+    except DataError as error:
+        if not is_path(config["data"]["name"]) or "spec" not in config:
+            raise
+        raise DataError(f"{error} ({folder.path} was trained on it; the path is as it was given)") from None
+    if "spec" in config:
+        check_alike(found, spec_of(folder, config))
+    return found
+
+
+def prepare(vae: VAE, spec: DataSpec) -> None:
+    """Let a VAE find its sites and parameters, on two blank rows.
+
+    Parameters
+    ----------
+    vae : VAE
+        The VAE.
+    spec : DataSpec
+        What the rows look like.
+    """
+    blank = Rows(
+        torch.zeros(2, *spec.shape),
+        y=None if spec.num_classes is None else torch.zeros(2, dtype=torch.long),
+        index=torch.zeros(2, dtype=torch.long),
+    )
+    x, given = arguments(vae, blank)
+    vae.prepare(x, **given)
+
+
+class WriteConfiguration(Callback):
+    """Write the configuration once the training has begun, its checks passed and its first state saved.
+
+    So whatever has a configuration can be resumed, and a training that cannot begin leaves no run behind.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where to.
+    config : mapping
+        What to write.
+    """
+
+    def __init__(self, folder: RunFolder, config: Mapping[str, Any]) -> None:
+        self.folder, self.config = folder, config
+
+    def on_start(self, progress: Progress) -> None:
+        """Write it, unless this is a resumed training."""
+        if not self.folder.config_path.exists():
+            self.folder.write_config(self.config)
