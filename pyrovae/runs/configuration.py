@@ -164,6 +164,27 @@ def pair_of(folder: RunFolder, name: str, given: OwnPair | None) -> Pair:
     return Pair(name, "", given, own=True)
 
 
+def build(pair: Pair, data: Dataset | DataSpec, config: Mapping[str, Any]) -> VAE:
+    """The VAE of a run, with new weights.
+
+    Parameters
+    ----------
+    pair : Pair
+        The pair.
+    data : Dataset or DataSpec
+        What it is for.
+    config : mapping
+        The configuration, with the options of the pair.
+
+    Returns
+    -------
+    VAE
+        The VAE.
+    """
+    options = config["pair_options"].items()
+    return pair.build(data, **{name: tuple(value) if isinstance(value, list) else value for name, value in options})
+
+
 def check_alike(data: Dataset, trained: DataSpec) -> None:
     """Refuse data of another kind than those that a pair was built for.
 

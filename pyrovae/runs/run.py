@@ -86,8 +86,7 @@ class Run:
                 "folder (--out)"
             )
         found = find_pair(pair)
-        dataset = data if isinstance(data, Dataset) else None
-        options = data if dataset is None else dataset.options
+        dataset, options = (data, data.options) if isinstance(data, Dataset) else (None, data)
         config = configuration.new_configuration(found, pair_options, options, training)
         return cls(folder, config, found, dataset)
 
@@ -225,7 +224,7 @@ class Run:
         )
         if vae is None:
             torch.manual_seed(training.get("seed", 0))
-            vae = self.pair.build(dataset, **self._pair_options())
+            vae = configuration.build(self.pair, dataset, self.config)
         return loop.fit(vae.to(device), dataset, run=self.folder, resume=resume)
 
     def load_vae(self, device: str = "cpu") -> VAE:
@@ -246,7 +245,7 @@ class Run:
         CheckpointError
             If the weights cannot be used.
         """
-        vae = self.pair.build(self.spec, **self._pair_options())
+        vae = configuration.build(self.pair, self.spec, self.config)
         configuration.prepare(vae, self.spec)
         load_weights(vae, self.folder.weights_path)
         return vae.to(device).eval()
@@ -296,11 +295,7 @@ class Run:
             held = " and ".join(name for name, part in dataset.splits().items() if len(part))
             raise ValueError(f"{dataset.name} has no {split} rows, only {held} rows; choose others with --split")
         if num_rows is not None:
-            chosen = torch.randperm(len(rows.x))[:num_rows]
-            rows = rows.take(chosen)
+            rows = rows.take(torch.randperm(len(rows))[:num_rows])
         near = None if split == "train" else dataset.seen("train")  # a training row would be its own neighbour
         result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=near, **options)
         return {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
-
-    def _pair_options(self) -> dict[str, Any]:
-        return {name: tuple(v) if isinstance(v, list) else v for name, v in self.config["pair_options"].items()}
