@@ -18,7 +18,7 @@ def datasets(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([dataclasses.asdict(info) for info in found]))
         return
-    print(f"{'name':17} {'a datum':9} {'train/val/test':18} values")
+    print(f"{'name':17} {'shape':9} {'train/val/test':18} values")
     for info in found:
         shape, sizes = "x".join(map(str, info.shape)), "/".join(map(str, info.sizes))
         print(f"{info.name:17} {shape:9} {sizes:18} {info.kind:6} {info.summary}")

@@ -61,9 +61,12 @@ def find_kind(parts: Sequence[Stored]) -> tuple[str, str]:
     if all(np.isin(value, (0, 1)).all() for value in values):
         return "binary", "all are 0 or 1"
     if low >= 0 and high <= 1:
-        levels = {level for value in values for level in np.unique(np.round(value * 255)).tolist()}
-        if len(levels) > _GREY_LEVELS and all(_wrong(value, "8-bit").sum() == 0 for value in values):
-            return "8-bit", "multiples of 1/255"
+        if not any(_wrong(value, "8-bit").any() for value in values):
+            seen = np.zeros(256, bool)
+            for value in values:
+                seen[np.round(value * 255).astype(np.uint8)] = True
+            if seen.sum() > _GREY_LEVELS:
+                return "8-bit", "multiples of 1/255"
         return "unit", reach
     if low == -1 and high == 1:
         return "symmetric", reach

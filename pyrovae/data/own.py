@@ -43,6 +43,8 @@ def is_path(name: str | Path) -> bool:
     (True, True, False)
     """
     text = os.fspath(name)
+    if not text:
+        return False
     separators = {os.sep, os.altsep or os.sep}
     return (
         isinstance(name, Path)

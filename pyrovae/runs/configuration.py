@@ -9,9 +9,7 @@ import torch
 
 from pyrovae._version import __version__
 from pyrovae.batches import arguments
-from pyrovae.data import DataError, load
 from pyrovae.data.dataset import Dataset, DataSpec, Rows
-from pyrovae.data.own import is_path
 from pyrovae.pairs.registry import Pair, find_pair
 from pyrovae.storage import CheckpointError
 from pyrovae.training.callbacks import Callback, Progress
@@ -51,23 +49,6 @@ def new_configuration(
         "data": dict(data),
         "training": {**suited, **training},
     }
-
-
-def check_resumable(folder: RunFolder) -> None:
-    """Refuse to resume what is no training.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        The folder.
-
-    Raises
-    ------
-    CheckpointError
-        If it holds a VAE, and no state of a training.
-    """
-    if folder.weights_path.exists() and not folder.state_path.exists():
-        raise CheckpointError(f"{folder.path} holds no training to go on with: {folder.state_path} does not exist")
 
 
 def read_configuration(folder: RunFolder) -> dict[str, Any]:
@@ -183,76 +164,6 @@ def build(pair: Pair, data: Dataset | DataSpec, config: Mapping[str, Any]) -> VA
     """
     options = config["pair_options"].items()
     return pair.build(data, **{name: tuple(value) if isinstance(value, list) else value for name, value in options})
-
-
-def check_alike(data: Dataset, trained: DataSpec) -> None:
-    """Refuse data of another kind than those that a pair was built for.
-
-    Parameters
-    ----------
-    data : Dataset
-        The data.
-    trained : DataSpec
-        What the pair was built for.
-
-    Raises
-    ------
-    ValueError
-        If they have another shape, other values, or more classes.
-    """
-    spec = data.spec
-    for field in ("shape", "kind", "num_classes"):
-        new, old = getattr(spec, field), getattr(trained, field)
-        if new != old and not (field == "num_classes" and (new is None or old is None)):
-            raise ValueError(f"{spec.name} has {field} {new}, and the run was trained on data with {field} {old}")
-    for name, rows in data.splits().items():
-        if trained.num_classes is not None and rows.y is not None and len(rows):
-            largest = int(rows.y.max())
-            if largest >= trained.num_classes:
-                raise ValueError(
-                    f"{spec.name} has the label {largest} in its {name} rows, and the run was trained on data with "
-                    f"labels from 0 to {trained.num_classes - 1}"
-                )
-
-
-def load_again(folder: RunFolder, config: Mapping[str, Any]) -> Dataset:
-    """The data that a run was trained on, by their options.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        The folder.
-    config : mapping
-        Its configuration.
-
-    Returns
-    -------
-    Dataset
-        The data.
-
-    Raises
-    ------
-    CheckpointError
-        If the configuration does not say what to load.
-    DataError
-        If the data are not to be had.
-    ValueError
-        If a file holds data of another shape or kind than it did.
-    """
-    if "name" not in config["data"]:
-        raise CheckpointError(
-            f"{folder.path} does not say what data to load, as they were given in Python; give them again, by "
-            "--data FILE_OR_NAME to evaluate and plot, or by Run.open(folder, data=dataset)"
-        )
-    try:
-        found = load(**config["data"])
-    except DataError as error:
-        if not is_path(config["data"]["name"]) or "spec" not in config:
-            raise
-        raise DataError(f"{error} ({folder.path} was trained on it; the path is as it was given)") from None
-    if "spec" in config:
-        check_alike(found, spec_of(folder, config))
-    return found
 
 
 def prepare(vae: VAE, spec: DataSpec) -> None:

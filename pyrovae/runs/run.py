@@ -13,7 +13,7 @@ from pyrovae import data, metrics
 from pyrovae.data import Dataset
 from pyrovae.data.dataset import DataSpec
 from pyrovae.pairs.registry import Pair, find_pair
-from pyrovae.runs import configuration
+from pyrovae.runs import configuration, same_data
 from pyrovae.runs.configuration import OwnPair
 from pyrovae.storage import CheckpointError, load_weights
 from pyrovae.training import History, Trainer
@@ -145,7 +145,7 @@ class Run:
         """
         if not isinstance(other, Dataset):
             other = data.load_to_evaluate(other, self.config["data"], self.spec.kind)
-        configuration.check_alike(other, self.spec)
+        same_data.check_alike(other, self.spec)
         return replace(self, given=other)
 
     @property
@@ -176,9 +176,7 @@ class Run:
         ValueError
             If a file holds data of another shape or kind than it did.
         """
-        if self.given is not None:
-            return self.given
-        return configuration.load_again(self.folder, self.config)
+        return same_data.load_again(self.folder, self.config) if self.given is None else self.given
 
     def train(
         self,
@@ -212,16 +210,14 @@ class Run:
         Raises
         ------
         CheckpointError
-            If there is no training to resume.
+            If there is no training to resume, or the data have another number of rows than it began with.
         """
+        training, dataset = dict(self.config["training"]), self.dataset()
         if resume:
-            configuration.check_resumable(self.folder)
-        training = dict(self.config["training"])
-        dataset = self.dataset()
+            same_data.check_resumable(self.folder, dataset, self.spec)
         config = {**self.config, "data": dict(dataset.options), "spec": dataset.spec.to_dict()}
-        loop = Trainer(
-            **training, progress=progress, callbacks=[configuration.WriteConfiguration(self.folder, config), *callbacks]
-        )
+        writer = configuration.WriteConfiguration(self.folder, config)
+        loop = Trainer(**training, progress=progress, callbacks=[writer, *callbacks])
         if vae is None:
             torch.manual_seed(training.get("seed", 0))
             vae = configuration.build(self.pair, dataset, self.config)

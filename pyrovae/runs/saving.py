@@ -8,8 +8,9 @@ from typing import Any
 
 from pyrovae._version import __version__
 from pyrovae.data.dataset import Dataset, DataSpec
-from pyrovae.runs.configuration import OwnPair, check_alike, prepare
+from pyrovae.runs.configuration import OwnPair, prepare
 from pyrovae.runs.run import Run
+from pyrovae.runs.same_data import check_alike
 from pyrovae.storage import CheckpointError, save_weights
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.vae import VAE

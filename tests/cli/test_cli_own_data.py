@@ -157,6 +157,8 @@ class TestOtherData:
         assert main(["sample", "run", "--num", "2", "--out", "x.npz"]) == 0
         assert main(["evaluate", "run", "--num-samples", "3", "--data", "moved.npz"]) == 0
         capsys.readouterr()
+        np.savez("mine.npz", x=np.full((30, 1, 8, 8), 0.5))
+        assert "mine has 24 training rows, and the training of run began" in error_of(["resume", "run"], capsys)
         np.savez("mine.npz", x=np.full((30, 5), 0.5))
         assert "mine has shape (5,), and the run was trained on data" in error_of(["evaluate", "run"], capsys)
 

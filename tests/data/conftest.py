@@ -22,3 +22,10 @@ def small_root(tmp_path, monkeypatch):
             path = tmp_path / "mnist" / f"{prefix}-{kind}-ubyte.gz"
             path.write_bytes(gzip.compress(header + array.tobytes()))
     return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,109 @@
+"""The data of a run again: loading them, and refusing data that a pair was not built for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pyrovae.data import DataError, load
+from pyrovae.data.dataset import Dataset, DataSpec
+from pyrovae.data.own import is_path
+from pyrovae.runs.configuration import spec_of
+from pyrovae.storage import CheckpointError
+from pyrovae.training.checkpoint import RunFolder
+
+
+def load_again(folder: RunFolder, config: Mapping[str, Any]) -> Dataset:
+    """The data that a run was trained on, by their options.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The folder.
+    config : mapping
+        Its configuration.
+
+    Returns
+    -------
+    Dataset
+        The data.
+
+    Raises
+    ------
+    CheckpointError
+        If the configuration does not say what to load.
+    DataError
+        If the data are not to be had.
+    ValueError
+        If a file holds data of another shape or kind than it did.
+    """
+    if "name" not in config["data"]:
+        raise CheckpointError(
+            f"{folder.path} does not say what data to load, as they were given in Python; give them again, by "
+            "--data FILE_OR_NAME to evaluate and plot, or by Run.open(folder, data=dataset)"
+        )
+    try:
+        found = load(**config["data"])
+    except DataError as error:
+        if not is_path(config["data"]["name"]) or "spec" not in config:
+            raise
+        raise DataError(f"{error} ({folder.path} was trained on it; the path is as it was given)") from None
+    if "spec" in config:
+        check_alike(found, spec_of(folder, config))
+    return found
+
+
+def check_alike(data: Dataset, trained: DataSpec) -> None:
+    """Refuse data of another kind than those that a pair was built for.
+
+    Parameters
+    ----------
+    data : Dataset
+        The data.
+    trained : DataSpec
+        What the pair was built for.
+
+    Raises
+    ------
+    ValueError
+        If they have another shape, other values, or more classes.
+    """
+    spec = data.spec
+    for field in ("shape", "kind", "num_classes"):
+        new, old = getattr(spec, field), getattr(trained, field)
+        if new != old and not (field == "num_classes" and (new is None or old is None)):
+            raise ValueError(f"{spec.name} has {field} {new}, and the run was trained on data with {field} {old}")
+    for name, rows in data.splits().items():
+        if trained.num_classes is not None and rows.y is not None and len(rows):
+            largest = int(rows.y.max())
+            if largest >= trained.num_classes:
+                raise ValueError(
+                    f"{spec.name} has the label {largest} in its {name} rows, and the run was trained on data with "
+                    f"labels from 0 to {trained.num_classes - 1}"
+                )
+
+
+def check_resumable(folder: RunFolder, data: Dataset, trained: DataSpec) -> None:
+    """Refuse to go on with what is no training, or with more or fewer rows than it began with.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The folder.
+    data : Dataset
+        The data.
+    trained : DataSpec
+        What the data were.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds a VAE and no state of a training, or the number of training rows is another.
+    """
+    if folder.weights_path.exists() and not folder.state_path.exists():
+        raise CheckpointError(f"{folder.path} holds no training to go on with: {folder.state_path} does not exist")
+    if len(data.train) != trained.num_rows:
+        raise CheckpointError(
+            f"{data.name} has {len(data.train)} training rows, and the training of {folder.path} began with "
+            f"{trained.num_rows}"
+        )
