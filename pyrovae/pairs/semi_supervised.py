@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupervisedGuide
 from pyrovae.guides.sticks import KumaraswamyHead
 from pyrovae.models.semi_supervised import SemiSupervisedVAE
-from pyrovae.nn import GaussianHead
+from pyrovae.nn import FlatEncoder, GaussianHead
 from pyrovae.pairs import parts
 from pyrovae.pairs.registry import register_pair
 from pyrovae.priors import StandardNormal, StickBreakingPrior
@@ -69,7 +68,7 @@ def semi_supervised(
     for_class = parts.make_encoder(spec.shape, hidden=hidden, dropout=inside, **options)
     # The last hidden layer takes the label in, so dense layers before it are the encoder.
     before = hidden if net == "conv" else hidden[:-1]
-    for_latent = parts.make_encoder(spec.shape, hidden=before, **options) if before else None
+    for_latent = parts.make_encoder(spec.shape, hidden=before, **options) if before else FlatEncoder(spec.shape)
     decoder = parts.make_decoder(features + num_classes, head.raw_shape, hidden=hidden, **options)
     classifier = Classifier(for_class, num_classes, dropout=on_features, noise=noise, shift=shift)
     encoder = LabelledEncoder(
@@ -78,7 +77,6 @@ def semi_supervised(
         hidden[-1],
         activation=activation,
         layer=layer,
-        in_features=math.prod(spec.shape),
     )
     weight = classification_weight * spec.num_rows / max(1, spec.num_labelled)
     guide = SemiSupervisedGuide(classifier, encoder, draw, classification_weight=weight)

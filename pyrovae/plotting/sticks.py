@@ -185,8 +185,7 @@ def samples_by_sticks(
         raise ValueError(f"this VAE has no stick: its prior is no StickBreakingPrior, latents {vae.sites.latent}")
     truncation = vae.model.prior.num_features
     # A concentration with a hyperprior stands at its posterior mean.
-    of_all = getattr(vae.guide, "global_posterior", None)
-    concentration = vae.model.prior.concentration if of_all is None else of_all().mean
+    concentration = vae.global_means().get("concentration", vae.model.prior.concentration)
     counts = _growing(truncation, float(concentration) * -math.log(1 - _MASS)) if counts is None else list(counts)
     if columns < 1 or not counts or not all(1 <= count <= truncation for count in counts):
         raise ValueError(f"give counts from 1 to {truncation} and at least one column, got {counts} and {columns}")

@@ -187,6 +187,6 @@ class TestGrow:
     def test_refused(self, folder, capsys):
         assert self.train(5, "--posterior", "gamma") == 0
         capsys.readouterr()
-        assert "at the prior exactly; got StickBreakingVAE and GammaSticks" in error_of(
+        assert "at the prior exactly; got StickBreakingVAE and GammaHead" in error_of(
             ["train", "--grow", "sticks-of-5"], capsys
         )

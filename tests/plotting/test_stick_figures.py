@@ -194,8 +194,8 @@ def test_samples_by_sticks_choose_their_numbers(digits):
 def test_samples_by_sticks_take_an_inferred_concentration(digits):
     vae = build("stick-breaking", digits, truncation=60, concentration_is="inferred")
     with torch.no_grad():
-        vae.guide.global_posterior.loc.fill_(-0.05)
-        vae.guide.global_posterior.log_scale.fill_(-3.0)
+        vae.guide.shared["concentration"].loc.fill_(-0.05)
+        vae.guide.shared["concentration"].log_scale.fill_(-3.0)
     counts = texts(plotting.samples_by_sticks(vae, columns=2).axes[0].get_yticklabels())
     assert counts == ["1", "2", "3", "5", "60"]
 
