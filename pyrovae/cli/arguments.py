@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pyrovae._version import __version__
 from pyrovae.infer.objectives import objective_names
 from pyrovae.pairs.registry import Option, Pair, find_pair, integers, is_own, pairs
-from pyrovae.training import LR_SCHEDULES, MONITORS, OPTIMIZERS, Trainer
+from pyrovae.training import LR_SCHEDULES, OPTIMIZERS, Trainer, parse_rates
 from pyrovae.vae import OUTPUTS
 
 
@@ -28,6 +28,18 @@ def seed(text: str) -> int:
     return value
 
 
+def learning_rates(text: str) -> float | dict[str, float]:
+    """One learning rate, or one for each group.
+
+    >>> learning_rates("model=0.001,guide=0.0003")
+    {'model': 0.001, 'guide': 0.0003}
+    """
+    try:
+        return parse_rates(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 # Options by name: type, placeholder (None where the choices stand for it), help, choices.
 Options = dict[str, tuple[Callable[[str], Any], str | None, str, Sequence[str] | None]]
 TRAINING: Options = {
@@ -36,12 +48,12 @@ TRAINING: Options = {
     "epochs": (int, "N", "passes over the training data", None),
     "batch_size": (int, "N", "rows a step", None),
     "optimizer": (str, None, "optimizer", tuple(OPTIMIZERS)),
-    "lr": (float, "RATE", "learning rate", None),
+    "lr": (learning_rates, "RATE", "learning rate, or one per group: model=RATE,guide=RATE", None),
     "lr_schedule": (str, None, "learning rate over the epochs", LR_SCHEDULES),
     "gradient_clip": (float, "NORM", "clip the gradient to this norm (default: no clipping)", None),
     "kl_weight": (str, "WEIGHT", "weight of the KL: a number, warm-up:EPOCHS, decay or cyclic:EPOCHS", None),
     "patience": (int, "N", "stop after so many epochs without progress (default: never)", None),
-    "monitor": (str, None, "what progress and the best epoch are judged by", MONITORS),
+    "monitor": (str, "COLUMN", "the column of the metrics that tells the best epoch", None),
     "seed": (seed, "N", "seed of initial weights and training", None),
     "checkpoint_seconds": (float, "SECONDS", "least time between two checkpoints", None),
 }

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from pyrovae import data, plotting
 from pyrovae.cli.arguments import DATA, TRAINING, described, flag, given, make_parser, named_pair, pair_dest
+from pyrovae.metrics import known_figures
 from pyrovae.pairs.registry import pairs
 from pyrovae.runs import Run, pick_device
 from pyrovae.runs.growing import needs_sticks
@@ -30,18 +31,6 @@ from pyrovae.training import TrainingInterrupted
 from pyrovae.training.callbacks import TensorBoard
 
 BAD_INPUT, INTERRUPTED = 2, 130
-_LOSSES = ("loss", "validation_loss", "validation_error")
-_UNITS = {
-    **dict.fromkeys(("log_likelihood", "bound", "kl"), "nats per datum"),
-    "standard_error": "of the log likelihood, nats per datum",
-    "sampling_error": "its part from importance sampling, nats per datum",
-    "num_samples": "a datum",
-    "reconstruction_error": "mean squared error per entry",
-    "effective_sample_size": "median over the rows",
-    "classification_error": "share of wrong classes, q(y|x)",
-    "sticks_used": "mean number of weights that hold 99 % of the stick",
-    **{f"knn_error_{k}": f"share of wrong classes, {k} neighbours by the latents" for k in (3, 5, 10)},
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +94,11 @@ def _train(options: argparse.Namespace) -> None:
         again = f" --pair {run.pair.name}" if run.pair.own else ""
         raise TrainingInterrupted(f"{interrupt}{again}") from None
     best = history.rows[history.best_epoch - 1]
-    figures = ", ".join(f"{name.replace('_', ' ')} {best[name]:.4f}" for name in _LOSSES if name in best)
+    figures = ", ".join(
+        f"{name.replace('_', ' ')} {best[name]:.4f}"
+        for name in best
+        if name == "loss" or name.startswith("validation_")
+    )
     print(f"{history.reason}; best epoch {history.best_epoch} ({figures}); run folder {run.folder.path}")
     if options.evaluate:
         _print_evaluation(run.evaluate(device=device, progress=None if options.quiet else _bar))
@@ -158,9 +151,11 @@ def _bar(batches: Sequence[Any]) -> Any:
 
 
 def _print_evaluation(record: Mapping[str, Any]) -> None:
+    known = known_figures()
     for name, value in record.items():
+        unit = known[name].unit if name in known else ""
         shown = " ".join(map(_shown, value)) if isinstance(value, list | tuple) else _shown(value)
-        print(f"{name.replace('_', ' '):22} {shown:>10}  {_UNITS.get(name, '')}".rstrip())
+        print(f"{name.replace('_', ' '):22} {shown:>10}  {unit}".rstrip())
 
 
 def _shown(value: Any) -> str:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pyrovae import programs
 from pyrovae.data import Rows
-from pyrovae.metrics.classification import latents_of, stick_weights_of
-from pyrovae.metrics.latents import has_sticks, sticks_used
+from pyrovae.metrics.classification import class_site, latents_of
+from pyrovae.metrics.sticks import has_sticks, stick_weights_of, sticks_used
 from pyrovae.plotting.drawing import BLUE, clean, draw_mosaic, heat_map, is_pictures, mosaic
 from pyrovae.plotting.latents import TSNE_ROWS, draw_classes, in_plane
 from pyrovae.vae import VAE
@@ -151,8 +151,8 @@ def _broken_off(fractions: Tensor, count: Tensor) -> Tensor:
 
 
 def _with_label(vae: VAE, fractions: Tensor, label: Tensor) -> dict[str, Tensor]:
-    values = {"z": fractions, "y": label.to(fractions.device)}
-    return {name: values[name] for name in vae.sites.latent}
+    label_site = class_site(vae)
+    return {name: label.to(fractions.device) if name == label_site else fractions for name in vae.sites.latent}
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from pyrovae import programs
 from pyrovae.batches import batches
 from pyrovae.data import Dataset, Rows
 from pyrovae.guides.sticks import BetaHead, FractionsHead, KumaraswamyHead
-from pyrovae.metrics.latents import prior_of_sticks, stick_weights
+from pyrovae.metrics.sticks import prior_of_sticks, stick_weights
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import MLP, Residual, TiedMLP
 from pyrovae.priors import StickBreakingPrior

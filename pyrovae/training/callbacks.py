@@ -108,11 +108,8 @@ class ProgressBar(Callback):
 
     def _describe(self, progress: Progress) -> None:
         self._bar.set_description(f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}", refresh=False)
-        shown = {"loss": f"{progress.loss:.4g}"}
-        if progress.metrics and "validation_loss" in progress.metrics:
-            shown["validation"] = f"{progress.metrics['validation_loss']:.4g}"
-        if progress.metrics and "validation_error" in progress.metrics:
-            shown["error"] = f"{progress.metrics['validation_error']:.2%}"
+        validation = {name: value for name, value in (progress.metrics or {}).items() if name.startswith("validation_")}
+        shown = {"loss": f"{progress.loss:.4g}", **{name: f"{value:.4g}" for name, value in validation.items()}}
         self._bar.set_postfix(shown, refresh=False)
 
 

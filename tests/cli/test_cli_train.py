@@ -58,7 +58,7 @@ class TestTrain:
     def test_progress_bar(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         assert main(["train", "gaussian", "--data", "digits", *TINY[:-1]]) == 0
-        assert re.search(r"epoch 2/2: 100%.*loss=\d.*validation=\d", capsys.readouterr().err)
+        assert re.search(r"epoch 2/2: 100%.*loss=\d.*validation_loss=\d", capsys.readouterr().err)
 
     @pytest.mark.parametrize("pair", ["gaussian", "mymodule:make_vae"])
     def test_same_seed_same_weights(self, pair, folder):

@@ -203,7 +203,7 @@ class TestValidation:
         hidden = replace(digits, validation=digits.validation.replace(y=None))
         trainer, message = (
             Trainer(monitor="validation_error", progress=False),
-            "a pair that infers a class, with labelled",
+            "monitor must be a column of the metrics, which are loss, .* got 'validation_error'",
         )
         with pytest.raises(ValueError, match=message):
             trainer.fit(find_pair("gaussian").build(digits), digits)

@@ -11,7 +11,7 @@ from pyrovae import VAE
 from pyrovae.data import Dataset, Rows
 from pyrovae.guides import KumaraswamySticks
 from pyrovae.likelihoods import BernoulliLikelihood
-from pyrovae.metrics.latents import active_units, stick_weights
+from pyrovae.metrics import active_units, stick_weights
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder
 from pyrovae.runs import add_sticks, fit_growing, needs_sticks

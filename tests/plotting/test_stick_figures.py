@@ -10,8 +10,8 @@ from pyrovae import VAE, data, plotting
 from pyrovae.data import Dataset, Rows
 from pyrovae.guides import KumaraswamySticks
 from pyrovae.likelihoods import BernoulliLikelihood
-from pyrovae.metrics.classification import class_probabilities, stick_weights_of
-from pyrovae.metrics.latents import latent_means, stick_weights
+from pyrovae.metrics import class_probabilities, latent_means, stick_weights
+from pyrovae.metrics.sticks import stick_weights_of
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import DenseEncoder
 from pyrovae.pairs import find_pair
