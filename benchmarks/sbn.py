@@ -75,7 +75,7 @@ def pretrain(vae: VAE, x: Tensor, epochs: int, seed: int) -> None:
         active = machine.transform(below)
         with torch.no_grad():
             up.weight.copy_(weights)
-            up.bias.copy_(above + (weights @ guide.centre.flatten() if layer == 0 else 0))
+            up.bias.copy_(above + (weights @ guide.encoder.centre.flatten() if layer == 0 else 0))
             down.weight.copy_(weights.T)
             down.bias.copy_(visible)
             model.top_logits.copy_(torch.from_numpy(active.mean(0)).clamp(0.01, 0.99).logit())

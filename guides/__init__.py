@@ -3,6 +3,7 @@
 if __name__ != "pyrovae.guides":
     raise ImportError("import this package as pyrovae.guides: under its short name every class would exist twice")
 
+from pyrovae.guides.amortized import Amortized
 from pyrovae.guides.discrete import AmortizedCategorical, BernoulliLayers
 from pyrovae.guides.gaussian import AmortizedGaussian
 from pyrovae.guides.hierarchical import HierarchicalGaussian
@@ -10,6 +11,7 @@ from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupe
 from pyrovae.guides.sticks import BetaSticks, ConcentrationPosterior, GammaSticks, KumaraswamySticks, LogitNormalSticks
 
 __all__ = [
+    "Amortized",
     "AmortizedCategorical",
     "AmortizedGaussian",
     "BernoulliLayers",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pyro
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyrovae.guides.amortized import Amortized
 from pyrovae.models.parts import layer_names
-from pyrovae.nn import MLP
-from pyrovae.nn.variables import Bits, OneHot
+from pyrovae.nn import MLP, CategoricalHead, FlatEncoder
+from pyrovae.nn.variables import Bits
 
 
 class BernoulliLayers(PyroModule):
@@ -50,11 +49,9 @@ class BernoulliLayers(PyroModule):
     ) -> None:
         super().__init__()
         self.names = layer_names(sizes)
-        self.sampled_as = Bits() if variable is None else variable
-        self.register_buffer("centre", torch.zeros(tuple(data_shape)) if centre is None else centre.clone())
-        if self.centre.shape != torch.Size(data_shape):
-            raise ValueError(f"centre must have the shape of a datum {tuple(data_shape)}, got {tuple(centre.shape)}")
-        widths = [math.prod(data_shape), *sizes]
+        self.encoder = FlatEncoder(data_shape, centre)
+        self.layer_variable = Bits() if variable is None else variable
+        widths = [self.encoder.out_features, *sizes]
         self.upward = nn.ModuleList(
             MLP(below, hidden, above, activation=activation) for below, above in pairwise(widths)
         )
@@ -67,58 +64,50 @@ class BernoulliLayers(PyroModule):
         index: Tensor | None = None,
     ) -> Tensor:
         """Run the program; see the contract of pairs. `y` and `index` are not used."""
-        if mask is not None:
-            x = torch.where(mask, x, self.centre)
-        below = (x - self.centre).flatten(1)
+        below = self.encoder(x, mask)
         with pyro.plate("data", len(x), dim=-1):
             for name, net in zip(self.names, self.upward, strict=True):
-                z = pyro.sample(name, self.sampled_as(net(below)))
-                below = self.sampled_as.features(z)
+                z = pyro.sample(name, self.layer_variable(net(below)))
+                below = self.layer_variable.features(z)
         return z
 
 
-class AmortizedCategorical(PyroModule):
-    """q(z|x), independent categorical variables whose logits an encoder gives; missing entries enter as zeros.
+def AmortizedCategorical(
+    encoder: nn.Module, num_variables: int, num_classes: int, *, variable: nn.Module | None = None
+) -> Amortized:
+    """q(z|x), independent categorical variables whose logits an encoder gives.
 
-    Site: `z` (one-hot, event shape `[num_variables, num_classes]`) in the plate "data", dimension -1.
+    Site: `z` (one-hot, event shape ``[num_variables, num_classes]``) in the plate "data", dimension -1.
 
-    Args:
-        encoder: a module from data `[B, ...]` to features `[B, out_features]`, with that attribute.
-        num_variables: number of categorical variables.
-        num_classes: classes of each.
-        variable: how latents are drawn, `OneHot()` or `RelaxedOneHot(...)`.
+    Parameters
+    ----------
+    encoder : Module
+        As for `Amortized`, with the attribute `out_features`.
+    num_variables : int
+        Number of categorical variables, at least 1.
+    num_classes : int
+        Classes of each, at least 2.
+    variable : Module, default ``OneHot()``
+        How latents are drawn: `OneHot()` or `RelaxedOneHot(...)`, as in the model.
 
-    Raises:
-        ValueError: for fewer than one variable or two classes.
+    Returns
+    -------
+    Amortized
+        The guide.
 
-    Reference: Jang, Gu and Poole (2017), section 4.2.
+    Raises
+    ------
+    ValueError
+        For fewer than one variable or two classes.
 
+    References
+    ----------
+    Jang, Gu and Poole (2017), Categorical Reparameterization with Gumbel-Softmax, section 4.2.
+
+    Examples
+    --------
     >>> from pyrovae.nn import DenseEncoder
     >>> AmortizedCategorical(DenseEncoder((1, 4, 4), (8,)), 3, 5)(torch.zeros(2, 1, 4, 4)).shape
     torch.Size([2, 3, 5])
     """
-
-    def __init__(
-        self, encoder: nn.Module, num_variables: int, num_classes: int, *, variable: nn.Module | None = None
-    ) -> None:
-        super().__init__()
-        if num_variables < 1 or num_classes < 2:
-            raise ValueError(f"need at least 1 variable of 2 classes, got {num_variables} of {num_classes}")
-        self.encoder = encoder
-        self.head = nn.Linear(encoder.out_features, num_variables * num_classes)
-        self.shape = (num_variables, num_classes)
-        self.sampled_as = OneHot() if variable is None else variable
-
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        y: Tensor | None = None,
-        index: Tensor | None = None,
-    ) -> Tensor:
-        """Run the program; see the contract of pairs. `y` and `index` are not used."""
-        if mask is not None:
-            x = torch.where(mask, x, 0.0)
-        with pyro.plate("data", len(x), dim=-1):
-            logits = self.head(self.encoder(x)).unflatten(-1, self.shape)
-            return pyro.sample("z", self.sampled_as(logits))
+    return Amortized(encoder, CategoricalHead(encoder.out_features, num_variables, num_classes, variable=variable))

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyro
-import torch
 from pyro.distributions import Independent, Normal, TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.distributions import DependentNormal
 from pyrovae.models.parts import layer_names
+from pyrovae.nn import encoded
 
 
 class HierarchicalGaussian(PyroModule):
-    """q(z_1|x) q(z_2|z_1) ... q(z_L|z_{L-1}), diagonal Gaussians from the data upwards; missing entries enter as zeros.
+    """q(z_1|x) q(z_2|z_1) ... q(z_L|z_{L-1}), diagonal Gaussians from the data upwards.
 
     Sites: those of `HierarchicalVAE`, in the plate "data", dimension -1. Below the top they are `DependentNormal`: the
     model draws the layer above first, so that no divergence between two layers is in closed form. That of the top
@@ -59,9 +59,7 @@ class HierarchicalGaussian(PyroModule):
         index: Tensor | None = None,
     ) -> Tensor:
         """Run the program; see the contract of pairs. `y` and `index` are not used."""
-        if mask is not None:
-            x = torch.where(mask, x, 0.0)
-        value = self.encoder(x)
+        value = encoded(self.encoder, x, mask)
         with pyro.plate("data", len(x), dim=-1):
             for name, layer in zip(self.names[:-1], self.upward, strict=False):
                 value = pyro.sample(name, _dependent(layer(value)))

@@ -13,6 +13,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.distributions.labels import KnownLabels, labelled_logits
+from pyrovae.masks import fill_missing
+from pyrovae.nn import encoded
 from pyrovae.nn.mlp import LAYERS, activation_module
 from pyrovae.programs import objective_term
 
@@ -47,31 +49,38 @@ class Classifier(nn.Module):
         self.linear = nn.Linear(encoder.out_features, num_classes)
         self.noise, self.shift = noise, shift
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The logits."""
-        if self.shift and self.training:
-            x = moved(x, self.shift)
-        if self.noise and self.training:
-            x = x + self.noise * torch.randn_like(x)
-        return self.linear(self.dropout(self.encoder(x)))
+        if self.training and (self.shift or self.noise):
+            x = fill_missing(x, mask, 0.0)
+            if self.shift:
+                x, mask = moved(x, self.shift, mask)
+            if self.noise:
+                x = x + self.noise * torch.randn_like(x)
+        return self.linear(self.dropout(encoded(self.encoder, x, mask)))
 
 
-def moved(x: Tensor, most: int) -> Tensor:
-    """Pictures `[B, C, H, W]`, each moved at random by up to `most` pixels down or up and to the right or left.
+def moved(x: Tensor, most: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Pictures ``[B, C, H, W]`` and their mask, each picture moved at random by up to `most` pixels in both directions.
 
-    Raises:
-        ValueError: for other data.
+    Zeros come in from outside, and count as observed.
+
+    Raises
+    ------
+    ValueError
+        For other data.
     """
     if x.dim() != 4:
         raise ValueError(f"only pictures [B, C, H, W] can be moved, got data of shape {tuple(x.shape)}")
     rows, _, height, width = x.shape
-    padded = F.pad(x, (most, most, most, most))
     down, right = torch.randint(2 * most + 1, (2, rows, 1), device=x.device)
     vertical = (down + torch.arange(height, device=x.device)).reshape(rows, 1, height, 1)
     horizontal = (right + torch.arange(width, device=x.device)).reshape(rows, 1, 1, width)
     datum = torch.arange(rows, device=x.device).reshape(rows, 1, 1, 1)
     channel = torch.arange(x.shape[1], device=x.device).reshape(1, -1, 1, 1)
-    return padded[datum, channel, vertical, horizontal]
+    margin = (most, most, most, most)
+    place = (datum, channel, vertical, horizontal)
+    return F.pad(x, margin)[place], None if mask is None else F.pad(mask, margin, value=True)[place]
 
 
 class LabelledEncoder(nn.Module):
@@ -82,39 +91,38 @@ class LabelledEncoder(nn.Module):
     computed once for all classes that the label goes through.
 
     Args:
-        encoder: a module from data `[B, ...]` to features `[B, out_features]`, with that attribute; None takes the
-            entries of the data themselves, of which there are `in_features`.
+        encoder: a module from data `[B, ...]` and their mask to features `[B, out_features]`, with that attribute;
+            `FlatEncoder` gives the entries of the data themselves.
         num_classes: number of classes.
         hidden: size of the layer.
         activation: its activation, as for `MLP`; a gated layer has none.
         layer: "plain", "gated" or "residual".
         dropout: probability of dropping a unit of the layer in training.
-        in_features: number of entries of a datum, where there is no encoder.
 
     Raises:
         ValueError: for an unknown layer or activation.
 
-    >>> encoder = LabelledEncoder(None, 3, 8, in_features=16)
+    >>> from pyrovae.nn import FlatEncoder
+    >>> encoder = LabelledEncoder(FlatEncoder((1, 4, 4)), 3, 8)
     >>> encoder(torch.zeros(5, 1, 4, 4), torch.arange(3).unsqueeze(-1)).shape
     torch.Size([3, 5, 8])
     """
 
     def __init__(
         self,
-        encoder: nn.Module | None,
+        encoder: nn.Module,
         num_classes: int,
         hidden: int,
         *,
         activation: str | Callable[[], nn.Module] = "relu",
         layer: str = "plain",
         dropout: float = 0.0,
-        in_features: int | None = None,
     ) -> None:
         super().__init__()
         if layer not in LAYERS:
             raise ValueError(f"unknown layer {layer!r}; known are {', '.join(LAYERS)}")
-        self.encoder = nn.Flatten() if encoder is None else encoder
-        num_features = in_features if encoder is None else encoder.out_features
+        self.encoder = encoder
+        num_features = encoder.out_features
         width = 2 * hidden if layer == "gated" else hidden
         self.linear = nn.Linear(num_features, width)
         self.by_label = nn.Parameter(torch.randn(num_classes, width) * hidden**-0.5)
@@ -123,9 +131,9 @@ class LabelledEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.out_features = hidden
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """The layer at data `[B, ...]` and labels `[..., B]` or `[..., 1]`."""
-        features = self.encoder(x)
+    def forward(self, x: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The layer at data ``[B, ...]`` and labels ``[..., B]`` or ``[..., 1]``."""
+        features = encoded(self.encoder, x, mask)
         out = self.activation(self.linear(features) + F.embedding(label, self.by_label))
         return self.dropout(features + out if self.skip else out)
 
@@ -133,7 +141,7 @@ class LabelledEncoder(nn.Module):
 class SemiSupervisedGuide(PyroModule):
     """q(y|x) q(z|x,y), with all probability of `y` on the label where that is known.
 
-    Sites: `y` and `z` in the plate "data", dimension -1; missing entries of the data enter as zeros. Under
+    Sites: `y` and `z` in the plate "data", dimension -1. Under
     `TraceEnum_ELBO` the bound is summed exactly over the classes of the rows without a label (y = -1, or no labels at
     all); labelled rows of a mixed batch are summed too, with weights that are exactly 0 and 1, and a batch of labelled
     rows costs no more than without classes. Under other objectives, and in the methods of `VAE`, `y` is drawn.
@@ -154,9 +162,9 @@ class SemiSupervisedGuide(PyroModule):
 
     Reference: Kingma, Rezende, Mohamed and Welling (2014), equations 4, 6, 7 and 9.
 
-    >>> from pyrovae.nn import DenseEncoder, GaussianHead
+    >>> from pyrovae.nn import DenseEncoder, FlatEncoder, GaussianHead
     >>> classifier = Classifier(DenseEncoder((1, 4, 4), (8,)), 3)
-    >>> guide = SemiSupervisedGuide(classifier, LabelledEncoder(None, 3, 8, in_features=16), GaussianHead(8, 2))
+    >>> guide = SemiSupervisedGuide(classifier, LabelledEncoder(FlatEncoder((1, 4, 4)), 3, 8), GaussianHead(8, 2))
     >>> guide(torch.zeros(5, 1, 4, 4), y=torch.tensor([0, 1, 2, -1, -1])).shape
     torch.Size([5, 2])
     """
@@ -180,11 +188,9 @@ class SemiSupervisedGuide(PyroModule):
         index: Tensor | None = None,
     ) -> Tensor:
         """Run the program; see the contract of pairs. `index` is not used."""
-        if mask is not None:
-            x = torch.where(mask, x, 0.0)
         with pyro.plate("data", len(x), dim=-1):
-            label = self._label(self.classifier(x), y)
-            return pyro.sample("z", self.head(self.encoder(x, label)))
+            label = self._label(encoded(self.classifier, x, mask), y)
+            return pyro.sample("z", self.head(self.encoder(x, label, mask)))
 
     def _label(self, logits: Tensor, y: Tensor | None) -> Tensor:
         infer: dict[str, Any] = {"enumerate": "parallel"}

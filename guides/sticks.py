@@ -6,15 +6,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import pyro
 import torch
 import torch.nn.functional as F
-from pyro.distributions import Independent, LogNormal, TorchDistribution
-from pyro.nn import PyroModule
+from pyro.distributions import Independent, LogNormal
 from torch import Tensor, nn
 
 from pyrovae.distributions import Beta, Fractions, GammaComposition, Kumaraswamy, LogitNormal
-from pyrovae.models.parts import share_of_global
+from pyrovae.guides.amortized import Amortized
 
 _FLOOR, _CEILING = 1e-2, 1e3
 _MAX_LOGIT, _MIN_SCALE, _MAX_SCALE = 12.0, 1e-3, 10.0
@@ -151,104 +149,144 @@ class ConcentrationPosterior(nn.Module):
         return LogNormal(self.loc, self.log_scale.exp())
 
 
-class AmortizedSticks(PyroModule):
-    """q(v|x), independent fractions whose parameters an encoder gives; missing entries enter as zeros.
-
-    Site: `z` (event shape `[truncation - 1]`) in the plate "data", dimension -1; with a posterior of the concentration
-    also `concentration`, a scalar outside of the plate. What `KumaraswamySticks` and its siblings share: they give the
-    head.
-
-    Args:
-        encoder: a module from data `[B, ...]` to features `[B, out_features]`, with that attribute.
-        truncation: number of weights K of the model.
-        concentration: that of the prior, at which the fractions start; for a model with a hyperprior its posterior.
-        num_data: with a posterior of the concentration, the number of training rows, as in the model.
-    """
-
-    head_type: type[FractionsHead]
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        truncation: int,
-        concentration: float | ConcentrationPosterior = 1.0,
-        *,
-        num_data: int | None = None,
-    ) -> None:
-        super().__init__()
-        inferred = isinstance(concentration, ConcentrationPosterior)
-        initial = concentration.loc.exp().item() if inferred else concentration
-        self.encoder = encoder
-        self.head = self.head_type(encoder.out_features, truncation, initial)
-        self.global_posterior = concentration if inferred else None
-        self.rows_in_all = num_data
-
-    def posterior(self, x: Tensor) -> TorchDistribution:
-        """The distribution q(v|x) of complete data `[B, ...]`."""
-        return self.head(self.encoder(x))
-
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        y: Tensor | None = None,
-        index: Tensor | None = None,
-    ) -> Tensor:
-        """Run the program; see the contract of pairs. `y` and `index` are not used."""
-        if mask is not None:
-            x = torch.where(mask, x, 0.0)
-        if self.global_posterior is not None:
-            with share_of_global(len(x), self.rows_in_all):
-                pyro.sample("concentration", self.global_posterior(), infer={"is_global": True})
-        with pyro.plate("data", len(x), dim=-1):
-            return pyro.sample("z", self.posterior(x))
+def _amortized(
+    head: type[FractionsHead],
+    encoder: nn.Module,
+    truncation: int,
+    concentration: float | ConcentrationPosterior,
+    num_data: int | None,
+) -> Amortized:
+    inferred = isinstance(concentration, ConcentrationPosterior)
+    initial = concentration.loc.exp().item() if inferred else concentration
+    shared = {"concentration": concentration} if inferred else None
+    return Amortized(encoder, head(encoder.out_features, truncation, initial), shared=shared, num_data=num_data)
 
 
-class KumaraswamySticks(AmortizedSticks):
-    """Kumaraswamy fractions: explicit draws, and a KL to the prior that is exact (see `pyrovae.distributions.kl`).
+def KumaraswamySticks(
+    encoder: nn.Module,
+    truncation: int,
+    concentration: float | ConcentrationPosterior = 1.0,
+    *,
+    num_data: int | None = None,
+) -> Amortized:
+    """q(v|x), independent Kumaraswamy fractions: explicit draws, and a KL to the prior that is exact.
 
-    The arguments are those of `AmortizedSticks`. Draws use all of the unit interval, where the authors of the method
-    cut off both ends of the noise.
+    Site: `z` (event shape ``[truncation - 1]``) in the plate "data", dimension -1. With a posterior of the
+    concentration there is also `concentration`, a scalar outside of the plate. Draws use all of the unit interval; the
+    authors of the method cut off both ends of the noise.
 
-    Reference: Nalisnick and Smyth (2017), Stick-Breaking Variational Autoencoders, sections 3.1 and 4.2.
+    Parameters
+    ----------
+    encoder : Module
+        As for `Amortized`, with the attribute `out_features`.
+    truncation : int
+        Number of weights K of the model, at least 2.
+    concentration : float or ConcentrationPosterior, default 1.0
+        That of the prior, at which the fractions start; for a model with a hyperprior its posterior.
+    num_data : int, optional
+        With a posterior of the concentration, the number of training rows, as in the model.
 
+    Returns
+    -------
+    Amortized
+        The guide.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two weights, or a concentration that is not positive.
+
+    References
+    ----------
+    Nalisnick and Smyth (2017), Stick-Breaking Variational Autoencoders, sections 3.1 and 4.2.
+
+    Examples
+    --------
     >>> from pyrovae.nn import DenseEncoder
     >>> guide = KumaraswamySticks(DenseEncoder((1, 4, 4), (8,)), 10, 5.0)
     >>> guide(torch.zeros(3, 1, 4, 4)).shape
     torch.Size([3, 9])
     """
+    return _amortized(KumaraswamyHead, encoder, truncation, concentration, num_data)
 
-    head_type = KumaraswamyHead
 
+def LogitNormalSticks(
+    encoder: nn.Module,
+    truncation: int,
+    concentration: float | ConcentrationPosterior = 1.0,
+    *,
+    num_data: int | None = None,
+) -> Amortized:
+    """q(v|x), logit-normal fractions. Their KL to the prior has no closed form, so every objective samples it.
 
-class LogitNormalSticks(AmortizedSticks):
-    """Logit-normal fractions; their KL to the prior has no closed form, so every objective samples it.
+    Parameters
+    ----------
+    encoder, truncation, concentration, num_data
+        As for `KumaraswamySticks`.
 
-    The arguments are those of `AmortizedSticks`.
+    Returns
+    -------
+    Amortized
+        The guide.
 
-    Reference: Nalisnick and Smyth (2017), section 3.3.
+    References
+    ----------
+    Nalisnick and Smyth (2017), section 3.3.
     """
+    return _amortized(LogitNormalHead, encoder, truncation, concentration, num_data)
 
-    head_type = LogitNormalHead
 
+def GammaSticks(
+    encoder: nn.Module,
+    truncation: int,
+    concentration: float | ConcentrationPosterior = 1.0,
+    *,
+    num_data: int | None = None,
+) -> Amortized:
+    """q(v|x), fractions of two approximate Gamma draws, scored as the distribution that they have (`GammaComposition`).
 
-class GammaSticks(AmortizedSticks):
-    """Fractions of two approximate Gamma draws, scored as the distribution that they have (`GammaComposition`).
+    The KL to the prior is sampled.
 
-    The arguments are those of `AmortizedSticks`. The KL to the prior is sampled.
+    Parameters
+    ----------
+    encoder, truncation, concentration, num_data
+        As for `KumaraswamySticks`.
 
-    Reference: Nalisnick and Smyth (2017), section 3.2.
+    Returns
+    -------
+    Amortized
+        The guide.
+
+    References
+    ----------
+    Nalisnick and Smyth (2017), section 3.2.
     """
+    return _amortized(GammaHead, encoder, truncation, concentration, num_data)
 
-    head_type = GammaHead
 
+def BetaSticks(
+    encoder: nn.Module,
+    truncation: int,
+    concentration: float | ConcentrationPosterior = 1.0,
+    *,
+    num_data: int | None = None,
+) -> Amortized:
+    """q(v|x), Beta fractions with implicit gradients and an exact KL to the prior, of whose family they are.
 
-class BetaSticks(AmortizedSticks):
-    """Beta fractions with implicit gradients and an exact KL to the prior, of whose family they are.
+    It is slower than `KumaraswamySticks`, because of the Gamma draws.
 
-    The arguments are those of `AmortizedSticks`. Slower than `KumaraswamySticks`, because of the Gamma draws.
+    Parameters
+    ----------
+    encoder, truncation, concentration, num_data
+        As for `KumaraswamySticks`.
 
-    Reference: Figurnov, Mohamed and Mnih (2018), Implicit Reparameterization Gradients.
+    Returns
+    -------
+    Amortized
+        The guide.
+
+    References
+    ----------
+    Figurnov, Mohamed and Mnih (2018), Implicit Reparameterization Gradients.
     """
-
-    head_type = BetaHead
+    return _amortized(BetaHead, encoder, truncation, concentration, num_data)

@@ -69,7 +69,7 @@ class SigmoidBeliefNetwork(PyroModule):
             above = self.variable.features(pyro.sample(self.names[-1], self.variable(self.top_logits)))
             for name, net in zip(self.names[-2::-1], list(self.downward)[::-1], strict=True):
                 above = self.variable.features(pyro.sample(name, self.variable(net(above))))
-            return observe("x", self.likelihood(self.decoder(above)), x, mask, self.likelihood.fill_value)
+            return observe(self.likelihood, self.decoder(above), x, mask)
 
 
 class CategoricalVAE(PyroModule):
@@ -130,4 +130,4 @@ class CategoricalVAE(PyroModule):
         with pyro.plate("data", num_rows(x, size), dim=-1):
             z = pyro.sample("z", self.variable(self.prior_logits))
             raw = self.decoder(self.variable.features(z))
-            return observe("x", self.likelihood(raw), x, mask, self.likelihood.fill_value)
+            return observe(self.likelihood, raw, x, mask)

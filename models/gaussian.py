@@ -47,7 +47,6 @@ class GaussianVAE(PyroModule):
         size: int | None = None,
     ) -> Tensor:
         """Run the program; see the contract of pairs. `y` and `index` are not used."""
-        likelihood = self.likelihood
         with pyro.plate("data", num_rows(x, size), dim=-1):
             z = pyro.sample("z", self.prior())
-            return observe("x", likelihood(self.decoder(z)), x, mask, likelihood.fill_value)
+            return observe(self.likelihood, self.decoder(z), x, mask)

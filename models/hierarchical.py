@@ -73,4 +73,4 @@ class HierarchicalVAE(PyroModule):
                 z = pyro.sample(name, layer(z))
                 seen.insert(0, z)
             raw = self.decoder(torch.cat(seen, -1) if self.skip else z)
-            return observe("x", self.likelihood(raw), x, mask, self.likelihood.fill_value)
+            return observe(self.likelihood, raw, x, mask)

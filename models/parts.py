@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import pyro
-import torch
 from pyro import poutine
-from pyro.distributions import Independent
 from torch import Tensor
+
+from pyrovae.likelihoods import Likelihood
 
 
 def num_rows(x: Tensor | None, size: int | None) -> int:
@@ -23,16 +23,9 @@ def num_rows(x: Tensor | None, size: int | None) -> int:
     return len(x) if x is not None else size
 
 
-def observe(name: str, fn: Independent, x: Tensor | None, mask: Tensor | None, fill_value: float) -> Tensor:
-    """The data site: scored on the observed entries of `x`, or drawn where `x` is None.
-
-    Missing entries are filled with a value of the support before scoring, because a NaN under a mask still gives NaN
-    gradients.
-    """
-    if x is not None and mask is not None:
-        x = torch.where(mask, x, fill_value)
-        fn = fn.base_dist.mask(mask).to_event(fn.reinterpreted_batch_ndims)
-    return pyro.sample(name, fn, obs=x)
+def observe(likelihood: Likelihood, raw: Tensor, x: Tensor | None, mask: Tensor | None) -> Tensor:
+    """The data site `x`: scored on the observed entries of `x`, or drawn whole where `x` is None."""
+    return pyro.sample("x", likelihood(raw, None if x is None else mask), obs=likelihood.fill(x, mask))
 
 
 def layer_names(sizes: Sequence[int]) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ class SemiSupervisedVAE(PyroModule):
             label = pyro.sample("y", Categorical(logits=logits))
             z = pyro.sample("z", self.prior())
             raw = self.decoder(beside_label(self.prior.decoder_input(z), label, self.num_classes))
-            return observe("x", self.likelihood(raw), x, mask, self.likelihood.fill_value)
+            return observe(self.likelihood, raw, x, mask)
 
 
 def beside_label(features: Tensor, label: Tensor, num_classes: int) -> Tensor:

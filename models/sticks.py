@@ -92,7 +92,7 @@ class StickBreakingVAE(PyroModule):
             z = pyro.sample("z", self.prior(concentration))
             pyro.deterministic("weights", self.prior.features(z), event_dim=1)
             raw = self.decoder(self.prior.decoder_input(z))
-            return observe("x", self.likelihood(raw), x, mask, self.likelihood.fill_value)
+            return observe(self.likelihood, raw, x, mask)
 
 
 class _GammaHyperprior(nn.Module):

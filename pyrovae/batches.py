@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pyrovae.vae import VAE
 
 
+LABEL = "y"
+"""The argument by which programs take labels."""
+
+
 def arguments(vae: VAE, rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
     """What the programs of a pair get of some rows, on the pair's device: `x`, and keyword arguments.
 

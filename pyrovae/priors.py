@@ -1,8 +1,8 @@
 """Priors over a vector latent: modules whose forward returns p(z).
 
-Each has `latent_dim`, the size of z, `features(z)`, what it means, of size `num_features`, and `decoder_input(z)`, the
-features in the scale in which decoders learn them: z itself for the Gaussian ones, the weights of the stick for
-`StickBreakingPrior`. So one model takes either.
+Each prior has `latent_dim`, the size of z. `features(z)` is what z means, of size `num_features`. `decoder_input(z)` is
+the features on a scale that decoders learn well: z itself for the Gaussian priors, and the weights of the stick times a
+gain for `StickBreakingPrior`. So one model takes any of them.
 """
 
 from __future__ import annotations
@@ -21,27 +21,36 @@ from pyrovae.distributions.transforms import log_stick_weights
 
 
 class GaussianPrior(nn.Module):
-    """What the priors on real vectors share: the features are the latent as it is."""
+    """What the priors on real vectors share: the features are the latent itself."""
 
     latent_dim: int
 
     @property
     def num_features(self) -> int:
-        """The size of the features."""
+        """Size of the features."""
         return self.latent_dim
 
     def features(self, z: Tensor) -> Tensor:
-        """The latent itself, `[..., latent_dim]`."""
+        """Return the latent itself, shape ``[..., latent_dim]``."""
         return z
 
     def decoder_input(self, z: Tensor) -> Tensor:
-        """The latent itself, `[..., latent_dim]`."""
+        """Return the latent itself, shape ``[..., latent_dim]``."""
         return z
 
 
 class StandardNormal(GaussianPrior):
-    """The standard normal prior N(0, I) on vectors of size `latent_dim`.
+    """The standard normal prior N(0, I).
 
+    Use it for a first model.
+
+    Parameters
+    ----------
+    latent_dim : int
+        Size of the latent.
+
+    Examples
+    --------
     >>> StandardNormal(3)().event_shape
     torch.Size([3])
     """
@@ -53,18 +62,26 @@ class StandardNormal(GaussianPrior):
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> Independent:
-        """The prior."""
+        """Return the prior, with `event_shape` ``[latent_dim]``."""
         return Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
 
 
 class MixturePrior(GaussianPrior):
     """A learned mixture of diagonal Gaussians.
 
-    Args:
-        latent_dim: size of the latent.
-        num_components: number of components.
-        spread: standard deviation of the initial means; the initial scales are 1.
+    Use it where the latents form groups, or where the standard normal is too simple.
 
+    Parameters
+    ----------
+    latent_dim : int
+        Size of the latent.
+    num_components : int
+        Number of components.
+    spread : float, default 1.0
+        Standard deviation of the initial means. The initial scales are 1.
+
+    Examples
+    --------
     >>> MixturePrior(3, 10)().event_shape
     torch.Size([3])
     """
@@ -77,24 +94,37 @@ class MixturePrior(GaussianPrior):
         self.raw_scale = nn.Parameter(torch.full((num_components, latent_dim), 0.5413))  # softplus gives 1
 
     def forward(self) -> DiagonalGaussianMixture:
-        """The prior."""
+        """Return the prior, with `event_shape` ``[latent_dim]``."""
         return DiagonalGaussianMixture(self.logits, self.loc, F.softplus(self.raw_scale) + 1e-4)
 
 
 class VampPrior(GaussianPrior):
-    """The variational mixture of posteriors, `1/K sum_k q(z | u_k)`, at K learned pseudo-inputs `u_k`.
+    r"""The variational mixture of posteriors at K learned pseudo-inputs.
 
-    The prior uses the encoder but does not own it: its parameters belong to the guide.
+    Use it for a prior that follows the encoder.
 
-    Args:
-        posterior: from data `[K, ...]` to a diagonal Gaussian of event dimension 1, such as
-            `AmortizedGaussian.posterior`.
-        pseudo_inputs: their initial values `[K, ...]`: data drawn from the training set, or noise around its mean.
-        learn_weights: give the components learned weights instead of 1/K.
+    Parameters
+    ----------
+    posterior : callable
+        From data ``[K, ...]`` to a diagonal Gaussian of event dimension 1, such as `AmortizedGaussian.posterior`.
+    pseudo_inputs : Tensor, shape ``[K, ...]``
+        Initial values of the pseudo-inputs: rows of the training set, or noise around its mean.
+    learn_weights : bool, default False
+        Whether the components have learned weights instead of 1/K.
 
-    Reference: Tomczak and Welling (2018), VAE with a VampPrior, equation 9. The pseudo-inputs are not confined to the
-    range of the data.
+    Notes
+    -----
+    .. math:: p(z) = \frac{1}{K} \sum_k q(z \mid u_k)
 
+    The prior uses the encoder but does not own it. The parameters of the encoder belong to the guide. The pseudo-inputs
+    are not limited to the range of the data.
+
+    References
+    ----------
+    J. Tomczak and M. Welling (2018), "VAE with a VampPrior", equation 9.
+
+    Examples
+    --------
     >>> posterior = lambda x: Normal(x, torch.ones_like(x)).to_event(1)
     >>> VampPrior(posterior, torch.randn(7, 3))().event_shape
     torch.Size([3])
@@ -120,15 +150,17 @@ class VampPrior(GaussianPrior):
 
     @property
     def latent_dim(self) -> int:
-        """The size of the latent, found with one run of the encoder."""
+        """Size of the latent. One run of the encoder finds it."""
         with torch.no_grad(), torch.random.fork_rng():
             return self.posterior(self.pseudo_inputs[:1]).event_shape[0]
 
     def forward(self) -> DiagonalGaussianMixture:
-        """The prior.
+        """Return the prior, with `event_shape` ``[latent_dim]``.
 
-        Raises:
-            TypeError: if the posterior is no diagonal Gaussian.
+        Raises
+        ------
+        TypeError
+            The posterior is not a diagonal Gaussian.
         """
         q = self.posterior(self.pseudo_inputs)
         base = getattr(q, "base_dist", None)
@@ -138,26 +170,40 @@ class VampPrior(GaussianPrior):
 
 
 class StickBreakingPrior(nn.Module):
-    r"""The weights of a stick broken at random: the Dirichlet process prior of a latent on the simplex, truncated.
+    """The prior of a truncated Dirichlet process on the simplex: the weights of a randomly broken stick.
 
-    The latent is the `truncation` - 1 fractions, each Beta(1, `concentration`) and independent; the weights, on the
-    simplex, are their `features`. The larger the concentration, the more weights matter: about `concentration` log 100
-    of them hold 99 % of the stick.
+    Use it where the data choose how many dimensions of the latent are used. The latent is the `truncation` - 1
+    fractions, each Beta(1, `concentration`) and independent. The weights, on the simplex, are the `features`.
 
-    Args:
-        truncation: number of weights K, at least 2.
-        concentration: concentration of the Dirichlet process, positive; where it is learned, its initial value.
-        learn: make the concentration a parameter, held as its logarithm.
-        gain: factor on the weights that a decoder sees; by default `3 sqrt(truncation (1 + concentration))`. Most
-            weights are far below 1, and a linear layer of the usual initial values hardly hears them: on 5000 digits of
-            MNIST the bound after 12 epochs was -192 nats with a gain of 1, -168 with 7 and -152 with 50. The default
-            gives all weights together three times the length of as many standard normal latents.
+    Parameters
+    ----------
+    truncation : int
+        Number of weights K, at least 2.
+    concentration : float, default 1.0
+        Concentration of the Dirichlet process, positive. The larger it is, the more weights matter: typically the first
+        `concentration` * log(100) of them hold 99 % of the stick. With `learn`, this is the initial value.
+    learn : bool, default False
+        Whether the concentration is a parameter. Its logarithm is then learned.
+    gain : float, optional
+        Factor on the weights that a decoder sees. None gives ``3 sqrt(truncation (1 + concentration))``.
 
-    Raises:
-        ValueError: for fewer than two weights, and a concentration or gain that is not positive.
+    Raises
+    ------
+    ValueError
+        There are fewer than two weights, or the concentration or the gain is not positive.
 
-    Reference: Nalisnick and Smyth (2017), Stick-Breaking Variational Autoencoders, section 2.1.
+    Notes
+    -----
+    Most weights are far below 1, and a linear layer with the usual initial values hardly reacts to them. On 5000 digits
+    of MNIST the bound after 12 epochs was -192 nats with a gain of 1, -168 with 7 and -152 with 50. With the default,
+    all weights together have about three times the length of as many standard normal latents.
 
+    References
+    ----------
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", section 2.1.
+
+    Examples
+    --------
     >>> prior = StickBreakingPrior(50, 5.0)
     >>> weights = prior.features(prior().sample((3,)))
     >>> weights.shape, bool(weights.sum(-1).allclose(torch.ones(3)))
@@ -189,17 +235,31 @@ class StickBreakingPrior(nn.Module):
         return self.log_concentration.exp()
 
     def forward(self, concentration: Tensor | None = None) -> Independent:
-        """The prior of the fractions, at another concentration `[...]` if one is given."""
+        """Return the prior of the fractions.
+
+        Parameters
+        ----------
+        concentration : Tensor, shape ``[...]``, optional
+            Concentration to use instead of the prior's own.
+
+        Returns
+        -------
+        Independent
+            Fractions with `batch_shape` ``[...]`` and `event_shape` ``[truncation - 1]``.
+        """
         concentration = self.concentration if concentration is None else concentration
         shape = (*concentration.shape, self.latent_dim)
         return Beta(1.0, concentration.unsqueeze(-1)).expand(shape).to_event(1)
 
     def features(self, z: Tensor) -> Tensor:
-        """The weights `[..., truncation]` of fractions `[..., truncation - 1]`; finite whatever the fractions."""
+        """Return the weights ``[..., truncation]`` of fractions ``[..., truncation - 1]``.
+
+        They are finite for any fractions.
+        """
         info = torch.finfo(z.dtype)
         z = z.clamp(info.tiny, 1 - info.eps / 2)
         return log_stick_weights(torch.log(z), torch.log1p(-z)).exp()
 
     def decoder_input(self, z: Tensor) -> Tensor:
-        """The weights times `gain`, `[..., truncation]`."""
+        """Return the weights times `gain`, shape ``[..., truncation]``."""
         return self.gain * self.features(z)

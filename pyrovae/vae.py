@@ -160,6 +160,16 @@ class VAE(nn.Module):
         """The device of the parameters."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of "model" and "guide"; one that both have stands in "model"."""
+        shared = {
+            id(p) for name, module in self.owners.items() if name.startswith("model") for p in module.parameters()
+        }
+        groups: dict[str, list[nn.Parameter]] = {"model": [], "guide": []}
+        for parameter in self.parameters():
+            groups["model" if id(parameter) in shared else "guide"].append(parameter)
+        return groups
+
     def prepare(self, x: Tensor, **data: Tensor | None) -> VAE:
         """Find the sites and collect the parameters of param sites from one run on `x`; later calls do nothing.
 

@@ -1,8 +1,10 @@
 """One interface for black-box models: an inference network, a generative model, and losses that train them.
 
-The networks are written by hand (`InferenceNetwork`, `GenerativeModel`), or are the halves of a Pyro pair. A loss is
-called with data and has a gradient; `fit` runs one loss, or a sequence of them, in a line.
+You write the networks (`InferenceNetwork`, `GenerativeModel`), or `from_vae` takes them from a Pyro pair. A loss is
+called with data and has a gradient. `fit` runs one loss, or a sequence of them, in one line.
 
+Examples
+--------
 >>> import torch, pyro, pyro.distributions as dist
 >>> from pyrovae import VAE
 >>> def model(x):

@@ -15,13 +15,28 @@ from pyrovae.vae import VAE
 def from_vae(
     vae: VAE, num_samples: int = 1, *, arguments: Sequence[str] = ()
 ) -> tuple[PyroInferenceNetwork, PyroGenerativeModel]:
-    """The two halves of a pair as networks, for every loss of this package.
+    """Take the two halves of a pair as networks.
 
-    Args:
-        vae: the pair, which has seen data or was given `example=`.
-        num_samples: samples a datum where a loss does not say.
-        arguments: what the data tensors after the first are called: "mask", "y", "index".
+    Use it to train a Pyro pair with the losses of this package.
 
+    Parameters
+    ----------
+    vae : VAE
+        The pair. It has seen data or was given `example=`.
+    num_samples : int, default 1
+        Samples per datum where `sample` is not told how many. Losses that compare samples need at least 2.
+    arguments : sequence of str, default ()
+        Names of the data tensors after the first: "mask", "y" or "index".
+
+    Returns
+    -------
+    inference_network : PyroInferenceNetwork
+        The guide.
+    generative_model : PyroGenerativeModel
+        The model.
+
+    Examples
+    --------
     >>> import pyro, pyro.distributions as dist
     >>> def model(x):
     ...     with pyro.plate("data", len(x)):
@@ -41,16 +56,27 @@ def from_vae(
 
 
 class PyroInferenceNetwork(InferenceNetwork):
-    """The guide of a pair: its latents are those of its sites, in the order of the sites' names.
+    """The guide of a pair as an inference network.
 
-    `params_` holds the parameters of the distribution of every site, as "site.parameter", for one draw of the sites
-    it depends on. Sites with and without reparameterised draws may be mixed. The guide runs anew for drawing and for
-    scoring, so one with dropout scores its draws under other units than it drew them with.
+    Use `from_vae` to make it together with the generative model. The latents are those of the guide's sites, in the
+    order of the names of the sites.
 
-    Args:
-        vae: the pair, which has seen data or was given `example=`.
-        num_samples: samples a datum where `sample` is not told.
-        arguments: what the data tensors after the first are called.
+    Parameters
+    ----------
+    vae : VAE
+        The pair. It has seen data or was given `example=`.
+    num_samples : int, default 1
+        Samples per datum where `sample` is not told how many. Losses that compare samples need at least 2.
+    arguments : sequence of str, default ()
+        Names of the data tensors after the first: "mask", "y" or "index".
+
+    Notes
+    -----
+    `params_` holds the parameters of the distribution of every site under "site.parameter". They are for one draw of
+    the sites that it depends on. Sites with and without reparameterised draws may be mixed.
+
+    The guide runs once to draw and once more to score. So a guide with dropout scores its draws with other units than
+    it drew them with.
     """
 
     def __init__(self, vae: VAE, num_samples: int = 1, *, arguments: Sequence[str] = ()) -> None:
@@ -62,11 +88,11 @@ class PyroInferenceNetwork(InferenceNetwork):
 
     @property
     def latent_names(self) -> tuple[str, ...]:
-        """The sites that the latents belong to."""
+        """Names of the sites that the latents belong to, in order."""
         return self._programs.names
 
     def parameterise(self, data: list[Tensor]) -> dict[str, Tensor]:
-        """The distributions' parameters by site."""
+        """Return the parameters of the distributions, by "site.parameter"."""
         self._data = data
         sites = self._programs.look_at(data)
         self._rsample = {name: site["fn"].has_rsample for name, site in sites.items()}
@@ -78,15 +104,15 @@ class PyroInferenceNetwork(InferenceNetwork):
         }
 
     def sample(self, num_samples: int | None = None) -> list[Tensor]:
-        """Draws of every site, `[batch, samples, ...]`, with gradients where they are reparameterised."""
+        """Draw every site, each ``[batch, samples, ...]``. Draws carry gradients where they are reparameterised."""
         return self._programs.draw(self._called(), self.num_samples if num_samples is None else num_samples)
 
     def log_prob(self, latents: Tensors) -> Tensor:
-        """The log-density q(z | x), `[batch, samples]`, in nats."""
+        """Return log q(z | x) in nats, shape ``[batch, samples]``."""
         return self._programs.log_prob("guide", self._called(), latents)
 
     def log_score(self, latents: Tensors, log_q: Tensor) -> Tensor:
-        """The part of the sites without reparameterised draws."""
+        """Return the part of `log_q` from sites without reparameterised draws, in nats, shape ``[batch, samples]``."""
         scored = {name for name, has_rsample in self._rsample.items() if not has_rsample}
         if len(scored) == len(self._rsample):
             return log_q
@@ -101,14 +127,22 @@ class PyroInferenceNetwork(InferenceNetwork):
 
 
 class PyroGenerativeModel(GenerativeModel):
-    """The model of a pair; its latents are those of the guide's sites, in the order of the sites' names.
+    """The model of a pair as a generative model.
 
-    `params_` holds the parameters of the distribution of the data site, as "site.parameter", at the first sample of
-    the latents.
+    Use `from_vae` to make it together with the inference network. The latents are those of the guide's sites, in the
+    order of the names of the sites.
 
-    Args:
-        vae: the pair, which has seen data or was given `example=`.
-        arguments: what the data tensors after the first are called.
+    Parameters
+    ----------
+    vae : VAE
+        The pair. It has seen data or was given `example=`.
+    arguments : sequence of str, default ()
+        Names of the data tensors after the first: "mask", "y" or "index".
+
+    Notes
+    -----
+    `params_` holds the parameters of the distribution of the data site under "site.parameter". They are for the first
+    sample of the latents.
     """
 
     def __init__(self, vae: VAE, *, arguments: Sequence[str] = ()) -> None:
@@ -117,20 +151,34 @@ class PyroGenerativeModel(GenerativeModel):
         self.owners, self.param_sites = self._programs.owned(vae.model)
 
     def parameterise(self, data: list[Tensor], latents: list[Tensor]) -> dict[str, Tensor]:
-        """The parameters of the data site's distribution."""
+        """Return the parameters of the distribution of the data site, by "site.parameter"."""
         name = self._programs.vae.sites.observed
         site = self._programs.data_site(data, [value[:, :1] for value in latents])
         return {f"{name}.{key}": value for key, value in parameters_of(site["fn"]).items()}
 
     @torch.no_grad()
     def sample(self, num_samples: int = 1) -> tuple[list[Tensor], list[Tensor]]:
-        """Data `[num_samples, ...]` and their latents `[num_samples, 1, ...]`.
+        """Draw from the joint distribution.
 
-        Raises:
-            ValueError: if the data have more tensors than the one that the model generates.
+        Parameters
+        ----------
+        num_samples : int, default 1
+            Number of draws.
+
+        Returns
+        -------
+        data : list of Tensor, each ``[num_samples, ...]``
+            The data: one tensor.
+        latents : list of Tensor, each ``[num_samples, 1, ...]``
+            The latents of each row.
+
+        Raises
+        ------
+        ValueError
+            The data have more tensors than the one that the model generates.
         """
         return self._programs.dream(num_samples)
 
     def log_prob(self, data: Tensors, latents: Tensors) -> Tensor:
-        """The joint log-density, `[batch, samples]`, in nats; masks apply."""
+        """Return the joint log p(x, z) in nats, shape ``[batch, samples]``. Masks apply."""
         return self._programs.log_prob("model", list(data), latents)

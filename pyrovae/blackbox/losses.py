@@ -19,26 +19,43 @@ BOTH = ("inference_network", "generative_model")
 
 
 class Loss(ABC):
-    r"""A number to call `backward` on: minus a bound in nats, averaged over the batch, plus penalties.
+    """Base class of the losses: minus a bound in nats, averaged over the batch, plus penalties.
 
-    The bounds are those of `pyrovae.infer.functional`. A concrete loss overrides `bound`.
+    Call a loss with data to get a scalar with a gradient. A concrete loss overrides `bound`. The bounds are those of
+    `pyrovae.infer.functional`.
 
-    Args:
-        inference_network: q(z | x).
-        generative_model: p(x, z).
-        num_samples: samples a datum; None leaves it to the inference network.
-        regularizers: penalties, of which those on networks that this loss updates are added to it.
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    num_samples : int, optional
+        Samples per datum. None takes the number of the inference network. More samples make the gradient less noisy.
+    regularizers : iterable of Regularizer, default ()
+        Penalties. The loss adds those on networks that it updates.
 
-    Attributes:
-        name: what the loss is called.
-        updates: the networks that its gradient reaches, "inference_network" and "generative_model".
-        loss_history_: the value of every call.
-        mean_log_p_: mean log p(x, z) of the last call, in nats; NaN before, and where it was not needed.
-        mean_log_q_: mean log q(z | x) of the last call, in nats; NaN before.
+    Attributes
+    ----------
+    name : str
+        Name of the loss.
+    updates : tuple of str
+        Networks that its gradient reaches: "inference_network", "generative_model" or both.
+    min_samples : int
+        Smallest number of samples per datum that it takes.
+    loss_history_ : list of float
+        The value of every call.
+    mean_log_p_ : float
+        Mean log p(x, z) of the last call in nats. NaN before the first call, and for losses that do not need it.
+    mean_log_q_ : float
+        Mean log q(z | x) of the last call in nats. NaN before the first call.
 
-    Raises:
-        TypeError: for networks that are not of the two interfaces.
-        ValueError: for a regularizer of some other network.
+    Raises
+    ------
+    TypeError
+        A network does not have the interface.
+    ValueError
+        There are too few samples, or a regularizer is on another network.
     """
 
     name: ClassVar[str]
@@ -71,19 +88,41 @@ class Loss(ABC):
 
     @abstractmethod
     def bound(self, data: list[Tensor]) -> Tensor:
-        """What is maximised, `[batch]`, its gradient being the estimator's gradient."""
+        """Compute what is maximised. Its gradient is the gradient of the estimator.
+
+        Parameters
+        ----------
+        data : list of Tensor, each ``[batch, ...]``
+            The data.
+
+        Returns
+        -------
+        Tensor
+            The bound in nats, shape ``[batch]``.
+        """
 
     def networks(self) -> dict[str, nn.Module]:
-        """What an optimizer has to step after `backward`, by name."""
+        """Return the networks that an optimizer has to step after `backward`, by name."""
         return {name: getattr(self, name) for name in self.updates}
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that the loss updates."""
+        """Iterate over the parameters that the loss updates."""
         for network in self.networks().values():
             yield from network.parameters()
 
     def __call__(self, data: Tensors) -> Tensor:
-        """The loss of data, a list of tensors `[batch, ...]`; a scalar in nats."""
+        """Compute the loss.
+
+        Parameters
+        ----------
+        data : list of Tensor, each ``[batch, ...]``
+            The data.
+
+        Returns
+        -------
+        Tensor
+            The loss in nats per datum, a scalar.
+        """
         loss = -self.bound(as_data(data)).mean()
         updated = list(self.networks().values())
         for regularizer in self.regularizers:
@@ -99,7 +138,7 @@ class Loss(ABC):
         return _checked(self.inference_network.log_prob(latents), data, latents, "inference_network")
 
     def _log_weights(self, data: list[Tensor]) -> LogWeights:
-        """Draw and score with all gradients, particles first as in `pyrovae.infer`."""
+        """Draw and score with all gradients. The particles come first, as in `pyrovae.infer`."""
         latents = self.inference_network(data).sample(self.num_samples)
         log_q = self._log_q(data, latents)
         log_score = self.inference_network.log_score(latents, log_q)
@@ -118,41 +157,84 @@ def _checked(value: Tensor, data: list[Tensor], latents: list[Tensor], label: st
 
 
 class ELBO(Loss):
-    """Minus the evidence lower bound; draws without gradients get their score, weighted by the log weight.
+    """Minus the evidence lower bound.
 
-    Reference: Ranganath, Gerrish and Blei (2014), Black Box Variational Inference, equation 2.
+    Use it for reparameterised latents. Draws that are not reparameterised also get a gradient, with a high variance:
+    each score is weighted by its log weight.
+
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    num_samples : int, optional
+        Samples per datum. None takes the number of the inference network. More samples make the gradient less noisy.
+    regularizers : iterable of Regularizer, default ()
+        Penalties. The loss adds those on networks that it updates.
+
+    References
+    ----------
+    R. Ranganath, S. Gerrish and D. Blei (2014), "Black box variational inference", equation 2.
     """
 
     name = "ELBO"
 
     def bound(self, data: list[Tensor]) -> Tensor:
-        """The evidence lower bound, `[batch]`."""
+        """Evidence lower bound in nats, shape ``[batch]``."""
         weights = self._log_weights(data)
         return functional.elbo(weights.log_weight, weights.log_score)
 
 
 class IWAE(Loss):
-    """Minus the importance-weighted bound; draws without gradients get their score, weighted by the bound.
+    """Minus the importance-weighted bound.
 
-    Reference: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, equation 8.
+    Use it for reparameterised latents where the ELBO is too loose. Draws that are not reparameterised also get a
+    gradient, with a high variance: each score is weighted by the bound. For such latents, use `VIMCO`.
+
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    num_samples : int, optional
+        Samples per datum. None takes the number of the inference network. More samples tighten the bound.
+    regularizers : iterable of Regularizer, default ()
+        Penalties. The loss adds those on networks that it updates.
+
+    References
+    ----------
+    Y. Burda, R. Grosse and R. Salakhutdinov (2016), "Importance weighted autoencoders", equation 8.
     """
 
     name = "IWAE"
 
     def bound(self, data: list[Tensor]) -> Tensor:
-        """The importance-weighted bound, `[batch]`."""
+        """Importance-weighted bound in nats, shape ``[batch]``."""
         weights = self._log_weights(data)
         return functional.iwae(weights.log_weight, weights.log_score)
 
 
 class VIMCO(Loss):
-    """Minus the importance-weighted bound, each score weighted by what its draw adds to the bound.
+    """Minus the importance-weighted bound, with a gradient of low variance for discrete latents.
 
-    Args:
-        control_variate: "geometric" or "arithmetic" mean of the other weights.
-        **options: those of `Loss`; at least two samples.
+    Use it for latents that are not reparameterised. Each score is weighted by what its draw adds to the bound.
 
-    Reference: Mnih and Rezende (2016), Variational Inference for Monte Carlo Objectives, equations 9 to 11.
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    control_variate : {"geometric", "arithmetic"}, default "geometric"
+        Mean of the other weights that replaces the weight of a draw, to see what the draw adds.
+    **options
+        `num_samples` and `regularizers`, as for `Loss`. There must be at least two samples.
+
+    References
+    ----------
+    A. Mnih and D. Rezende (2016), "Variational inference for Monte Carlo objectives", equations 9 to 11.
     """
 
     name = "VIMCO"
@@ -170,24 +252,40 @@ class VIMCO(Loss):
         self.control_variate = control_variate
 
     def bound(self, data: list[Tensor]) -> Tensor:
-        """The importance-weighted bound, `[batch]`."""
+        """Importance-weighted bound in nats, shape ``[batch]``."""
         weights = self._log_weights(data)
         return functional.vimco(weights.log_weight, weights.log_score, self.control_variate)
 
 
 class NVIL(Loss):
-    """Minus the importance-weighted bound, the scores weighted by the bound less a learned baseline.
+    """Minus the importance-weighted bound, with scores weighted by the bound less a learned baseline.
 
-    The baseline is a running mean plus, if given, a net of the first data tensor, which `networks` lists among what is
-    trained: its least-squares loss adds its gradient and not its value.
+    Use it for latents that are not reparameterised, also with one sample per datum, where the bound is the ELBO.
 
-    Args:
-        baseline: a net from data `[batch, ...]` to `[batch]` or `[batch, 1]`; None for the running mean alone.
-        normalize: divide the signal by its running standard deviation where that is above 1.
-        decay: weight of the past in the running mean and variance.
-        **options: those of `Loss`.
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    baseline : torch.nn.Module, optional
+        Net from the first data tensor ``[batch, ...]`` to ``[batch]`` or ``[batch, 1]``. None uses the running mean
+        alone.
+    normalize : bool, default True
+        Whether to divide the signal by its running standard deviation where that is above 1.
+    decay : float, default 0.9
+        Weight of the past in the running mean and variance.
+    **options
+        `num_samples` and `regularizers`, as for `Loss`.
 
-    Reference: Mnih and Gregor (2014), Neural Variational Inference and Learning in Belief Networks, section 2.3.
+    Notes
+    -----
+    The baseline is a running mean plus, if given, the net. `networks` lists a net among what is trained. The loss has
+    the gradient of the least-squares fit of the net, but not its value.
+
+    References
+    ----------
+    A. Mnih and K. Gregor (2014), "Neural variational inference and learning in belief networks", section 2.3.
     """
 
     name = "NVIL"
@@ -207,12 +305,12 @@ class NVIL(Loss):
         self.normalize = normalize
 
     def networks(self) -> dict[str, nn.Module]:
-        """The two networks and, if it has something to learn, the baseline."""
+        """Return the two networks and, if it has something to learn, the baseline, by name."""
         learns = any(True for _ in self.baseline.parameters())
         return super().networks() | ({"baseline": self.baseline} if learns else {})
 
     def bound(self, data: list[Tensor]) -> Tensor:
-        """The importance-weighted bound, `[batch]`."""
+        """Importance-weighted bound in nats, shape ``[batch]``."""
         weights = self._log_weights(data)
         signal = functional.iwae(weights.log_weight).detach()
         self.baseline.to(device=signal.device, dtype=signal.dtype)
@@ -228,14 +326,29 @@ class NVIL(Loss):
 class WakeP(Loss):
     """Minus the importance-weighted bound, for the generative model alone.
 
-    Reference: Bornschein and Bengio (2015), Reweighted Wake-Sleep, equation 6.
+    Use it in a sequence such as `wake_wake`, which trains the inference network by another loss.
+
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    num_samples : int, optional
+        Samples per datum. None takes the number of the inference network. More samples tighten the bound.
+    regularizers : iterable of Regularizer, default ()
+        Penalties. The loss adds those on networks that it updates.
+
+    References
+    ----------
+    J. Bornschein and Y. Bengio (2015), "Reweighted wake-sleep", equation 6.
     """
 
     name = "WakeP"
     updates = ("generative_model",)
 
     def bound(self, data: list[Tensor]) -> Tensor:
-        """The importance-weighted bound, `[batch]`."""
+        """Importance-weighted bound in nats, shape ``[batch]``."""
         with torch.no_grad():
             latents = self.inference_network(data).sample(self.num_samples)
             log_q = self._log_q(data, latents).T
@@ -244,11 +357,28 @@ class WakeP(Loss):
 
 
 class WakeQ(Loss):
-    """The cross-entropy from weighted draws to the inference network, and for it alone.
+    """Cross-entropy from weighted draws to the inference network, for that network alone.
 
-    Biased for the gradient of KL(p(z|x) || q(z|x)) at finitely many samples; at least two are needed.
+    Use it in a sequence such as `wake_wake`, with latents of any kind.
 
-    Reference: Bornschein and Bengio (2015), equation 8.
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    num_samples : int, optional
+        Samples per datum, at least two. None takes the number of the inference network. More samples reduce the bias.
+    regularizers : iterable of Regularizer, default ()
+        Penalties. The loss adds those on the inference network.
+
+    Notes
+    -----
+    For a finite number of samples, the gradient is biased for that of KL(p(z|x) || q(z|x)).
+
+    References
+    ----------
+    J. Bornschein and Y. Bengio (2015), "Reweighted wake-sleep", equation 8.
     """
 
     name = "WakeQ"
@@ -256,7 +386,7 @@ class WakeQ(Loss):
     updates = ("inference_network",)
 
     def bound(self, data: list[Tensor]) -> Tensor:
-        """The weighted log q, `[batch]`."""
+        """Weighted log q(z | x) of the draws in nats, shape ``[batch]``."""
         self.inference_network(data)
         with torch.no_grad():
             latents = self.inference_network.sample(self.num_samples)
@@ -267,19 +397,32 @@ class WakeQ(Loss):
 
 
 class SleepQ(Loss):
-    """The cross-entropy from the model's dreams to the inference network, and for it alone.
+    """Cross-entropy from the model's dreams to the inference network, for that network alone.
 
-    As many dreams are drawn from the joint as the data have rows. The model's density is never evaluated, so it may be
-    a simulator.
+    Use it where the generative model is a simulator: its density is never evaluated.
 
-    Reference: Hinton, Dayan, Frey and Neal (1995), The Wake-Sleep Algorithm, equation 10.
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    num_samples : int, optional
+        Not used. A call draws one dream for each row of the data.
+    regularizers : iterable of Regularizer, default ()
+        Penalties. The loss adds those on the inference network.
+
+    References
+    ----------
+    G. Hinton, P. Dayan, B. Frey and R. Neal (1995), "The wake-sleep algorithm for unsupervised neural networks",
+    equation 10.
     """
 
     name = "SleepQ"
     updates = ("inference_network",)
 
     def bound(self, data: list[Tensor]) -> Tensor:
-        """The log-density of each dream's latents, `[batch]`."""
+        """Log-density of the latents of each dream in nats, shape ``[batch]``."""
         with torch.no_grad():
             dreamt, latents = self.generative_model.sample(len(data[0]))
         self.inference_network(dreamt)

@@ -1,4 +1,4 @@
-"""The two interfaces: what infers latents from data, and what generates both."""
+"""The two interfaces: a network that infers latents from data, and a model that generates both."""
 
 from __future__ import annotations
 
@@ -13,11 +13,24 @@ Tensors = Sequence[Tensor]
 
 
 def as_data(data: Tensors) -> list[Tensor]:
-    """Data as a list, checked.
+    """Check data and return them as a list.
 
-    Raises:
-        TypeError: for anything but a list or tuple of tensors.
-        ValueError: for an empty list, or tensors of different numbers of rows.
+    Parameters
+    ----------
+    data : list or tuple of Tensor, each ``[batch, ...]``
+        The data.
+
+    Returns
+    -------
+    list of Tensor
+        The same tensors.
+
+    Raises
+    ------
+    TypeError
+        `data` is not a list or tuple of tensors.
+    ValueError
+        There is no tensor, or the numbers of rows differ.
     """
     if not isinstance(data, list | tuple) or not all(isinstance(part, Tensor) for part in data):
         raise TypeError(f"data are a list of tensors [batch, ...], got {type(data).__name__}; write [x] for one tensor")
@@ -28,23 +41,41 @@ def as_data(data: Tensors) -> list[Tensor]:
 
 
 class InferenceNetwork(nn.Module, ABC):
-    r"""An approximate posterior q(z | x) that is known by its draws and their log-density alone.
+    """Base class of an approximate posterior q(z | x) that gives only draws and their log-density.
 
-    Data are a list of tensors `[batch, ...]`, latents a list of tensors `[batch, samples, ...]`; what the further
-    dimensions mean is the network's own business. Calling the network with data computes the parameters of its
-    distribution, stores them in `params_` and returns the network, so that
-    `inference_network(data).sample(10)` reads as one expression. `sample` and `log_prob` refer to the last call.
+    Subclass it for an inference network of your own. Write the three methods `parameterise`, `sample` and `log_prob`.
 
-    A concrete network writes three methods, `parameterise`, `sample` and `log_prob`, and sets `reparameterised` to
-    True if its draws carry gradients. A network of both kinds of latents leaves it False and overrides `log_score`.
-    `mean` is for tools that want the mean of the latents, such as `VAE.reconstruct`; no loss needs it.
+    Parameters
+    ----------
+    num_samples : int, default 1
+        Samples per datum where `sample` is not told how many. Losses that compare samples need at least 2.
 
-    Args:
-        num_samples: samples a datum where `sample` is not told.
+    Attributes
+    ----------
+    reparameterised : bool
+        Whether the draws carry gradients. Set it to True in a network with reparameterised draws. If it is False,
+        `log_prob` is the score part of a multi-sample gradient.
+    params_ : mapping of str to Tensor
+        The parameters of the distribution in the last call.
 
-    Raises:
-        ValueError: for fewer than one sample.
+    Raises
+    ------
+    ValueError
+        `num_samples` is below one.
 
+    Notes
+    -----
+    Data are a list of tensors ``[batch, ...]``. Latents are a list of tensors ``[batch, samples, ...]``. The network
+    decides what the further dimensions mean.
+
+    A call with data computes the parameters of the distribution, stores them in `params_` and returns the network. So
+    ``inference_network(data).sample(10)`` is one expression. `sample` and `log_prob` refer to the last call.
+
+    A network with both kinds of latents leaves `reparameterised` False and overrides `log_score`. `mean` is for tools
+    that need the mean of the latents, such as `VAE.reconstruct`; no loss needs it.
+
+    Examples
+    --------
     >>> class Coin(InferenceNetwork):
     ...     def __init__(self):
     ...         super().__init__(num_samples=5)
@@ -65,8 +96,6 @@ class InferenceNetwork(nn.Module, ABC):
     """
 
     reparameterised: bool = False
-    """Whether the draws carry gradients. If not, `log_prob` is the score part of a multi-sample gradient."""
-
     params_: Mapping[str, Tensor]
 
     def __init__(self, num_samples: int = 1) -> None:
@@ -77,27 +106,87 @@ class InferenceNetwork(nn.Module, ABC):
         self.params_ = {}
 
     def forward(self, data: Tensors) -> Self:
-        """Compute the distribution for data `[batch, ...]`, and return the network."""
+        """Compute the distribution for data, store its parameters in `params_` and return the network.
+
+        Parameters
+        ----------
+        data : list of Tensor, each ``[batch, ...]``
+            The data.
+
+        Returns
+        -------
+        InferenceNetwork
+            The network itself.
+        """
         self.params_ = dict(self.parameterise(as_data(data)))
         return self
 
     @abstractmethod
     def parameterise(self, data: list[Tensor]) -> Mapping[str, Tensor]:
-        """The parameters of q(z | x), by name."""
+        """Compute the parameters of q(z | x).
+
+        Parameters
+        ----------
+        data : list of Tensor, each ``[batch, ...]``
+            The data.
+
+        Returns
+        -------
+        mapping of str to Tensor
+            The parameters by name, which become `params_`.
+        """
 
     @abstractmethod
     def sample(self, num_samples: int | None = None) -> list[Tensor]:
-        """Draw latents, each `[batch, samples, ...]`."""
+        """Draw latents for the data of the last call.
+
+        Parameters
+        ----------
+        num_samples : int, optional
+            Samples per datum. None takes the network's own number.
+
+        Returns
+        -------
+        list of Tensor, each ``[batch, samples, ...]``
+            The latents.
+        """
 
     @abstractmethod
     def log_prob(self, latents: Tensors) -> Tensor:
-        """The log-density q(z | x) of latents `[batch, samples, ...]`, all together: `[batch, samples]`, in nats."""
+        """Compute log q(z | x) for the data of the last call.
+
+        Parameters
+        ----------
+        latents : list of Tensor, each ``[batch, samples, ...]``
+            The latents.
+
+        Returns
+        -------
+        Tensor
+            Log-density of all latents together in nats, shape ``[batch, samples]``.
+        """
 
     def log_score(self, latents: Tensors, log_q: Tensor) -> Tensor:
-        """The part of `log_q` whose draws carry no gradient, `[batch, samples]`: all or nothing by `reparameterised`.
+        """Return the part of `log_q` whose draws carry no gradient.
 
-        Raises:
-            ValueError: if `reparameterised` is at odds with the draws, which would bias the gradient without a word.
+        Override it in a network with both kinds of latents.
+
+        Parameters
+        ----------
+        latents : list of Tensor, each ``[batch, samples, ...]``
+            The latents as they were drawn.
+        log_q : Tensor, shape ``[batch, samples]``
+            Their log-density in nats.
+
+        Returns
+        -------
+        Tensor
+            In nats, shape ``[batch, samples]``: zero if `reparameterised`, else `log_q`.
+
+        Raises
+        ------
+        ValueError
+            `reparameterised` does not fit the draws. The gradient would be biased.
         """
         carried = any(value.requires_grad for value in latents)
         name = type(self).__name__
@@ -108,23 +197,41 @@ class InferenceNetwork(nn.Module, ABC):
         return torch.zeros_like(log_q) if self.reparameterised else log_q
 
     def mean(self) -> list[Tensor]:
-        """The mean of the latents, each `[batch, ...]`, where a network knows it.
+        """Return the mean of the latents for the data of the last call, if the network knows it.
 
-        Raises:
-            NotImplementedError: where it does not override this method.
+        Returns
+        -------
+        list of Tensor, each ``[batch, ...]``
+            The means.
+
+        Raises
+        ------
+        NotImplementedError
+            The network does not override this method.
         """
         raise NotImplementedError(f"{type(self).__name__} has no mean; override InferenceNetwork.mean to give one")
 
 
 class GenerativeModel(nn.Module, ABC):
-    r"""A joint distribution p(x, z) that is known by its draws and their log-density alone.
+    """Base class of a joint distribution p(x, z) that gives only draws and their log-density.
 
-    Calling the model with data and latents computes what the density needs, stores it in `params_` and returns the
-    model: `generative_model(data, latents).log_prob(data, latents)`. A concrete model writes three methods,
-    `parameterise`, `sample` and `log_prob`; losses that never dream (all but `SleepQ`) do not call `sample`, and
-    `SleepQ` calls nothing else. `log_prior` and `mean` are for the tools of a `VAE` that take the joint apart, such as
-    a KL weight and `VAE.reconstruct`; no loss needs them.
+    Subclass it for a generative model of your own. Write the three methods `parameterise`, `sample` and `log_prob`.
 
+    Attributes
+    ----------
+    params_ : mapping of str to Tensor
+        What `parameterise` returned in the last call.
+
+    Notes
+    -----
+    A call with data and latents computes what the density needs, stores it in `params_` and returns the model. So you
+    write ``generative_model(data, latents).log_prob(data, latents)``.
+
+    All losses but `SleepQ` do not call `sample`, and `SleepQ` calls nothing else. `log_prior` and `mean` are for tools
+    of a `VAE` that split the joint distribution, such as a KL weight and `VAE.reconstruct`. No loss needs them.
+
+    Examples
+    --------
     >>> class Walk(GenerativeModel):
     ...     def parameterise(self, data, latents):
     ...         return {"mean": latents[0]}
@@ -148,42 +255,112 @@ class GenerativeModel(nn.Module, ABC):
         self.params_ = {}
 
     def forward(self, data: Tensors, latents: Tensors) -> Self:
-        """Compute the distribution of data `[batch, ...]` given latents `[batch, samples, ...]`; return the model."""
+        """Compute the distribution of data given latents, store what it needs in `params_` and return the model.
+
+        Parameters
+        ----------
+        data : list of Tensor, each ``[batch, ...]``
+            The data.
+        latents : list of Tensor, each ``[batch, samples, ...]``
+            The latents.
+
+        Returns
+        -------
+        GenerativeModel
+            The model itself.
+        """
         self.params_ = dict(self.parameterise(as_data(data), list(latents)))
         return self
 
     @abstractmethod
     def parameterise(self, data: list[Tensor], latents: list[Tensor]) -> Mapping[str, Tensor]:
-        """The parameters of p(x | z), by name."""
+        """Compute the parameters of p(x | z).
+
+        Parameters
+        ----------
+        data : list of Tensor, each ``[batch, ...]``
+            The data.
+        latents : list of Tensor, each ``[batch, samples, ...]``
+            The latents.
+
+        Returns
+        -------
+        mapping of str to Tensor
+            The parameters by name, which become `params_`.
+        """
 
     @abstractmethod
     def sample(self, num_samples: int = 1) -> tuple[list[Tensor], list[Tensor]]:
-        """Draw from the joint: data, each `[num_samples, ...]`, and the latents of each, `[num_samples, 1, ...]`.
+        """Draw from the joint distribution.
 
-        The draws are a batch of their own, so that they can be handed to an inference network as they are.
+        Parameters
+        ----------
+        num_samples : int, default 1
+            Number of rows to draw.
+
+        Returns
+        -------
+        data : list of Tensor, each ``[num_samples, ...]``
+            The data.
+        latents : list of Tensor, each ``[num_samples, 1, ...]``
+            The latents of each row. The draws are a batch, so an inference network takes them as they are.
         """
 
     @abstractmethod
     def log_prob(self, data: Tensors, latents: Tensors) -> Tensor:
-        """The joint log-density p(x, z), `[batch, samples]`, in nats.
+        """Compute the joint log p(x, z).
 
-        Data are `[batch, ...]`, latents `[batch, samples, ...]`.
+        Parameters
+        ----------
+        data : list of Tensor, each ``[batch, ...]``
+            The data.
+        latents : list of Tensor, each ``[batch, samples, ...]``
+            The latents.
+
+        Returns
+        -------
+        Tensor
+            Joint log-density in nats, shape ``[batch, samples]``.
         """
 
     def log_prior(self, latents: Tensors) -> Tensor:
-        """The log-density p(z) of latents `[batch, samples, ...]`, `[batch, samples]`, in nats, where a model knows it.
+        """Compute log p(z), if the model knows it.
 
-        Raises:
-            NotImplementedError: where it does not override this method.
+        Parameters
+        ----------
+        latents : list of Tensor, each ``[batch, samples, ...]``
+            The latents.
+
+        Returns
+        -------
+        Tensor
+            Log-density of the latents in nats, shape ``[batch, samples]``.
+
+        Raises
+        ------
+        NotImplementedError
+            The model does not override this method.
         """
         raise NotImplementedError(
             f"{type(self).__name__} knows its joint density alone; override GenerativeModel.log_prior to give the prior"
         )
 
     def mean(self, latents: Tensors) -> list[Tensor]:
-        """The mean of the data given latents `[batch, samples, ...]`, each `[batch, samples, ...]`, where known.
+        """Compute the mean of the data given latents, if the model knows it.
 
-        Raises:
-            NotImplementedError: where it does not override this method.
+        Parameters
+        ----------
+        latents : list of Tensor, each ``[batch, samples, ...]``
+            The latents.
+
+        Returns
+        -------
+        list of Tensor, each ``[batch, samples, ...]``
+            The means.
+
+        Raises
+        ------
+        NotImplementedError
+            The model does not override this method.
         """
         raise NotImplementedError(f"{type(self).__name__} has no mean; override GenerativeModel.mean to give one")

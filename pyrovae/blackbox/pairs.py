@@ -18,26 +18,45 @@ from pyrovae.programs import evaluating
 def as_pair(
     inference_network: InferenceNetwork, generative_model: GenerativeModel
 ) -> tuple[NetworkModel, NetworkGuide]:
-    r"""The two networks as a model and a guide for `VAE`, the Trainer, the objectives of `pyrovae.infer` and stock SVI.
+    """Make a model and a guide from the two networks.
 
-    Every latent tensor is a site, "z" or "z1", "z2" and so on in the order of the list; the data tensor is the site
-    "x". Networks know nothing but joint densities, so the last latent site of the guide carries all of log q(z | x),
-    the data site of the model all of log p(x, z), and the other sites have log-probability zero. With this the log
-    weights and so every bound, the held-out likelihood and `VAE.sample` are exact.
+    Use the pair with `VAE`, the Trainer, the objectives of `pyrovae.infer` and Pyro's own SVI.
 
-    What takes the joint apart needs more of the networks. `GenerativeModel.log_prior` moves log p(z) to the last latent
-    site, for a KL weight and `VAE.forward`; `GenerativeModel.mean` is for `VAE.reconstruct` and `VAE.forward`;
-    `InferenceNetwork.mean` for latent means. Without them these raise an error that names the method. Latents of a
-    network that is reparameterised in part all get their score. Draws of some of the latents given others, or of data
-    given latents, cannot be had.
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x), for data of one tensor.
+    generative_model : GenerativeModel
+        p(x, z).
 
-    Args:
-        inference_network: q(z | x), for data of one tensor.
-        generative_model: p(x, z).
+    Returns
+    -------
+    model : NetworkModel
+        The model.
+    guide : NetworkGuide
+        The guide.
 
-    Raises:
-        TypeError: for a half of a Pyro pair, which is a program already.
+    Raises
+    ------
+    TypeError
+        A network is half of a Pyro pair, so it is a program already.
 
+    Notes
+    -----
+    Every latent tensor is a site: "z" for one, or "z1", "z2" and so on in the order of the list. The data tensor is the
+    site "x". The networks know only joint densities. So the last latent site of the guide has all of log q(z | x), and
+    the data site of the model has all of log p(x, z). The other sites have log-probability zero. The log weights, every
+    bound, the held-out likelihood and `VAE.sample` are exact with this.
+
+    Tools that split the joint distribution need more methods. `GenerativeModel.log_prior` moves log p(z) to the last
+    latent site, for a KL weight and `VAE.forward`. `GenerativeModel.mean` is for `VAE.reconstruct` and `VAE.forward`.
+    `InferenceNetwork.mean` is for latent means. Without them, these tools raise an error that names the method.
+
+    If only a part of the latents is reparameterised, all of them get their score. It is not possible to draw some
+    latents given others, or data given latents.
+
+    Examples
+    --------
     >>> class Guide(InferenceNetwork):
     ...     def parameterise(self, data):
     ...         return {"probs": data[0].sigmoid().unsqueeze(1)}
@@ -66,7 +85,7 @@ def as_pair(
 
 
 class NetworkGuide(PyroModule):
-    """An inference network as a guide; made by `as_pair`."""
+    """An inference network as a guide. `as_pair` makes it."""
 
     def __init__(self, inference_network: InferenceNetwork, latents: _LatentShapes) -> None:
         super().__init__()
@@ -74,7 +93,7 @@ class NetworkGuide(PyroModule):
         self.latents = latents
 
     def forward(self, x: Tensor) -> None:
-        """Draw the latents of data `[batch, ...]`."""
+        """Draw the latents of data ``[batch, ...]``."""
         sites = self.latents(x)
         source = Posterior(self.inference_network, [x], [*sites.values()])
         with pyro.plate("data", len(x)):
@@ -83,7 +102,7 @@ class NetworkGuide(PyroModule):
 
 
 class NetworkModel(PyroModule):
-    """A generative model as a model; made by `as_pair`."""
+    """A generative model as a model. `as_pair` makes it."""
 
     def __init__(self, generative_model: GenerativeModel, latents: _LatentShapes) -> None:
         super().__init__()
@@ -91,10 +110,17 @@ class NetworkModel(PyroModule):
         self.latents = latents
 
     def forward(self, x: Tensor) -> None:
-        """Draw the latents and observe data `[batch, ...]`.
+        """Draw the latents and observe data ``[batch, ...]``.
 
-        Raises:
-            ValueError: under a KL weight, if the generative model has no `log_prior`.
+        Parameters
+        ----------
+        x : Tensor, shape ``[batch, ...]``
+            The data.
+
+        Raises
+        ------
+        ValueError
+            There is a KL weight, and the generative model has no `log_prior`.
         """
         sites = self.latents(x)
         source = Joint(self.generative_model, [*sites.values(), x.shape[1:]])
@@ -110,7 +136,7 @@ class NetworkModel(PyroModule):
 
 
 class _LatentShapes:
-    """Names and shapes of the latents of a datum, found by drawing once for data of a new shape."""
+    """Names and shapes of the latents per datum. One draw finds them for each new shape of data."""
 
     def __init__(self, inference_network: InferenceNetwork) -> None:
         self.network = inference_network

@@ -1,4 +1,4 @@
-"""Joint draws and joint densities of networks, handed out site by site."""
+"""Joint draws and joint densities of networks, given out site by site."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from pyrovae.blackbox.networks import GenerativeModel, InferenceNetwork
 
 
 class Source(ABC):
-    """A joint distribution in one run of a program, whose sites share its draws and its density.
+    """A joint distribution in one run of a program. Its sites share its draws and its density.
 
-    Args:
-        shapes: of a value of each site.
+    Parameters
+    ----------
+    shapes : list of torch.Size
+        Event shape of each site, in order.
     """
 
     def __init__(self, shapes: list[torch.Size]) -> None:
@@ -28,12 +30,42 @@ class Source(ABC):
         self.taken: list[Tensor] = []  # what the sites so far came to have
 
     def sample(self, name: str, rows: int, obs: Tensor | None = None, *, has_rsample: bool = False) -> None:
-        """Run the next site of the program."""
+        """Run the next site of the program.
+
+        Parameters
+        ----------
+        name : str
+            Name of the site.
+        rows : int
+            Number of rows of the batch.
+        obs : Tensor, optional
+            Observed value of the site.
+        has_rsample : bool, default False
+            Whether the draws of the site carry gradients.
+        """
         part = _Part(self, len(self.taken), (rows,), has_rsample)
         self.taken.append(pyro.sample(name, part, obs=obs))
 
     def part(self, position: int, shape: torch.Size) -> Tensor:
-        """What a joint draw has for the site at a position, `[*shape, ...]`."""
+        """Return the part of a joint draw that belongs to one site. The first site starts a new draw.
+
+        Parameters
+        ----------
+        position : int
+            Position of the site, from 0.
+        shape : torch.Size
+            Shape of the draws, samples and batch.
+
+        Returns
+        -------
+        Tensor
+            The draws, shape ``[*shape, ...]``.
+
+        Raises
+        ------
+        ValueError
+            An earlier site has another value than the one drawn for it.
+        """
         if position == 0:
             self.drawn = self.draw(shape)
         elif not self._was_drawn(position):
@@ -43,32 +75,45 @@ class Source(ABC):
         return self.drawn[position]
 
     def _was_drawn(self, count: int) -> bool:
-        """Whether the first sites have taken what was drawn for them; handlers may wrap a value, so memory tells."""
+        """Return whether the first sites have the values drawn for them.
+
+        It compares memory, because handlers may wrap a value.
+        """
         if self.drawn is None:
             return False
         pairs = zip(self.drawn, self.taken[:count], strict=False)
         return all(mine.data_ptr() == theirs.data_ptr() for mine, theirs in pairs)
 
     def values(self, position: int, shape: torch.Size, value: Tensor) -> list[Tensor]:
-        """The values of the sites up to a position, `[batch, samples, ...]`."""
+        """Return the values of the sites up to a position, each ``[batch, samples, ...]``."""
         values = [*self.taken[:position], value]
         return [_batch_first(v, shape, event) for v, event in zip(values, self.shapes, strict=False)]
 
     @abstractmethod
     def draw(self, shape: torch.Size) -> list[Tensor]:
-        """A joint draw, `[*shape, ...]` by site."""
+        """Make a joint draw, ``[*shape, ...]`` for each site."""
 
     @abstractmethod
     def log_prob(self, position: int, shape: torch.Size, value: Tensor) -> Tensor | None:
-        """The share of the site at a position in the joint log-density, `shape`; None for zero."""
+        """Return the share of one site in the joint log-density in nats, shape `shape`. None stands for zero."""
 
     @abstractmethod
     def mean(self, position: int) -> Tensor:
-        """The mean of the site at a position, given the values of those before it where it depends on them."""
+        """Return the mean of one site, given the values of the sites before it where it depends on them."""
 
 
 class Posterior(Source):
-    """q(z | x)."""
+    """The posterior q(z | x) of an inference network.
+
+    Parameters
+    ----------
+    network : InferenceNetwork
+        The network.
+    data : list of Tensor, each ``[batch, ...]``
+        The data of this run.
+    shapes : list of torch.Size
+        Event shape of each latent site, in order.
+    """
 
     def __init__(self, network: InferenceNetwork, data: list[Tensor], shapes: list[torch.Size]) -> None:
         super().__init__(shapes)
@@ -76,28 +121,36 @@ class Posterior(Source):
         self.params = network(data).params_
 
     def called(self) -> InferenceNetwork:
-        """The network, called with the data of this run if another call came between."""
+        """Return the network. If another call came between, call it again with the data of this run."""
         if self.network.params_ is not self.params:
             self.params = self.network(self.data).params_
         return self.network
 
     def draw(self, shape: torch.Size) -> list[Tensor]:
-        """Draws of the inference network."""
+        """Draw from the inference network."""
         return [_samples_first(value, shape) for value in self.called().sample(shape[:-1].numel())]
 
     def log_prob(self, position: int, shape: torch.Size, value: Tensor) -> Tensor | None:
-        """The last latent carries the whole density."""
+        """The last latent has the whole density."""
         if position < len(self.shapes) - 1:
             return None
         return _samples_first(self.called().log_prob(self.values(position, shape, value)), shape)
 
     def mean(self, position: int) -> Tensor:
-        """The mean of a latent."""
+        """The mean of one latent."""
         return self.called().mean()[position]
 
 
 class Joint(Source):
-    """p(x, z): the latents first, then the data."""
+    """The joint distribution p(x, z) of a generative model: the latents first, then the data.
+
+    Parameters
+    ----------
+    model : GenerativeModel
+        The model.
+    shapes : list of torch.Size
+        Event shape of each latent site in order, then that of the data.
+    """
 
     def __init__(self, model: GenerativeModel, shapes: list[torch.Size]) -> None:
         super().__init__(shapes)
@@ -105,7 +158,7 @@ class Joint(Source):
         self.has_prior = type(model).log_prior is not GenerativeModel.log_prior
 
     def draw(self, shape: torch.Size) -> list[Tensor]:
-        """Dreams of the generative model."""
+        """Draw latents and data from the generative model."""
         data, latents = self.model.sample(shape.numel())
         if len(data) > 1:
             raise ValueError(f"the data site of a pair is one tensor, and the generative model draws {len(data)}")
@@ -114,7 +167,7 @@ class Joint(Source):
         ]
 
     def log_prob(self, position: int, shape: torch.Size, value: Tensor) -> Tensor | None:
-        """The last latent carries the prior where it is known, and the data carry the rest."""
+        """The last latent has the prior where the model knows it, and the data have the rest."""
         if position == len(self.shapes) - 1:
             return self._log_data(shape, value)
         if position == len(self.shapes) - 2 and self.has_prior:
@@ -122,7 +175,7 @@ class Joint(Source):
         return None
 
     def _log_data(self, shape: torch.Size, x: Tensor) -> Tensor:
-        """The joint log-density, less that of the latents where it is known."""
+        """The joint log-density, less that of the latents where the model knows it."""
         *latents, rows = self.values(len(self.shapes) - 1, shape, x)
         if x.dim() == len(self.shapes[-1]) + 1:  # one datum for all its samples
             rows = x
@@ -144,12 +197,12 @@ class Joint(Source):
 
 
 def _samples_first(value: Tensor, shape: torch.Size) -> Tensor:
-    """`[batch, samples, ...]` as `[*shape, ...]` with the batch last in `shape`."""
+    """``[batch, samples, ...]`` as ``[*shape, ...]``, with the batch last in `shape`."""
     return value.transpose(0, 1).reshape(shape + value.shape[2:])
 
 
 def _batch_first(value: Tensor, shape: torch.Size, event: torch.Size) -> Tensor:
-    """The inverse of `_samples_first`, for values that broadcast to `[*shape, *event]`."""
+    """The inverse of `_samples_first`, for values that broadcast to ``[*shape, *event]``."""
     return value.expand(shape + event).reshape(-1, shape[-1], *event).transpose(0, 1)
 
 
@@ -164,24 +217,24 @@ class _Part(TorchDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Any value: the networks know what they draw."""
+        """Any value, because the networks decide what they draw."""
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> _Part:
-        """The same part of more draws."""
+        """The same part for more draws."""
         return _Part(self.source, self.position, batch_shape, self.has_rsample)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """What a joint draw has for this site."""
+        """The part of a joint draw that belongs to this site."""
         return self.source.part(self.position, torch.Size(sample_shape) + self.batch_shape)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """What a joint draw has for this site, without gradients."""
+        """The part of a joint draw that belongs to this site, without gradients."""
         with torch.no_grad():  # the first site draws for all, so that none of them has gradients
             return self.rsample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The share of this site in the joint log-density, `[*batch_shape]`."""
+        """The share of this site in the joint log-density in nats, shape ``[*batch_shape]``."""
         shape = torch.broadcast_shapes(self.batch_shape, value.shape[: value.dim() - len(self.event_shape)])
         result = self.source.log_prob(self.position, shape, value)
         return value.new_zeros(shape, dtype=torch.get_default_dtype()) if result is None else result

@@ -1,4 +1,4 @@
-"""The programs of a pair at work on lists of tensors, batch and samples first."""
+"""Run the programs of a pair on lists of tensors, with batch and samples first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pyrovae.vae import VAE
 
 
 class _Layout(NamedTuple):
-    """Where the rows of the data lie in the values of the latent sites."""
+    """Where the rows of the data are in the values of the latent sites."""
 
     rows: int
     data_dim: int
@@ -28,11 +28,14 @@ class _Layout(NamedTuple):
 
 
 class Programs:
-    """Runs the model and the guide of a pair, and turns values of sites into latents `[batch, samples, ...]` and back.
+    """Runs the programs of a pair, and converts values of sites to latents ``[batch, samples, ...]`` and back.
 
-    Args:
-        vae: the pair, which has seen data or was given `example=`.
-        arguments: what the data tensors after the first are called.
+    Parameters
+    ----------
+    vae : VAE
+        The pair. It has seen data or was given `example=`.
+    arguments : sequence of str, default ()
+        Names of the data tensors after the first: "mask", "y" or "index".
     """
 
     def __init__(self, vae: VAE, arguments: Sequence[str]) -> None:
@@ -43,7 +46,20 @@ class Programs:
         self.checked = False
 
     def owned(self, program: programs.Program) -> tuple[nn.ModuleDict, nn.ParameterDict]:
-        """The modules and the parameters of param sites that a program works with."""
+        """Return the modules and the parameters of param sites that a program uses.
+
+        Parameters
+        ----------
+        program : callable
+            The model or the guide.
+
+        Returns
+        -------
+        modules : torch.nn.ModuleDict
+            The modules.
+        parameters : torch.nn.ParameterDict
+            The parameters of param sites that are not in the modules.
+        """
         modules = nn.ModuleDict({name or "program": part for name, part in programs.owned_modules(program).items()})
         known = {id(parameter) for parameter in modules.parameters()}
         parameters = nn.ParameterDict()
@@ -57,9 +73,25 @@ class Programs:
         return modules, parameters
 
     def look_at(self, data: list[Tensor]) -> dict[str, dict[str, Any]]:
-        """Run the guide on new data, see how its draws are laid out, and return its latent sites by name.
+        """Run the guide on new data, store the layout of its draws, and return its latent sites.
 
-        Draws nothing from the caller's random numbers, so that draws are those of the same pair elsewhere.
+        It leaves the state of the caller's random numbers unchanged. So later draws equal those of the same pair
+        elsewhere.
+
+        Parameters
+        ----------
+        data : list of Tensor, each ``[batch, ...]``
+            The data tensors, as many as there are names.
+
+        Returns
+        -------
+        dict of str to dict
+            Pyro's site by name.
+
+        Raises
+        ------
+        ValueError
+            The guide draws a site that is not among the latents of the VAE, or the number of data tensors is wrong.
         """
         x, given = self.split(data)
         with self.vae.scope(), torch.random.fork_rng():
@@ -81,7 +113,25 @@ class Programs:
         return sites
 
     def split(self, data: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The first data tensor, and the others by name."""
+        """Return the first data tensor, and the others by name.
+
+        Parameters
+        ----------
+        data : sequence of Tensor
+            The data tensors.
+
+        Returns
+        -------
+        x : Tensor
+            The first one.
+        given : dict of str to Tensor
+            The others.
+
+        Raises
+        ------
+        ValueError
+            There are more or fewer tensors than names.
+        """
         if len(data) != 1 + len(self.arguments):
             raise ValueError(
                 f"data are the tensors {', '.join(('x', *self.arguments))}, got {len(data)} of them; "
@@ -91,7 +141,20 @@ class Programs:
         return x, programs.keywords(self.vae.model, self.vae.guide, **dict(zip(self.arguments, more, strict=True)))
 
     def draw(self, data: list[Tensor], count: int) -> list[Tensor]:
-        """Draws of the guide, `[batch, count, ...]` by site."""
+        """Draw from the guide.
+
+        Parameters
+        ----------
+        data : list of Tensor, each ``[batch, ...]``
+            The data.
+        count : int
+            Samples per datum.
+
+        Returns
+        -------
+        list of Tensor, each ``[batch, count, ...]``
+            The latents, in the order of the names of the sites.
+        """
         x, given = self.split(data)
         vectorized = self._vectorizes(data, count)
         program = self._in_plate(self.vae.guide, count) if vectorized else self.vae.guide
@@ -105,7 +168,24 @@ class Programs:
     def log_prob(
         self, which: str, data: list[Tensor], latents: Tensors, wanted: Collection[str] | None = None
     ) -> Tensor:
-        """Log-probability of the sites of a program, or of those that are wanted, `[batch, samples]`."""
+        """Compute the log-probability of the sites of a program, per row and sample.
+
+        Parameters
+        ----------
+        which : {"model", "guide"}
+            The program.
+        data : list of Tensor, each ``[batch, ...]``
+            The data.
+        latents : list of Tensor, each ``[batch, samples, ...]``
+            The latents.
+        wanted : collection of str, optional
+            Sites to count. None counts all.
+
+        Returns
+        -------
+        Tensor
+            Log-probability in nats, shape ``[batch, samples]``.
+        """
         self._ensure_layout(data)
         count = latents[0].shape[1]
         vectorized = self._vectorizes(data, count)
@@ -126,12 +206,30 @@ class Programs:
         return torch.cat(parts).T
 
     def data_site(self, data: list[Tensor], latents: Tensors) -> dict[str, Any]:
-        """The data site of the model, for one sample of the latents."""
+        """Return Pyro's data site of the model, for one sample of the latents."""
         self._ensure_layout(data)
         return self._replayed("model", data, latents, vectorized=False).nodes[self.vae.sites.observed]
 
     def dream(self, count: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Data and latents of the model, a row each."""
+        """Draw data and latents from the model.
+
+        Parameters
+        ----------
+        count : int
+            Number of rows.
+
+        Returns
+        -------
+        data : list of Tensor, each ``[count, ...]``
+            The data: one tensor.
+        latents : list of Tensor, each ``[count, 1, ...]``
+            The latents of each row.
+
+        Raises
+        ------
+        ValueError
+            The data have more tensors than the one that the model generates.
+        """
         if self.arguments:
             raise ValueError(f"the model dreams x alone, and the data have {', '.join(self.arguments)} too")
         trace = self.vae._model_trace(poutine.uncondition(self.vae.model), count, {})
@@ -140,12 +238,12 @@ class Programs:
         return [self.vae._as_data(trace.nodes[self.vae.sites.observed]["value"])], latents
 
     def blank(self, rows: int) -> Tensor:
-        """Data of zeros, for programs that need some to run."""
+        """Return data of zeros, shape ``[rows, ...]``, for programs that need data to run."""
         _ = self.vae.sites
         return self.vae._datum.expand(rows, *self.vae._datum.shape)
 
     def _ensure_layout(self, data: list[Tensor]) -> None:
-        """Run the guide once if the layout is not known for data of so many rows."""
+        """Run the guide once if the layout is unknown for data with this number of rows."""
         if self.layout is None or self.layout.rows != len(data[0]):
             with torch.no_grad(), programs.evaluating(self.vae):
                 self.look_at(data)
@@ -158,14 +256,17 @@ class Programs:
         return pyro.plate("num_particles_vectorized", count, dim=-self.depth - 1)(program)
 
     def _to_latent(self, name: str, value: Tensor) -> Tensor:
-        """The value of a site, batch and samples first."""
+        """The value of a site, with batch and samples first."""
         event_dim = self.layout.event_dims[name]
         missing = self.depth + 1 + event_dim - value.dim()
         value = value.reshape((1,) * missing + value.shape)
         return value.movedim((self.layout.data_dim - event_dim, -self.depth - 1 - event_dim), (0, 1))
 
     def _to_site(self, name: str, value: Tensor, vectorized: bool) -> Tensor:
-        """The inverse of `_to_latent`; without a plate over the particles, in the shape that the program gives it."""
+        """The inverse of `_to_latent`.
+
+        Without a plate over the particles, the value has the shape that the program gives it.
+        """
         event_dim = self.layout.event_dims[name]
         value = value.movedim((0, 1), (self.layout.data_dim - event_dim, -self.depth - 1 - event_dim))
         return value if vectorized else value.reshape(self.layout.shapes[name])
@@ -187,7 +288,18 @@ class Programs:
 
 
 def parameters_of(distribution: Any) -> Mapping[str, Tensor]:
-    """The parameters of a distribution in all their forms; those of the base of an independent or masked one."""
+    """Return the parameters of a distribution in all their forms.
+
+    Parameters
+    ----------
+    distribution : Distribution
+        The distribution. For an independent or masked one, the parameters are those of its base.
+
+    Returns
+    -------
+    mapping of str to Tensor
+        The parameters by name, for example both `probs` and `logits`.
+    """
     while not distribution.arg_constraints and hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     values = {name: getattr(distribution, name) for name in distribution.arg_constraints}

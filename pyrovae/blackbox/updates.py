@@ -1,4 +1,4 @@
-"""Update sequences: wake-sleep and its kin, and the loop that runs them."""
+"""Update sequences such as wake-sleep, and the loop that runs them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,53 @@ from pyrovae.blackbox.networks import GenerativeModel, InferenceNetwork, Tensors
 
 
 def wake_sleep(inference_network: InferenceNetwork, generative_model: GenerativeModel, **options: object) -> list[Loss]:
-    """The wake-sleep sequence: the model learns from inferred latents, the inference network from dreams.
+    """Make the wake-sleep sequence: the model learns from inferred latents, the inference network from dreams.
 
-    Args:
-        inference_network: q(z | x).
-        generative_model: p(x, z).
-        **options: those of `Loss`.
+    Use it with `fit`, where the model can be sampled quickly.
 
-    Reference: Hinton, Dayan, Frey and Neal (1995), The Wake-Sleep Algorithm for Unsupervised Neural Networks.
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    **options
+        `num_samples` and `regularizers`, as for `Loss`.
+
+    Returns
+    -------
+    list of Loss
+        `WakeP` and `SleepQ`.
+
+    References
+    ----------
+    G. Hinton, P. Dayan, B. Frey and R. Neal (1995), "The wake-sleep algorithm for unsupervised neural networks".
     """
     return [loss(inference_network, generative_model, **options) for loss in (WakeP, SleepQ)]
 
 
 def wake_wake(inference_network: InferenceNetwork, generative_model: GenerativeModel, **options: object) -> list[Loss]:
-    """The wake-wake sequence: both learn from weighted draws of the inference network; arguments as `wake_sleep`.
+    """Make the wake-wake sequence: both networks learn from weighted draws of the inference network.
 
-    Reference: Le et al. (2020), Revisiting Reweighted Wake-Sleep, section 3.
+    Use it with `fit`, for latents that are not reparameterised.
+
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    **options
+        `num_samples` and `regularizers`, as for `Loss`. There must be at least two samples.
+
+    Returns
+    -------
+    list of Loss
+        `WakeP` and `WakeQ`.
+
+    References
+    ----------
+    T. A. Le, A. Kosiorek, N. Siddharth, Y. W. Teh and F. Wood (2020), "Revisiting reweighted wake-sleep", section 3.
     """
     return [loss(inference_network, generative_model, **options) for loss in (WakeP, WakeQ)]
 
@@ -36,9 +67,27 @@ def wake_wake(inference_network: InferenceNetwork, generative_model: GenerativeM
 def reweighted_wake_sleep(
     inference_network: InferenceNetwork, generative_model: GenerativeModel, **options: object
 ) -> list[Loss]:
-    """The reweighted wake-sleep sequence, with both updates of the inference network; arguments as `wake_sleep`.
+    """Make the reweighted wake-sleep sequence, with both updates of the inference network.
 
-    Reference: Bornschein and Bengio (2015), Reweighted Wake-Sleep, section 2.3.
+    Use it with `fit`. The dreams help the inference network while its own draws have poor weights.
+
+    Parameters
+    ----------
+    inference_network : InferenceNetwork
+        q(z | x).
+    generative_model : GenerativeModel
+        p(x, z).
+    **options
+        `num_samples` and `regularizers`, as for `Loss`. There must be at least two samples.
+
+    Returns
+    -------
+    list of Loss
+        `WakeP`, `WakeQ` and `SleepQ`.
+
+    References
+    ----------
+    J. Bornschein and Y. Bengio (2015), "Reweighted wake-sleep", section 2.3.
     """
     return [loss(inference_network, generative_model, **options) for loss in (WakeP, WakeQ, SleepQ)]
 
@@ -46,7 +95,25 @@ def reweighted_wake_sleep(
 def make_optimizers(
     losses: Sequence[Loss], make: Callable[[list[nn.Parameter]], Optimizer]
 ) -> dict[nn.Module, Optimizer]:
-    """An optimizer for every network that one of the losses updates and that has something to train."""
+    """Make an optimizer for every network that one of the losses updates and that has something to train.
+
+    Parameters
+    ----------
+    losses : sequence of Loss
+        The losses.
+    make : callable
+        From a list of parameters to a torch optimizer.
+
+    Returns
+    -------
+    dict of torch.nn.Module to Optimizer
+        The optimizers by network.
+
+    Raises
+    ------
+    ValueError
+        No network has parameters to train.
+    """
     networks = {network: None for loss in losses for network in loss.networks().values()}
     optimizers = {}
     for network in networks:
@@ -59,18 +126,28 @@ def make_optimizers(
 
 
 def update(losses: Sequence[Loss], data: Tensors, optimizers: Mapping[nn.Module, Optimizer]) -> dict[str, float]:
-    """One pass of a sequence over a batch: each loss in turn, and after each a step of the networks it updates.
+    """Run each loss of a sequence once on a batch. After each loss, step the networks that it updates.
 
-    Args:
-        losses: the sequence.
-        data: a list of tensors `[batch, ...]`.
-        optimizers: by network, as `make_optimizers` returns them.
+    Use it in a training loop of your own; `fit` is the ready one.
 
-    Returns:
-        The losses by name, in nats per datum; the last value of a name that comes twice.
+    Parameters
+    ----------
+    losses : sequence of Loss
+        The losses, in the order in which they run.
+    data : list of Tensor, each ``[batch, ...]``
+        The data.
+    optimizers : mapping of torch.nn.Module to Optimizer
+        The optimizers by network, as `make_optimizers` returns them.
 
-    Raises:
-        RuntimeError: for a loss that is not finite; the networks are left as they were before it.
+    Returns
+    -------
+    dict of str to float
+        The losses by name, in nats per datum. If a name comes twice, the last value.
+
+    Raises
+    ------
+    RuntimeError
+        A loss is not finite. No optimizer has stepped for it; earlier losses of the sequence have done their steps.
     """
     values = {}
     for loss in losses:
@@ -90,7 +167,20 @@ def update(losses: Sequence[Loss], data: Tensors, optimizers: Mapping[nn.Module,
 
 
 def minibatches(data: list[Tensor], batch_size: int) -> Iterator[list[Tensor]]:
-    """Endless minibatches, in a new order every epoch; the last one of an epoch takes what is left."""
+    """Iterate without end over minibatches, in a new order every epoch.
+
+    Parameters
+    ----------
+    data : list of Tensor, each ``[N, ...]``
+        The data.
+    batch_size : int
+        Rows per minibatch.
+
+    Yields
+    ------
+    list of Tensor, each ``[batch, ...]``
+        A minibatch. The last one of an epoch has the rows that are left.
+    """
     while True:
         for index in torch.randperm(len(data[0])).split(batch_size):
             yield [part[index.to(part.device)] for part in data]
@@ -106,23 +196,36 @@ def fit(
     optimizer: Callable[[list[nn.Parameter]], Optimizer] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Train by a loss or a sequence of them.
+    """Train by one loss or a sequence of losses.
 
-    Args:
-        losses: one loss, or a sequence as from `wake_sleep`, `wake_wake` and `reweighted_wake_sleep`.
-        data: a list of tensors `[N, ...]`.
-        num_steps: minibatches; every one goes through the whole sequence.
-        batch_size: rows of a minibatch.
-        lr: learning rate of Adam.
-        optimizer: from the parameters of one network to a torch optimizer, instead of Adam with `lr`.
-        on_step: called after every step with its number, from 1, and the losses by name; for progress and logging.
+    Parameters
+    ----------
+    losses : Loss or sequence of Loss
+        One loss, or a sequence as from `wake_sleep`, `wake_wake` and `reweighted_wake_sleep`.
+    data : list of Tensor, each ``[N, ...]``
+        The data.
+    num_steps : int
+        Number of minibatches. Each one goes through the whole sequence.
+    batch_size : int, default 32
+        Rows per minibatch.
+    lr : float, default 1e-3
+        Learning rate of Adam.
+    optimizer : callable, optional
+        From the parameters of one network to a torch optimizer, to replace Adam with `lr`.
+    on_step : callable, optional
+        Called after every step with its number, from 1, and the losses by name. Use it for progress and logging.
 
-    Returns:
+    Returns
+    -------
+    dict of str to list of float
         The losses of every step by name, in nats per datum.
 
-    Raises:
-        ValueError: for impossible numbers, or networks without parameters.
-        RuntimeError: for a loss that is not finite.
+    Raises
+    ------
+    ValueError
+        `num_steps` or `batch_size` is below 1, the data do not fit together, or no network has parameters to train.
+    RuntimeError
+        A loss is not finite.
     """
     data = as_data(data)
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):

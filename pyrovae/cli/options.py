@@ -9,7 +9,7 @@ from typing import Any
 from pyrovae.data.dataset import KINDS
 from pyrovae.infer.objectives import objective_names
 from pyrovae.pairs.registry import Option
-from pyrovae.training import LR_SCHEDULES, MONITORS, OPTIMIZERS
+from pyrovae.training import LR_SCHEDULES, OPTIMIZERS, parse_rates
 
 
 def seed(text: str) -> int:
@@ -67,6 +67,35 @@ def rows(text: str) -> int | float | str:
     return text
 
 
+def learning_rates(text: str) -> float | dict[str, float]:
+    """One learning rate, or one for each group of parameters.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    float or dict of str to float
+        The rate, or the rates by the names of the groups.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is neither.
+
+    Examples
+    --------
+    >>> learning_rates("model=0.001,guide=0.0003")
+    {'model': 0.001, 'guide': 0.0003}
+    """
+    try:
+        return parse_rates(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 # Options by name: type, placeholder (None where the choices stand for it), help, choices.
 Options = dict[str, tuple[Callable[[str], Any], str | None, str, Sequence[str] | None]]
 TRAINING: Options = {
@@ -75,12 +104,12 @@ TRAINING: Options = {
     "epochs": (int, "N", "passes over the training data", None),
     "batch_size": (int, "N", "rows per step", None),
     "optimizer": (str, None, "optimizer", tuple(OPTIMIZERS)),
-    "lr": (float, "RATE", "learning rate", None),
+    "lr": (learning_rates, "RATE", "learning rate, or one per group: model=RATE,guide=RATE", None),
     "lr_schedule": (str, None, "learning rate over the epochs", LR_SCHEDULES),
     "gradient_clip": (float, "NORM", "clip the gradient to this norm (default: no clipping)", None),
     "kl_weight": (str, "WEIGHT", "weight of the KL: a number, warm-up:EPOCHS, decay or cyclic:EPOCHS", None),
     "patience": (int, "N", "stop after so many epochs without progress (default: never)", None),
-    "monitor": (str, None, "what progress and the best epoch are judged by", MONITORS),
+    "monitor": (str, "COLUMN", "the column of the metrics that tells the best epoch", None),
     "seed": (seed, "N", "seed of initial weights and training", None),
     "checkpoint_seconds": (float, "SECONDS", "least time between two checkpoints", None),
 }

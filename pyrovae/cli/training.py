@@ -13,8 +13,6 @@ from pyrovae.training import TrainingInterrupted
 from pyrovae.training.callbacks import TensorBoard
 from pyrovae.vae import VAE
 
-_LOSSES = ("loss", "validation_loss", "validation_error")
-
 
 def train(options: argparse.Namespace) -> None:
     """Train a pair into a new run folder.
@@ -73,7 +71,8 @@ def _fit(run: Run, options: argparse.Namespace, device: str, *, resume: bool = F
         again = f" --pair {run.pair.name}" if run.pair.own else ""
         raise TrainingInterrupted(f"{interrupt}{again}") from None
     best = history.rows[history.best_epoch - 1]
-    figures = ", ".join(f"{name.replace('_', ' ')} {best[name]:.4f}" for name in _LOSSES if name in best)
+    shown = [name for name in best if name == "loss" or name.startswith("validation_")]
+    figures = ", ".join(f"{name.replace('_', ' ')} {best[name]:.4f}" for name in shown)
     print(f"{history.reason}; best epoch {history.best_epoch} ({figures}); run folder {run.folder.path}")
     if options.evaluate:
         print_evaluation(run.evaluate(device=device, progress=None if options.quiet else bar))

@@ -14,20 +14,9 @@ from tqdm.auto import tqdm
 
 from pyrovae import plotting
 from pyrovae.cli.options import given
+from pyrovae.metrics import known_figures
 from pyrovae.runs import Run, pick_device
 from pyrovae.storage import write_atomically
-
-_UNITS = {
-    **dict.fromkeys(("log_likelihood", "bound", "kl"), "nats per datum"),
-    "standard_error": "of the log likelihood, nats per datum",
-    "sampling_error": "its part from importance sampling, nats per datum",
-    "num_samples": "per datum",
-    "reconstruction_error": "mean squared error per entry",
-    "effective_sample_size": "median over the rows",
-    "classification_error": "share of wrong classes, q(y|x)",
-    "sticks_used": "mean number of weights that hold 99 % of the stick",
-    **{f"knn_error_{k}": f"share of wrong classes, {k} neighbours by the latents" for k in (3, 5, 10)},
-}
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -91,9 +80,11 @@ def bar(batches: Sequence[Any]) -> Any:
 
 def print_evaluation(record: Mapping[str, Any]) -> None:
     """Print figures with their units, a line each."""
+    known = known_figures()
     for name, value in record.items():
+        unit = known[name].unit if name in known else ""
         shown = " ".join(map(_shown, value)) if isinstance(value, list | tuple) else _shown(value)
-        print(f"{name.replace('_', ' '):22} {shown:>10}  {_UNITS.get(name, '')}".rstrip())
+        print(f"{name.replace('_', ' '):22} {shown:>10}  {unit}".rstrip())
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Fetching a file from a public source: complete and with the right checksum, or not at all."""
+"""Fetch a file from a public source, complete and with the right checksum, or not at all."""
 
 from __future__ import annotations
 
@@ -22,23 +22,34 @@ _CHUNK = 1 << 18
 
 
 class DataError(Exception):
-    """A data set cannot be had: not found, no network, damaged. The message is one line that says what to do."""
+    """A data set is not available: not found, no network, or damaged. The message is one line that says what to do."""
 
 
 def download(url: str, path: Path, digest: str, *, timeout: float = 30.0) -> None:
-    """Fetch `url` into `path`, through a temporary file beside it that is removed when anything goes wrong.
+    """Fetch a file, and keep it only if it is complete and has the right checksum.
 
-    A progress bar is shown on standard error when that is a terminal.
+    Parameters
+    ----------
+    url : str
+        Address of the file.
+    path : Path
+        Where the file goes. Folders are made, and an existing file is replaced.
+    digest : str
+        "sha256:..." or "md5:...". If the name of `path` ends in ``.gz``, it is the digest of the decompressed content,
+        because another program compresses the same content to other bytes.
+    timeout : float, default 30.0
+        Seconds without an answer until it gives up.
 
-    Args:
-        url: where the file is.
-        path: where it goes; folders are made, an existing file is replaced.
-        digest: "sha256:..." or "md5:...", of the decompressed content if the name of `path` ends in `.gz`, because
-            compressing the same content with another program gives other bytes.
-        timeout: seconds without an answer after which to give up.
+    Raises
+    ------
+    DataError
+        There is no network, the server answers with an error, the body is incomplete, the checksum is wrong or the disk
+        is full.
 
-    Raises:
-        DataError: no network, an error answer of the server, an incomplete body, a wrong checksum, a full disk.
+    Notes
+    -----
+    The file is first written to a temporary file beside `path`, which is removed if anything fails. A progress bar is
+    shown on standard error if that is a terminal.
     """
     by_hand = f"put the file at {path} by hand"
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
@@ -69,12 +80,23 @@ def download(url: str, path: Path, digest: str, *, timeout: float = 30.0) -> Non
 
 
 def verify(content: bytes, digest: str) -> None:
-    """Compare `content`, already decompressed, with `digest` ("sha256:..." or "md5:...").
+    """Compare the checksum of content with a digest.
 
+    Parameters
+    ----------
+    content : bytes
+        The content, decompressed.
+    digest : str
+        "sha256:..." or "md5:...".
+
+    Raises
+    ------
+    ValueError
+        They differ.
+
+    Examples
+    --------
     >>> verify(b"", "md5:d41d8cd98f00b204e9800998ecf8427e")
-
-    Raises:
-        ValueError: when they differ.
     """
     algorithm = digest.partition(":")[0]
     found = f"{algorithm}:{hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Where the files of a data set are, and how their formats are read. Nothing here unpickles."""
+"""Find the files of a data set and read their formats. Nothing here unpickles."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ Shape = tuple[int | None, ...]
 class DataFile:
     """A file of a data set.
 
-    Args:
-        name: its name in the folder of the data set.
-        contents: what is in it, for the person who has to supply it.
-        url: where it can be fetched; None if no lasting public source is known.
-        digest: "sha256:..." or "md5:..." of the content, decompressed for `.gz`; wanted for every `url`.
+    Parameters
+    ----------
+    name : str
+        Its name in the folder of the data set.
+    contents : str, default ""
+        What is in it, for the person who has to supply it.
+    url : str, optional
+        Where to fetch it. None if no lasting public source is known.
+    digest : str, optional
+        "sha256:..." or "md5:..." of the content, decompressed for ``.gz``. A file without it is never downloaded.
     """
 
     name: str
@@ -42,13 +47,17 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one data set, all present in `folder`.
+    """The files of one data set, all present in one folder.
 
-    Args:
-        folder: where they lie.
-        files: which they are.
-        verified: whether `read` compares checksums. It does so in the cache, which only ever holds published bytes;
-            a folder that the user supplies may hold other encodings of the same data.
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    files : tuple of DataFile
+        The files.
+    verified : bool
+        Whether `read` compares checksums. It is True for the cache, which holds only published bytes. A folder that the
+        user supplies may hold other encodings of the same data.
     """
 
     folder: Path
@@ -56,10 +65,24 @@ class Files:
     verified: bool
 
     def read(self, name: str, parse: Callable[[bytes], T]) -> T:
-        """Return `parse` of the content of file `name`, decompressed for `.gz`.
+        """Read and parse one file.
 
-        Raises:
-            DataError: if the file cannot be read, is damaged or does not hold what it should.
+        Parameters
+        ----------
+        name : str
+            Name of the file, one of `files`.
+        parse : callable
+            From the content as bytes, decompressed for ``.gz``, to the result.
+
+        Returns
+        -------
+        object
+            What `parse` returns.
+
+        Raises
+        ------
+        DataError
+            The file cannot be read, is damaged, or has other contents than it should.
         """
         path = self.folder / name
         file = next(file for file in self.files if file.name == name)
@@ -78,17 +101,39 @@ class Files:
 
 
 def cache_folder() -> Path:
-    """Return the folder that downloads go to: `$PYROVAE_CACHE`, `$XDG_CACHE_HOME/pyrovae` or `~/.cache/pyrovae`."""
+    """Return the folder that downloads go to.
+
+    Returns
+    -------
+    Path
+        ``$PYROVAE_CACHE`` if it is set, else ``$XDG_CACHE_HOME/pyrovae``, else ``~/.cache/pyrovae``.
+    """
     if own := os.environ.get("PYROVAE_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pyrovae"
 
 
 def find(subfolder: str, files: Sequence[DataFile], root: str | Path | None = None) -> Path | None:
-    """Return the first folder that holds all `files`: below `root`, `$PYROVAE_DATA` or the cache; None if none does.
+    """Find the first folder that holds all files of a data set.
 
-    Raises:
-        DataError: if `root` is given and is not a folder.
+    Parameters
+    ----------
+    subfolder : str
+        Folder of the data set below each place.
+    files : sequence of DataFile
+        The files.
+    root : str or Path, optional
+        Place to look in first. Then come ``$PYROVAE_DATA`` and the cache.
+
+    Returns
+    -------
+    Path or None
+        The folder, or None if no folder has all files.
+
+    Raises
+    ------
+    DataError
+        `root` is not a folder.
     """
     if root is not None and not Path(root).expanduser().is_dir():
         raise DataError(f"root {str(root)!r} is not a folder")
@@ -98,10 +143,30 @@ def find(subfolder: str, files: Sequence[DataFile], root: str | Path | None = No
 
 
 def provide(name: str, subfolder: str, files: Sequence[DataFile], root: str | Path | None, fetch: bool) -> Files:
-    """Find the files of data set `name`, or download them into the cache if they have a source and `fetch` is set.
+    """Find the files of a data set, or download them into the cache.
 
-    Raises:
-        DataError: if they are neither here nor to be had, with the place to put them.
+    Parameters
+    ----------
+    name : str
+        Name of the data set, for the errors.
+    subfolder : str
+        Folder of the data set below each place.
+    files : sequence of DataFile
+        The files.
+    root : str or Path or None
+        Place to look in first.
+    fetch : bool
+        Whether to download missing files that have a source.
+
+    Returns
+    -------
+    Files
+        The files, all present.
+
+    Raises
+    ------
+    DataError
+        The files are neither on this machine nor to be downloaded. The message says where to put them.
     """
     cache = cache_folder() / subfolder
     folder = find(subfolder, files, root)
@@ -121,15 +186,34 @@ def provide(name: str, subfolder: str, files: Sequence[DataFile], root: str | Pa
 
 
 def parse_idx(content: bytes, shape: Shape) -> Images:
-    """Read an IDX file of unsigned bytes as a read-only array of shape `shape`, in which None stands for any number.
+    """Read an IDX file of unsigned bytes.
 
-    Format: two zero bytes, type 8, number of dimensions, the dimensions as big-endian 32-bit numbers, the values.
+    Parameters
+    ----------
+    content : bytes
+        The decompressed file.
+    shape : tuple of int or None
+        Expected shape. None stands for any number.
 
+    Returns
+    -------
+    ndarray of uint8
+        The values, read-only.
+
+    Raises
+    ------
+    ValueError
+        The header is wrong, or does not agree with the length or with `shape`.
+
+    Notes
+    -----
+    The format is two zero bytes, the type 8, the number of dimensions, the dimensions as big-endian 32-bit numbers, and
+    the values.
+
+    Examples
+    --------
     >>> parse_idx(bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 1, 7, 9]), shape=(None, 1)).tolist()
     [[7], [9]]
-
-    Raises:
-        ValueError: if the header is wrong or does not agree with the length or with `shape`.
     """
     if content[:3] != b"\x00\x00\x08" or len(content) < 4 or len(content) < 4 + 4 * content[3]:
         raise ValueError("this is not an IDX file of unsigned bytes")
@@ -141,11 +225,26 @@ def parse_idx(content: bytes, shape: Shape) -> Images:
 
 
 def parse_npz(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, Images]:
-    """Read arrays of bytes from an `.npz` file: those named in `shapes`, in which None stands for any number.
+    """Read arrays of bytes from an ``.npz`` file.
 
-    Raises:
-        ValueError: if an array is missing, is not of bytes or has another shape.
-        zipfile.BadZipFile: if the file is damaged.
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    shapes : mapping of str to tuple
+        Names of the arrays with their expected shapes. None stands for any number.
+
+    Returns
+    -------
+    dict of str to ndarray of uint8
+        The arrays by name.
+
+    Raises
+    ------
+    ValueError
+        The file is not an ``.npz`` file, or an array is missing, is not of bytes or has another shape.
+    zipfile.BadZipFile
+        The file is damaged.
     """
     if not content.startswith(b"PK"):
         raise ValueError("this is not an .npz file")
@@ -154,10 +253,24 @@ def parse_npz(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, Images]:
 
 
 def parse_mat(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, Images]:
-    """Read arrays of bytes from a MATLAB 5 file: those named in `shapes`, in which None stands for any number.
+    """Read arrays of bytes from a MATLAB 5 file.
 
-    Raises:
-        ValueError: if the file is damaged, or an array is missing, is not of bytes or has another shape.
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    shapes : mapping of str to tuple
+        Names of the arrays with their expected shapes. None stands for any number.
+
+    Returns
+    -------
+    dict of str to ndarray of uint8
+        The arrays by name.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, or an array is missing, is not of bytes or has another shape.
     """
     import scipy.io  # not above: only SVHN needs it
 

@@ -1,4 +1,4 @@
-"""Image data sets. Images are `[N, channels, height, width]`, float32 in [0, 1]."""
+"""Image data sets. Images are ``[N, channels, height, width]``, float32 in [0, 1]."""
 
 from __future__ import annotations
 
@@ -67,7 +67,29 @@ _MNIST_FILES = _idx_files(
     ),
 )
 def idx_images(files: Files, validation_size: int, seed: int) -> Splits:
-    """Read images and labels in the four files of MNIST; the last training rows are the validation rows."""
+    """Read images and labels from the four files of MNIST. The last training rows are the validation rows.
+
+    Parameters
+    ----------
+    files : Files
+        The files of the set.
+    validation_size : int
+        Number of validation rows.
+    seed : int
+        Not used.
+
+    Returns
+    -------
+    Splits
+        Images ``[N, 1, 28, 28]`` in [0, 1] and int64 labels.
+
+    Raises
+    ------
+    DataError
+        A file is damaged, or images and labels differ in number.
+    ValueError
+        `validation_size` leaves no training rows.
+    """
 
     def read(prefix: str) -> Rows:
         images = files.read(f"{prefix}-images-idx3-ubyte.gz", partial(parse_idx, shape=(None, 28, 28)))
@@ -88,11 +110,39 @@ def idx_images(files: Files, validation_size: int, seed: int) -> Splits:
     files=_MNIST_FILES,
 )
 def mnist_rotated(files: Files, validation_size: int, seed: int) -> Splits:
-    """Give every picture twice, upright and then turned by an angle drawn evenly from the full circle.
+    """Give every picture of MNIST twice: upright, and turned by an angle drawn evenly from the full circle.
 
-    The splits have the sizes of Nalisnick and Smyth's "MNIST+rot", and no digit is in two of them: 35 000 pictures for
-    training from the first ones of MNIST, the last of its training pictures for validation, its test pictures for test.
-    Their rotated half is the file of Larochelle et al. (2007), which this is not, so that figures are not the same.
+    Parameters
+    ----------
+    files : Files
+        The four files of MNIST.
+    validation_size : int
+        Number of validation rows, even.
+    seed : int
+        Seed of the angles.
+
+    Returns
+    -------
+    Splits
+        Images ``[N, 1, 28, 28]`` in multiples of 1/255 and int64 labels. Each turned picture follows its upright one.
+
+    Raises
+    ------
+    DataError
+        A file is damaged.
+    ValueError
+        `validation_size` is odd, or leaves no training rows.
+
+    Notes
+    -----
+    The splits have the sizes of "MNIST+rot" of Nalisnick and Smyth, and no digit is in two of them. Training has the
+    first 35 000 training pictures of MNIST, validation the last ones, and test all test pictures. The rotated half of
+    Nalisnick and Smyth is the file of Larochelle et al. (2007). These pictures are not that file, so results differ
+    from published ones.
+
+    References
+    ----------
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders".
     """
     if validation_size % 2:
         raise ValueError(f"validation of mnist-rotated must be even, upright and turned, not {validation_size}")
@@ -115,7 +165,33 @@ def mnist_rotated(files: Files, validation_size: int, seed: int) -> Splits:
     ),
 )
 def svhn(files: Files, validation_size: int, seed: int) -> Splits:
-    """Read the cropped digits; the last training rows are the validation rows (Nalisnick and Smyth keep 65 000)."""
+    """Read the cropped house numbers. The last training rows are the validation rows.
+
+    Parameters
+    ----------
+    files : Files
+        The files of the set.
+    validation_size : int
+        Number of validation rows.
+    seed : int
+        Not used.
+
+    Returns
+    -------
+    Splits
+        Images ``[N, 3, 32, 32]`` in [0, 1] and int64 labels.
+
+    Raises
+    ------
+    DataError
+        A file is damaged, or images and labels differ in number.
+    ValueError
+        `validation_size` leaves no training rows.
+
+    Notes
+    -----
+    The default size leaves 65 000 training rows, as in Nalisnick and Smyth (2017).
+    """
     parse = partial(parse_mat, shapes={"X": (32, 32, 3, None), "y": (None, 1)})
 
     def read(name: str) -> Rows:
@@ -138,7 +214,27 @@ def svhn(files: Files, validation_size: int, seed: int) -> Splits:
     fixed_splits=True,
 )
 def binarized_mnist(files: Files, validation_size: int, seed: int) -> Splits:
-    """Read the three splits as they are published; there are no labels."""
+    """Read the three splits as they are published. There are no labels.
+
+    Parameters
+    ----------
+    files : Files
+        The file of the set.
+    validation_size : int
+        Not used, because the splits are fixed.
+    seed : int
+        Not used.
+
+    Returns
+    -------
+    Splits
+        Images ``[N, 1, 28, 28]`` of 0 and 1.
+
+    Raises
+    ------
+    DataError
+        The file is damaged or has other values than 0 and 1.
+    """
 
     def parse(content: bytes) -> dict[str, Images]:
         arrays = parse_npz(content, dict.fromkeys(("train", "valid", "test"), (None, 784)))
@@ -162,7 +258,29 @@ def binarized_mnist(files: Files, validation_size: int, seed: int) -> Splits:
     files=(DataFile("freyfaces.npz", "array images, uint8 (N, 28, 20)"),),
 )
 def frey_faces(files: Files, validation_size: int, seed: int) -> Splits:
-    """Split the frames at random, 200 for test and by default 200 for validation, as Tomczak and Welling (2018) do."""
+    """Split the frames at random, 200 for test and by default 200 for validation, as Tomczak and Welling (2018) do.
+
+    Parameters
+    ----------
+    files : Files
+        The files of the set.
+    validation_size : int
+        Number of validation rows.
+    seed : int
+        Seed of random splits.
+
+    Returns
+    -------
+    Splits
+        Images ``[N, 1, 28, 20]`` in [0, 1], without labels.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    ValueError
+        `validation_size` leaves no training rows.
+    """
     images = files.read("freyfaces.npz", partial(parse_npz, shapes={"images": (None, 28, 20)}))["images"]
     return _split_at_random(_from_bytes(images[:, None]), None, validation_size, 200, seed)
 
@@ -178,7 +296,29 @@ def frey_faces(files: Files, validation_size: int, seed: int) -> Splits:
     files=(DataFile("cifar10_subset.npz", "array images, uint8 (N, 32, 32, 3)"),),
 )
 def cifar10_subset(files: Files, validation_size: int, seed: int) -> Splits:
-    """Split the images at random, 400 for test."""
+    """Split the images at random, 400 of them for test.
+
+    Parameters
+    ----------
+    files : Files
+        The files of the set.
+    validation_size : int
+        Number of validation rows.
+    seed : int
+        Seed of random splits.
+
+    Returns
+    -------
+    Splits
+        Images ``[N, 3, 32, 32]`` in [0, 1], without labels.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    ValueError
+        `validation_size` leaves no training rows.
+    """
     images = files.read("cifar10_subset.npz", partial(parse_npz, shapes={"images": (None, 32, 32, 3)}))["images"]
     return _split_at_random(_from_bytes(images.transpose(0, 3, 1, 2)), None, validation_size, 400, seed)
 
@@ -192,7 +332,27 @@ def cifar10_subset(files: Files, validation_size: int, seed: int) -> Splits:
     source="UCI optical digits (Alpaydin, Kaynak), as scikit-learn brings them, CC BY 4.0",
 )
 def digits(files: Files, validation_size: int, seed: int) -> Splits:
-    """Scale the digits of scikit-learn from 0..16 to [0, 1] and split them at random with equal shares of classes."""
+    """Scale the digits of scikit-learn from 0..16 to [0, 1] and split them at random, with equal shares of the classes.
+
+    Parameters
+    ----------
+    files : Files
+        Not used, because scikit-learn brings the data.
+    validation_size : int
+        Number of validation rows.
+    seed : int
+        Seed of the split.
+
+    Returns
+    -------
+    Splits
+        Images ``[N, 1, 8, 8]`` in [0, 1] and int64 labels, 297 rows for test.
+
+    Raises
+    ------
+    ValueError
+        `validation_size` leaves no training rows.
+    """
     from sklearn.datasets import load_digits  # not above: importing pyrovae.data must not import scikit-learn
 
     images, labels = load_digits(return_X_y=True)
@@ -201,10 +361,31 @@ def digits(files: Files, validation_size: int, seed: int) -> Splits:
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Turn pictures `[N, C, H, W]` counter-clockwise by angles `[N]` in radians; zeros come in from outside.
+    """Turn square pictures counter-clockwise about their middle.
 
-    The values are interpolated linearly between the four pixels around a place, and stay in the range of the pictures.
+    Parameters
+    ----------
+    x : Tensor, shape ``[N, C, H, W]``
+        The pictures, with equal height and width.
+    angle : Tensor, shape ``[N]``
+        Angles in radians.
 
+    Returns
+    -------
+    Tensor
+        The turned pictures, same shape. Places from outside the picture are 0.
+
+    Raises
+    ------
+    ValueError
+        The pictures are not square.
+
+    Notes
+    -----
+    The values are interpolated linearly between the four pixels around a place.
+
+    Examples
+    --------
     >>> rotate(torch.arange(4.0).view(1, 1, 2, 2), torch.tensor([math.pi / 2])).round().squeeze()
     tensor([[1., 3.],
             [0., 2.]])
@@ -218,7 +399,7 @@ def rotate(x: Tensor, angle: Tensor) -> Tensor:
 
 
 def _with_rotated(split: Rows, generator: torch.Generator) -> Rows:
-    """Every row followed by itself turned by a random angle, as 8-bit values again."""
+    """Every row, followed by the same row turned by a random angle and rounded to 8-bit values again."""
     angles = 2 * math.pi * torch.rand(len(split.x), generator=generator)
     x = torch.empty(len(split.x), 2, *split.x.shape[1:])
     x[:, 0] = split.x

@@ -1,4 +1,4 @@
-"""Synthetic data whose evidence is known exactly, to measure how tight a bound is."""
+"""Synthetic data with a known evidence, to measure how tight a bound is."""
 
 from __future__ import annotations
 
@@ -20,20 +20,30 @@ _SIZES = (5000, 1000, 1000)
 
 @dataclass(frozen=True, eq=False)
 class LinearGaussian:
-    """The linear-Gaussian model, or probabilistic principal component analysis; called, it gives log p(x) in nats.
+    """The linear-Gaussian model, or probabilistic principal component analysis.
 
-    Formula: z ~ N(0, I), x = `loading` z + `loc` + `scale` e with e ~ N(0, I), hence
-    x ~ N(`loc`, `loading` `loading`^T + `scale`^2 I).
+    Use it as data with a known answer. Called with x, it gives log p(x) in nats.
 
-    Shapes: x `[..., D]` gives `[...]`, in the dtype of x; the arithmetic is in float64.
+    Parameters
+    ----------
+    loading : Tensor of float64, shape ``[D, L]``
+        Matrix from latents to data.
+    loc : Tensor of float64, shape ``[D]``
+        Mean of the data.
+    scale : float
+        Standard deviation of the noise, positive.
 
-    Reference: Tipping and Bishop (1999), equations 4 and 6.
+    Notes
+    -----
+    With z ~ N(0, I) and e ~ N(0, I), x = `loading` z + `loc` + `scale` e. So x ~ N(`loc`, C) with C = `loading`
+    `loading`^T + `scale`^2 I.
 
-    Args:
-        loading: `[D, L]` float64.
-        loc: `[D]` float64.
-        scale: standard deviation of the noise.
+    References
+    ----------
+    M. Tipping and C. Bishop (1999), "Probabilistic principal component analysis", equations 4 and 6.
 
+    Examples
+    --------
     >>> model = LinearGaussian(torch.zeros(1, 1).double(), torch.zeros(1).double(), scale=1.0)
     >>> model(torch.zeros(2, 1))
     tensor([-0.9189, -0.9189])
@@ -45,19 +55,60 @@ class LinearGaussian:
 
     @classmethod
     def random(cls, dimension: int, latent: int, generator: torch.Generator, scale: float = 0.5) -> LinearGaussian:
-        """Draw `loading` and `loc` from standard normal distributions."""
+        """Draw `loading` and `loc` from standard normal distributions.
+
+        Parameters
+        ----------
+        dimension : int
+            Size D of the data.
+        latent : int
+            Size L of the latent.
+        generator : torch.Generator
+            Source of the random numbers.
+        scale : float, default 0.5
+            Standard deviation of the noise.
+
+        Returns
+        -------
+        LinearGaussian
+            The model.
+        """
         loading = torch.randn(dimension, latent, generator=generator, dtype=torch.float64)
         return cls(loading, torch.randn(dimension, generator=generator, dtype=torch.float64), scale)
 
     def sample(self, num_rows: int, generator: torch.Generator) -> Tensor:
-        """Draw rows `[num_rows, D]`, float32."""
+        """Draw rows of data.
+
+        Parameters
+        ----------
+        num_rows : int
+            Number of rows.
+        generator : torch.Generator
+            Source of the random numbers.
+
+        Returns
+        -------
+        Tensor of float32
+            The rows, shape ``[num_rows, D]``.
+        """
         dimension, latent = self.loading.shape
         z = torch.randn(num_rows, latent, generator=generator, dtype=torch.float64)
         noise = torch.randn(num_rows, dimension, generator=generator, dtype=torch.float64)
         return (z @ self.loading.T + self.loc + self.scale * noise).float()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return log p(x) in nats, `[..., D]` to `[...]`."""
+        """Compute log p(x). The arithmetic is in float64.
+
+        Parameters
+        ----------
+        x : Tensor, shape ``[..., D]``
+            The data.
+
+        Returns
+        -------
+        Tensor
+            log p(x) in nats, shape ``[...]``, in the dtype of x.
+        """
         covariance = self.loading @ self.loading.T + self.scale**2 * torch.eye(len(self.loc), dtype=torch.float64)
         marginal = MultivariateNormal(self.loc.to(x.device), covariance.to(x.device))
         return marginal.log_prob(x.double()).to(x.dtype)
@@ -72,7 +123,27 @@ class LinearGaussian:
     source="drawn from the seed, parameters too",
 )
 def linear_gaussian(files: Files, validation_size: int, seed: int) -> Splits:
-    """Draw a linear-Gaussian model and its rows from `seed`; the test rows do not depend on `validation_size`."""
+    """Draw a linear-Gaussian model and its rows from a seed.
+
+    Parameters
+    ----------
+    files : Files
+        Not used.
+    validation_size : int
+        Number of validation rows.
+    seed : int
+        Seed of the model and of the rows. The test rows do not depend on `validation_size`.
+
+    Returns
+    -------
+    Splits
+        Rows ``[N, 10]`` and the model as `evidence`.
+
+    Raises
+    ------
+    ValueError
+        `validation_size` leaves no training rows.
+    """
     model = LinearGaussian.random(_DIMENSION, _LATENT, seeded_generator(seed, stream=0))
     num_learning = _SIZES[0] + _SIZES[1]
     if validation_size >= num_learning:

@@ -1,6 +1,7 @@
-"""Numerical helpers shared by the distributions: logarithms of complements, and noise fit for logarithms.
+"""Numerical helpers that the distributions share: logarithms of complements, and noise that suits logarithms.
 
-All functions are elementwise, differentiable, free of data-dependent branches and of in-place writes.
+All functions are elementwise and differentiable. They have no branches that depend on the data and write nothing in
+place.
 """
 
 import math
@@ -13,39 +14,53 @@ _LOG_LOG_2 = math.log(_LOG_2)
 
 
 def one_minus_exp(t: Tensor) -> Tensor:
-    """``1 - exp(-t)`` for `t` >= 0 without cancellation, also when compiled.
+    """Compute ``1 - exp(-t)`` for ``t >= 0`` without cancellation, also in compiled code.
 
-    ``torch.expm1`` is right in eager mode, but torch 2.13 and earlier compile it for the CPU to ``exp(x) - 1``
-    (pytorch pull request 190533), which is 0 for every float32 `t` below 6e-8.
+    Parameters
+    ----------
+    t : Tensor
+        Not negative, any shape.
 
-    Args:
-        t: not negative, any shape.
-
-    Returns:
+    Returns
+    -------
+    Tensor
         The same shape.
 
-    Example:
-        >>> one_minus_exp(torch.tensor([1e-20, 1.0]))
-        tensor([1.0000e-20, 6.3212e-01])
+    Notes
+    -----
+    ``torch.expm1`` is accurate in eager mode. But torch 2.13 and earlier compile it for the CPU to ``exp(x) - 1``
+    (pytorch pull request 190533). That is 0 for every float32 `t` below 6e-8.
+
+    Examples
+    --------
+    >>> one_minus_exp(torch.tensor([1e-20, 1.0]))
+    tensor([1.0000e-20, 6.3212e-01])
     """
     half = torch.tanh(t / 2)
     return 2 * half / (1 + half)
 
 
 def log1mexp(log_p: Tensor) -> Tensor:
-    """``log(1 - exp(log_p))`` for `log_p` <= 0, accurate for probabilities near 0 and near 1.
+    """Compute ``log(1 - exp(log_p))`` for ``log_p <= 0``, accurate for probabilities near 0 and near 1.
 
-    Reference: M. Mächler (2012), "Accurately computing log(1 - exp(-|a|))".
+    Parameters
+    ----------
+    log_p : Tensor
+        Logarithms of probabilities, any shape.
 
-    Args:
-        log_p: logarithms of probabilities, any shape.
-
-    Returns:
+    Returns
+    -------
+    Tensor
         Logarithms of the complementary probabilities, same shape.
 
-    Example:
-        >>> log1mexp(torch.tensor([-1e-20, -50.0], dtype=torch.float64))
-        tensor([-4.6052e+01, -1.9287e-22], dtype=torch.float64)
+    References
+    ----------
+    M. Mächler (2012), "Accurately computing log(1 - exp(-|a|))".
+
+    Examples
+    --------
+    >>> log1mexp(torch.tensor([-1e-20, -50.0], dtype=torch.float64))
+    tensor([-4.6052e+01, -1.9287e-22], dtype=torch.float64)
     """
     # Each branch sees only arguments it can handle, so that neither sends a NaN back through `where`.
     near_one = torch.log(one_minus_exp(-log_p.clamp(min=-1.0)))
@@ -54,20 +69,28 @@ def log1mexp(log_p: Tensor) -> Tensor:
 
 
 def complement_loglog(loglog_p: Tensor) -> Tensor:
-    """``log(-log(1 - p))`` from ``log(-log p)``; its own inverse.
+    """Compute ``log(-log(1 - p))`` from ``log(-log p)``. The function is its own inverse.
 
-    A probability held as ``log(-log p)`` loses neither its small side nor its large one: -20000 is one minus
-    ``exp(-20000)``, and 10 is ``exp(-22026)``. Powers of p are sums here, and this function is the complement.
+    Parameters
+    ----------
+    loglog_p : Tensor
+        ``log(-log p)`` of probabilities p in (0, 1), any shape.
 
-    Args:
-        loglog_p: ``log(-log p)`` of probabilities p in (0, 1), any shape.
-
-    Returns:
+    Returns
+    -------
+    Tensor
         ``log(-log(1 - p))``, same shape.
 
-    Example:
-        >>> complement_loglog(torch.tensor([-1000.0, 3.0], dtype=torch.float64))
-        tensor([  6.9078, -20.0855], dtype=torch.float64)
+    Notes
+    -----
+    The form ``log(-log p)`` holds probabilities very near 0 and very near 1. For example, -20000 stands for one minus
+    ``exp(-20000)``, and 10 stands for ``exp(-22026)``. A power of p is a sum in this form, and this function is the
+    complement.
+
+    Examples
+    --------
+    >>> complement_loglog(torch.tensor([-1000.0, 3.0], dtype=torch.float64))
+    tensor([  6.9078, -20.0855], dtype=torch.float64)
     """
     # The corrections below are 0 to working precision at eps already, and backward through them divides by t or p.
     least = torch.finfo(loglog_p.dtype).eps
@@ -83,24 +106,32 @@ def complement_loglog(loglog_p: Tensor) -> Tensor:
 
 
 def open_unit(log_v: Tensor, log_1mv: Tensor) -> Tensor:
-    """The number v strictly between 0 and 1 from ``log v`` and ``log(1 - v)``.
+    """Compute the number v strictly between 0 and 1 from ``log v`` and ``log(1 - v)``.
 
-    Values that the dtype cannot hold become 64 times the smallest normal number (so that the derivative of a score,
-    of order 1 / v, does not overflow) or the largest number below one. The gradient is that of the
-    logarithm on the small side, so a score evaluated at the result has the right path derivative even where the value
-    itself had to be moved.
+    Parameters
+    ----------
+    log_v : Tensor
+        ``log v``, any shape.
+    log_1mv : Tensor
+        ``log(1 - v)``, same shape.
 
-    Args:
-        log_v: ``log v``, any shape.
-        log_1mv: ``log(1 - v)``, same shape.
-
-    Returns:
+    Returns
+    -------
+    Tensor
         v, same shape.
 
-    Example:
-        >>> v = open_unit(torch.tensor([-1000.0, -1e-30]), torch.tensor([0.0, -69.0]))
-        >>> bool(0 < v[0] < 1e-36), 1 - v[1]
-        (True, tensor(5.9605e-08))
+    Notes
+    -----
+    A value too small for the dtype becomes 64 times the smallest normal number, so that the derivative of a score, of
+    order 1 / v, does not overflow. A value too near to 1 becomes the largest number below 1. The gradient is that of
+    the logarithm on the small side. So a score at the result has the right path derivative even where the value was
+    moved.
+
+    Examples
+    --------
+    >>> v = open_unit(torch.tensor([-1000.0, -1e-30]), torch.tensor([0.0, -69.0]))
+    >>> bool(0 < v[0] < 1e-36), 1 - v[1]
+    (True, tensor(5.9605e-08))
     """
     info = torch.finfo(log_v.dtype)
     small, large = 64 * info.tiny, 1.0 - info.eps / 2
@@ -115,63 +146,89 @@ def _clamp_value(value: Tensor, low: float, high: float) -> Tensor:
 
 
 def log_beta_function(a: Tensor, b: Tensor) -> Tensor:
-    """``log B(a, b)``, in double precision and rounded once: three large numbers cancel where a and b are large.
+    """Compute ``log B(a, b)``, the logarithm of the Beta function.
 
-    Args:
-        a: positive, any shape.
-        b: positive, any shape that broadcasts.
+    Parameters
+    ----------
+    a : Tensor
+        Positive, any shape.
+    b : Tensor
+        Positive, any shape that broadcasts.
 
-    Returns:
+    Returns
+    -------
+    Tensor
         The broadcast shape, in the common dtype of `a` and `b`.
 
-    Example:
-        >>> log_beta_function(torch.tensor(1e5), torch.tensor(1.0))  # -log(1e5)
-        tensor(-11.5129)
+    Notes
+    -----
+    The sum is in float64 and is rounded once, because its three terms are large and cancel where `a` and `b` are large.
+
+    Examples
+    --------
+    >>> log_beta_function(torch.tensor(1e5), torch.tensor(1.0))  # -log(1e5)
+    tensor(-11.5129)
     """
     wide = torch.lgamma(a.double()) + torch.lgamma(b.double()) - torch.lgamma(a.double() + b.double())
     return wide.to(torch.promote_types(a.dtype, b.dtype))
 
 
 def standard_exponential(shape: torch.Size, like: Tensor) -> Tensor:
-    """Standard exponential noise, exact in relative terms near 0 and near its upper end.
+    """Draw standard exponential noise that is accurate in relative terms near 0 and near its upper end.
 
-    Float32 uniforms are multiples of 2^-24, which shows in the logarithm of a small draw; the noise is therefore
-    made in double precision and rounded once. ``torch.rand`` is used because ``exponential_`` cannot be batched by
-    ``torch.vmap``.
+    Parameters
+    ----------
+    shape : torch.Size
+        Shape of the noise.
+    like : Tensor
+        The noise takes its dtype and device.
 
-    Args:
-        shape: shape of the noise.
-        like: tensor whose dtype and device the noise takes.
+    Returns
+    -------
+    Tensor
+        Draws between 1.1e-16 and 37.5, shape `shape`.
 
-    Returns:
-        Draws in [1.1e-16, 37.5], shape `shape`.
+    Notes
+    -----
+    Uniform float32 numbers are multiples of 2^-24, which shows in the logarithm of a small draw. So the noise is made
+    in float64 and rounded once. It comes from ``torch.rand``, because ``torch.vmap`` cannot batch ``exponential_``.
 
-    Example:
-        >>> standard_exponential(torch.Size([3]), torch.zeros(())).shape
-        torch.Size([3])
+    Examples
+    --------
+    >>> standard_exponential(torch.Size([3]), torch.zeros(())).shape
+    torch.Size([3])
     """
     uniform = torch.rand(shape, dtype=torch.float64, device=like.device).clamp(min=2.0**-54)
     return -torch.log(uniform).to(like.dtype)
 
 
 def rsample_log_gamma(concentration: Tensor) -> Tensor:
-    """Logarithm of one Gamma(`concentration`, 1) draw per entry, with implicit gradients.
+    """Draw the logarithm of a Gamma(`concentration`, 1) variable for each entry, with implicit gradients.
 
-    ``log G(c) = log G(c + 1) + log(U) / c`` never underflows, however small the concentration c. Differentiable under
-    ``torch.func.grad`` and ``torch.vmap``, which torch's own Beta and Dirichlet draws are not.
+    Parameters
+    ----------
+    concentration : Tensor
+        Positive. It must have the shape of the draw already.
 
-    Reference: G. Marsaglia and W. W. Tsang (2000), "A simple method for generating gamma variables";
-    M. Figurnov, S. Mohamed and A. Mnih (2018), "Implicit reparameterization gradients", arXiv:1805.08498.
+    Returns
+    -------
+    Tensor
+        Logarithms of the draws, same shape.
 
-    Args:
-        concentration: positive, already expanded to the shape of the draw.
+    Notes
+    -----
+    The identity ``log G(c) = log G(c + 1) + log(U) / c`` never underflows, however small the concentration c. The draws
+    work under ``torch.func.grad`` and ``torch.vmap``; torch's own Beta and Dirichlet draws do not.
 
-    Returns:
-        Draws of the logarithm, same shape.
+    References
+    ----------
+    G. Marsaglia and W. W. Tsang (2000), "A simple method for generating gamma variables". M. Figurnov, S. Mohamed and
+    A. Mnih (2018), "Implicit reparameterization gradients", arXiv:1805.08498.
 
-    Example:
-        >>> rsample_log_gamma(torch.full((2,), 1e-3)).isfinite().all()
-        tensor(True)
+    Examples
+    --------
+    >>> rsample_log_gamma(torch.full((2,), 1e-3)).isfinite().all()
+    tensor(True)
     """
     noise = standard_exponential(concentration.shape, concentration)
     return torch.log(torch._standard_gamma(concentration + 1)) - noise / concentration

@@ -13,28 +13,37 @@ NO_SHAPE = torch.Size()
 
 
 class CheckedDistribution(TorchDistribution):
-    """Base of the library's distributions: torch's validation with messages that say where the fault is.
+    """Base class of the library's distributions, with error messages that say which entry is wrong.
 
-    Nothing is computed beyond torch's own checks unless one of them fails; the message is then written anew. With
-    ``validate_args=False`` nothing is checked, as in torch.
+    Use it to write a distribution of your own. A subclass sets its parameters as attributes *before* it calls
+    ``super().__init__``. Its `log_prob` begins with ``if self._validate_args: self._validate_sample(value)``.
 
-    A subclass sets its parameters as attributes *before* it calls ``super().__init__``, and its `log_prob` begins
-    with ``if self._validate_args: self._validate_sample(value)``.
+    Parameters
+    ----------
+    batch_shape : torch.Size, default empty
+        Shape of the parameters without the event dimensions.
+    event_shape : torch.Size, default empty
+        Shape of a single draw.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
 
-    Args:
-        batch_shape: shape of the parameters without the event dimensions.
-        event_shape: shape of a single draw.
-        validate_args: whether to check parameters and values; ``None`` follows torch's global setting.
+    Raises
+    ------
+    ValueError
+        A parameter is outside its constraint.
 
-    Raises:
-        ValueError: a parameter is outside its constraint.
+    Notes
+    -----
+    The checks are torch's own. Only when one of them fails is the message written anew, with the parameter, the
+    constraint and the worst entry. With ``validate_args=False`` nothing is checked.
 
-    Example:
-        >>> from pyrovae.distributions import Kumaraswamy
-        >>> Kumaraswamy(torch.tensor([1.0, -2.0]), 1.0)
-        Traceback (most recent call last):
-            ...
-        ValueError: Kumaraswamy: parameter `concentration1` of shape (2,) must satisfy GreaterThan(lower_bound=0.0), \
+    Examples
+    --------
+    >>> from pyrovae.distributions import Kumaraswamy
+    >>> Kumaraswamy(torch.tensor([1.0, -2.0]), 1.0)
+    Traceback (most recent call last):
+        ...
+    ValueError: Kumaraswamy: parameter `concentration1` of shape (2,) must satisfy GreaterThan(lower_bound=0.0), \
 but 1 of 2 entries does not; the worst is -2 at index (1,).
     """
 
@@ -57,8 +66,8 @@ but 1 of 2 entries does not; the worst is -2 at index (1,).
     ) -> Any:
         """The body of `expand`: a copy of class `cls` with every parameter expanded in front of its event dimensions.
 
-        `cls` is the class whose `expand` calls; torch refuses subclasses with a constructor but no `expand` of their
-        own. Attributes that are no parameters are left for the caller to set.
+        `cls` is the class whose `expand` calls. torch refuses a subclass that has a constructor but no `expand` of its
+        own. The caller sets attributes that are not parameters.
         """
         new = self._get_checked_instance(cls, instance)
         batch_shape = torch.Size(batch_shape)
@@ -79,7 +88,18 @@ but 1 of 2 entries does not; the worst is -2 at index (1,).
 
 
 def broadcast_floats(*values: Tensor | float) -> tuple[Tensor, ...]:
-    """Tensors of one shape, as torch's ``broadcast_all``; tensors of whole numbers take the default dtype."""
+    """Broadcast numbers and tensors to one shape, as torch's ``broadcast_all`` does.
+
+    Parameters
+    ----------
+    *values : Tensor or float
+        Tensors of whole numbers are converted to the default dtype.
+
+    Returns
+    -------
+    tuple of Tensor
+        One tensor for each value, all of the broadcast shape.
+    """
     default = torch.get_default_dtype()
     return tuple(
         broadcast_all(*(v.to(default) if isinstance(v, Tensor) and not v.is_floating_point() else v for v in values))
@@ -87,13 +107,45 @@ def broadcast_floats(*values: Tensor | float) -> tuple[Tensor, ...]:
 
 
 def enumerated(values: Tensor, batch_shape: torch.Size, expand: bool) -> Tensor:
-    """Values `[n]` as `enumerate_support` returns them: `[n, *batch_shape]`, or `[n, 1, ...]` without `expand`."""
+    """Give values the shape in which `enumerate_support` returns them.
+
+    Parameters
+    ----------
+    values : Tensor, shape ``[n]``
+        All values of the support.
+    batch_shape : torch.Size
+        Batch shape of the distribution.
+    expand : bool
+        Whether to expand the values over the batch.
+
+    Returns
+    -------
+    Tensor
+        Shape ``[n, *batch_shape]``, or ``[n, 1, ...]`` without `expand`.
+    """
     values = values.reshape(-1, *[1] * len(batch_shape))
     return values.expand(-1, *batch_shape) if expand else values
 
 
 def raise_if_violated(owner: str, what: str, constraint: Constraint, value: Tensor) -> None:
-    """Raise a `ValueError` about the worst entry of `value`; return when no entry violates the constraint."""
+    """Raise an error about the worst entry of a tensor, or return if no entry violates the constraint.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the class or function that the message begins with.
+    what : str
+        What the tensor is, for example "value".
+    constraint : Constraint
+        The constraint to check. A constraint on whole events is reported without ranking: the first bad event is shown.
+    value : Tensor
+        The tensor to check. Nothing is raised if its shape does not fit the constraint; torch's own message says so.
+
+    Raises
+    ------
+    ValueError
+        An entry violates the constraint.
+    """
     if isinstance(constraint, constraints.independent):  # elementwise after all: point at the entry
         constraint = constraint.base_constraint
     try:
@@ -116,7 +168,7 @@ def raise_if_violated(owner: str, what: str, constraint: Constraint, value: Tens
 
 
 def _worst_index(invalid: Tensor, constraint: Constraint, value: Tensor) -> tuple[int, ...]:
-    """Index of the entry furthest outside the constraint; a NaN is worse than any number."""
+    """Index of the entry that is furthest outside the constraint. A NaN is worse than any number."""
     if invalid.shape == value.shape:
         value = value.detach().double()
         lower, upper = getattr(constraint, "lower_bound", None), getattr(constraint, "upper_bound", None)
@@ -134,7 +186,7 @@ def _worst_index(invalid: Tensor, constraint: Constraint, value: Tensor) -> tupl
 
 
 def _describe_event(entry: Tensor) -> str:
-    """One event in a few characters: the entries when there are few of them, else range and sum."""
+    """Describe one event in a few characters: its entries if there are few, else its shape, range and sum."""
     if entry.numel() <= 8:
         return str(entry.tolist())
     low, high, total = float(entry.min()), float(entry.max()), float(entry.sum())

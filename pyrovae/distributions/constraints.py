@@ -1,4 +1,4 @@
-"""Constraints that torch lacks, each registered with ``biject_to`` and ``transform_to``."""
+"""Constraints that torch lacks. All but `UnitLattice` are registered with ``biject_to`` and ``transform_to``."""
 
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
@@ -9,19 +9,20 @@ LATTICE_TOLERANCE = 0.01  # in steps: values such as 17 / 255 are not exact in b
 
 
 class _OpenUnitInterval(Constraint):
-    """Numbers strictly between 0 and 1, where logarithms of v and of 1 - v are finite.
+    """Numbers strictly between 0 and 1, where the logarithms of v and of 1 - v are finite.
 
-    Example:
-        >>> import torch
-        >>> open_unit_interval.check(torch.tensor([0.0, 0.5, 1.0]))
-        tensor([False,  True, False])
+    Examples
+    --------
+    >>> import torch
+    >>> open_unit_interval.check(torch.tensor([0.0, 0.5, 1.0]))
+    tensor([False,  True, False])
     """
 
     lower_bound = 0.0
     upper_bound = 1.0
 
     def check(self, value: Tensor) -> Tensor:
-        """Whether each entry is inside the interval; False for NaN."""
+        """Return whether each entry is inside the interval, same shape. A NaN is not."""
         return (value > self.lower_bound) & (value < self.upper_bound)
 
 
@@ -36,7 +37,20 @@ def _real_to_open_unit_interval(constraint: _OpenUnitInterval) -> Transform:
 
 
 class NaturalDomain(constraints.stack):
-    """One constraint per natural parameter, along the last dimension."""
+    """The domain of natural parameters: one constraint for each entry of the last dimension.
+
+    Parameters
+    ----------
+    *parts : Constraint
+        The constraints in the order of the natural parameters.
+
+    Examples
+    --------
+    >>> import torch
+    >>> NaturalDomain(constraints.real, constraints.positive).check(torch.tensor([[-1.0, 2.0], [1.0, -2.0]]))
+    tensor([[ True,  True],
+            [ True, False]])
+    """
 
     def __init__(self, *parts: Constraint) -> None:
         super().__init__(parts, dim=-1)
@@ -52,12 +66,19 @@ def _real_to_natural_domain(constraint: NaturalDomain) -> Transform:
 
 
 class LogSimplex(Constraint):
-    """Vectors of log-probabilities: their log-sum-exp is 0 up to rounding."""
+    """Vectors of log-probabilities. Their log-sum-exp is 0 up to rounding.
+
+    Examples
+    --------
+    >>> import torch
+    >>> log_simplex.check(torch.tensor([[0.5, 0.5], [0.5, 0.6]]).log())
+    tensor([ True, False])
+    """
 
     event_dim = 1
 
     def check(self, value: Tensor) -> Tensor:
-        """True for rows whose probabilities sum to one within 1e-5."""
+        """Return whether the log-sum-exp of each vector is 0 within 1e-5, shape ``[...]`` for values ``[..., K]``."""
         return value.logsumexp(-1).abs() <= 1e-5
 
 
@@ -65,7 +86,19 @@ log_simplex = LogSimplex()
 
 
 class UnitLattice(Constraint):
-    """The values 0, 1/(num_bins - 1), ..., 1, up to a hundredth of a step."""
+    """The values 0, 1 / (num_bins - 1), ..., 1, with a tolerance of a hundredth of a step.
+
+    Parameters
+    ----------
+    num_bins : int
+        Number of values, at least 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> UnitLattice(3).check(torch.tensor([0.0, 0.5, 0.7]))
+    tensor([ True,  True, False])
+    """
 
     is_discrete = True
     event_dim = 0
@@ -75,7 +108,7 @@ class UnitLattice(Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        """True where `value` is a level."""
+        """Return whether each entry is one of the values, same shape."""
         bins = value * (self.num_bins - 1)
         level = bins.round()
         return ((bins - level).abs() <= LATTICE_TOLERANCE) & (level >= 0) & (level < self.num_bins)

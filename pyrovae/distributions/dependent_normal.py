@@ -1,4 +1,4 @@
-"""A normal distribution for latents in a guide whose divergence to the model is not in closed form."""
+"""A normal distribution for latents of a guide whose divergence from the model has no closed form."""
 
 from __future__ import annotations
 
@@ -10,27 +10,43 @@ from torch import Tensor
 
 
 class DependentNormal(Normal):
-    """A normal distribution whose divergence from another one is estimated by draws, never in closed form.
+    """Normal distribution whose divergence from another normal is estimated from draws, never in closed form.
 
-    It is for a latent in a guide that others, drawn later, depend on, while the model draws those others first. The
-    model's distribution is then a function of what was drawn here, and the closed form, which takes it as given, is
-    not the expectation of log q - log p. `kl_divergence` raises NotImplementedError, at which the mean-field objective
-    and `VAE.forward` use the draw.
+    Use it in a guide, for a latent that comes before the latents that it depends on in the model.
 
-    Shapes, arguments, support and units are those of `Normal`.
+    Parameters
+    ----------
+    loc : Tensor or float
+        Mean, as in `Normal`.
+    scale : Tensor or float
+        Standard deviation, positive.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
 
+    Notes
+    -----
+    In such a guide, later latents depend on the draw of this one. The model draws those latents first, so its
+    distribution of this latent is a function of them. The closed form of the divergence treats the model's distribution
+    as given. It is then not the expectation of log q - log p. `kl_divergence` raises `NotImplementedError` for this
+    class. The mean-field objective and `VAE.forward` then use the draw.
+
+    Examples
+    --------
     >>> DependentNormal(0.0, 2.0).expand((3,))
     DependentNormal(loc: torch.Size([3]), scale: torch.Size([3]))
     """
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Reparameterised draws, `[*sample_shape, *batch_shape]`; unlike those of `Normal` they pass `torch.vmap`."""
+        """Reparameterised draws, shape ``[*sample_shape, *batch_shape]``.
+
+        Unlike those of `Normal`, they work in `torch.vmap`.
+        """
         noise = torch.randn(
             self._extended_shape(torch.Size(sample_shape)), dtype=self.loc.dtype, device=self.loc.device
         )
         return self.loc + noise * self.scale
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws without gradient, `[*sample_shape, *batch_shape]`."""
+        """Draws without gradients, shape ``[*sample_shape, *batch_shape]``."""
         with torch.no_grad():
             return self.rsample(sample_shape)

@@ -16,52 +16,103 @@ Family = TypeVar("Family", bound="NaturalExponentialFamily")
 
 
 def smooth_positive(raw: Tensor) -> Tensor:
-    """Softplus of any shape plus 1e-6: smooth, with values from which no normaliser overflows for |raw| up to 1e4."""
+    """Map real numbers smoothly to positive ones: softplus plus 1e-6.
+
+    Use it on the outputs of a net. No normaliser of the families overflows at the result for ``|raw|`` up to 1e4.
+
+    Parameters
+    ----------
+    raw : Tensor
+        Real numbers, any shape.
+
+    Returns
+    -------
+    Tensor
+        Positive numbers, same shape.
+    """
     # -logsigmoid(-x) is softplus without the linear branch that torch's softplus takes above 20.
     return _FLOOR - F.logsigmoid(-raw)
 
 
 def log_softplus(raw: Tensor) -> Tensor:
-    """Logarithm of softplus, any shape, where softplus itself underflows: it tends to `raw` on the left."""
+    """Compute the logarithm of softplus, also where softplus itself underflows.
+
+    Parameters
+    ----------
+    raw : Tensor
+        Real numbers, any shape.
+
+    Returns
+    -------
+    Tensor
+        Same shape. The result tends to `raw` for large negative `raw`.
+    """
     right = (-F.logsigmoid(-raw.clamp(min=-15.0))).log()
     left = raw.clamp(max=-15.0)
     return torch.where(raw < -15.0, left - left.exp() / 2, right)
 
 
 def value_itself(value: Tensor) -> Tensor:
-    """T(x) = x, `[...]` to `[..., 1]`: the sufficient statistic of most families of one parameter."""
+    """The sufficient statistic T(x) = x of most families with one parameter.
+
+    Parameters
+    ----------
+    value : Tensor, shape ``[...]``
+        The values x.
+
+    Returns
+    -------
+    Tensor
+        T(x), shape ``[..., 1]``.
+    """
     return value.unsqueeze(-1)
 
 
 class NaturalExponentialFamily(CheckedDistribution):
-    r"""Base of distributions given by their natural parameters :math:`\eta`.
+    r"""Base class of distributions that are given by their natural parameters :math:`\eta`.
 
+    Use it for conjugate models and for divergences in natural parameters, or subclass it for a family of your own.
+
+    Parameters
+    ----------
+    natural : Tensor of float, shape ``[..., m]``
+        Natural parameters. `batch_shape` is ``[...]``.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
+
+    Raises
+    ------
+    ValueError
+        The last dimension has the wrong size, or parameters are outside the natural domain.
+
+    Notes
+    -----
     .. math:: \log p(x) = \log h(x) + \eta^\top T(x) - A(\eta)
 
-    `log_prob` works on the natural parameters; they are never turned into canonical ones on the way. Mean parameters,
-    the covariance of T, entropy and the KL to a member of the same family (a Bregman divergence of A, see `kl.py`)
-    come from derivatives of A by `torch.func.grad`, which nests under `vmap`, `make_fx` and `torch.compile`.
+    `log_prob` works on the natural parameters. It does not convert them to canonical ones. Derivatives of A by
+    `torch.func.grad` give the mean parameters, the covariance of T, the entropy, and the KL to a member of the same
+    family, which is a Bregman divergence of A. They work under `vmap`, `make_fx` and `torch.compile`.
 
-    The terms of the formula are much larger than their sum where a distribution is narrow: a Gamma with concentration
-    1e5 adds numbers of size 1e6. Everything is therefore evaluated in float64 and rounded once to the dtype of
-    `natural`.
+    The terms of the formula are much larger than their sum where a distribution is narrow. A Gamma with concentration
+    1e5 adds numbers of size 1e6. So these quantities and `log_prob` are evaluated in float64 and rounded once to the
+    dtype of `natural`. All results are in nats.
 
-    A subclass gives `arg_constraints`, `support`, the static methods `sufficient_statistics`, `log_normalizer` and
-    `constrain`, the pair `from_canonical` and `to_canonical`, `mean`, `variance`, `mode`, and `sample` or `rsample`;
-    where h is not 1 also `log_base_measure` and its expectation, for the entropy. A likelihood with a conjugate prior
-    among the families gives `posterior(prior, sufficient_statistics, count)`.
+    A subclass gives `arg_constraints`, `support`, the methods `sufficient_statistics`, `log_normalizer` and
+    `constrain`, the pair `from_canonical` and `to_canonical`, the properties `mean`, `variance` and `mode`, and
+    `sample` or `rsample`. Where h is not 1, it also gives `log_base_measure` and its expectation for the entropy. A
+    likelihood whose conjugate prior is one of the families gives ``posterior(prior, sufficient_statistics, count)``.
 
-    Shapes: `natural` `[..., m]`; `batch_shape` is `[...]`; nats throughout.
+    References
+    ----------
+    M. Wainwright and M. Jordan (2008), "Graphical models, exponential families, and variational inference", section 3
+    and equations 3.5 (density), 3.41 (derivatives of the log normaliser) and 5.6 (KL as a Bregman divergence).
 
-    Reference: Wainwright and Jordan, Graphical models, exponential families, and variational inference (2008),
-    section 3; equations 3.5 (log normaliser), 3.41 (its derivatives) and 5.6 (KL as a Bregman divergence).
-
-    Args:
-        natural: natural parameters `[..., m]`, floating point.
-        validate_args: whether parameters and values are checked; None follows torch's global setting.
-
-    Raises:
-        ValueError: for a wrong last dimension or parameters outside the natural domain.
+    Examples
+    --------
+    >>> from pyrovae.distributions import NaturalPoisson
+    >>> p = NaturalPoisson(torch.tensor([[0.0], [2.0]]))
+    >>> p.batch_shape, p.mean, p.statistics_variance.squeeze(-1)
+    (torch.Size([2]), tensor([1.0000, 7.3891]), tensor([1.0000, 7.3891]))
     """
 
     num_natural: ClassVar[int | None] = None  # None where the last dimension is free
@@ -81,41 +132,121 @@ class NaturalExponentialFamily(CheckedDistribution):
         return torch.Size()
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "NaturalExponentialFamily":
-        """The same distribution with `batch_shape`; a subclass with its own constructor overrides this."""
+        """The same distribution with `batch_shape`. A subclass with its own constructor overrides this."""
         return self._expand_as(NaturalExponentialFamily, batch_shape, _instance)
 
     @staticmethod
     @abstractmethod
     def sufficient_statistics(value: Tensor) -> Tensor:
-        """T(x) `[..., m]` of values `[..., *event_shape]`."""
+        """Compute the sufficient statistics T(x).
+
+        Parameters
+        ----------
+        value : Tensor, shape ``[..., *event_shape]``
+            The values x.
+
+        Returns
+        -------
+        Tensor
+            T(x), shape ``[..., m]``.
+        """
 
     def log_base_measure(self, value: Tensor) -> Tensor:
-        """Logarithm of h(x) `[...]`; 0 unless the family says otherwise."""
+        """Compute the logarithm of h(x), which is 0 unless the family says otherwise.
+
+        Parameters
+        ----------
+        value : Tensor, shape ``[..., *event_shape]``
+            The values x.
+
+        Returns
+        -------
+        Tensor
+            log h(x), shape ``[...]``.
+        """
         return torch.zeros_like(value)
 
     @abstractmethod
     def log_normalizer(self, natural: Tensor) -> Tensor:
-        """A(eta) `[...]` of natural parameters `[..., m]`."""
+        """Compute the log normaliser A(eta).
+
+        Parameters
+        ----------
+        natural : Tensor, shape ``[..., m]``
+            Natural parameters.
+
+        Returns
+        -------
+        Tensor
+            A(eta), shape ``[...]``, in the dtype of `natural`.
+        """
 
     @staticmethod
     @abstractmethod
     def constrain(raw: Tensor) -> Tensor:
-        """Map any real `[..., m]`, such as the output of a net, smoothly into the natural domain.
+        """Map any real numbers smoothly into the natural domain. Use it on the outputs of a net.
 
-        Values and gradients, also of `log_prob` after it, are finite for |raw| up to 1e4.
+        Parameters
+        ----------
+        raw : Tensor, shape ``[..., m]``
+            Real numbers.
+
+        Returns
+        -------
+        Tensor
+            Natural parameters, shape ``[..., m]``.
+
+        Notes
+        -----
+        Values and gradients are finite for ``|raw|`` up to 1e4, also those of `log_prob` after it.
         """
 
     @classmethod
     @abstractmethod
     def from_canonical(cls, *, validate_args: bool | None = None, **parameters: Any) -> "NaturalExponentialFamily":
-        """The family's member with the parameters of torch's class of the same name."""
+        """Make the family's member with the parameters of torch's class of the same name.
+
+        Parameters
+        ----------
+        validate_args : bool, optional
+            Whether to check parameters and values. None follows torch's global setting.
+        **parameters : Tensor or float
+            Parameters as torch's class takes them.
+
+        Returns
+        -------
+        NaturalExponentialFamily
+            The same distribution in natural parameters.
+        """
 
     @abstractmethod
     def to_canonical(self) -> dict[str, Tensor]:
-        """Keyword arguments for torch's class of the same name, and for `from_canonical`."""
+        """Return the keyword arguments for torch's class of the same name, which `from_canonical` takes too.
+
+        Returns
+        -------
+        dict of str to Tensor
+            The canonical parameters, each of shape ``[...]`` with its own event dimensions.
+        """
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Probability of values up to `value`, `[...]`, for families whose distribution function torch can compute."""
+        """Compute the probability of values up to `value`.
+
+        Parameters
+        ----------
+        value : Tensor, shape ``[...]``
+            Values in the support.
+
+        Returns
+        -------
+        Tensor
+            Probability, shape of `value` broadcast with `batch_shape`.
+
+        Raises
+        ------
+        NotImplementedError
+            torch has no function for the cdf of this family.
+        """
         if self._validate_args:
             self._validate_sample(value)
         return self._cdf(self.natural.double(), value.double()).to(self.natural.dtype)
@@ -128,12 +259,23 @@ class NaturalExponentialFamily(CheckedDistribution):
         return torch.zeros_like(natural[..., 0])
 
     def _log_density(self, natural: Tensor, value: Tensor) -> Tensor:
-        """The three terms; a family whose terms cancel even in float64 groups them anew."""
+        """The sum of the three terms. A family overrides this if its terms cancel even in float64."""
         inner = (natural * self.sufficient_statistics(value)).sum(-1)
         return self.log_base_measure(value) + inner - self.log_normalizer(natural)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, log h(x) + eta.T(x) - A(eta), `[...]`, in nats."""
+        """Compute the log density log h(x) + eta.T(x) - A(eta).
+
+        Parameters
+        ----------
+        value : Tensor, shape ``[..., *event_shape]``
+            Values in the support.
+
+        Returns
+        -------
+        Tensor
+            Log density in nats, shape of the batch of `value` broadcast with `batch_shape`.
+        """
         if self._validate_args:
             self._validate_sample(value)
         return self._log_density(self.natural.double(), value.double()).to(self.natural.dtype)
@@ -144,12 +286,12 @@ class NaturalExponentialFamily(CheckedDistribution):
 
     @property
     def mean_parameters(self) -> Tensor:
-        """Expectation of T(x), the gradient of A, `[..., m]`."""
+        """Expectation of T(x), the gradient of A, shape ``[..., m]``."""
         return self._gradient(self.natural.double()).to(self.natural.dtype)
 
     @property
     def statistics_covariance(self) -> Tensor:
-        """Covariance of T(x), the Hessian of A and the Fisher information of `natural`, `[..., m, m]`."""
+        """Covariance of T(x), shape ``[..., m, m]``: the Hessian of A, and the Fisher information of `natural`."""
         rows = [
             grad(lambda eta, i=i: self._gradient(eta)[..., i].sum())(self.natural.double())
             for i in range(self.natural.shape[-1])
@@ -158,24 +300,38 @@ class NaturalExponentialFamily(CheckedDistribution):
 
     @property
     def statistics_variance(self) -> Tensor:
-        """Variance of each entry of T(x), `[..., m]`."""
+        """Variance of each entry of T(x), shape ``[..., m]``."""
         return self.statistics_covariance.diagonal(dim1=-2, dim2=-1)
 
     def entropy(self) -> Tensor:
-        """A(eta) - eta.E[T] - E[log h], `[...]`, in nats."""
+        """Entropy A(eta) - eta.E[T] - E[log h] in nats, shape `batch_shape`."""
         natural = self.natural.double()
         mean = self._gradient(natural)
         expected = self._expected_log_base_measure(natural, mean)
         return (self.log_normalizer(natural) - (natural * mean).sum(-1) - expected).to(self.natural.dtype)
 
     def same_family(self, other: "NaturalExponentialFamily") -> bool:
-        """Whether `other` has the same T and h, so that it differs in `natural` only."""
+        """Return whether `other` has the same T and h, so that it differs in `natural` only."""
         return type(self) is type(other) and self.natural.shape[-1] == other.natural.shape[-1]
 
     def bregman_divergence(self, natural: Tensor) -> Tensor:
-        r"""Divergence of A from this member to the one with parameters `natural`: the KL in nats, `[...]`.
+        r"""Compute the KL from this member to another member of the family.
 
-        .. math:: A(\eta_q) - A(\eta_p) - (\eta_q - \eta_p)^\top \nabla A(\eta_p)
+        Parameters
+        ----------
+        natural : Tensor, shape ``[..., m]``
+            Natural parameters of the other member.
+
+        Returns
+        -------
+        Tensor
+            KL(this || other) in nats, broadcast batch shape.
+
+        Notes
+        -----
+        With :math:`\eta_p` for this member and :math:`\eta_q` for the other,
+
+        .. math:: A(\eta_q) - A(\eta_p) - (\eta_q - \eta_p)^\top \nabla A(\eta_p).
         """
         own, other = self.natural.double(), natural.double()
         inner = ((other - own) * self._gradient(own)).sum(-1)
@@ -183,7 +339,27 @@ class NaturalExponentialFamily(CheckedDistribution):
 
 
 def canonical_logits(name: str, probs: Tensor | None, logits: Tensor | None) -> Tensor:
-    """Log-odds from exactly one of `probs` and `logits`, as torch's discrete classes take them."""
+    """Return log-odds from exactly one of `probs` and `logits`, as torch's discrete classes take them.
+
+    Parameters
+    ----------
+    name : str
+        Name of the class, for the error.
+    probs : Tensor or None, shape ``[...]``
+        Probabilities.
+    logits : Tensor or None, shape ``[...]``
+        Log-odds.
+
+    Returns
+    -------
+    Tensor
+        Log-odds, shape ``[...]``.
+
+    Raises
+    ------
+    ValueError
+        Both are given, or none.
+    """
     if (probs is None) == (logits is None):
         raise ValueError(f"{name}.from_canonical takes exactly one of probs and logits")
     return torch.logit(torch.as_tensor(probs)) if logits is None else torch.as_tensor(logits)
@@ -192,16 +368,28 @@ def canonical_logits(name: str, probs: Tensor | None, logits: Tensor | None) -> 
 def conjugate_update(
     likelihood: str, family: type[Family], prior: Family, increment: Sequence[Tensor | float]
 ) -> Family:
-    """The member of the prior's family with `increment` added to its natural parameters.
+    """Add the increments of the data to the natural parameters of a conjugate prior.
 
-    Args:
-        likelihood: name of the likelihood, for the error.
-        family: its conjugate family.
-        prior: a member, which also says whether the posterior checks its arguments.
-        increment: what the data add to each natural parameter, `[...]` or a number.
+    Parameters
+    ----------
+    likelihood : str
+        Name of the likelihood, for the error.
+    family : type
+        Its conjugate family.
+    prior : NaturalExponentialFamily
+        A member of `family`. The posterior checks its arguments if the prior does.
+    increment : sequence of Tensor or float, each of shape ``[...]``
+        What the data add to each natural parameter.
 
-    Raises:
-        TypeError: the prior is of another family.
+    Returns
+    -------
+    NaturalExponentialFamily
+        The posterior, a member of `family`.
+
+    Raises
+    ------
+    TypeError
+        The prior is of another family.
     """
     if not isinstance(prior, family):
         raise TypeError(f"{likelihood}.posterior needs a {family.__name__} prior, got {type(prior).__name__}")

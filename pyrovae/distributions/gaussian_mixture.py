@@ -1,4 +1,4 @@
-"""A mixture of diagonal Gaussians whose density is two matrix products."""
+"""A mixture of diagonal Gaussians whose density is computed with two matrix products."""
 
 from __future__ import annotations
 
@@ -16,25 +16,39 @@ from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution
 class DiagonalGaussianMixture(CheckedDistribution):
     r"""Mixture of K diagonal Gaussians on vectors of size D.
 
-    `log p(z) = log sum_k pi_k prod_d N(z_d; loc_kd, scale_kd)`
+    Use it as a flexible prior. `MixturePrior` and `VampPrior` return it.
 
-    The squared distances are expanded into two matrix products, so that K = 500 components cost little more than one
-    layer of a net, where `MixtureSameFamily` forms all `[..., K, D]` differences. The price is cancellation in
-    float32: about 1e-6 times the largest squared standardised distance to the components' common centre.
+    Parameters
+    ----------
+    logits : Tensor, shape ``[K]``
+        Unnormalised log weights.
+    loc : Tensor, shape ``[K, D]``
+        Means.
+    scale : Tensor, shape ``[K, D]``
+        Standard deviations, positive.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
 
-    Args:
-        logits: unnormalised log weights `[K]`.
-        loc: means `[K, D]`.
-        scale: standard deviations `[K, D]`, positive.
-        validate_args: whether to check parameters and values.
+    Raises
+    ------
+    ValueError
+        The shapes do not fit, a scale is not positive, or values are not real.
 
-    Raises:
-        ValueError: shapes that do not fit, a scale that is not positive, or values that are not real.
+    Notes
+    -----
+    .. math:: \log p(z) = \log \sum_k \pi_k \prod_d N(z_d; \mathrm{loc}_{kd}, \mathrm{scale}_{kd})
 
-    Example:
-        >>> p = DiagonalGaussianMixture(torch.zeros(2), torch.zeros(2, 3), torch.ones(2, 3))
-        >>> p.expand([4]).log_prob(torch.zeros(3)).shape
-        torch.Size([4])
+    The squared distances are expanded into two matrix products. So K = 500 components cost little more than one layer
+    of a net. `MixtureSameFamily` forms all ``[..., K, D]`` differences instead. The price is cancellation in float32:
+    about 1e-6 times the largest squared standardised distance to the common centre of the components.
+
+    Draws have no path gradient (``has_rsample`` is False).
+
+    Examples
+    --------
+    >>> p = DiagonalGaussianMixture(torch.zeros(2), torch.zeros(2, 3), torch.ones(2, 3))
+    >>> p.expand([4]).log_prob(torch.zeros(3)).shape
+    torch.Size([4])
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {
@@ -55,7 +69,7 @@ class DiagonalGaussianMixture(CheckedDistribution):
         super().__init__(torch.Size(), loc.shape[1:], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> DiagonalGaussianMixture:
-        """The same mixture for a batch; its parameters are not copied."""
+        """The same mixture with `batch_shape`. Its parameters are not copied."""
         new = self._get_checked_instance(DiagonalGaussianMixture, _instance)
         new.logits, new.loc, new.scale = self.logits, self.loc, self.scale
         super(DiagonalGaussianMixture, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
@@ -63,7 +77,7 @@ class DiagonalGaussianMixture(CheckedDistribution):
         return new
 
     def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Draws, `[*sample_shape, *batch_shape, D]`."""
+        """Draws without gradients, shape ``[*sample_shape, *batch_shape, D]``."""
         with torch.no_grad():
             shape = torch.Size(sample_shape) + self.batch_shape
             # By inversion: torch.multinomial reads a value back from the device, which a trace cannot, and so does
@@ -77,7 +91,7 @@ class DiagonalGaussianMixture(CheckedDistribution):
             return loc + scale * torch.randn(loc.shape, dtype=loc.dtype, device=loc.device)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density in nats."""
+        """Log density of values ``[..., D]`` in nats, shape ``[...]`` broadcast with `batch_shape`."""
         if self._validate_args:
             self._validate_sample(value)
         centre = self.loc.mean(0)
@@ -90,12 +104,12 @@ class DiagonalGaussianMixture(CheckedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Mean, `[*batch_shape, D]`."""
+        """Mean, shape ``[*batch_shape, D]``."""
         return (self.logits.softmax(-1) @ self.loc).expand(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
-        """Variance of each coordinate, `[*batch_shape, D]`."""
+        """Variance of each coordinate, shape ``[*batch_shape, D]``."""
         weights = self.logits.softmax(-1)
         # About the mean, so that nothing cancels where the components lie far from 0.
         between = (self.loc - weights @ self.loc).square()

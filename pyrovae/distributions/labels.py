@@ -1,4 +1,4 @@
-"""Distributions of class labels that are known for some data."""
+"""Distributions of class labels that are known for some of the data."""
 
 from __future__ import annotations
 
@@ -12,15 +12,29 @@ _NEVER = -1e4  # exp of it is exactly 0 in every floating-point type, and 0 time
 
 
 def labelled_logits(logits: Tensor, y: Tensor) -> Tensor:
-    """Class logits in which every known label has all the probability.
+    """Give every known label all the probability of its row.
 
-    Other classes of such a row get the probability 0 exactly and a log-probability that is finite, so that sums over
-    the classes leave them out and stay finite; no gradient reaches the given logits there.
+    Use it for the class latent of a semi-supervised model.
 
-    Args:
-        logits: `[..., B, C]` or `[C]`.
-        y: labels `[B]`, -1 = unknown.
+    Parameters
+    ----------
+    logits : Tensor, shape ``[..., B, C]`` or ``[C]``
+        Class logits of the rows whose label is unknown.
+    y : Tensor of int64, shape ``[B]``
+        Labels; -1 means unknown.
 
+    Returns
+    -------
+    Tensor
+        Class logits, shape ``[..., B, C]``. Rows with an unknown label are unchanged.
+
+    Notes
+    -----
+    In a row with a known label, the other classes have a probability of exactly 0 and a finite log-probability. So sums
+    over the classes leave them out and stay finite. No gradient reaches `logits` in such a row.
+
+    Examples
+    --------
     >>> labelled_logits(torch.zeros(2, 3), torch.tensor([1, -1])).softmax(-1)
     tensor([[0.0000, 1.0000, 0.0000],
             [0.3333, 0.3333, 0.3333]])
@@ -32,16 +46,24 @@ def labelled_logits(logits: Tensor, y: Tensor) -> Tensor:
 
 
 class KnownLabels(Categorical):
-    """The point masses at known labels, `labelled_logits` of labels that are all known.
+    """Point masses at known labels.
 
-    The support of a row is its label alone, so that enumeration, which would otherwise go through all the classes,
-    has one term.
+    Use it instead of a `Categorical` where all labels are known. The support of each row is its label alone. So
+    enumeration has one term instead of one for every class.
 
-    Args:
-        label: labels `[B]`.
-        num_classes: number of classes.
-        dtype: of the probabilities.
+    Parameters
+    ----------
+    label : Tensor of int64, shape ``[B]``
+        Labels, all known.
+    num_classes : int
+        Number of classes.
+    dtype : torch.dtype, default torch.float32
+        Type of the probabilities.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
 
+    Examples
+    --------
     >>> labels = KnownLabels(torch.tensor([2, 0]), 3)
     >>> labels.enumerate_support(), labels.probs[0]
     (tensor([[2, 0]]), tensor([0., 0., 1.]))
@@ -66,9 +88,9 @@ class KnownLabels(Categorical):
         return super().expand(batch_shape, _instance=new)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """The labels."""
+        """The labels, shape ``[*sample_shape, *batch_shape]``."""
         return self.label.expand(self._extended_shape(torch.Size(sample_shape)))
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        """The labels, as the one value of each row: `[1, B]`."""
+        """The labels, as the only value of each row, shape ``[1, *batch_shape]``."""
         return self.label.unsqueeze(0)

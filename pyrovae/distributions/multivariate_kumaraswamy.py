@@ -1,4 +1,4 @@
-"""Stick-breaking with Kumaraswamy fractions in random order: an approximate Dirichlet without order bias."""
+"""Stick-breaking with Kumaraswamy fractions in random order: an approximate Dirichlet without a bias from the order."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,41 +21,54 @@ MAX_EXACT_SIZE = 14
 class MultivariateKumaraswamy(CheckedDistribution):
     r"""Stick-breaking on the K-simplex whose sticks are broken in uniformly random order (MV-Kumaraswamy).
 
+    Use it as a reparameterised stand-in for a Dirichlet, for example over unordered classes.
+
+    Parameters
+    ----------
+    concentration : Tensor, shape ``[..., K]``
+        The concentrations alpha, positive, with K at least 2. `batch_shape` is ``[...]`` and `event_shape` is ``[K]``.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
+
+    Raises
+    ------
+    ValueError
+        A concentration is not positive, `concentration` has no last dimension of size 2 or more, or a value is off the
+        simplex.
+
+    Notes
+    -----
     Given an order o, the fractions are
 
     .. math::
         v_i \sim \mathrm{Kumaraswamy}\Big(\alpha_{o_i}, \sum_{j>i} \alpha_{o_j}\Big), \qquad
         x_{o_i} = v_i \prod_{j<i} (1 - v_j), \qquad p(x) = \frac{1}{K!} \sum_o p(x \mid o)
 
-    With Beta fractions every order would give the same Dirichlet(alpha); with Kumaraswamy fractions each order gives
-    another distribution, biased towards the components that it takes first. The average over orders depends on
-    alpha and not on how the components are numbered, and is exchangeable when all alpha are equal.
+    With Beta fractions, every order would give the same Dirichlet(alpha). With Kumaraswamy fractions, each order gives
+    another distribution, with a bias towards the components that it takes first. The average over all orders depends on
+    alpha and not on the numbers of the components. It is exchangeable when all alpha are equal.
 
-    `log_prob` is the density of that average, exactly: the sum over K! orders folds into one over the 2^K sets of
-    components that can be left, so it costs K 2^(K-1) fractions and is offered up to K = 14. A draw is an unbiased
-    draw, its path gradient is unbiased, and `mean` and `variance` are exact. Two uses are biased: scoring a draw by
-    `log_prob_given_order` with the order of the draw, which is not the density of the draw, and averaging the
-    divergence of single orders, which is an upper bound (`kl_multivariate_kumaraswamy_dirichlet_bound`).
+    `log_prob` is exactly the density of that average. The sum over K! orders is computed as a sum over the 2^K sets of
+    components that can be left. It costs about K 2^(K-1) fractions. It is offered up to K = 14, and so are `mean` and
+    `variance`, which are exact too. Draws have no such limit. They follow exactly this distribution, and their path
+    gradient is unbiased.
 
-    Shapes: `concentration` `[..., K]` gives `batch_shape` `[...]` and `event_shape` `[K]`.
+    Two uses are biased. `log_prob_given_order` with the order of a draw is not the density of that draw. The average
+    divergence of single orders is an upper bound (`kl_multivariate_kumaraswamy_dirichlet_bound`).
 
-    Reference: A. Stirn, T. Jebara and D. A. Knowles (2019), "A new distribution on the simplex with auto-encoding
-    applications", arXiv:1905.12052.
+    References
+    ----------
+    A. Stirn, T. Jebara and D. A. Knowles (2019), "A new distribution on the simplex with auto-encoding applications",
+    arXiv:1905.12052.
 
-    Args:
-        concentration: alpha, positive, shape `[..., K]` with K at least 2.
-        validate_args: whether to check parameters and values.
-
-    Raises:
-        ValueError: a concentration that is not positive or has no last dimension, or a value off the simplex.
-
-    Example:
-        >>> classes = MultivariateKumaraswamy(torch.tensor([0.5, 0.5, 0.5]))
-        >>> x = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.7, 0.2]])
-        >>> classes.log_prob(x)  # exchangeable
-        tensor([0.3100, 0.3100])
-        >>> classes.mean
-        tensor([0.3333, 0.3333, 0.3333])
+    Examples
+    --------
+    >>> classes = MultivariateKumaraswamy(torch.tensor([0.5, 0.5, 0.5]))
+    >>> x = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.7, 0.2]])
+    >>> classes.log_prob(x)  # exchangeable
+    tensor([0.3100, 0.3100])
+    >>> classes.mean
+    tensor([0.3333, 0.3333, 0.3333])
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {
@@ -78,21 +91,33 @@ class MultivariateKumaraswamy(CheckedDistribution):
         return self._expand_as(MultivariateKumaraswamy, batch_shape, _instance)
 
     def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Reparameterised draws, shape `sample_shape` + `[..., K]`; every draw has an order of its own."""
+        """Reparameterised draws, shape ``[*sample_shape, *batch_shape, K]``. Every draw has an order of its own."""
         return torch.exp(self.rsample_log_weights(sample_shape))
 
     def rsample_log_weights(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Logarithms of reparameterised draws, all finite, shape `sample_shape` + `[..., K]`."""
+        """Logarithms of reparameterised draws, all finite, shape ``[*sample_shape, *batch_shape, K]``."""
         shape = self._extended_shape(sample_shape)
         order = torch.rand(shape, device=self.concentration.device).argsort(-1)
         log_weights = log_stick_weights(*_fractions(self.concentration.expand(shape).gather(-1, order)).rsample_log())
         return log_weights.gather(-1, order.argsort(-1))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of the first K - 1 components, averaged over all orders; zeros count as the smallest number.
+        """Compute the log density of the first K - 1 components, averaged over all orders.
 
-        Raises:
-            ValueError: more than 14 components.
+        Parameters
+        ----------
+        value : Tensor, shape ``[..., K]``
+            Points of the simplex. A zero counts as the smallest normal number.
+
+        Returns
+        -------
+        Tensor
+            Log density in nats, shape ``[...]`` broadcast with `batch_shape`.
+
+        Raises
+        ------
+        ValueError
+            There are more than 14 components.
         """
         if self._validate_args:
             self._validate_sample(value)
@@ -113,14 +138,19 @@ class MultivariateKumaraswamy(CheckedDistribution):
         return score.squeeze(-1)
 
     def log_prob_given_order(self, value: Tensor, order: Tensor) -> Tensor:
-        """Log density of plain stick-breaking in the given order, for any K.
+        """Compute the log density of plain stick-breaking in a given order, for any K.
 
-        Args:
-            value: `[..., K]`.
-            order: permutation of 0 to K-1 along the last dimension, `[..., K]`, long.
+        Parameters
+        ----------
+        value : Tensor, shape ``[..., K]``
+            Points of the simplex.
+        order : Tensor of int64, shape ``[..., K]``
+            A permutation of 0 to K - 1 along the last dimension.
 
-        Returns:
-            Log density of the first K - 1 components, shape `[...]`.
+        Returns
+        -------
+        Tensor
+            Log density of the first K - 1 weights in the given order, in nats, shape ``[...]``.
         """
         alpha, value, order = torch.broadcast_tensors(self.concentration, value, order)
         sticks = StickBreaking(_fractions(alpha.gather(-1, order)), validate_args=False)
@@ -128,12 +158,15 @@ class MultivariateKumaraswamy(CheckedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Exact mean, shape `[..., K]`; close to, but not, alpha over its sum."""
+        """Exact mean, shape ``[*batch_shape, K]``, for 14 components at most.
+
+        It is near alpha over its sum, but not equal to it.
+        """
         return self._moment(lambda fraction: (fraction.mean, 1 - fraction.mean))
 
     @property
     def variance(self) -> Tensor:
-        """Exact variance of each component, shape `[..., K]`."""
+        """Exact variance of each component, shape ``[*batch_shape, K]``, for 14 components at most."""
         second = self._moment(
             lambda fraction: (
                 fraction.variance + fraction.mean.square(),
@@ -155,22 +188,32 @@ class MultivariateKumaraswamy(CheckedDistribution):
 
 
 def _fractions(concentration: Tensor) -> Kumaraswamy:
-    """The fractions of stick-breaking in the order in which `concentration` `[..., K]` stands."""
+    """The fractions of stick-breaking in the order in which `concentration` ``[..., K]`` stands."""
     later = concentration.flip(-1).cumsum(-1).flip(-1)[..., 1:]
     return Kumaraswamy(concentration[..., :-1], later, validate_args=False)
 
 
 def break_sets(size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """For sets of 2, 3, ..., `size` components: which component may be broken off, and which set is then left.
+    """List, for sets of 2, 3, ..., `size` components, which component can be broken off and which set is then left.
 
-    Sets of n components stand in the order of `itertools.combinations`, so that values kept per set are tensors.
+    Parameters
+    ----------
+    size : int
+        Number of components, 14 at most.
+    device : torch.device
+        Device of the indices.
 
-    Yields:
-        `members` `[sets, n]`, the components of each set of n, and `rest` `[sets, n]`, the index among the sets of
-        n - 1 of the set without that component.
+    Yields
+    ------
+    members : Tensor of int64, shape ``[sets, n]``
+        The components of each set of n. The sets are in the order of `itertools.combinations`.
+    rest : Tensor of int64, shape ``[sets, n]``
+        The position of the set without that component among the sets of n - 1.
 
-    Raises:
-        ValueError: `size` above 14, where the sets no longer fit a reasonable memory.
+    Raises
+    ------
+    ValueError
+        `size` is above 14. The sets then no longer fit a reasonable memory.
     """
     if size > MAX_EXACT_SIZE:
         raise ValueError(

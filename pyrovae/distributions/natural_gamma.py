@@ -22,20 +22,28 @@ __all__ = ["NaturalExponential", "NaturalGamma"]
 
 
 class NaturalExponential(NaturalExponentialFamily):
-    r"""Exponential distribution, eta = -rate, T = x, h = 1, :math:`A(\eta) = -\log(-\eta)`.
+    r"""Exponential distribution in its natural parameter, minus the rate.
 
-    Shapes: `natural` `[..., 1]`, negative; scalar events, 0 or more.
+    Use it for waiting times where you need conjugate updates or divergences in natural parameters.
 
-    Args:
-        natural: natural parameters.
-        validate_args: as in torch.
+    Parameters
+    ----------
+    natural : Tensor of float, shape ``[..., 1]``
+        Minus the rate, negative.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
 
-    Example:
-        >>> import torch
-        >>> prior = NaturalGamma.from_canonical(torch.tensor(2.0), torch.tensor(1.0))
-        >>> x = torch.tensor([0.5, 1.5, 1.0])
-        >>> NaturalExponential.posterior(prior, x.sum(-1, keepdim=True), 3).to_canonical()
-        {'concentration': tensor(5.), 'rate': tensor(4.)}
+    Notes
+    -----
+    T(x) = x, h(x) = 1 and :math:`A(\eta) = -\log(-\eta)`. Events are scalars, 0 or more.
+
+    Examples
+    --------
+    >>> import torch
+    >>> prior = NaturalGamma.from_canonical(torch.tensor(2.0), torch.tensor(1.0))
+    >>> x = torch.tensor([0.5, 1.5, 1.0])
+    >>> NaturalExponential.posterior(prior, x.sum(-1, keepdim=True), 3).to_canonical()
+    {'concentration': tensor(5.), 'rate': tensor(4.)}
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {"natural": NaturalDomain(constraints.less_than(0.0))}
@@ -46,78 +54,119 @@ class NaturalExponential(NaturalExponentialFamily):
 
     @staticmethod
     def log_normalizer(natural: Tensor) -> Tensor:
-        """Minus the log rate."""
+        """A(eta), minus the log rate, ``[..., 1]`` to ``[...]``."""
         return -(-natural[..., 0]).log()
 
     @staticmethod
     def constrain(raw: Tensor) -> Tensor:
-        """Minus a shifted softplus."""
+        """Map real numbers to negative ones: minus (softplus plus 1e-6), same shape."""
         return -smooth_positive(raw)
 
     @classmethod
     def from_canonical(cls, rate: Tensor | float, *, validate_args: bool | None = None) -> "NaturalExponential":
-        """From the rate."""
+        """Make the distribution from the rate.
+
+        Parameters
+        ----------
+        rate : Tensor or float, shape ``[...]``
+            Rate, positive.
+        validate_args : bool, optional
+            Whether to check parameters and values. None follows torch's global setting.
+
+        Returns
+        -------
+        NaturalExponential
+            The distribution with `batch_shape` ``[...]``.
+        """
         (rate,) = broadcast_floats(rate)
         return cls(-rate.unsqueeze(-1), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
-        """Keyword `rate`."""
+        """Return a dict with `rate`, shape ``[...]``."""
         return {"rate": -self.natural[..., 0]}
 
     @classmethod
     def posterior(cls, prior: "NaturalGamma", sufficient_statistics: Tensor, count: Tensor | float) -> "NaturalGamma":
-        """Posterior of the rate after `count` values whose T(x) sum to `sufficient_statistics` `[..., 1]`."""
+        """Compute the posterior of the rate.
+
+        Parameters
+        ----------
+        prior : NaturalGamma
+            Prior of the rate.
+        sufficient_statistics : Tensor, shape ``[..., 1]``
+            Sum of T(x) over the values.
+        count : Tensor or float, shape ``[...]``
+            Number of values.
+
+        Returns
+        -------
+        NaturalGamma
+            The posterior.
+
+        Raises
+        ------
+        TypeError
+            The prior is of another family.
+        """
         return conjugate_update("NaturalExponential", NaturalGamma, prior, [count, -sufficient_statistics[..., 0]])
 
     @property
     def mean(self) -> Tensor:
-        """1 / rate."""
+        """1 / rate, shape `batch_shape`."""
         return -1 / self.natural[..., 0]
 
     @property
     def mode(self) -> Tensor:
-        """Zero."""
+        """Zero, shape `batch_shape`."""
         return torch.zeros_like(self.natural[..., 0])
 
     @property
     def variance(self) -> Tensor:
-        """1 / rate^2."""
+        """1 / rate^2, shape `batch_shape`."""
         return self.natural[..., 0].square().reciprocal()
 
     def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Reparameterised draws, noise divided by the rate."""
+        """Reparameterised draws, noise over the rate, shape ``[*sample_shape, *batch_shape]``."""
         return standard_exponential(self._extended_shape(sample_shape), self.natural) / -self.natural[..., 0]
 
     def _cdf(self, natural: Tensor, value: Tensor) -> Tensor:
         return one_minus_exp(-natural[..., 0] * value)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Quantile of the probability `value`."""
+        """Quantile of the probability `value`, broadcast shape."""
         return torch.log1p(-value) / self.natural[..., 0]
 
 
 class NaturalGamma(NaturalExponentialFamily):
-    r"""Gamma distribution, eta = (concentration, -rate), T = (log x, x), h = 1 / x.
+    r"""Gamma distribution in its natural parameters, (concentration, -rate).
 
-    .. math:: A(\eta) = \log\Gamma(\eta_1) - \eta_1\log(-\eta_2)
+    Use it for positive numbers, and as the conjugate prior of `NaturalPoisson` and `NaturalExponential`.
 
-    With 1 / x in the base measure the first parameter is the concentration itself instead of concentration - 1, which
-    would lose the digits of small concentrations.
+    Parameters
+    ----------
+    natural : Tensor of float, shape ``[..., 2]``
+        The concentration, positive, and minus the rate, negative.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
 
-    `cdf` has a gradient in the value but none in the parameters: torch's incomplete Gamma function has no derivative in
-    the concentration and raises `NotImplementedError`. Draws and `log_prob` have all of theirs.
+    Notes
+    -----
+    T(x) = (log x, x), h(x) = 1 / x and
 
-    Shapes: `natural` `[..., 2]`, the first entry positive, the second negative; scalar events, positive.
+    .. math:: A(\eta) = \log\Gamma(\eta_1) - \eta_1\log(-\eta_2).
 
-    Args:
-        natural: natural parameters.
-        validate_args: as in torch.
+    Because 1 / x is in the base measure, the first parameter is the concentration itself and not concentration - 1. The
+    difference would lose the digits of small concentrations. Events are positive scalars.
 
-    Example:
-        >>> import torch
-        >>> p = NaturalGamma.from_canonical(torch.tensor(3.0), torch.tensor(2.0))
-        >>> p.mean, p.mean_parameters  # E[log x] is digamma(3) - log(2)
-        (tensor(1.5000), tensor([0.2296, 1.5000]))
+    `cdf` has a gradient in the value but none in `natural`: torch's incomplete Gamma function has no derivative in the
+    concentration and raises `NotImplementedError`. Draws and `log_prob` have all their gradients.
+
+    Examples
+    --------
+    >>> import torch
+    >>> p = NaturalGamma.from_canonical(torch.tensor(3.0), torch.tensor(2.0))
+    >>> p.mean, p.mean_parameters  # E[log x] is digamma(3) - log(2)
+    (tensor(1.5000), tensor([0.2296, 1.5000]))
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {
@@ -129,23 +178,23 @@ class NaturalGamma(NaturalExponentialFamily):
 
     @staticmethod
     def sufficient_statistics(value: Tensor) -> Tensor:
-        """(log x, x)."""
+        """T(x) = (log x, x), ``[...]`` to ``[..., 2]``."""
         return torch.stack([value.log(), value], -1)
 
     @staticmethod
     def log_base_measure(value: Tensor) -> Tensor:
-        """Minus log x."""
+        """Log h(x) = -log x, shape of `value`."""
         return -value.log()
 
     @staticmethod
     def log_normalizer(natural: Tensor) -> Tensor:
-        """Log Gamma function of the concentration minus concentration times log rate."""
+        """A(eta), log Gamma(concentration) minus concentration times log rate, ``[..., 2]`` to ``[...]``."""
         concentration, minus_rate = natural.unbind(-1)
         return torch.lgamma(concentration) - concentration * (-minus_rate).log()
 
     @staticmethod
     def constrain(raw: Tensor) -> Tensor:
-        """A shifted softplus of both entries, the second negated."""
+        """Map real numbers to natural parameters: softplus plus 1e-6, the second entry negated; same shape."""
         positive = smooth_positive(raw)
         return torch.stack([positive[..., 0], -positive[..., 1]], -1)
 
@@ -153,12 +202,27 @@ class NaturalGamma(NaturalExponentialFamily):
     def from_canonical(
         cls, concentration: Tensor | float, rate: Tensor | float, *, validate_args: bool | None = None
     ) -> "NaturalGamma":
-        """From concentration and rate."""
+        """Make the distribution from concentration and rate.
+
+        Parameters
+        ----------
+        concentration : Tensor or float, shape ``[...]``
+            Concentration, positive.
+        rate : Tensor or float, shape ``[...]``
+            Rate, positive.
+        validate_args : bool, optional
+            Whether to check parameters and values. None follows torch's global setting.
+
+        Returns
+        -------
+        NaturalGamma
+            The distribution with the broadcast shape as `batch_shape`.
+        """
         concentration, rate = broadcast_floats(concentration, rate)
         return cls(torch.stack([concentration, -rate], -1), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
-        """Keywords `concentration` and `rate`."""
+        """Return a dict with `concentration` and `rate`, each of shape ``[...]``."""
         return {"concentration": self.natural[..., 0], "rate": -self.natural[..., 1]}
 
     def _expected_log_base_measure(self, natural: Tensor, mean_parameters: Tensor) -> Tensor:
@@ -166,21 +230,24 @@ class NaturalGamma(NaturalExponentialFamily):
 
     @property
     def mean(self) -> Tensor:
-        """Concentration / rate."""
+        """Concentration / rate, shape `batch_shape`."""
         return -self.natural[..., 0] / self.natural[..., 1]
 
     @property
     def mode(self) -> Tensor:
-        """(concentration - 1) / rate, or 0 at the end of the support for concentrations below one."""
+        """(concentration - 1) / rate, shape `batch_shape`; 0 for concentrations below 1."""
         return -(self.natural[..., 0] - 1).clamp(min=0) / self.natural[..., 1]
 
     @property
     def variance(self) -> Tensor:
-        """Concentration / rate^2."""
+        """Concentration / rate^2, shape `batch_shape`."""
         return self.natural[..., 0] / self.natural[..., 1].square()
 
     def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Draws with implicit gradients, made in log space and kept above 0."""
+        """Draws with implicit gradients, shape ``[*sample_shape, *batch_shape]``.
+
+        They are made in log space and kept above 0.
+        """
         concentration, minus_rate = self.natural.expand((*self._extended_shape(sample_shape), 2)).unbind(-1)
         log_draw = rsample_log_gamma(concentration) - (-minus_rate).log()
         return log_draw.clamp(min=math.log(torch.finfo(log_draw.dtype).tiny)).exp()

@@ -25,29 +25,40 @@ __all__ = ["NaturalNegativeBinomial"]
 
 
 class NaturalNegativeBinomial(NaturalExponentialFamily):
-    r"""Successes before `total_count` failures, eta = log probability of success, T = x, as torch counts them.
+    r"""Negative binomial distribution of the successes before `total_count` failures, in its natural parameter.
+
+    Use it for counts whose variance is larger than their mean. Successes and failures are named as in torch.
+
+    Parameters
+    ----------
+    natural : Tensor of float, shape ``[..., 1]``
+        Logarithm of the probability of success, negative.
+    total_count : float
+        Number of failures r, positive and not necessarily whole. It is the same for all entries.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
+
+    Raises
+    ------
+    ValueError
+        `total_count` is not positive.
+
+    Notes
+    -----
+    With T(x) = x,
 
     .. math:: h(x) = \frac{\Gamma(x + r)}{\Gamma(r)\,x!}, \qquad A(\eta) = -r\log(1 - e^\eta)
 
-    The count r is fixed, since with it the distribution is no exponential family. The entropy integrates E[log h] from
-    the generating function as for the Poisson:
+    The count r is fixed, because with a free r the distribution is not an exponential family. Events are the numbers 0,
+    1, ... The entropy integrates E[log h] from the probability generating function, as `NaturalPoisson` does:
 
     .. math:: E\log h = \int_0^\infty (1 - E e^{-tx}) \frac{e^{-t} - e^{-rt}}{1 - e^{-t}} \frac{dt}{t}
 
-    Shapes: `natural` `[..., 1]`, negative; scalar events 0, 1, ...
-
-    Args:
-        natural: natural parameters.
-        total_count: positive number r, not necessarily whole, one for all entries.
-        validate_args: as in torch.
-
-    Raises:
-        ValueError: for a `total_count` that is not positive.
-
-    Example:
-        >>> import torch
-        >>> NaturalNegativeBinomial.from_canonical(total_count=4.0, probs=torch.tensor(0.25)).mean
-        tensor(1.3333)
+    Examples
+    --------
+    >>> import torch
+    >>> NaturalNegativeBinomial.from_canonical(total_count=4.0, probs=torch.tensor(0.25)).mean
+    tensor(1.3333)
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {"natural": NaturalDomain(constraints.less_than(0.0))}
@@ -68,21 +79,21 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
         return new
 
     def same_family(self, other: NaturalExponentialFamily) -> bool:
-        """Whether `other` is a negative binomial with the same count."""
+        """Return whether `other` is a negative binomial with the same count."""
         return super().same_family(other) and self.total_count == other.total_count
 
     def log_base_measure(self, value: Tensor) -> Tensor:
-        """Log of the generalised binomial coefficient."""
+        """Log h(x), the logarithm of the generalised binomial coefficient, shape of `value`."""
         count = torch.as_tensor(self.total_count, dtype=value.dtype, device=value.device)
         return torch.lgamma(value + count) - torch.lgamma(count) - torch.lgamma(value + 1)
 
     def log_normalizer(self, natural: Tensor) -> Tensor:
-        """Minus `total_count` times the log probability of failure."""
+        """A(eta), minus `total_count` times the log probability of failure, ``[..., 1]`` to ``[...]``."""
         return -self.total_count * one_minus_exp(-natural[..., 0]).log()
 
     @staticmethod
     def constrain(raw: Tensor) -> Tensor:
-        """Minus a shifted softplus."""
+        """Map real numbers to negative ones: minus (softplus plus 1e-6), same shape."""
         return -smooth_positive(raw)
 
     @classmethod
@@ -94,12 +105,34 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
         *,
         validate_args: bool | None = None,
     ) -> "NaturalNegativeBinomial":
-        """From the count and the probability of success or its log-odds."""
+        """Make the distribution from the count and the probability of success or its log-odds.
+
+        Parameters
+        ----------
+        total_count : float
+            Number of failures, positive.
+        probs : Tensor, shape ``[...]``, optional
+            Probability of success.
+        logits : Tensor, shape ``[...]``, optional
+            Log-odds of success.
+        validate_args : bool, optional
+            Whether to check parameters and values. None follows torch's global setting.
+
+        Returns
+        -------
+        NaturalNegativeBinomial
+            The distribution with `batch_shape` ``[...]``.
+
+        Raises
+        ------
+        ValueError
+            Both of `probs` and `logits` are given, or none; or `total_count` is not positive.
+        """
         logits = canonical_logits("NaturalNegativeBinomial", probs, logits)
         return cls(F.logsigmoid(logits).unsqueeze(-1), total_count, validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Any]:
-        """Keywords `total_count` and `logits`."""
+        """Return a dict with `total_count`, a float, and `logits`, shape ``[...]``."""
         natural = self.natural[..., 0]
         return {"total_count": self.total_count, "logits": natural - one_minus_exp(-natural).log()}
 
@@ -107,7 +140,33 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
     def posterior(
         cls, prior: NaturalBeta, sufficient_statistics: Tensor, count: Tensor | float, *, total_count: float
     ) -> NaturalBeta:
-        """Posterior of the probability of *failure*, exp(-A / r), after `count` values whose T(x) sum to `[..., 1]`."""
+        """Compute the posterior of the probability of *failure*.
+
+        Parameters
+        ----------
+        prior : NaturalBeta
+            Prior of the probability of failure.
+        sufficient_statistics : Tensor, shape ``[..., 1]``
+            Sum of T(x) over the values.
+        count : Tensor or float, shape ``[...]``
+            Number of values.
+        total_count : float
+            Number of failures per value.
+
+        Returns
+        -------
+        NaturalBeta
+            The posterior.
+
+        Raises
+        ------
+        TypeError
+            The prior is of another family.
+
+        Notes
+        -----
+        The probability of failure is exp(-A / r).
+        """
         increment = [total_count * count, sufficient_statistics[..., 0]]
         return conjugate_update("NaturalNegativeBinomial", NaturalBeta, prior, increment)
 
@@ -127,21 +186,24 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
 
     @property
     def mean(self) -> Tensor:
-        """`total_count` times the odds of success."""
+        """`total_count` times the odds of success, shape `batch_shape`."""
         return self.total_count * odds(self.natural[..., 0])
 
     @property
     def mode(self) -> Tensor:
-        """(total_count - 1) times the odds of success, rounded down."""
+        """(total_count - 1) times the odds of success, rounded down, shape `batch_shape`; 0 for counts below 1."""
         return (max(self.total_count - 1, 0.0) * odds(self.natural[..., 0])).floor()
 
     @property
     def variance(self) -> Tensor:
-        """Mean over the probability of failure."""
+        """Mean over the probability of failure, shape `batch_shape`."""
         return self.mean / one_minus_exp(-self.natural[..., 0])
 
     def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Draws, of the dtype of `natural`: Poisson with a gamma rate."""
+        """Draws in the dtype of `natural`, without gradients, shape ``[*sample_shape, *batch_shape]``.
+
+        They are Poisson draws with a Gamma rate.
+        """
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             rate = torch._standard_gamma(self.natural.new_full(shape, self.total_count))

@@ -59,24 +59,32 @@ def _normal_posterior(
 
 
 class NaturalNormal(NaturalExponentialFamily):
-    r"""Normal distribution, eta = (loc / scale^2, -1 / (2 scale^2)), T = (x, x^2).
+    r"""Normal distribution in its natural parameters, (loc / scale^2, -1 / (2 scale^2)).
+
+    Use it where you need conjugate updates or divergences in natural parameters.
+
+    Parameters
+    ----------
+    natural : Tensor of float, shape ``[..., 2]``
+        loc / scale^2, any real number, and -1 / (2 scale^2), negative.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
+
+    Notes
+    -----
+    T(x) = (x, x^2) and
 
     .. math:: A(\eta) = -\frac{\eta_1^2}{4\eta_2} - \tfrac12\log(-2\eta_2), \qquad h(x) = (2\pi)^{-1/2}
 
-    The quadratic in x is evaluated as a completed square, :math:`(2\eta_2 x + \eta_1)^2 / (4\eta_2)`, because its
-    three terms cancel where the mean is many standard deviations from 0.
+    `log_prob` evaluates the quadratic in x as a completed square, :math:`(2\eta_2 x + \eta_1)^2 / (4\eta_2)`. Its three
+    terms would cancel where the mean is many standard deviations from 0. Events are scalars.
 
-    Shapes: `natural` `[..., 2]`, the second entry negative; scalar events.
-
-    Args:
-        natural: natural parameters.
-        validate_args: as in torch.
-
-    Example:
-        >>> import torch
-        >>> p = NaturalNormal.from_canonical(torch.tensor(3.0), torch.tensor(0.5))
-        >>> p.natural, p.mean, p.mean_parameters
-        (tensor([12., -2.]), tensor(3.), tensor([3.0000, 9.2500]))
+    Examples
+    --------
+    >>> import torch
+    >>> p = NaturalNormal.from_canonical(torch.tensor(3.0), torch.tensor(0.5))
+    >>> p.natural, p.mean, p.mean_parameters
+    (tensor([12., -2.]), tensor(3.), tensor([3.0000, 9.2500]))
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {"natural": _REAL_AND_NEGATIVE}
@@ -88,36 +96,66 @@ class NaturalNormal(NaturalExponentialFamily):
 
     @staticmethod
     def sufficient_statistics(value: Tensor) -> Tensor:
-        """(x, x^2)."""
+        """T(x) = (x, x^2), ``[...]`` to ``[..., 2]``."""
         return torch.stack([value, value.square()], -1)
 
     @staticmethod
     def log_base_measure(value: Tensor) -> Tensor:
-        """Minus half log 2 pi."""
+        """Log h(x), minus half log 2 pi, shape of `value`."""
         return torch.full_like(value, -_HALF_LOG_2PI)
 
     @classmethod
     def from_canonical(
         cls, loc: Tensor | float, scale: Tensor | float, *, validate_args: bool | None = None
     ) -> "NaturalNormal":
-        """From location and scale."""
+        """Make the distribution from location and scale.
+
+        Parameters
+        ----------
+        loc : Tensor or float, shape ``[...]``
+            Mean.
+        scale : Tensor or float, shape ``[...]``
+            Standard deviation, positive.
+        validate_args : bool, optional
+            Whether to check parameters and values. None follows torch's global setting.
+
+        Returns
+        -------
+        NaturalNormal
+            The distribution with the broadcast shape as `batch_shape`.
+        """
         return cls(_normal_natural(loc, scale), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
-        """Keywords `loc` and `scale`."""
+        """Return a dict with `loc` and `scale`, each of shape ``[...]``."""
         return dict(zip(("loc", "scale"), _loc_scale(self.natural), strict=True))
 
     @classmethod
     def posterior(
         cls, prior: "NaturalNormal", sufficient_statistics: Tensor, count: Tensor | float, *, scale: Tensor | float
     ) -> "NaturalNormal":
-        """Posterior of the mean of a normal likelihood with known `scale`, after `count` values.
+        """Compute the posterior of the mean of a normal likelihood with known standard deviation.
 
-        Args:
-            prior: distribution of the mean.
-            sufficient_statistics: sum of T(x) over the values, `[..., 2]`.
-            count: number of values, `[...]`.
-            scale: the likelihood's standard deviation.
+        Parameters
+        ----------
+        prior : NaturalNormal
+            Prior of the mean.
+        sufficient_statistics : Tensor, shape ``[..., 2]``
+            Sum of T(x) over the values.
+        count : Tensor or float, shape ``[...]``
+            Number of values.
+        scale : Tensor or float
+            Standard deviation of the likelihood, positive.
+
+        Returns
+        -------
+        NaturalNormal
+            The posterior.
+
+        Raises
+        ------
+        TypeError
+            The prior is of another family.
         """
         return _normal_posterior("NaturalNormal", prior, sufficient_statistics, count, scale)
 
@@ -129,21 +167,21 @@ class NaturalNormal(NaturalExponentialFamily):
 
     @property
     def mean(self) -> Tensor:
-        """Location."""
+        """Location, shape `batch_shape`."""
         return _loc_scale(self.natural)[0]
 
     @property
     def mode(self) -> Tensor:
-        """Location."""
+        """Location, shape `batch_shape`."""
         return self.mean
 
     @property
     def variance(self) -> Tensor:
-        """Squared scale."""
+        """Squared scale, shape `batch_shape`."""
         return -0.5 / self.natural[..., 1]
 
     def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Reparameterised draws, location plus scale times noise."""
+        """Reparameterised draws, location plus scale times noise, shape ``[*sample_shape, *batch_shape]``."""
         loc, scale = _loc_scale(self.natural)
         noise = torch.randn(self._extended_shape(sample_shape), dtype=loc.dtype, device=loc.device)
         return loc + scale * noise
@@ -152,26 +190,33 @@ class NaturalNormal(NaturalExponentialFamily):
         return torch.special.ndtr(_standardise(natural, value))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Quantile of the probability `value`."""
+        """Quantile of the probability `value`, broadcast shape."""
         loc, scale = _loc_scale(self.natural)
         return loc + scale * torch.special.ndtri(value)
 
 
 class NaturalLogNormal(NaturalExponentialFamily):
-    """Log-normal distribution, eta = (loc / scale^2, -1 / (2 scale^2)), T = (log x, log^2 x), h = 1 / (x sqrt(2 pi)).
+    """Log-normal distribution in its natural parameters, (loc / scale^2, -1 / (2 scale^2)).
 
-    `loc` and `scale` are those of log x; A is the normal's, and so is the evaluation as a completed square.
+    Use it for positive numbers with a long right tail. `loc` and `scale` are those of log x.
 
-    Shapes: `natural` `[..., 2]`, the second entry negative; scalar events, positive.
+    Parameters
+    ----------
+    natural : Tensor of float, shape ``[..., 2]``
+        loc / scale^2, any real number, and -1 / (2 scale^2), negative.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
 
-    Args:
-        natural: natural parameters.
-        validate_args: as in torch.
+    Notes
+    -----
+    T(x) = (log x, log^2 x) and h(x) = 1 / (x sqrt(2 pi)). A is that of `NaturalNormal`, and `log_prob` evaluates a
+    completed square as there. Events are positive scalars.
 
-    Example:
-        >>> import torch
-        >>> NaturalLogNormal.from_canonical(torch.tensor(0.0), torch.tensor(1.0)).mean
-        tensor(1.6487)
+    Examples
+    --------
+    >>> import torch
+    >>> NaturalLogNormal.from_canonical(torch.tensor(0.0), torch.tensor(1.0)).mean
+    tensor(1.6487)
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {"natural": _REAL_AND_NEGATIVE}
@@ -183,31 +228,68 @@ class NaturalLogNormal(NaturalExponentialFamily):
 
     @staticmethod
     def sufficient_statistics(value: Tensor) -> Tensor:
-        """(log x, log^2 x)."""
+        """T(x) = (log x, log^2 x), ``[...]`` to ``[..., 2]``."""
         log_value = value.log()
         return torch.stack([log_value, log_value.square()], -1)
 
     @staticmethod
     def log_base_measure(value: Tensor) -> Tensor:
-        """Minus log x minus half log 2 pi."""
+        """Log h(x), minus log x minus half log 2 pi, shape of `value`."""
         return -value.log() - _HALF_LOG_2PI
 
     @classmethod
     def from_canonical(
         cls, loc: Tensor | float, scale: Tensor | float, *, validate_args: bool | None = None
     ) -> "NaturalLogNormal":
-        """From location and scale of log x."""
+        """Make the distribution from location and scale of log x.
+
+        Parameters
+        ----------
+        loc : Tensor or float, shape ``[...]``
+            Mean of log x.
+        scale : Tensor or float, shape ``[...]``
+            Standard deviation of log x, positive.
+        validate_args : bool, optional
+            Whether to check parameters and values. None follows torch's global setting.
+
+        Returns
+        -------
+        NaturalLogNormal
+            The distribution with the broadcast shape as `batch_shape`.
+        """
         return cls(_normal_natural(loc, scale), validate_args=validate_args)
 
     def to_canonical(self) -> dict[str, Tensor]:
-        """Keywords `loc` and `scale`."""
+        """Return a dict with `loc` and `scale`, each of shape ``[...]``."""
         return dict(zip(("loc", "scale"), _loc_scale(self.natural), strict=True))
 
     @classmethod
     def posterior(
         cls, prior: NaturalNormal, sufficient_statistics: Tensor, count: Tensor | float, *, scale: Tensor | float
     ) -> NaturalNormal:
-        """Posterior of `loc` with known `scale`, after `count` values whose T(x) sum to the given `[..., 2]`."""
+        """Compute the posterior of `loc` of a log-normal likelihood with known `scale`.
+
+        Parameters
+        ----------
+        prior : NaturalNormal
+            Prior of `loc`.
+        sufficient_statistics : Tensor, shape ``[..., 2]``
+            Sum of T(x) over the values.
+        count : Tensor or float, shape ``[...]``
+            Number of values.
+        scale : Tensor or float
+            Standard deviation of log x in the likelihood, positive.
+
+        Returns
+        -------
+        NaturalNormal
+            The posterior.
+
+        Raises
+        ------
+        TypeError
+            The prior is of another family.
+        """
         return _normal_posterior("NaturalLogNormal", prior, sufficient_statistics, count, scale)
 
     def _expected_log_base_measure(self, natural: Tensor, mean_parameters: Tensor) -> Tensor:
@@ -221,25 +303,25 @@ class NaturalLogNormal(NaturalExponentialFamily):
 
     @property
     def mean(self) -> Tensor:
-        """exp(loc + scale^2 / 2)."""
+        """exp(loc + scale^2 / 2), shape `batch_shape`."""
         loc, scale = _loc_scale(self.natural.double())
         return (loc + 0.5 * scale.square()).exp().to(self.natural.dtype)
 
     @property
     def mode(self) -> Tensor:
-        """exp(loc - scale^2)."""
+        """exp(loc - scale^2), shape `batch_shape`."""
         loc, scale = _loc_scale(self.natural.double())
         return (loc - scale.square()).exp().to(self.natural.dtype)
 
     @property
     def variance(self) -> Tensor:
-        """mean^2 (exp(scale^2) - 1)."""
+        """mean^2 (exp(scale^2) - 1), shape `batch_shape`."""
         loc, scale = _loc_scale(self.natural.double())
         variance = (2 * (loc + scale.square())).exp() * one_minus_exp(scale.square())
         return variance.to(self.natural.dtype)
 
     def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Reparameterised draws, the exponential of a normal's."""
+        """Reparameterised draws, the exponential of normal draws, shape ``[*sample_shape, *batch_shape]``."""
         loc, scale = _loc_scale(self.natural)
         noise = torch.randn(self._extended_shape(sample_shape), dtype=loc.dtype, device=loc.device)
         return (loc + scale * noise).exp()
@@ -248,6 +330,6 @@ class NaturalLogNormal(NaturalExponentialFamily):
         return torch.special.ndtr(_standardise(natural, value.log()))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Quantile of the probability `value`."""
+        """Quantile of the probability `value`, broadcast shape."""
         loc, scale = _loc_scale(self.natural)
         return (loc + scale * torch.special.ndtri(value)).exp()

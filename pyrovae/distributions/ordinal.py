@@ -1,8 +1,7 @@
-"""Ordinal values: cumulative logits scored in log space.
+"""Ordinal values: cumulative logits, scored in log space.
 
-For counts with too many zeros there is nothing here, because Pyro's own classes serve: its
-`pyro.distributions.ZeroInflatedDistribution(base, gate_logits=...)` mixes in log space with any distribution on the
-counts, `NaturalPoisson` and `NaturalNegativeBinomial` included.
+For counts with too many zeros, use Pyro's ``pyro.distributions.ZeroInflatedDistribution(base, gate_logits=...)``. It
+mixes in log space with any distribution of counts, `NaturalPoisson` and `NaturalNegativeBinomial` included.
 """
 
 from typing import Any, ClassVar
@@ -21,34 +20,48 @@ __all__ = ["OrderedLogits"]
 
 
 class OrderedLogits(CheckedDistribution):
-    r"""Distribution on levels 0, ..., K - 1 with cumulative log-odds at K - 1 ordered cutpoints.
+    r"""Distribution on the levels 0, ..., K - 1 with cumulative log-odds at K - 1 ordered cutpoints.
 
+    Use it as the likelihood of ordered categories, such as ratings. Unlike Pyro's `OrderedLogistic`, it keeps its
+    gradient where the predictor is far off.
+
+    Parameters
+    ----------
+    predictor : Tensor, shape ``[...]``
+        Location f, on the scale of the cutpoints.
+    cutpoints : Tensor, shape ``[..., K - 1]``
+        Strictly increasing along the last dimension. The leading dimensions broadcast with `predictor` to
+        `batch_shape`.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
+
+    Raises
+    ------
+    ValueError
+        The cutpoints have no last dimension or do not increase, or values are not levels.
+
+    Notes
+    -----
     .. math:: P(y \le k) = \sigma(c_k - f), \qquad
               \log P(y = k) = \log\sigma(c_k - f) + \log\sigma(f - c_{k-1}) + \log(1 - e^{c_{k-1} - c_k})
 
-    The first and the last level lack the terms of the cutpoint they do not have. Pyro's `OrderedLogistic` subtracts
-    the two probabilities instead: where the predictor lies far from a pair of cutpoints, or where two cutpoints are
-    close, the difference rounds to 0 in float32 (at 17 units), the score is minus infinity or clamped, and the
+    The first and the last level lack the terms of the cutpoint that they do not have. Pyro's `OrderedLogistic`
+    subtracts the two probabilities instead. In float32 that difference rounds to 0 where the predictor is far from a
+    pair of cutpoints (17 units) or where two cutpoints are close. The score is then minus infinity or clamped, and the
     gradient that would pull the predictor back is lost. Here the score stays exact and its gradient finite.
 
-    Shapes: `predictor` `[...]`, `cutpoints` `[..., K - 1]`; their leading dimensions broadcast to `batch_shape`;
-    scalar integer events. Nats. The moments are those of the level number.
+    Events are integers. The moments are those of the number of the level. Results are in nats.
 
-    Reference: McCullagh, Regression models for ordinal data (1980), section 2.
+    References
+    ----------
+    P. McCullagh (1980), "Regression models for ordinal data", section 2.
 
-    Args:
-        predictor: location f on the scale of the cutpoints.
-        cutpoints: strictly increasing along the last dimension.
-        validate_args: whether parameters and values are checked; None follows torch's global setting.
-
-    Raises:
-        ValueError: for cutpoints that do not increase, or values that are no level.
-
-    Example:
-        >>> import torch
-        >>> p = OrderedLogits(torch.tensor([0.0, 50.0]), torch.tensor([-1.0, 1.0]))
-        >>> p.log_prob(torch.tensor([1, 0])), p.mode
-        (tensor([ -0.7719, -51.0000]), tensor([1, 2]))
+    Examples
+    --------
+    >>> import torch
+    >>> p = OrderedLogits(torch.tensor([0.0, 50.0]), torch.tensor([-1.0, 1.0]))
+    >>> p.log_prob(torch.tensor([1, 0])), p.mode
+    (tensor([ -0.7719, -51.0000]), tensor([1, 2]))
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {
@@ -85,7 +98,7 @@ class OrderedLogits(CheckedDistribution):
 
     @property
     def log_probs(self) -> Tensor:
-        """Log probabilities of all levels, `[..., K]`."""
+        """Log probabilities of all levels in nats, shape ``[..., K]``."""
         distance = self._distance
         below_upper = F.pad(F.logsigmoid(distance), (0, 1))
         above_lower = F.pad(F.logsigmoid(-distance), (1, 0))
@@ -94,7 +107,7 @@ class OrderedLogits(CheckedDistribution):
         return below_upper + above_lower + inner
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability of levels `[...]`."""
+        """Log probability of levels `value` in nats, shape of `value` broadcast with `batch_shape`."""
         if self._validate_args:
             self._validate_sample(value)
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
@@ -102,38 +115,41 @@ class OrderedLogits(CheckedDistribution):
         return log_probs.gather(-1, value.long().expand(shape).unsqueeze(-1)).squeeze(-1)
 
     def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Draws, int64: how many cutpoints the predictor exceeds after adding logistic noise."""
+        """Draws, int64, shape ``[*sample_shape, *batch_shape]``.
+
+        Each one is the number of cutpoints that the predictor exceeds after adding logistic noise.
+        """
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             upper, lower = (standard_exponential(shape, self.predictor).log() for _ in range(2))
             return ((upper - lower).unsqueeze(-1) > self._distance).sum(-1)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Probability of levels up to `value`."""
+        """Probability of levels up to `value`, shape of `value` broadcast with `batch_shape`."""
         indicator = torch.arange(self.num_levels, device=value.device) <= value.unsqueeze(-1)
         return torch.where(indicator, self.log_probs, -torch.inf).logsumexp(-1).exp()
 
     @property
     def mean(self) -> Tensor:
-        """Expected level, the sum of the probabilities of exceeding each cutpoint."""
+        """Expected level, shape `batch_shape`: the sum of the probabilities of exceeding each cutpoint."""
         return torch.sigmoid(-self._distance).sum(-1)
 
     @property
     def variance(self) -> Tensor:
-        """Variance of the level, about its mean so that nothing cancels."""
+        """Variance of the level, shape `batch_shape`. It is taken about the mean, so that nothing cancels."""
         levels = torch.arange(self.num_levels, dtype=self.predictor.dtype, device=self.predictor.device)
         return (self.log_probs.exp() * (levels - self.mean.unsqueeze(-1)).square()).sum(-1)
 
     @property
     def mode(self) -> Tensor:
-        """The likeliest level."""
+        """Most probable level, int64, shape `batch_shape`."""
         return self.log_probs.argmax(-1)
 
     def entropy(self) -> Tensor:
-        """Entropy in nats."""
+        """Entropy in nats, shape `batch_shape`."""
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        """All levels, `[K, *batch_shape]`, or `[K, 1, ...]` without `expand`."""
+        """All levels, shape ``[K, *batch_shape]``, or ``[K, 1, ...]`` without `expand`."""
         levels = torch.arange(self.num_levels, device=self.predictor.device)
         return enumerated(levels, self.batch_shape, expand)

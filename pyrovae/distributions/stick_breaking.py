@@ -1,4 +1,4 @@
-"""Distributions on the simplex made by breaking a stick."""
+"""Distributions on the simplex that come from breaking a stick."""
 
 from typing import Any, ClassVar
 
@@ -16,38 +16,49 @@ from pyrovae.distributions.transforms import log_stick_fractions, log_stick_jaco
 
 
 class StickBreaking(CheckedDistribution):
-    r"""Distribution of the K weights of a stick broken at K - 1 independent random fractions.
+    r"""Distribution of the K weights of a stick that is broken at K - 1 independent random fractions.
 
+    Use it for a latent on the simplex, as a prior (`GEM`) and with learned fractions as a guide.
+
+    Parameters
+    ----------
+    fractions : Distribution
+        Distribution on (0, 1): `Kumaraswamy`, `Beta`, `LogitNormal`, `GammaComposition`, or one of torch. Its batch
+        shape is ``[..., K-1]``, or ``[K-1]`` is its event shape. The weights have `batch_shape` ``[...]`` and
+        `event_shape` ``[K]``.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
+
+    Raises
+    ------
+    ValueError
+        The fractions have no last dimension to break along, or a value is off the simplex.
+
+    Notes
+    -----
     .. math::
         w_k = v_k \prod_{j<k} (1 - v_j), \qquad w_K = \prod_{j<K} (1 - v_j)
 
-    The density is that of the first K - 1 weights. It is not exchangeable: even with equal fractions the early weights
-    are larger and are learnt first, which helps a latent code and harms unordered classes (see
-    `MultivariateKumaraswamy`). The divergence between two of the same truncation is that of their fractions.
+    The density is that of the first K - 1 weights. It is not exchangeable. Even with equal fractions, the early weights
+    are larger and are learned first. This helps a latent code and harms unordered classes; for those, see
+    `MultivariateKumaraswamy`. The KL between two of the same truncation is that of their fractions.
 
-    Everything goes through ``log v`` and ``log(1 - v)``. A weight too small for the dtype is drawn as 0 and scored as
-    the smallest normal number; `rsample_log_weights` and `log_prob_log_weights` have no such limit.
+    Everything goes through ``log v`` and ``log(1 - v)``. A weight that is too small for the dtype is drawn as 0 and
+    scored as the smallest normal number. `rsample_log_weights` and `log_prob_log_weights` have no such limit.
 
-    Shapes: fractions with `batch_shape` `[..., K-1]` (or that as event) give `batch_shape` `[...]` and `event_shape`
-    `[K]`.
+    References
+    ----------
+    H. Ishwaran and L. F. James (2001), "Gibbs sampling methods for stick-breaking priors". E. Nalisnick and P. Smyth
+    (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197.
 
-    Reference: H. Ishwaran and L. F. James (2001), "Gibbs sampling methods for stick-breaking priors";
-    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197.
-
-    Args:
-        fractions: distribution on (0, 1): `Kumaraswamy`, `Beta`, `LogitNormal`, `GammaComposition`, or any of torch.
-        validate_args: whether to check parameters and values.
-
-    Raises:
-        ValueError: fractions without a last dimension to break along, or a value off the simplex.
-
-    Example:
-        >>> from pyrovae.distributions import Kumaraswamy
-        >>> weights = StickBreaking(Kumaraswamy(torch.ones(8, 49), 5.0))
-        >>> weights.batch_shape, weights.event_shape
-        (torch.Size([8]), torch.Size([50]))
-        >>> bool(weights.rsample_log_weights().isfinite().all())
-        True
+    Examples
+    --------
+    >>> from pyrovae.distributions import Kumaraswamy
+    >>> weights = StickBreaking(Kumaraswamy(torch.ones(8, 49), 5.0))
+    >>> weights.batch_shape, weights.event_shape
+    (torch.Size([8]), torch.Size([50]))
+    >>> bool(weights.rsample_log_weights().isfinite().all())
+    True
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
@@ -67,7 +78,7 @@ class StickBreaking(CheckedDistribution):
         super().__init__(fractions.batch_shape, event_shape, validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "StickBreaking":
-        """The same distribution with its fractions expanded to `batch_shape` + `[K-1]`."""
+        """The same distribution with its fractions expanded to ``[*batch_shape, K-1]``."""
         new = self._get_checked_instance(StickBreaking, _instance)
         new.fractions = self.fractions.expand(torch.Size(batch_shape))
         super(StickBreaking, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
@@ -85,42 +96,74 @@ class StickBreaking(CheckedDistribution):
         return self.event_shape[0]
 
     def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Reparameterised weights, shape `sample_shape` + `[..., K]`."""
+        """Reparameterised weights, shape ``[*sample_shape, *batch_shape, K]``."""
         return torch.exp(self.rsample_log_weights(sample_shape))
 
     def rsample_log_weights(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Logarithms of reparameterised weights, all finite, shape `sample_shape` + `[..., K]`."""
+        """Logarithms of reparameterised weights, all finite, shape ``[*sample_shape, *batch_shape, K]``."""
         return log_stick_weights(*rsample_log(self.fractions, sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of the first K - 1 weights at `value` `[..., K]`; zeros count as the smallest normal number."""
+        """Compute the log density of the first K - 1 weights.
+
+        Parameters
+        ----------
+        value : Tensor, shape ``[..., K]``
+            Points of the simplex. A zero counts as the smallest normal number.
+
+        Returns
+        -------
+        Tensor
+            Log density in nats, shape ``[...]`` broadcast with `batch_shape`.
+        """
         if self._validate_args:
             self._validate_sample(value)
         return self.log_prob_log_weights(torch.log(value.clamp(min=torch.finfo(value.dtype).tiny)))
 
     def log_prob_log_weights(self, log_weights: Tensor) -> Tensor:
-        """Log density (of the first K - 1 weights, not of their logarithms) at weights given by logarithms."""
+        """Compute the log density at weights that are given by their logarithms.
+
+        Parameters
+        ----------
+        log_weights : Tensor, shape ``[..., K]``
+            Logarithms of the weights.
+
+        Returns
+        -------
+        Tensor
+            Log density of the first K - 1 weights (not of their logarithms) in nats, shape ``[...]`` broadcast with
+            `batch_shape`.
+        """
         log_v, log_1mv = log_stick_fractions(log_weights)
         return log_prob_from_logs(self.fractions, log_v, log_1mv) - log_stick_jacobian(log_1mv)
 
     @property
     def mean(self) -> Tensor:
-        """Mean weights, from the means of the independent fractions, shape `[..., K]`."""
+        """Mean weights from the means of the independent fractions, shape ``[*batch_shape, K]``."""
         mean = self.fractions.mean
         return torch.exp(log_stick_weights(torch.log(mean), torch.log1p(-mean)))
 
     @property
     def variance(self) -> Tensor:
-        """Variance of each weight, from the first two moments of the independent fractions, shape `[..., K]`."""
+        """Variance of each weight from two moments of the independent fractions, shape ``[*batch_shape, K]``."""
         mean, variance = self.fractions.mean, self.fractions.variance
         square, square_left = variance + mean.square(), variance + (1 - mean).square()
         return torch.exp(log_stick_weights(torch.log(square), torch.log(square_left))) - self.mean.square()
 
     def entropy(self) -> Tensor:
-        """Differential entropy of the first K - 1 weights in nats: that of the fractions plus E of the log determinant.
+        """Compute the differential entropy of the first K - 1 weights.
 
-        Raises:
-            NotImplementedError: fractions other than `Beta` and `Kumaraswamy`.
+        It is the entropy of the fractions plus the expected log determinant.
+
+        Returns
+        -------
+        Tensor
+            Entropy in nats, shape `batch_shape`.
+
+        Raises
+        ------
+        NotImplementedError
+            The fractions are neither `Beta` nor `Kumaraswamy`.
         """
         base = self.fractions.base_dist if isinstance(self.fractions, Independent) else self.fractions
         if not isinstance(base, Beta | Kumaraswamy):
@@ -129,24 +172,39 @@ class StickBreaking(CheckedDistribution):
 
 
 def GEM(concentration: Tensor | float, truncation: int, *, validate_args: bool | None = None) -> StickBreaking:
-    """Stick-breaking weights of a Dirichlet process, cut at `truncation` (Griffiths, Engen and McCloskey).
+    """Make the stick-breaking weights of a Dirichlet process, cut at `truncation` (Griffiths, Engen and McCloskey).
 
-    `StickBreaking` of `truncation` - 1 fractions Beta(1, `concentration`); the last weight is the remainder. The larger
-    the concentration, the more weights matter: the first `concentration` * log(100) or so hold 99 % of the stick.
+    Use it as a prior of mixture weights whose effective number is learned.
 
-    Reference: J. Pitman (2002), "Combinatorial stochastic processes".
+    Parameters
+    ----------
+    concentration : Tensor or float, shape ``[...]``
+        Concentration of the Dirichlet process, positive. The larger it is, the more weights matter: typically the first
+        `concentration` * log(100) of them hold 99 % of the stick.
+    truncation : int
+        Number of weights K, at least 2. Choose it above `concentration` * log(100).
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
 
-    Args:
-        concentration: concentration of the Dirichlet process, positive, shape `[...]`.
-        truncation: number of weights K, at least 2.
-        validate_args: whether to check parameters and values.
+    Returns
+    -------
+    StickBreaking
+        Weights with `batch_shape` ``[...]`` and `event_shape` ``[K]``. The `truncation` - 1 fractions are Beta(1,
+        `concentration`), and the last weight is the remainder.
 
-    Raises:
-        ValueError: a concentration that is not positive, or a truncation below 2.
+    Raises
+    ------
+    ValueError
+        A concentration is not positive, or the truncation is below 2.
 
-    Example:
-        >>> GEM(5.0, truncation=50).mean[:3]
-        tensor([0.1667, 0.1389, 0.1157])
+    References
+    ----------
+    J. Pitman (2002), "Combinatorial stochastic processes".
+
+    Examples
+    --------
+    >>> GEM(5.0, truncation=50).mean[:3]
+    tensor([0.1667, 0.1389, 0.1157])
     """
     if truncation < 2:
         raise ValueError(f"GEM: `truncation` is the number of weights and must be at least 2, got {truncation}.")

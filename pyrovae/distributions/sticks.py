@@ -1,4 +1,4 @@
-"""Distributions of stick fractions beside the Kumaraswamy: Beta, logit-normal, Gamma composition."""
+"""Distributions of stick fractions other than the Kumaraswamy: Beta, logit-normal, Gamma composition."""
 
 import math
 from typing import Any, ClassVar
@@ -17,27 +17,38 @@ _STEP, _LOG_STEP = 0.5, 0.25  # between nodes of the quadratures of moments
 
 
 class Beta(Fractions):
-    """The Beta distribution, drawn as a ratio of Gamma draws in log space.
+    """Beta distribution that is drawn as a ratio of Gamma draws in log space.
 
+    Use it for the fractions of a stick, in the prior and in the guide.
+
+    Parameters
+    ----------
+    concentration1 : Tensor or float, shape ``[...]``
+        Exponent of v, plus one; positive.
+    concentration0 : Tensor or float, shape ``[...]``
+        Exponent of 1 - v, plus one; positive. It broadcasts with `concentration1` to `batch_shape`.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
+
+    Raises
+    ------
+    ValueError
+        A concentration is not positive, or a value is outside (0, 1).
+
+    Notes
+    -----
     torch's own draws round to 0 or 1 for small concentrations and fail under ``torch.func.grad``. Here
-    ``log v - log(1 - v)`` is the difference of two log Gamma draws, with implicit gradients.
+    ``log v - log(1 - v)`` is the difference of two log Gamma draws with implicit gradients. Events are scalars.
 
-    Shapes: both concentrations broadcast to `batch_shape`; the event is a scalar.
+    References
+    ----------
+    M. Figurnov, S. Mohamed and A. Mnih (2018), "Implicit reparameterization gradients", arXiv:1805.08498.
 
-    Reference: M. Figurnov, S. Mohamed and A. Mnih (2018), "Implicit reparameterization gradients", arXiv:1805.08498.
-
-    Args:
-        concentration1: exponent of v, plus one; positive.
-        concentration0: exponent of 1 - v, plus one; positive.
-        validate_args: whether to check parameters and values.
-
-    Raises:
-        ValueError: a concentration that is not positive, or a value outside (0, 1).
-
-    Example:
-        >>> prior = Beta(1.0, torch.tensor([1.0, 5.0]))
-        >>> prior.log_prob(torch.tensor(0.5))
-        tensor([-0.0000, -1.1632])
+    Examples
+    --------
+    >>> prior = Beta(1.0, torch.tensor([1.0, 5.0]))
+    >>> prior.log_prob(torch.tensor(0.5))
+    tensor([-0.0000, -1.1632])
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {
@@ -60,14 +71,14 @@ class Beta(Fractions):
         return self._expand_as(Beta, batch_shape, _instance)
 
     def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
-        """``log v`` and ``log(1 - v)`` of the same draws."""
+        """``log v`` and ``log(1 - v)`` of the same reparameterised draws, each ``[*sample_shape, *batch_shape]``."""
         shape = self._extended_shape(sample_shape)
         return _logs_of_logit(
             rsample_log_gamma(self.concentration1.expand(shape)) - rsample_log_gamma(self.concentration0.expand(shape))
         )
 
     def log_prob_from_logs(self, log_v: Tensor, log_1mv: Tensor) -> Tensor:
-        """Log density (of v) where v is given by ``log v`` and ``log(1 - v)``."""
+        """Log density of v (not of its logarithm) in nats from ``log v`` and ``log(1 - v)``, broadcast shape."""
         a, b = self.concentration1, self.concentration0
         return (a - 1) * log_v + (b - 1) * log_1mv - log_beta_function(a, b)
 
@@ -93,7 +104,10 @@ class Beta(Fractions):
         return torch.digamma(self.concentration0) - torch.digamma(self.concentration1 + self.concentration0)
 
     def entropy(self) -> Tensor:
-        """Differential entropy in nats, shape `batch_shape`; evaluated in float64, where its large terms cancel."""
+        """Differential entropy in nats, shape `batch_shape`.
+
+        It is evaluated in float64, because its large terms cancel.
+        """
         a, b = self.concentration1.double(), self.concentration0.double()
         return torch.distributions.Beta(a, b, validate_args=False).entropy().to(self.concentration1.dtype)
 
@@ -101,23 +115,31 @@ class Beta(Fractions):
 class LogitNormal(Fractions):
     """Distribution on (0, 1) of ``sigmoid(x)`` with x Normal(`loc`, `scale`).
 
-    Not torch's `LogisticNormal`, which is a distribution on the simplex; draws here keep both logarithms.
+    Use it for the fractions of a stick in a guide. It differs from torch's `LogisticNormal`, which is a distribution on
+    the simplex. Its draws keep both logarithms.
 
-    Shapes: `loc` and `scale` broadcast to `batch_shape`; the event is a scalar.
+    Parameters
+    ----------
+    loc : Tensor or float, shape ``[...]``
+        Mean of the logit.
+    scale : Tensor or float, shape ``[...]``
+        Standard deviation of the logit, positive. It broadcasts with `loc` to `batch_shape`.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
 
-    Reference: J. Aitchison and S. M. Shen (1980), "Logistic-normal distributions: some properties and uses".
+    Raises
+    ------
+    ValueError
+        A scale is not positive, or a value is outside (0, 1).
 
-    Args:
-        loc: mean of the logit.
-        scale: standard deviation of the logit, positive.
-        validate_args: whether to check parameters and values.
+    References
+    ----------
+    J. Aitchison and S. M. Shen (1980), "Logistic-normal distributions: some properties and uses".
 
-    Raises:
-        ValueError: a scale that is not positive, or a value outside (0, 1).
-
-    Example:
-        >>> LogitNormal(0.0, torch.tensor([1.0, 2.0])).log_prob(torch.tensor(0.5))
-        tensor([ 0.4674, -0.2258])
+    Examples
+    --------
+    >>> LogitNormal(0.0, torch.tensor([1.0, 2.0])).log_prob(torch.tensor(0.5))
+    tensor([ 0.4674, -0.2258])
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {"loc": constraints.real, "scale": constraints.positive}
@@ -131,25 +153,25 @@ class LogitNormal(Fractions):
         return self._expand_as(LogitNormal, batch_shape, _instance)
 
     def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
-        """``log v`` and ``log(1 - v)`` of the same draws."""
+        """``log v`` and ``log(1 - v)`` of the same reparameterised draws, each ``[*sample_shape, *batch_shape]``."""
         shape = self._extended_shape(sample_shape)
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return _logs_of_logit(self.loc + self.scale * noise)
 
     def log_prob_from_logs(self, log_v: Tensor, log_1mv: Tensor) -> Tensor:
-        """Log density (of v) where v is given by ``log v`` and ``log(1 - v)``."""
+        """Log density of v (not of its logarithm) in nats from ``log v`` and ``log(1 - v)``, broadcast shape."""
         standardised = (log_v - log_1mv - self.loc) / self.scale
         normal = -0.5 * standardised.square() - torch.log(self.scale) - 0.5 * math.log(2 * math.pi)
         return normal - log_v - log_1mv
 
     def cdf(self, value: Tensor) -> Tensor:
-        """``P(V <= value)``."""
+        """``P(V <= value)``, broadcast shape."""
         if self._validate_args:
             self._validate_sample(value)
         return torch.special.ndtr((torch.logit(value) - self.loc) / self.scale)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Quantile at probability `value`."""
+        """Quantile at probability `value`, broadcast shape."""
         return torch.sigmoid(self.loc + self.scale * torch.special.ndtri(value))
 
     @property
@@ -164,11 +186,11 @@ class LogitNormal(Fractions):
         return self._moment(2, self._moment(1)).to(self.loc.dtype)
 
     def _moment(self, order: int, centre: Tensor | float = 0.0) -> Tensor:
-        """``E[(v - centre) ** order]`` for order 1 or 2, of v or 1 - v, whichever is smaller, in double precision.
+        """``E[(v - centre) ** order]`` for order 1 or 2, of v or of 1 - v, whichever is smaller, in float64.
 
-        The trapezoidal rule is good to rounding for smooth integrands. Those are averages of the sigmoid under a narrow
-        normal and, as the sigmoid is the distribution function of a logistic variable, tail probabilities of a wide
-        normal averaged under that of the largest of `order` such variables.
+        The trapezoidal rule is accurate to rounding for smooth integrands. For a narrow normal, the integrand is the
+        sigmoid. The sigmoid is also the distribution function of a logistic variable. So for a wide normal, the
+        integrand is a tail probability of the normal, averaged under the largest of `order` logistic variables.
         """
         loc, scale = -self.loc.double().abs().unsqueeze(-1), self.scale.double().unsqueeze(-1)
         nodes = _STEP * torch.arange(-17, 18, dtype=loc.dtype, device=loc.device)
@@ -182,38 +204,52 @@ class LogitNormal(Fractions):
 
 
 class GammaComposition(Fractions):
-    r"""Fractions ``x / (x + y)`` where x and y come from an approximate inverse of the Gamma distribution function.
+    r"""Fractions ``x / (x + y)`` with x and y from an approximate inverse of the Gamma distribution function.
 
-    Near zero the distribution function of Gamma(c, 1) is :math:`u \approx x^c / (c \Gamma(c))`, so that
+    Use it to reproduce work with the Gamma composition. `Beta` has exact Gamma draws.
+
+    Parameters
+    ----------
+    concentration1 : Tensor or float, shape ``[...]``
+        Concentration `a` of x, positive.
+    concentration0 : Tensor or float, shape ``[...]``
+        Concentration `b` of y, positive. It broadcasts with `concentration1` to `batch_shape`.
+    validate_args : bool, optional
+        Whether to check parameters and values. None follows torch's global setting.
+
+    Raises
+    ------
+    ValueError
+        A concentration is not positive, or a value is outside (0, 1).
+
+    Notes
+    -----
+    Near zero, the distribution function of Gamma(c, 1) is :math:`u \approx x^c / (c \Gamma(c))`. So
 
     .. math::
         x = (u\, c\, \Gamma(c))^{1/c}
 
-    is an explicit, reparameterised draw. It is good for concentrations well below 1 and poor above: x is at most
-    :math:`\Gamma(c + 1)^{1/c}`, so the right tail is missing. With exact Gamma draws v would be
-    Beta(`concentration1`, `concentration0`). What this class scores is what it draws: the logit of v is
+    is an explicit, reparameterised draw. It is good for concentrations well below 1 and poor above. It is at most
+    :math:`\Gamma(c + 1)^{1/c}`, so the right tail is missing. With exact Gamma draws, v would be Beta(`concentration1`,
+    `concentration0`).
+
+    `log_prob` is the density of these draws and not that of the Beta. So an ELBO that uses it is a bound. The logit of
+    v is an asymmetric Laplace variable,
 
     .. math::
         \frac{\log\Gamma(a + 1)}{a} - \frac{\log\Gamma(b + 1)}{b} - \frac{E_1}{a} + \frac{E_0}{b},
 
-    with `E_1`, `E_0` standard exponential, an asymmetric Laplace variable, so an ELBO that uses `log_prob` is a bound.
+    with `E_1` and `E_0` standard exponential.
 
-    Shapes: both concentrations broadcast to `batch_shape`; the event is a scalar.
+    References
+    ----------
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197. D. A. Knowles (2015),
+    arXiv:1509.01631, for the approximation.
 
-    Reference: E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", arXiv:1605.06197;
-    D. A. Knowles (2015), arXiv:1509.01631, for the approximation.
-
-    Args:
-        concentration1: concentration `a` of x, positive.
-        concentration0: concentration `b` of y, positive.
-        validate_args: whether to check parameters and values.
-
-    Raises:
-        ValueError: a concentration that is not positive, or a value outside (0, 1).
-
-    Example:
-        >>> GammaComposition(1.0, torch.tensor([1.0, 0.5])).log_prob(torch.tensor(0.5))
-        tensor([0.6931, 0.0461])
+    Examples
+    --------
+    >>> GammaComposition(1.0, torch.tensor([1.0, 0.5])).log_prob(torch.tensor(0.5))
+    tensor([0.6931, 0.0461])
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {
@@ -236,7 +272,7 @@ class GammaComposition(Fractions):
         return self._expand_as(GammaComposition, batch_shape, _instance)
 
     def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
-        """``log v`` and ``log(1 - v)`` of the same draws."""
+        """``log v`` and ``log(1 - v)`` of the same reparameterised draws, each ``[*sample_shape, *batch_shape]``."""
         shape = self._extended_shape(sample_shape)
         noise1 = standard_exponential(shape, self.concentration1)
         noise0 = standard_exponential(shape, self.concentration0)
@@ -248,14 +284,14 @@ class GammaComposition(Fractions):
         return torch.lgamma(a + 1) / a - torch.lgamma(b + 1) / b
 
     def log_prob_from_logs(self, log_v: Tensor, log_1mv: Tensor) -> Tensor:
-        """Log density (of v) where v is given by ``log v`` and ``log(1 - v)``."""
+        """Log density of v (not of its logarithm) in nats from ``log v`` and ``log(1 - v)``, broadcast shape."""
         a, b = self.concentration1, self.concentration0
         distance = log_v - log_1mv - self._centre()
         laplace = torch.log(a) + torch.log(b) - torch.log(a + b) + a * distance.clamp(max=0) - b * distance.clamp(min=0)
         return laplace - log_v - log_1mv
 
     def cdf(self, value: Tensor) -> Tensor:
-        """``P(V <= value)``."""
+        """``P(V <= value)``, broadcast shape."""
         if self._validate_args:
             self._validate_sample(value)
         a, b = self.concentration1, self.concentration0
@@ -264,7 +300,7 @@ class GammaComposition(Fractions):
         return torch.where(distance < 0, below, 1 - torch.exp(-b * distance.clamp(min=0)) * a / (a + b))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Quantile at probability `value`."""
+        """Quantile at probability `value`, broadcast shape."""
         a, b = self.concentration1, self.concentration0
         split = b / (a + b)
         below = torch.log(torch.minimum(value, split) / split) / a
@@ -282,9 +318,9 @@ class GammaComposition(Fractions):
         return self._moment(2, self._moment(1)).to(self.concentration1.dtype)
 
     def _moment(self, order: int, centre: Tensor | float = 0.0) -> Tensor:
-        """``E[(v - centre) ** order]``, in double precision.
+        """``E[(v - centre) ** order]`` in float64.
 
-        On both sides of its peak the logit has an exponential tail. The trapezoidal rule is in the logarithm of the
+        The logit has an exponential tail on both sides of its peak. The trapezoidal rule is in the logarithm of the
         exponential variable, where the integrand is smooth for all concentrations.
         """
         a, b, peak = (

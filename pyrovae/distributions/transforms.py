@@ -1,4 +1,4 @@
-"""Stick-breaking in log space, from fractions to weights and back; log-probabilities."""
+"""Stick-breaking in log space, from fractions to weights and back, and the transform of log-probabilities."""
 
 import torch
 import torch.nn.functional as F
@@ -11,25 +11,33 @@ from pyrovae.distributions.constraints import LogSimplex, log_simplex, open_unit
 
 
 def log_stick_weights(log_v: Tensor, log_1mv: Tensor) -> Tensor:
-    r"""Logarithms of the weights of a stick broken at K - 1 fractions.
+    r"""Compute the logarithms of the weights of a stick that is broken at K - 1 fractions.
 
+    Parameters
+    ----------
+    log_v : Tensor, shape ``[..., K-1]``
+        ``log v``.
+    log_1mv : Tensor, shape ``[..., K-1]``
+        ``log(1 - v)``.
+
+    Returns
+    -------
+    Tensor
+        Log weights, shape ``[..., K]``.
+
+    Notes
+    -----
     .. math::
         \log w_k = \log v_k + \sum_{j<k} \log(1 - v_j), \qquad \log w_K = \sum_{j<K} \log(1 - v_j)
 
-    Every log weight is finite however long the stick. The running sum is kept in double precision, so that the
-    weights sum to 1 within 1e-6 in float32 at truncation 1000.
+    Every log weight is finite, however long the stick. The running sum is in float64, so that the weights sum to 1
+    within 1e-6 in float32 at truncation 1000.
 
-    Args:
-        log_v: ``log v``, shape `[..., K-1]`.
-        log_1mv: ``log(1 - v)``, same shape.
-
-    Returns:
-        Log weights, shape `[..., K]`.
-
-    Example:
-        >>> half = torch.full((3,), 0.5).log()
-        >>> log_stick_weights(half, half).exp()
-        tensor([0.5000, 0.2500, 0.1250, 0.1250])
+    Examples
+    --------
+    >>> half = torch.full((3,), 0.5).log()
+    >>> log_stick_weights(half, half).exp()
+    tensor([0.5000, 0.2500, 0.1250, 0.1250])
     """
     # What is left of the stick before each break, and after the last one.
     log_left = torch.cumsum(log_1mv, -1, dtype=torch.float64)
@@ -39,18 +47,25 @@ def log_stick_weights(log_v: Tensor, log_1mv: Tensor) -> Tensor:
 
 
 def log_stick_fractions(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Logarithms of the fractions that break a stick into the given weights; inverse of `log_stick_weights`.
+    """Compute the logarithms of the fractions that break a stick into given weights.
 
-    Args:
-        log_weights: log weights, shape `[..., K]`; they need not be normalised.
+    It is the inverse of `log_stick_weights`.
 
-    Returns:
-        ``log v`` and ``log(1 - v)``, each of shape `[..., K-1]`.
+    Parameters
+    ----------
+    log_weights : Tensor, shape ``[..., K]``
+        Log weights. They need not be normalised.
 
-    Example:
-        >>> log_v, log_1mv = log_stick_fractions(torch.tensor([0.5, 0.25, 0.25]).log())
-        >>> log_v.exp()
-        tensor([0.5000, 0.5000])
+    Returns
+    -------
+    log_v, log_1mv : Tensor, shape ``[..., K-1]``
+        ``log v`` and ``log(1 - v)``.
+
+    Examples
+    --------
+    >>> log_v, log_1mv = log_stick_fractions(torch.tensor([0.5, 0.25, 0.25]).log())
+    >>> log_v.exp()
+    tensor([0.5000, 0.5000])
     """
     # Summed from the far end, so that the small weights there keep their digits.
     log_left = torch.logcumsumexp(log_weights.flip(-1).double(), -1).flip(-1)
@@ -62,19 +77,27 @@ def log_stick_fractions(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 class StickBreakingTransform(Transform):
     """Bijection from K - 1 fractions in (0, 1) to the K-simplex.
 
-    The fractions are proportions of what is left of the stick: see `log_stick_weights`, which computes the same without
-    leaving log space. torch's class of the same name starts from real numbers and squeezes them itself. Weights too
-    small for the dtype become zero; the inverse takes zeros for the smallest normal number.
+    Use it to turn a distribution of fractions into one of weights. `StickBreaking` does the same without leaving log
+    space.
 
-    Shapes: `[..., K-1]` to `[..., K]`. The Jacobian is that of the first K - 1 weights.
+    Notes
+    -----
+    It maps shape ``[..., K-1]`` to ``[..., K]``. The fractions are shares of what is left of the stick, as in
+    `log_stick_weights`. torch's class of the same name starts from real numbers and squeezes them itself. The Jacobian
+    is that of the first K - 1 weights.
 
-    Reference: J. Sethuraman (1994), "A constructive definition of Dirichlet priors".
+    Weights that are too small for the dtype become zero. The inverse treats a zero as the smallest normal number.
 
-    Example:
-        >>> transform = StickBreakingTransform()
-        >>> weights = transform(torch.tensor([0.5, 0.5]))
-        >>> weights, transform.inv(weights)
-        (tensor([0.5000, 0.2500, 0.2500]), tensor([0.5000, 0.5000]))
+    References
+    ----------
+    J. Sethuraman (1994), "A constructive definition of Dirichlet priors".
+
+    Examples
+    --------
+    >>> transform = StickBreakingTransform()
+    >>> weights = transform(torch.tensor([0.5, 0.5]))
+    >>> weights, transform.inv(weights)
+    (tensor([0.5000, 0.2500, 0.2500]), tensor([0.5000, 0.5000]))
     """
 
     domain = constraints.independent(open_unit_interval, 1)
@@ -94,30 +117,35 @@ class StickBreakingTransform(Transform):
         return open_unit(*log_stick_fractions(log_weights))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log absolute determinant of the first K - 1 weights with respect to the fractions `x`, shape `[...]`."""
+        """Log absolute determinant of the first K - 1 weights with respect to the fractions `x`, shape ``[...]``."""
         return log_stick_jacobian(torch.log1p(-x))
 
     def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """`[..., K-1]` to `[..., K]`."""
+        """Shape ``[..., K]`` from shape ``[..., K-1]``."""
         return (*shape[:-1], shape[-1] + 1)
 
     def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """`[..., K]` to `[..., K-1]`."""
+        """Shape ``[..., K-1]`` from shape ``[..., K]``."""
         return (*shape[:-1], shape[-1] - 1)
 
 
 def log_stick_jacobian(log_1mv: Tensor) -> Tensor:
-    """Log determinant of weights with respect to fractions: the sum of the logarithms of what each break found left.
+    """Compute the log determinant of the first K - 1 weights with respect to the fractions.
 
-    Args:
-        log_1mv: ``log(1 - v)``, shape `[..., K-1]`.
+    Parameters
+    ----------
+    log_1mv : Tensor, shape ``[..., K-1]``
+        ``log(1 - v)``.
 
-    Returns:
-        Log determinant, shape `[...]`.
+    Returns
+    -------
+    Tensor
+        Log determinant, shape ``[...]``: the sum, over all breaks, of the logarithm of the stick left before the break.
 
-    Example:
-        >>> log_stick_jacobian(torch.tensor([-1.0, -2.0, -3.0]))
-        tensor(-4.)
+    Examples
+    --------
+    >>> log_stick_jacobian(torch.tensor([-1.0, -2.0, -3.0]))
+    tensor(-4.)
     """
     # The first fraction shortens the stick for K - 2 later ones, the last for none.
     size = log_1mv.shape[-1]
@@ -126,9 +154,16 @@ def log_stick_jacobian(log_1mv: Tensor) -> Tensor:
 
 
 class LogSoftmaxTransform(Transform):
-    """K - 1 log-ratios to the last entry -> K log-probabilities.
+    """Bijection from K - 1 log-ratios against the last entry to K log-probabilities.
 
-    Densities on `LogSimplex` are taken with respect to these log-ratios, so the log-determinant is 0.
+    Notes
+    -----
+    Densities on `LogSimplex` are taken with respect to these log-ratios, so the log determinant is 0.
+
+    Examples
+    --------
+    >>> LogSoftmaxTransform()(torch.zeros(1)).exp()
+    tensor([0.5000, 0.5000])
     """
 
     domain = constraints.real_vector
@@ -147,7 +182,7 @@ class LogSoftmaxTransform(Transform):
         return y[..., :-1] - y[..., -1:]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Zero, by the choice of reference measure."""
+        """Zero, by the choice of the reference measure, shape ``[...]``."""
         return torch.zeros_like(x[..., 0])
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:

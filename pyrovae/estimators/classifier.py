@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pyrovae.data import Dataset, Rows
+from pyrovae.metrics import latent_means, stick_weights
 from pyrovae.metrics.classification import class_probabilities
-from pyrovae.metrics.latents import latent_means, stick_weights
 from pyrovae.pairs.registry import find_pair
 from pyrovae.runs.run import pick_device
 from pyrovae.training import Trainer, TrainingData

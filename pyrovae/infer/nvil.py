@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyrovae.infer import functional
 from pyrovae.infer.objective import Objective, Pair
+from pyrovae.masks import fill_missing
 from pyrovae.programs import Program
 
 BASELINES = ("none", "running-mean", "input")
@@ -128,8 +129,7 @@ class NVIL(Objective):
             baseline, scale = torch.zeros_like(signal), 1.0
         else:
             x, mask = pair.args[0], pair.kwargs.get("mask")
-            if mask is not None:
-                x = torch.where(mask, x, 0.0)  # what is missing may be NaN
+            x = fill_missing(x, mask, 0.0)
             if (self.module.mean.device, self.module.mean.dtype) != (x.device, signal.dtype):
                 self.module.to(device=x.device, dtype=signal.dtype)
             baseline = self.module(x)

@@ -1,83 +1,132 @@
-"""Classes: what a semi-supervised VAE says of the class of a datum, and features of one VAE as data of another."""
+"""Classes: what a VAE that infers the label of a row says of it, and features of one VAE as data of another."""
 
 from __future__ import annotations
 
 import torch
-from pyro.distributions import Categorical
 from torch import Tensor
 
 from pyrovae import programs
-from pyrovae.batches import arguments, batches
+from pyrovae.batches import LABEL, arguments, batches
 from pyrovae.data.dataset import Dataset, Rows
-from pyrovae.metrics.latents import infers_class, latent_means, means_by_site, stick_weights
+from pyrovae.metrics.latents import latent_means, means_by_site
 from pyrovae.rng import seeded
 from pyrovae.vae import VAE
+
+_CERTAIN = -1e-3  # log-probability of a label that is told
+
+
+def class_site(vae: VAE) -> str | None:
+    """The latent site that labels tell; None for pairs without.
+
+    It is the categorical latent that is called as the argument for labels, or the only categorical latent of a pair
+    whose programs take labels.
+    """
+    classes = vae.sites.classes
+    if LABEL in classes:
+        return LABEL
+    takes_labels = all(programs.accepts(program, LABEL) for program in (vae.model, vae.guide))
+    return classes[0] if takes_labels and len(classes) == 1 else None
+
+
+def infers_label(vae: VAE, rows: Rows) -> bool:
+    """Whether labels given to a pair would be the answer: its guide puts all probability of a class on the label.
+
+    The pair is prepared on the rows. A pair may also take labels and have a categorical latent that is something else.
+    """
+    some = rows.take(slice(2))
+    # With labels, because there are pairs that do not run without; class 0 is one that every pair has.
+    x, data = arguments(vae, some if some.y is None else some.replace(y=torch.zeros_like(some.y)))
+    site = class_site(vae.prepare(x, **data))
+    if site is None or LABEL not in data:
+        return False
+    with torch.no_grad(), torch.random.fork_rng(), programs.evaluating(vae):
+        return bool((vae.posterior(x, **data)[site].log_prob(data[LABEL]) > _CERTAIN).all())
 
 
 @torch.no_grad()
 def class_probabilities(vae: VAE, x: Tensor, *, mask: Tensor | None = None, batch_size: int = 1000) -> Tensor:
-    """q(y|x) of every datum, `[N, num_classes]`, on the CPU.
+    """q(y|x) of every datum: the guide's, in evaluation mode. Nothing is drawn that it depends on.
 
-    It is the guide's, in evaluation mode; nothing is drawn that it depends on.
+    Parameters
+    ----------
+    vae : VAE
+        A VAE that infers a class, such as the pair `semi-supervised`.
+    x : Tensor, shape ``[N, ...]``
+        The data.
+    mask : Tensor of bool, shape ``[N, ...]``, optional
+        True where an entry is observed.
+    batch_size : int, default 1000
+        Rows at a time, which bounds the memory.
 
-    Args:
-        vae: a VAE with a latent class `y`, such as the pair `semi-supervised`.
-        x: data `[N, ...]`.
-        mask: `[N, ...]`, True = observed.
-        batch_size: rows at a time.
+    Returns
+    -------
+    Tensor, shape ``[N, num_classes]``
+        Probabilities, on the CPU.
 
-    Raises:
-        ValueError: if the VAE has no latent class.
+    Raises
+    ------
+    ValueError
+        If the VAE infers no class.
     """
     # There are pairs that do not run without labels; -1 is an unknown one.
     unlabelled, parts = Rows(x, y=torch.full((len(x),), -1), mask=mask), []
+    x_some, data_some = arguments(vae, unlabelled.take(slice(2)))
+    site = class_site(vae.prepare(x_some, **data_some))
+    if site is None:
+        raise ValueError(
+            f"this pair infers no class: labels tell none of its latents {vae.sites.latent}, of which "
+            f"{vae.sites.classes or 'none'} have classes"
+        )
     with programs.evaluating(vae), torch.random.fork_rng():
         for rows, data in batches(vae, unlabelled, batch_size):
-            q = vae.posterior(rows, **data).get("y")
-            if not isinstance(q, Categorical):
-                raise ValueError(f"this pair has no class y among its latents {vae.sites.latent}")
-            parts.append(q.probs)
+            parts.append(vae.posterior(rows, **data)[site].probs)
     return torch.cat(parts).cpu()
 
 
-def classification_error(vae: VAE, split: Rows, *, batch_size: int = 1000) -> float:
-    """Share of the labelled rows whose most probable class under q(y|x) is another one, between 0 and 1.
+def classification_error(vae: VAE, rows: Rows, *, batch_size: int = 1000) -> float:
+    """Share of the labelled rows whose most probable class under q(y|x) is another one.
 
-    Raises:
-        ValueError: if there are no labelled rows, or the VAE has no latent class.
+    Parameters
+    ----------
+    vae : VAE
+        A VAE that infers a class.
+    rows : Rows
+        Rows, some of them with labels. Those without are left out.
+    batch_size : int, default 1000
+        Rows at a time.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If there are no labelled rows, or the VAE infers no class.
     """
-    known = split.take(split.labelled)
+    known = rows.take(rows.labelled)
     if not len(known):
         raise ValueError("there are no labelled rows to classify")
     found = class_probabilities(vae, known.x, mask=known.mask, batch_size=batch_size).argmax(-1)
     return float((found != known.y.cpu()).double().mean())
 
 
-def stick_weights_of(vae: VAE, split: Rows) -> Tensor:
-    """The mean weights of every row's stick, `[N, truncation]`; where a class is inferred, at the most probable one.
-
-    Raises:
-        ValueError: if the VAE has no stick.
-    """
-    return stick_weights(vae, split.x, mask=split.mask, y=with_inferred_labels(vae, split).y)
-
-
-def latents_of(vae: VAE, split: Rows, *, batch_size: int = 1000) -> Tensor:
-    """The latent means of every row, `[N, latent_dim]`, on the CPU; labels that are to be inferred are not looked at.
+def latents_of(vae: VAE, rows: Rows, *, batch_size: int = 1000) -> Tensor:
+    """The latent means of rows, ``[N, latent_dim]``, on the CPU; labels that are to be inferred are not looked at.
 
     Where a class is inferred, they are those of the other latents, if any, at the most probable class.
     """
-    means = means_by_site(vae, with_inferred_labels(vae, split), batch_size)
-    others = [mean for name, mean in means.items() if not (infers_class(vae) and name == "y")]
+    means = means_by_site(vae, with_inferred_labels(vae, rows), batch_size)
+    others = [mean for name, mean in means.items() if name != class_site(vae)]
     return torch.cat(others or list(means.values()), 1)
 
 
-def with_inferred_labels(vae: VAE, split: Rows) -> Rows:
+def with_inferred_labels(vae: VAE, rows: Rows) -> Rows:
     """The same rows, labelled with their most probable class where the VAE infers one."""
-    x, data = arguments(vae, split.take(slice(2)))
-    if not infers_class(vae.prepare(x, **data)):
-        return split
-    return split.replace(y=class_probabilities(vae, split.x, mask=split.mask).argmax(-1))
+    if not infers_label(vae, rows):
+        return rows
+    return rows.replace(y=class_probabilities(vae, rows.x, mask=rows.mask).argmax(-1))
 
 
 class LatentFeatures:
@@ -86,16 +135,25 @@ class LatentFeatures:
     Latent dimensions that the VAE does not use are left out: those whose posterior mean has a standard deviation below
     the threshold over the given data. The others are scaled to a standard deviation of 1.
 
-    Args:
-        vae: a trained VAE with a vector latent.
-        x: data that tell which dimensions are used, the training rows as the VAE sees them.
-        threshold: standard deviation.
-        mask: where they are observed, `[N, ...]`.
+    Parameters
+    ----------
+    vae : VAE
+        A trained VAE with a vector latent.
+    x : Tensor, shape ``[N, ...]``
+        Data that tell which dimensions are used: the training rows as the VAE sees them.
+    threshold : float, default 0.1
+        Standard deviation below which a dimension is left out.
+    mask : Tensor of bool, shape ``[N, ...]``, optional
+        True where an entry is observed.
 
-    Raises:
-        ValueError: if no dimension is used.
+    Raises
+    ------
+    ValueError
+        If no dimension is used.
 
-    Reference: Kingma, Rezende, Mohamed and Welling (2014), section 3.1.4, and the threshold of 0.1 of their code.
+    References
+    ----------
+    Kingma, Rezende, Mohamed and Welling (2014), section 3.1.4, and the threshold of 0.1 of their code.
     """
 
     def __init__(self, vae: VAE, x: Tensor, *, threshold: float = 0.1, mask: Tensor | None = None) -> None:
@@ -108,7 +166,7 @@ class LatentFeatures:
         self.loc, self.scale = means.mean(0)[self.used], deviation[self.used]
 
     def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The features `[N, D]` of data `[N, ...]` with True in `mask` where they are observed, on the CPU."""
+        """The features ``[N, D]`` of data ``[N, ...]``, on the CPU."""
         return (latent_means(self.vae, x, mask=mask)[:, self.used] - self.loc) / self.scale
 
     def dataset(self, dataset: Dataset) -> Dataset:

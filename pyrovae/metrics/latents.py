@@ -13,7 +13,7 @@ from torch.distributions import Categorical
 from pyrovae import programs
 from pyrovae.batches import batches
 from pyrovae.data.dataset import Rows
-from pyrovae.priors import StickBreakingPrior
+from pyrovae.families import families_of
 from pyrovae.rng import seeded
 from pyrovae.vae import VAE, MeanMessenger
 
@@ -32,16 +32,26 @@ class ActiveUnits(NamedTuple):
 
 
 def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | None) -> Tensor:
-    """The mean of q(z|x) of every datum, `[N, latent_dim]`, on the CPU; the sites side by side where there are several.
+    """The mean of q(z|x) of every datum; the sites stand side by side where there are several.
 
     A site that depends on another one is taken at that one's mean. The mean of a class variable is the vector of its
-    class probabilities, and a mean that the distribution does not give that of 100 draws, always the same ones.
+    class probabilities. Where a distribution does not give its mean, that of 100 draws is taken, always the same ones.
 
-    Args:
-        vae: the VAE.
-        x: data `[N, ...]`.
-        batch_size: rows at a time.
-        **data: `mask`, `y`.
+    Parameters
+    ----------
+    vae : VAE
+        The VAE.
+    x : Tensor, shape ``[N, ...]``
+        The data.
+    batch_size : int, default 1000
+        Rows at a time, which bounds the memory.
+    **data : Tensor
+        `mask`, `y`, `index`.
+
+    Returns
+    -------
+    Tensor, shape ``[N, latent_dim]``
+        The means, on the CPU.
     """
     return torch.cat(list(means_by_site(vae, Rows(x, **data), batch_size).values()), 1)
 
@@ -51,17 +61,30 @@ def active_units(
 ) -> ActiveUnits:
     """Count the latent dimensions u that carry information: those with Var_x(E_q[u]) above a threshold.
 
-    Variances of the fractions of a stick are taken in units of their variance under the prior, which is far below the
-    one of a standard normal latent. A class `y` that the VAE infers is no such dimension.
+    Where the variance of a latent under the prior is far from 1, as that of the fractions of a stick, variances are
+    taken in units of it. A class that the VAE infers is no such dimension.
 
-    Reference: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
+    Parameters
+    ----------
+    vae : VAE
+        The VAE.
+    x : Tensor, shape ``[N, ...]``
+        The data.
+    threshold : float, default 0.01
+        Variance, in squared units of the latent, or in units of its variance under the prior.
+    batch_size : int, default 1000
+        Rows at a time.
+    **data : Tensor
+        `mask`, `y`, `index`.
 
-    Args:
-        vae: the VAE.
-        x: data `[N, ...]`.
-        threshold: variance, in squared units of the latent, or of the prior of sticks.
-        batch_size: rows at a time.
-        **data: `mask`, `y`.
+    Returns
+    -------
+    ActiveUnits
+        Their number, and the variance of every dimension.
+
+    References
+    ----------
+    Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
     """
     means = means_by_site(vae, Rows(x, **data), batch_size)
     variances = torch.cat([torch.zeros(0), *unit_variances(vae, means).values()])
@@ -75,20 +98,35 @@ def knn_error(
     test_labels: Tensor,
     k: Sequence[int] = (3, 5, 10),
 ) -> dict[int, float]:
-    """Share of test rows that a k-nearest-neighbour classifier on the latents gets wrong, between 0 and 1, by k.
+    """Share of test rows that a k-nearest-neighbour classifier on the latents gets wrong, by k.
 
     Rows labelled -1 (unknown) are left out.
 
-    Args:
-        train_latents: `[N, latent_dim]`.
-        train_labels: `[N]`.
-        test_latents: `[M, latent_dim]`.
-        test_labels: `[M]`.
-        k: numbers of neighbours.
+    Parameters
+    ----------
+    train_latents : Tensor, shape ``[N, latent_dim]``
+        Latents of the rows to learn from.
+    train_labels : Tensor of int, shape ``[N]``
+        Their labels.
+    test_latents : Tensor, shape ``[M, latent_dim]``
+        Latents of the rows to classify.
+    test_labels : Tensor of int, shape ``[M]``
+        Their labels.
+    k : sequence of int, default (3, 5, 10)
+        Numbers of neighbours.
 
-    Raises:
-        ValueError: if no labelled rows are left, or fewer than k to learn from.
+    Returns
+    -------
+    dict of int to float
+        Errors between 0 and 1, by number of neighbours.
 
+    Raises
+    ------
+    ValueError
+        If no labelled rows are left, or fewer than k to learn from.
+
+    Examples
+    --------
     >>> z, y = torch.tensor([[0.0], [0.1], [1.0], [1.1]]), torch.tensor([0, 0, 1, 1])
     >>> knn_error(z, y, torch.tensor([[0.2], [0.9]]), torch.tensor([0, 0]), k=(1,))
     {1: 0.5}
@@ -107,58 +145,6 @@ def knn_error(
     return {count: 1 - float(KNeighborsClassifier(count).fit(z, y).score(z_test, y_test)) for count in k}
 
 
-def infers_class(vae: VAE) -> bool:
-    """Whether a class `y`, a categorical variable, is a latent of this VAE."""
-    return "y" in vae.sites.classes
-
-
-def has_sticks(vae: VAE) -> bool:
-    """Whether the latent `z` of a VAE is the fractions of a stick."""
-    return isinstance(getattr(vae.model, "prior", None), StickBreakingPrior)
-
-
-def prior_of_sticks(vae: VAE) -> TorchDistribution:
-    """The prior of the fractions of a stick; at the posterior mean of a concentration that is inferred."""
-    return vae.model.prior(vae.global_means().get("concentration"))
-
-
-@torch.no_grad()
-def stick_weights(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | None) -> Tensor:
-    """The mean of the weights of the stick under q(z|x), `[N, truncation]`, on the CPU.
-
-    Fractions are independent under the guide, so the mean of a weight is the product of means of fractions.
-
-    Args:
-        vae: a VAE with a `StickBreakingPrior`.
-        x: data `[N, ...]`.
-        batch_size: rows at a time.
-        **data: `mask`, `y`.
-
-    Raises:
-        ValueError: if the VAE has another prior.
-    """
-    if not has_sticks(vae):
-        raise ValueError(f"this VAE has no stick: its prior is no StickBreakingPrior, latents {vae.sites.latent}")
-    prior = vae.model.prior
-    with programs.evaluating(vae):
-        parts = [
-            prior.features(posterior_means(vae, part, **given)["z"])
-            for part, given in batches(vae, Rows(x, **data), batch_size)
-        ]
-    return torch.cat(parts).cpu()
-
-
-def sticks_used(weights: Tensor, mass: float = 0.99) -> Tensor:
-    """How many weights of a stick, from the first on, hold so much of it, `[N, truncation]` -> `[N]`.
-
-    >>> sticks_used(torch.tensor([[0.6, 0.395, 0.005], [0.2, 0.2, 0.6]]))
-    tensor([2, 3])
-    """
-    held = weights.double().cumsum(-1) >= mass - 1e-6
-    last = torch.full_like(held[..., :1], True)
-    return torch.cat([held[..., :-1], last], -1).int().argmax(-1) + 1
-
-
 @torch.no_grad()
 def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Tensor]:
     """The mean of q(z|x) by site, each `[B, ...]`; see `latent_means` for sites without a mean of the usual kind."""
@@ -173,12 +159,12 @@ def row_means(vae: VAE, x: Tensor, data: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def unit_variances(vae: VAE, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Variances over the rows of the latent means `[N, D]` of every site but a class, in units of `active_units`."""
-    variances = {name: mean.var(0, correction=0) for name, mean in means.items()}
-    if infers_class(vae):
-        del variances["y"]
-    if has_sticks(vae):
-        variances["z"] = variances["z"] / prior_of_sticks(vae).variance.to(variances["z"])
+    """Variances over the rows of the latent means ``[N, D]`` of every site but classes, in units of `active_units`."""
+    variances = {name: mean.var(0, correction=0) for name, mean in means.items() if name not in vae.sites.classes}
+    for family in families_of(vae):
+        if family.prior_variances is not None:
+            units = family.prior_variances(vae)
+            variances |= {name: variances[name] / unit.to(variances[name]) for name, unit in units.items()}
     return variances
 
 

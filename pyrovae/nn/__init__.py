@@ -1,18 +1,20 @@
 """Nets: encoders, decoders and heads that flatten leading dimensions, so that particles vectorise through them."""
 
 from pyrovae.nn.decoders import ConvDecoder, DenseDecoder
-from pyrovae.nn.encoders import ConvEncoder, DenseEncoder
-from pyrovae.nn.heads import GaussianHead, GaussianLayer
+from pyrovae.nn.encoders import ConvEncoder, DenseEncoder, FlatEncoder, encoded
+from pyrovae.nn.heads import CategoricalHead, GaussianHead, GaussianLayer
 from pyrovae.nn.mlp import MLP, Gated, Residual, TiedMLP
 from pyrovae.nn.variables import Bits, OneHot, RelaxedBits, RelaxedOneHot
 
 __all__ = [
     "MLP",
     "Bits",
+    "CategoricalHead",
     "ConvDecoder",
     "ConvEncoder",
     "DenseDecoder",
     "DenseEncoder",
+    "FlatEncoder",
     "Gated",
     "GaussianHead",
     "GaussianLayer",
@@ -21,4 +23,5 @@ __all__ = [
     "RelaxedOneHot",
     "Residual",
     "TiedMLP",
+    "encoded",
 ]

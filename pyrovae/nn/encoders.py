@@ -2,14 +2,85 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from pyrovae.masks import fill_missing
 from pyrovae.nn.convolutions import picture_shape, residual_blocks
 from pyrovae.nn.mlp import MLP, activation_module
+
+
+def encoded(encoder: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Features of data. An encoder that takes no mask, such as a plain `nn.Sequential`, does for complete data.
+
+    Parameters
+    ----------
+    encoder : Module
+        From data, and their mask, to features.
+    x : Tensor, shape ``[..., *data_shape]``
+        The data.
+    mask : Tensor of bool, shape of `x`, or None
+        True where an entry is observed.
+
+    Returns
+    -------
+    Tensor, shape ``[..., out_features]``
+        What the encoder makes of them.
+
+    Raises
+    ------
+    TypeError
+        If there is a mask, and the encoder takes none.
+    """
+    if mask is None:
+        return encoder(x)
+    if "mask" not in inspect.signature(encoder.forward).parameters:
+        raise TypeError(
+            f"the data have missing entries, and the encoder {type(encoder).__name__} takes no mask; encoders take "
+            "(x, mask) and fill in missing entries themselves, as DenseEncoder does"
+        )
+    return encoder(x, mask)
+
+
+class FlatEncoder(nn.Module):
+    """The entries of the data themselves as features, ``[..., *data_shape]`` -> ``[..., out_features]``.
+
+    Parameters
+    ----------
+    data_shape : sequence of int
+        Shape of one datum.
+    centre : Tensor, shape `data_shape`, optional
+        The mean of the data, which is subtracted. Missing entries enter as the mean, so as zeros. None subtracts
+        nothing.
+
+    Raises
+    ------
+    ValueError
+        For a `centre` of another shape.
+
+    Examples
+    --------
+    >>> FlatEncoder((1, 4, 4))(torch.zeros(2, 1, 4, 4)).shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(self, data_shape: Sequence[int], centre: Tensor | None = None) -> None:
+        super().__init__()
+        self.data_dim = len(data_shape)
+        zeros = torch.zeros(tuple(data_shape))
+        self.register_buffer("centre", zeros if centre is None else centre.clone(), persistent=centre is not None)
+        if self.centre.shape != torch.Size(data_shape):
+            raise ValueError(f"centre must have the shape of a datum {tuple(data_shape)}, got {tuple(centre.shape)}")
+        self.out_features = math.prod(data_shape)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The entries, less the centre."""
+        return (fill_missing(x, mask, self.centre) - self.centre).flatten(-self.data_dim)
 
 
 class DenseEncoder(nn.Module):
@@ -29,9 +100,9 @@ class DenseEncoder(nn.Module):
         self.net = MLP(math.prod(data_shape), hidden, **options)
         self.out_features = self.net.out_features
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features of the data."""
-        return self.net(x.flatten(-self.data_dim))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Features of the data; missing entries enter as zeros."""
+        return self.net(fill_missing(x, mask, 0.0).flatten(-self.data_dim))
 
 
 class ConvEncoder(nn.Module):
@@ -76,6 +147,7 @@ class ConvEncoder(nn.Module):
         )
         self.out_features = out_features
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features of the pictures."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Features of the pictures; missing entries enter as zeros."""
+        x = fill_missing(x, mask, 0.0)
         return self.net(x.reshape(-1, *x.shape[-3:])).reshape(*x.shape[:-3], self.out_features)

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pyro.distributions import Independent, Normal
+from pyro.distributions import Independent, Normal, TorchDistribution
 from torch import Tensor, nn
 
 from pyrovae.nn.mlp import MLP
+from pyrovae.nn.variables import OneHot
 
 
 class GaussianHead(nn.Module):
@@ -64,3 +65,43 @@ class GaussianLayer(nn.Module):
     def forward(self, above: Tensor) -> Independent:
         """The distribution of this layer given the other one."""
         return self.head(self.net(above))
+
+
+class CategoricalHead(nn.Module):
+    """A linear layer whose output is a vector of categorical variables, ``[..., in_features]`` -> one-hot draws.
+
+    Parameters
+    ----------
+    in_features : int
+        Size of the features.
+    num_variables : int
+        Number of categorical variables, at least 1.
+    num_classes : int
+        Classes of each, at least 2.
+    variable : Module, default ``OneHot()``
+        How they are drawn: `OneHot()`, or `RelaxedOneHot(...)` for reparameterised draws.
+
+    Raises
+    ------
+    ValueError
+        For fewer than one variable or two classes.
+
+    Examples
+    --------
+    >>> CategoricalHead(8, 3, 5)(torch.zeros(2, 8)).event_shape
+    torch.Size([3, 5])
+    """
+
+    def __init__(
+        self, in_features: int, num_variables: int, num_classes: int, *, variable: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        if num_variables < 1 or num_classes < 2:
+            raise ValueError(f"need at least 1 variable of 2 classes, got {num_variables} of {num_classes}")
+        self.linear = nn.Linear(in_features, num_variables * num_classes)
+        self.shape = (num_variables, num_classes)
+        self.variable = OneHot() if variable is None else variable
+
+    def forward(self, features: Tensor) -> TorchDistribution:
+        """The distribution at these features."""
+        return self.variable(self.linear(features).unflatten(-1, self.shape))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 from pyrovae.data.dataset import DataSpec, Rows
+from pyrovae.families import EvaluationFigure, Family, Measure, register_family
 from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupervisedGuide
 from pyrovae.guides.sticks import KumaraswamyHead
+from pyrovae.metrics.classification import class_site, classification_error, infers_label
+from pyrovae.metrics.evaluation import Evaluated
 from pyrovae.models.semi_supervised import SemiSupervisedVAE
-from pyrovae.nn import GaussianHead
+from pyrovae.nn import FlatEncoder, GaussianHead
 from pyrovae.pairs import parts
 from pyrovae.pairs.registry import register_pair
 from pyrovae.priors import StandardNormal, StickBreakingPrior
@@ -69,7 +73,7 @@ def semi_supervised(
     for_class = parts.make_encoder(spec.shape, hidden=hidden, dropout=inside, **options)
     # The last hidden layer takes the label in, so dense layers before it are the encoder.
     before = hidden if net == "conv" else hidden[:-1]
-    for_latent = parts.make_encoder(spec.shape, hidden=before, **options) if before else None
+    for_latent = parts.make_encoder(spec.shape, hidden=before, **options) if before else FlatEncoder(spec.shape)
     decoder = parts.make_decoder(features + num_classes, head.raw_shape, hidden=hidden, **options)
     classifier = Classifier(for_class, num_classes, dropout=on_features, noise=noise, shift=shift)
     encoder = LabelledEncoder(
@@ -78,9 +82,39 @@ def semi_supervised(
         hidden[-1],
         activation=activation,
         layer=layer,
-        in_features=math.prod(spec.shape),
     )
     weight = classification_weight * spec.num_rows / max(1, spec.num_labelled)
     guide = SemiSupervisedGuide(classifier, encoder, draw, classification_weight=weight)
     model = SemiSupervisedVAE(num_classes, prior, decoder, head, learn_class_prior=learn_class_prior)
     return VAE(model, guide)
+
+
+def _classification_error(evaluated: Evaluated) -> dict[str, float]:
+    rows = evaluated.rows
+    return {"classification_error": classification_error(evaluated.vae, rows)} if bool(rows.labelled.any()) else {}
+
+
+def _validation_error(vae: VAE, rows: Rows) -> dict[str, Callable[[], float]]:
+    told = bool(rows.labelled.any()) and infers_label(vae, rows)
+    return {"validation_error": partial(classification_error, vae, rows)} if told else {}
+
+
+register_family(
+    Family(
+        "classes",
+        applies=lambda vae: class_site(vae) is not None,
+        measures=(
+            Measure(
+                (
+                    EvaluationFigure(
+                        "classification_error",
+                        "share of rows",
+                        "labelled rows whose most probable class under q(y|x) is another; for pairs that infer a class",
+                    ),
+                ),
+                _classification_error,
+            ),
+        ),
+        validation_figures=_validation_error,
+    )
+)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pyro.distributions import Gamma
 
 from pyrovae.data.dataset import DataSpec, Rows
+from pyrovae.families import EvaluationFigure, Family, Measure, register_family
 from pyrovae.guides import BetaSticks, ConcentrationPosterior, GammaSticks, KumaraswamySticks, LogitNormalSticks
+from pyrovae.metrics.evaluation import Evaluated
+from pyrovae.metrics.sticks import has_sticks, prior_of_sticks, stick_weights_of, sticks_used
 from pyrovae.models import StickBreakingVAE
 from pyrovae.pairs import parts
 from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pyrovae.plotting.run import Pictured
 
 _GUIDES = {
     "kumaraswamy": KumaraswamySticks,
@@ -80,3 +88,65 @@ def stick_breaking(
     learn = concentration_is == "learned"
     model = StickBreakingVAE(truncation, prior, decoder, head, learn_concentration=learn, num_data=num_data)
     return VAE(model, _GUIDES[posterior](encoder, truncation, initial, num_data=num_data))
+
+
+def _sticks_used(evaluated: Evaluated) -> dict[str, Any]:
+    rows = evaluated.rows
+    used = sticks_used(stick_weights_of(evaluated.vae, rows)).double()
+    figures: dict[str, Any] = {"sticks_used": float(used.mean())}
+    if bool(rows.labelled.any()):
+        y = rows.y.cpu()
+        by_class = [used[y == label] for label in range(int(y.max()) + 1)]
+        figures["sticks_used_by_class"] = tuple(float(part.mean()) if len(part) else None for part in by_class)
+    return figures
+
+
+# Plots import matplotlib, so they are imported when they are drawn.
+def _plot_samples(run: Pictured) -> Figure:
+    from pyrovae.plotting import samples_by_sticks
+
+    return samples_by_sticks(run.vae, show_range=run.show_range)
+
+
+def _plot_classes(run: Pictured) -> Figure | None:
+    from pyrovae.plotting import sticks_by_class
+
+    rows = run.held_out
+    return sticks_by_class(stick_weights_of(run.vae, rows), rows.y) if bool(rows.labelled.any()) else None
+
+
+def _plot_decoder_weights(run: Pictured) -> Figure | None:
+    from pyrovae.plotting.sticks import decoder_weights, first_layer
+
+    return None if first_layer(run.vae) is None else decoder_weights(run.vae, show_range=run.show_range)
+
+
+register_family(
+    Family(
+        "sticks",
+        applies=has_sticks,
+        measures=(
+            Measure(
+                (
+                    EvaluationFigure(
+                        "sticks_used",
+                        "weights",
+                        "weights that hold 99 % of the stick, mean over the rows; for pairs with sticks",
+                    ),
+                    EvaluationFigure(
+                        "sticks_used_by_class", "weights", "`sticks_used` of each class, where there are labels"
+                    ),
+                ),
+                _sticks_used,
+            ),
+        ),
+        plots={
+            "samples_by_sticks": _plot_samples,
+            "sticks_by_class": _plot_classes,
+            "decoder_weights": _plot_decoder_weights,
+        },
+        prior_variances=lambda vae: {"z": prior_of_sticks(vae).variance},
+        # Weights are a probability distribution; between roots of it the distance is Hellinger's.
+        row_vectors=lambda vae, rows: stick_weights_of(vae, rows).sqrt(),
+    )
+)

@@ -130,8 +130,9 @@ def interpolation(
         weight = torch.linspace(0, 1, steps, device=vae.device).repeat(rows)
         start, end = (torch.arange(rows, device=vae.device).repeat_interleave(steps) + shift for shift in (0, rows))
         latents = {name: _lerp(mean[start], mean[end], weight) for name, mean in means.items()}
-        labels = {"y": data["y"][start]} if "y" in data else {}
-        decoded = vae.decode(latents, **labels).mean.reshape(rows, steps, *x0.shape[1:])
+        decoded = vae.decode(
+            latents, **{name: value[start] for name, value in data.items() if name != "mask"}
+        ).mean.reshape(rows, steps, *x0.shape[1:])
     title = "Interpolation between two data"
     if not is_pictures(x0):
         names = {"rows": "step", "columns": "entry of the datum", "value": "mean of p(x|z)"}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -18,8 +18,9 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data import Dataset, Rows
-from pyrovae.metrics.classification import latents_of, stick_weights_of, with_inferred_labels
-from pyrovae.metrics.latents import has_sticks
+from pyrovae.families import families_of
+from pyrovae.masks import fill_missing
+from pyrovae.metrics.classification import latents_of, with_inferred_labels
 from pyrovae.plotting.drawing import (
     BLUE,
     GREEN,
@@ -34,7 +35,6 @@ from pyrovae.plotting.drawing import (
     profile_pairs,
 )
 from pyrovae.plotting.latents import TSNE_ROWS, interpolation, latent_profile, latent_scatter
-from pyrovae.plotting.sticks import decoder_weights, first_layer, samples_by_sticks, sticks_by_class
 from pyrovae.storage import write_atomically
 from pyrovae.vae import VAE
 
@@ -55,7 +55,10 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     """
     if not rows:
         raise ValueError("there are no metrics to draw: no epoch has ended yet")
-    others = {"validation_error": "share of\nwrong classes", "kl_weight": "KL weight", "lr": "learning rate"}
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    others = {name: name.replace("_", "\n") for name in names if name.startswith(("validation_", "lr"))}
+    others |= {"kl_weight": "KL weight", "lr": "learning rate"}
+    others.pop("validation_loss", None)
     settings = [(name, label) for name, label in others.items() if len({row[name] for row in rows if name in row}) > 1]
     figure = Figure(figsize=(6.4, 3.8 + 1.2 * len(settings)), layout="constrained")
     ratios = [3.0] + [1.0] * len(settings)
@@ -75,7 +78,7 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
         top.set_ylim(min(settled) - margin, max(settled) + margin)
     top.set(title="Training", ylabel="loss (nats per datum)")
     top.legend(frameon=False)
-    for axes, (name, label), colour in zip(lower, settings, (ORANGE, GREEN, VERMILION), strict=False):
+    for axes, (name, label), colour in zip(lower, settings, itertools.cycle((ORANGE, GREEN, VERMILION)), strict=False):
         axes.plot([row["epoch"] for row in rows], [row.get(name, math.nan) for row in rows], color=colour)
         axes.set_ylabel(label)
     (lower or [top])[-1].set_xlabel("epoch")
@@ -143,21 +146,24 @@ def run_figures(vae: VAE, dataset: Dataset, rows: Sequence[Mapping[str, float]])
     """All figures of a trained VAE by name, drawn on held-out rows; those that do not apply are left out.
 
     The names are training_curves (where there are metrics), samples, reconstructions, interpolation (not for discrete
-    latents), latent_scatter, and latent_profile (where there are labels); for a VAE with a stick also
-    samples_by_sticks, sticks_by_class (where there are labels) and decoder_weights (where the first layer is linear).
+    latents), latent_scatter, latent_profile (where there are labels), and those that the families of the VAE add, such
+    as samples_by_sticks.
 
     Args:
         vae: the VAE.
         dataset: its data.
         rows: metrics of the training, see `training_curves`.
     """
-    pictured = _Pictured(vae, dataset, rows)
+    pictured = Pictured(vae, dataset, rows)
     with programs.evaluating(vae):
-        figures = {name: _drawn(draw, pictured) for name, draw in _RUN_FIGURES.items()}
+        x, data = pictured.first(1)
+        vae.prepare(x, **data)
+        plots = {name: draw for family in families_of(vae) for name, draw in family.plots.items()}
+        figures = {name: _drawn(draw, pictured) for name, draw in {**_RUN_FIGURES, **plots}.items()}
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _drawn(draw: Callable[[_Pictured], Figure | None], pictured: _Pictured) -> Figure | None:
+def _drawn(draw: Callable[[Pictured], Figure | None], pictured: Pictured) -> Figure | None:
     """A figure, or None where it needs a mean that a distribution of the pair does not have."""
     try:
         return draw(pictured)
@@ -166,7 +172,7 @@ def _drawn(draw: Callable[[_Pictured], Figure | None], pictured: _Pictured) -> F
 
 
 @dataclass(frozen=True)
-class _Pictured:
+class Pictured:
     """What the figures of a run are drawn from."""
 
     vae: VAE
@@ -205,27 +211,27 @@ class _Pictured:
         return arguments(self.vae, with_inferred_labels(self.vae, some))
 
 
-def _draw_training_curves(run: _Pictured) -> Figure | None:
+def _draw_training_curves(run: Pictured) -> Figure | None:
     return training_curves(run.rows) if run.rows else None
 
 
-def _draw_samples(run: _Pictured) -> Figure:
+def _draw_samples(run: Pictured) -> Figure:
     number, output = (64, "mean") if run.is_pictures else (20, "draw")
     x, data = run.first(number)
     run.vae.prepare(x, **data)
-    labels = {"y": data["y"]} if "y" in data else {}
-    samples = run.vae.sample(len(x) if labels else number, output, **labels)
+    given = {name: value for name, value in data.items() if name not in ("mask", "index")}
+    samples = run.vae.sample(len(x) if given else number, output, **given)
     title = "Samples: means of p(x|z) at draws from the prior" if output == "mean" else "Samples from the model"
     return sample_grid(samples, title=title, show_range=run.show_range)
 
 
-def _draw_reconstructions(run: _Pictured) -> Figure:
+def _draw_reconstructions(run: Pictured) -> Figure:
     x, data = run.first(20 if run.is_pictures else 9)
-    seen = x if run.held_out.mask is None else torch.where(data["mask"], x, math.nan)
+    seen = fill_missing(x, data.get("mask"), math.nan)
     return reconstructions(seen, run.vae.reconstruct(x, **data), show_range=run.show_range)
 
 
-def _draw_interpolation(run: _Pictured) -> Figure | None:
+def _draw_interpolation(run: Pictured) -> Figure | None:
     lines = min(5 if run.is_pictures else 1, len(run.held_out.x) // 2)
     x, data = run.first(2 * lines)
     if not lines or any(q.support.is_discrete for q in run.vae.posterior(x, **data).values()):
@@ -233,45 +239,23 @@ def _draw_interpolation(run: _Pictured) -> Figure | None:
     return interpolation(run.vae, *x.split(lines), show_range=run.show_range, **data)
 
 
-def _draw_latent_scatter(run: _Pictured) -> Figure:
+def _draw_latent_scatter(run: Pictured) -> Figure:
     # All rows at two dimensions; of more dimensions as many as t-SNE does in a few seconds.
     number = _ROWS if run.latents.shape[1] <= 2 else TSNE_ROWS
     labels = run.held_out.y
     return latent_scatter(run.latents[:number], None if labels is None else labels[:number])
 
 
-def _draw_latent_profile(run: _Pictured) -> Figure | None:
-    labels = run.held_out.y
-    return None if labels is None or not (labels >= 0).any() else latent_profile(run.latents, labels)
+def _draw_latent_profile(run: Pictured) -> Figure | None:
+    rows = run.held_out
+    return latent_profile(run.latents, rows.y) if bool(rows.labelled.any()) else None
 
 
-def _draw_samples_by_sticks(run: _Pictured) -> Figure | None:
-    if not has_sticks(run.vae):
-        return None
-    return samples_by_sticks(run.vae, show_range=run.show_range)
-
-
-def _draw_sticks_by_class(run: _Pictured) -> Figure | None:
-    labels = run.held_out.y
-    if not has_sticks(run.vae) or labels is None or not (labels >= 0).any():
-        return None
-    return sticks_by_class(stick_weights_of(run.vae, run.held_out), labels)
-
-
-def _draw_decoder_weights(run: _Pictured) -> Figure | None:
-    if not has_sticks(run.vae) or first_layer(run.vae) is None:
-        return None
-    return decoder_weights(run.vae, show_range=run.show_range)
-
-
-_RUN_FIGURES: dict[str, Callable[[_Pictured], Figure | None]] = {
+_RUN_FIGURES: dict[str, Callable[[Pictured], Figure | None]] = {
     "training_curves": _draw_training_curves,
     "samples": _draw_samples,
     "reconstructions": _draw_reconstructions,
     "interpolation": _draw_interpolation,
     "latent_scatter": _draw_latent_scatter,
     "latent_profile": _draw_latent_profile,
-    "samples_by_sticks": _draw_samples_by_sticks,
-    "sticks_by_class": _draw_sticks_by_class,
-    "decoder_weights": _draw_decoder_weights,
 }

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pyrovae import programs
 from pyrovae.data import Rows
-from pyrovae.metrics.classification import latents_of, stick_weights_of
-from pyrovae.metrics.latents import has_sticks, sticks_used
+from pyrovae.metrics.classification import class_site, latents_of
+from pyrovae.metrics.sticks import has_sticks, stick_weights_of, sticks_used
 from pyrovae.plotting.drawing import BLUE, clean, draw_mosaic, heat_map, is_pictures, mosaic
 from pyrovae.plotting.latents import TSNE_ROWS, draw_classes, in_plane
 from pyrovae.vae import VAE
@@ -151,8 +151,8 @@ def _broken_off(fractions: Tensor, count: Tensor) -> Tensor:
 
 
 def _with_label(vae: VAE, fractions: Tensor, label: Tensor) -> dict[str, Tensor]:
-    values = {"z": fractions, "y": label.to(fractions.device)}
-    return {name: values[name] for name in vae.sites.latent}
+    label_site = class_site(vae)
+    return {name: label.to(fractions.device) if name == label_site else fractions for name in vae.sites.latent}
 
 
 @torch.no_grad()
@@ -185,8 +185,7 @@ def samples_by_sticks(
         raise ValueError(f"this VAE has no stick: its prior is no StickBreakingPrior, latents {vae.sites.latent}")
     truncation = vae.model.prior.num_features
     # A concentration with a hyperprior stands at its posterior mean.
-    of_all = getattr(vae.guide, "global_posterior", None)
-    concentration = vae.model.prior.concentration if of_all is None else of_all().mean
+    concentration = vae.global_means().get("concentration", vae.model.prior.concentration)
     counts = _growing(truncation, float(concentration) * -math.log(1 - _MASS)) if counts is None else list(counts)
     if columns < 1 or not counts or not all(1 <= count <= truncation for count in counts):
         raise ValueError(f"give counts from 1 to {truncation} and at least one column, got {counts} and {columns}")

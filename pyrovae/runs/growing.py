@@ -24,8 +24,8 @@ from torch.distributions import Distribution, kl_divergence
 from pyrovae import programs
 from pyrovae.batches import batches
 from pyrovae.data import Dataset, Rows
-from pyrovae.guides.sticks import BetaSticks, FractionsHead, KumaraswamySticks
-from pyrovae.metrics.latents import prior_of_sticks, stick_weights
+from pyrovae.guides.sticks import BetaHead, FractionsHead, KumaraswamyHead
+from pyrovae.metrics.sticks import prior_of_sticks, stick_weights
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import MLP, Residual, TiedMLP
 from pyrovae.priors import StickBreakingPrior
@@ -181,10 +181,11 @@ def add_sticks(vae: VAE, count: int) -> VAE:
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    if not isinstance(vae.model, StickBreakingVAE) or not isinstance(vae.guide, KumaraswamySticks | BetaSticks):
+    head = getattr(vae.guide, "head", vae.guide)
+    if not isinstance(vae.model, StickBreakingVAE) or not isinstance(head, KumaraswamyHead | BetaHead):
         raise ValueError(
             "sticks are added to a StickBreakingVAE with KumaraswamySticks or BetaSticks, whose fractions can be at "
-            f"the prior exactly; got {programs.describe(vae.model)} and {programs.describe(vae.guide)}"
+            f"the prior exactly; got {programs.describe(vae.model)} and {programs.describe(head)}"
         )
     if vae.model.hyperprior is not None:
         raise ValueError(

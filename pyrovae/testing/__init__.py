@@ -1,14 +1,17 @@
-"""Oracles for distributions, to run on one's own: mass, fit of the draws, moments, KL, cdf and gradients.
+"""Checks of your own distributions: total mass, fit of the draws, moments, KL, cdf and gradients.
 
-Every function compares two things that a distribution says about itself through different code: its density with
-a quadrature, its draws with its density, its `mean` with its draws, a registered KL with an integral, a gradient
-with finite differences. A disagreement raises `AssertionError` naming the worst entry of the batch; agreement returns
-the figures. Work in float64 where possible: the quadrature resolves no more than the distribution's own dtype does.
+Every function compares two things that a distribution says about itself through different code: its density with a
+quadrature, its draws with its density, its `mean` with its draws, a registered KL with an integral, a gradient with
+finite differences. If they disagree, it raises `AssertionError` and names the worst entry of the batch. If they agree,
+it returns the numbers. Work in float64 where possible, because the quadrature resolves no more than the dtype of the
+distribution.
 
-Quadrature: the support is mapped to the real line with `torch.distributions.biject_to`, and the trapezoidal rule is
-applied after a further sinh stretch around the median of a few draws, which converges exponentially for smooth
-densities with light or heavy tails (Takahasi and Mori, 1974). Mass closer to an end of the support than the dtype can
-represent (a Beta with concentrations far below 0.1) cannot be seen by any rule that evaluates a density at a value.
+Notes
+-----
+`torch.distributions.biject_to` maps the support to the real line. After a sinh stretch around the median of a few
+draws, the trapezoidal rule is applied. It converges exponentially for smooth densities with light or heavy tails
+(Takahasi and Mori, 1974). A rule that evaluates a density at values cannot see mass that is nearer to an end of the
+support than the dtype can represent, such as that of a Beta with concentrations far below 0.1.
 """
 
 from pyrovae.testing.checks import (

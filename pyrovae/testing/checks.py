@@ -13,7 +13,17 @@ from pyrovae.testing.quadrature import Integral, integrate, nodes
 
 
 class Comparison(NamedTuple):
-    """A quantity as the code gives it, the oracle's answer and their difference relative to max(1, |expected|)."""
+    """A quantity and its independent check.
+
+    Attributes
+    ----------
+    actual : Tensor
+        The quantity as the code gives it.
+    expected : Tensor
+        The quantity from the check.
+    error : Tensor
+        Their difference relative to max(1, abs(expected)).
+    """
 
     actual: Tensor
     expected: Tensor
@@ -21,7 +31,7 @@ class Comparison(NamedTuple):
 
 
 def _fail(what: str, distribution: object, badness: Tensor, detail: Callable[[tuple[int, ...]], str]) -> None:
-    """Raise AssertionError about the entry with the largest badness, NaN counting as the largest."""
+    """Raise AssertionError about the entry with the largest badness. A NaN counts as the largest."""
     badness = badness.detach().nan_to_num(nan=torch.inf)
     index = tuple(int(i) for i in torch.unravel_index(badness.argmax(), badness.shape)) if badness.dim() else ()
     raise AssertionError(f"{what} of {distribution} at batch index {index}: {detail(index)}")
@@ -42,13 +52,33 @@ def _compare(what: str, distribution: object, actual: Tensor, expected: Tensor, 
 
 
 def check_normalisation(distribution: Distribution, tolerance: float = 1e-6) -> Integral:
-    """Assert that the density integrates, or the mass function sums, to one within `tolerance`.
+    """Assert that the density integrates to one, or that the mass function sums to one.
 
-    Example:
-        >>> import torch
-        >>> from torch.distributions import Poisson
-        >>> bool(check_normalisation(Poisson(torch.tensor(3.0))).value > 0.999)
-        True
+    Parameters
+    ----------
+    distribution : Distribution
+        The distribution, with events of one or two free dimensions if it is continuous.
+    tolerance : float, default 1e-6
+        Largest accepted difference from one.
+
+    Returns
+    -------
+    Integral
+        The total mass and its quadrature error, each of shape `batch_shape`.
+
+    Raises
+    ------
+    AssertionError
+        The two disagree. The message names the worst entry of the batch.
+    ValueError
+        The support can neither be summed nor mapped to one or two real dimensions.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.distributions import Poisson
+    >>> bool(check_normalisation(Poisson(torch.tensor(3.0))).value > 0.999)
+    True
     """
     total = integrate(distribution)
     _compare("total mass", distribution, total.value, torch.ones_like(total.value), tolerance)
@@ -56,20 +86,67 @@ def check_normalisation(distribution: Distribution, tolerance: float = 1e-6) -> 
 
 
 def check_entropy(distribution: Distribution, tolerance: float = 1e-6) -> Comparison:
-    """Assert that `entropy()` (nats) is the integral of -log p within `tolerance` of max(1, |entropy|)."""
+    """Assert that `entropy()` is the integral of -log p.
+
+    Parameters
+    ----------
+    distribution : Distribution
+        The distribution, with events of one or two free dimensions if it is continuous.
+    tolerance : float, default 1e-6
+        Largest accepted error relative to max(1, abs(entropy)).
+
+    Returns
+    -------
+    Comparison
+        The entropies in nats, shape `batch_shape`.
+
+    Raises
+    ------
+    AssertionError
+        The two disagree. The message names the worst entry of the batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.distributions import Exponential
+    >>> check_entropy(Exponential(torch.tensor(1.0).double())).actual
+    tensor(1., dtype=torch.float64)
+    """
     expected = integrate(distribution, lambda x: -distribution.log_prob(x)).value
     return _compare("entropy", distribution, distribution.entropy(), expected, tolerance)
 
 
 def check_kl(p: Distribution, q: Distribution, tolerance: float = 1e-6) -> Comparison:
-    r"""Assert that the registered KL(p || q) (nats) is :math:`\int p \log(p/q)` within `tolerance` of max(1, |KL|).
+    r"""Assert that the registered KL(p || q) is :math:`\int p \log(p/q)`.
 
-    Example:
-        >>> import torch
-        >>> from torch.distributions import Normal
-        >>> p, q = (Normal(torch.tensor(m).double(), 1.0) for m in (0.0, 1.0))
-        >>> check_kl(p, q).actual
-        tensor(0.5000, dtype=torch.float64)
+    Parameters
+    ----------
+    p : Distribution
+        The first distribution. The integral is under it.
+    q : Distribution
+        The second distribution.
+    tolerance : float, default 1e-6
+        Largest accepted error relative to max(1, abs(KL)).
+
+    Returns
+    -------
+    Comparison
+        The divergences in nats, broadcast batch shape.
+
+    Raises
+    ------
+    AssertionError
+        The two disagree. The message names the worst entry of the batch.
+    NotImplementedError
+        No KL is registered for the pair.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.distributions import Normal
+    >>> p, q = (Normal(torch.tensor(m).double(), 1.0) for m in (0.0, 1.0))
+    >>> check_kl(p, q).actual
+    tensor(0.5000, dtype=torch.float64)
     """
     expected = integrate(p, lambda x: p.log_prob(x) - q.log_prob(x)).value
     return _compare(f"KL to {q}", p, kl_divergence(p, q), expected, tolerance)
@@ -77,9 +154,32 @@ def check_kl(p: Distribution, q: Distribution, tolerance: float = 1e-6) -> Compa
 
 @torch.no_grad()
 def check_cdf(distribution: Distribution, tolerance: float = 1e-4) -> Comparison:
-    """Assert that `cdf` is the running integral of the density (or running sum of the mass), for scalar events.
+    """Assert that `cdf` is the running integral of the density, or the running sum of the mass.
 
-    The running sum is a midpoint rule, so about 1e-4 is the best `tolerance` to ask of a continuous distribution.
+    Parameters
+    ----------
+    distribution : Distribution
+        A distribution with scalar events.
+    tolerance : float, default 1e-4
+        Largest accepted error. For a continuous distribution ask for 1e-4 at best, because the running sum is a
+        midpoint rule.
+
+    Returns
+    -------
+    Comparison
+        The values at all nodes, shape ``[nodes, *batch_shape]``.
+
+    Raises
+    ------
+    AssertionError
+        The two disagree. The message names the worst entry of the batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.distributions import Normal
+    >>> bool(check_cdf(Normal(torch.tensor(0.0).double(), 1.0)).error.max() < 1e-4)
+    True
     """
     grid = nodes(distribution)
     expected = grid.mass.cumsum(0)
@@ -94,26 +194,42 @@ def check_cdf(distribution: Distribution, tolerance: float = 1e-4) -> Comparison
 def check_goodness_of_fit(
     distribution: Distribution, num_samples: int = 20_000, significance: float = 1e-4, seed: int = 0
 ) -> GoodnessOfFit:
-    """Assert that the draws follow `log_prob`: Kolmogorov-Smirnov for real values, chi-square for the others.
+    """Assert that the draws follow `log_prob`.
 
-    The reference is the density itself, integrated by quadrature or summed; `cdf` is not used. Chi-square serves
-    discrete values and events of two free dimensions (a 3-simplex). Draws come from a generator seeded with `seed`,
-    whose state outside is left as it was.
+    Parameters
+    ----------
+    distribution : Distribution
+        The distribution, with events of one or two free dimensions if it is continuous.
+    num_samples : int, default 20000
+        Draws per batch entry. More draws find smaller faults.
+    significance : float, default 1e-4
+        Smallest p-value that is accepted in any batch entry. With many entries, divide it by their number.
+    seed : int, default 0
+        Seed of the draws. The state of torch's generators is unchanged afterwards.
 
-    Args:
-        distribution: any distribution that `integrate` takes.
-        num_samples: draws per batch entry.
-        significance: smallest p-value accepted in any batch entry; with many entries divide by their number.
-        seed: seed of the draws.
+    Returns
+    -------
+    GoodnessOfFit
+        Statistic and p-value, each of shape `batch_shape`.
 
-    Returns:
-        statistic and p-value, each `batch_shape`.
+    Raises
+    ------
+    AssertionError
+        The two disagree. The message names the worst entry of the batch.
+    ImportError
+        scipy is not installed.
 
-    Example:
-        >>> import torch
-        >>> from torch.distributions import Normal
-        >>> bool(check_goodness_of_fit(Normal(torch.tensor(0.0), 1.0)).p_value > 0.0001)
-        True
+    Notes
+    -----
+    Real values get a Kolmogorov-Smirnov test. Discrete values, and events of two free dimensions (a 3-simplex), get a
+    chi-square test. The reference is the density itself, integrated by quadrature or summed; `cdf` is not used.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.distributions import Normal
+    >>> bool(check_goodness_of_fit(Normal(torch.tensor(0.0), 1.0)).p_value > 0.0001)
+    True
     """
     fit = goodness_of_fit(distribution, num_samples, seed)
     if not (fit.p_value >= significance).all():
@@ -125,13 +241,41 @@ def check_goodness_of_fit(
 def check_moments(
     distribution: Distribution, num_samples: int = 100_000, num_errors: float = 5.0, seed: int = 0
 ) -> tuple[Comparison, Comparison]:
-    """Assert that `mean` and `variance` are those of the draws, within `num_errors` standard errors.
+    """Assert that `mean` and `variance` are those of the draws.
 
-    The standard error of the variance is estimated from the fourth moment of the draws. Entries whose `mean` or
-    `variance` is infinite or NaN, because it does not exist, are not compared.
+    Parameters
+    ----------
+    distribution : Distribution
+        The distribution. An entry is not compared if its `mean` or `variance` is infinite or NaN, because it does not
+        exist.
+    num_samples : int, default 100000
+        Draws per batch entry.
+    num_errors : float, default 5.0
+        Largest accepted difference, in standard errors.
+    seed : int, default 0
+        Seed of the draws. The state of torch's generators is unchanged afterwards.
 
-    Returns:
-        comparisons of mean and variance; here `error` counts standard errors.
+    Returns
+    -------
+    mean, variance : Comparison
+        The moments, shape ``[*batch_shape, *event_shape]``. Here `error` counts standard errors.
+
+    Raises
+    ------
+    AssertionError
+        The two disagree. The message names the worst entry of the batch.
+
+    Notes
+    -----
+    The standard error of the variance is estimated from the fourth moment of the draws.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.distributions import Gamma
+    >>> mean, variance = check_moments(Gamma(torch.tensor(3.0), 2.0))
+    >>> mean.actual, variance.actual
+    (tensor(1.5000, dtype=torch.float64), tensor(0.7500, dtype=torch.float64))
     """
     with seeded(seed):
         draws = distribution.sample((num_samples,)).double()
@@ -162,28 +306,42 @@ def check_moments(
 def check_gradient(
     function: Callable[..., Tensor], *inputs: Tensor, tolerance: float = 1e-6, step: float = 1e-3
 ) -> tuple[Comparison, ...]:
-    """Assert that autograd's gradient of `function(*inputs).sum()` is the one of five-point finite differences.
+    """Assert that autograd's gradient of ``function(*inputs).sum()`` equals the one of finite differences.
 
-    The step is `step` times the magnitude of each entry (`step` itself at 0), so tiny concentrations stay positive;
-    the truncation error is of order step to the fourth power.
+    Parameters
+    ----------
+    function : callable
+        Differentiable and deterministic. A function that draws must fix its noise.
+    *inputs : Tensor of float64
+        The arguments at which to compare.
+    tolerance : float, default 1e-6
+        Largest accepted error relative to max(1, abs(difference quotient)).
+    step : float, default 1e-3
+        Step relative to the magnitude of each entry, or absolute where the entry is 0. So small concentrations stay
+        positive.
 
-    Args:
-        function: differentiable and deterministic; a draw needs its noise fixed.
-        inputs: float64 tensors.
-        tolerance: largest error relative to max(1, |difference quotient|).
-        step: relative step.
+    Returns
+    -------
+    tuple of Comparison
+        One for each input, in its shape.
 
-    Returns:
-        one comparison per input.
+    Raises
+    ------
+    ValueError
+        An input is not float64. Differences of other types hold no digits.
+    AssertionError
+        The two disagree. The message names the worst entry of the batch.
 
-    Raises:
-        ValueError: for inputs that are not float64, where differences hold no digits.
+    Notes
+    -----
+    The differences use five points. Their truncation error is of order `step` to the fourth power.
 
-    Example:
-        >>> import torch
-        >>> x = torch.tensor([0.01, 1.0, 50.0], dtype=torch.double)
-        >>> check_gradient(torch.lgamma, x)[0].error.max() < 1e-6
-        tensor(True)
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([0.01, 1.0, 50.0], dtype=torch.double)
+    >>> check_gradient(torch.lgamma, x)[0].error.max() < 1e-6
+    tensor(True)
     """
     if any(value.dtype != torch.double for value in inputs):
         raise ValueError(f"finite differences need float64 inputs, got {[value.dtype for value in inputs]}")

@@ -1,4 +1,4 @@
-"""Draws of a distribution against its own density: Kolmogorov-Smirnov and chi-square."""
+"""Draws of a distribution against its own density: Kolmogorov-Smirnov and chi-square tests."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,15 @@ from pyrovae.testing.quadrature import Nodes, nodes
 
 
 class GoodnessOfFit(NamedTuple):
-    """Kolmogorov-Smirnov or chi-square statistic `batch_shape` and its p-value."""
+    """The result of a test of draws.
+
+    Attributes
+    ----------
+    statistic : Tensor, shape `batch_shape`
+        Kolmogorov-Smirnov or chi-square statistic.
+    p_value : Tensor, shape `batch_shape`
+        Its p-value.
+    """
 
     statistic: Tensor
     p_value: Tensor
@@ -27,7 +35,27 @@ def _scipy_stats() -> Any:
 
 
 def goodness_of_fit(distribution: Distribution, num_samples: int, seed: int) -> GoodnessOfFit:
-    """Test seeded draws against the integrated or summed density, one test per batch entry."""
+    """Test seeded draws against the integrated or summed density, with one test per batch entry.
+
+    Parameters
+    ----------
+    distribution : Distribution
+        The distribution, with events of one or two free dimensions if it is continuous.
+    num_samples : int
+        Draws per batch entry.
+    seed : int
+        Seed of the draws.
+
+    Returns
+    -------
+    GoodnessOfFit
+        Statistic and p-value, each of shape `batch_shape`, float64, on the CPU.
+
+    Raises
+    ------
+    ImportError
+        scipy is not installed.
+    """
     stats = _scipy_stats()
     grid = Nodes(*(part if part is None else part.cpu() for part in nodes(distribution)))
     with seeded(seed):
@@ -56,9 +84,9 @@ def goodness_of_fit(distribution: Distribution, num_samples: int, seed: int) -> 
 
 
 def _chi_square(stats: Any, counts: Tensor, mass: Tensor, num_samples: int) -> tuple[float, float]:
-    """Chi-square of `counts` `[cells]` against `mass`, with cells of fewer than five expected counts pooled.
+    """Chi-square of `counts` ``[cells]`` against `mass`. Cells with fewer than five expected counts are pooled.
 
-    Draws outside all cells get a Poisson test of their own, so that a single draw of probability zero is noticed.
+    Draws outside all cells get a Poisson test of their own. So a single draw of probability zero is noticed.
     """
     if mass.isnan().any():
         return float("nan"), float("nan")
@@ -75,7 +103,7 @@ def _chi_square(stats: Any, counts: Tensor, mass: Tensor, num_samples: int) -> t
 
 
 def _cells(draws: Tensor, grid: Nodes, row: int) -> tuple[Tensor, Tensor]:
-    """Counts and mass on a product grid in the stretched plane, its edges half-way between nodes."""
+    """Counts and mass on a product grid in the stretched plane. Its edges are half-way between nodes."""
     size, num_nodes = grid.centre.shape[-1], len(grid.stretched)
     step = grid.stretched[1] - grid.stretched[0]
     centre, width = (part.reshape(-1, size)[row] for part in (grid.centre, grid.width))
@@ -102,7 +130,7 @@ def _kolmogorov_smirnov(stats: Any, place: Tensor, edges: Any, mass: Tensor) -> 
 
 
 def _count(draws: Tensor, lattice: Tensor) -> Tensor:
-    """How many rows of `draws` `[n, d]` equal each row of `lattice` `[cells, d]`; others are counted nowhere."""
+    """How many rows of `draws` ``[n, d]`` equal each row of `lattice` ``[cells, d]``. Other rows are not counted."""
     _, index = torch.unique(torch.cat([lattice, draws.to(lattice.dtype)]), dim=0, return_inverse=True)
     counts = torch.bincount(index[len(lattice) :], minlength=int(index.max()) + 1)
     return counts[index[: len(lattice)]].double()

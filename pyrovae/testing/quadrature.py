@@ -15,14 +15,34 @@ _MAX_TERMS = 2**20
 
 
 class Integral(NamedTuple):
-    """Value of an integral `[...]` and the change `error` when every second node is left out (0 for a sum)."""
+    """An integral and an estimate of its error.
+
+    Attributes
+    ----------
+    value : Tensor, shape ``[...]``
+        Value of the integral.
+    error : Tensor, shape ``[...]``
+        Change of the value when every second node is left out. It is 0 for a sum.
+    """
 
     value: Tensor
     error: Tensor
 
 
 class Nodes(NamedTuple):
-    """Points of a distribution's support with the probability each stands for."""
+    """Points of a distribution's support with the probability of each.
+
+    Attributes
+    ----------
+    values : Tensor, shape ``[N, *batch_shape, *event_shape]``
+        The points.
+    mass : Tensor, shape ``[N, *batch_shape]``
+        Probability that each node stands for.
+    centre, width : Tensor or None
+        Location and scale of the stretched grid. None for sums.
+    stretched : Tensor or None
+        Nodes of one axis of the stretched grid. None for sums.
+    """
 
     values: Tensor  # [N, *batch, *event]
     mass: Tensor  # [N, *batch], probability that each node stands for
@@ -63,7 +83,24 @@ def _discrete_nodes(distribution: Distribution) -> Nodes:
 
 
 def nodes(distribution: Distribution) -> Nodes:
-    """Nodes and the probability each stands for, by summation or by the trapezoidal rule on a stretched line."""
+    """Find nodes and their probabilities, by summation or by the trapezoidal rule on a stretched line.
+
+    Parameters
+    ----------
+    distribution : Distribution
+        The distribution, with events of one or two free dimensions if it is continuous.
+
+    Returns
+    -------
+    Nodes
+        Points of the support with the probability of each.
+
+    Raises
+    ------
+    ValueError
+        The support can neither be summed nor mapped to one or two real dimensions, or the draws have no finite,
+        positive interquartile range.
+    """
     support = distribution.support
     if support.is_discrete:
         return _discrete_nodes(distribution)
@@ -101,26 +138,34 @@ def nodes(distribution: Distribution) -> Nodes:
 
 @torch.no_grad()
 def integrate(distribution: Distribution, function: Callable[[Tensor], Tensor] | None = None) -> Integral:
-    r"""Expectation :math:`\int p(x)\,f(x)\,dx` by quadrature, or by summation over a discrete support.
+    r"""Compute the expectation :math:`\int p(x)\,f(x)\,dx` by quadrature, or by summation over a discrete support.
 
-    Events of one or two free dimensions and any `batch_shape`; nodes without mass are left out, so `function` may be
-    infinite where the density is zero.
+    Use it to check a closed form, with any `batch_shape`.
 
-    Args:
-        distribution: the distribution whose `log_prob` is integrated.
-        function: maps values `[N, *batch_shape, *event_shape]` to `[N, *batch_shape]`; None gives the total mass.
+    Parameters
+    ----------
+    distribution : Distribution
+        The distribution, with events of one or two free dimensions if it is continuous.
+    function : callable, optional
+        From values ``[N, *batch_shape, *event_shape]`` to ``[N, *batch_shape]``. It may be infinite where the density
+        is zero, because nodes without mass are left out. None gives the total mass.
 
-    Returns:
-        value and error, each `batch_shape`, float64.
+    Returns
+    -------
+    Integral
+        Value and error, each of shape `batch_shape`, float64.
 
-    Raises:
-        ValueError: for supports that can neither be summed nor mapped to one or two real dimensions.
+    Raises
+    ------
+    ValueError
+        The support can neither be summed nor mapped to one or two real dimensions.
 
-    Example:
-        >>> import torch
-        >>> from torch.distributions import Gamma
-        >>> integrate(Gamma(torch.tensor(3.0).double(), 2.0), lambda x: x.log()).value  # digamma(3) - log(2)
-        tensor(0.2296, dtype=torch.float64)
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.distributions import Gamma
+    >>> integrate(Gamma(torch.tensor(3.0).double(), 2.0), lambda x: x.log()).value  # digamma(3) - log(2)
+    tensor(0.2296, dtype=torch.float64)
     """
     grid = nodes(distribution)
     terms = grid.mass

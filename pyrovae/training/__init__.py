@@ -4,13 +4,13 @@ from pyrovae.storage import CheckpointError
 from pyrovae.training.callbacks import Callback, Progress, ProgressBar, TemperatureSchedule, TensorBoard
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.data import TrainingData
-from pyrovae.training.loop import History, NonFiniteLossError, TrainingInterrupted
+from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
+from pyrovae.training.optimizers import LR_SCHEDULES, OPTIMIZERS, parse_rates
 from pyrovae.training.schedules import Constant, Cyclic, Decay, WarmUp, parse_schedule
-from pyrovae.training.trainer import LR_SCHEDULES, MONITORS, OPTIMIZERS, Trainer
+from pyrovae.training.trainer import Trainer
 
 __all__ = [
     "LR_SCHEDULES",
-    "MONITORS",
     "OPTIMIZERS",
     "Callback",
     "CheckpointError",
@@ -28,5 +28,6 @@ __all__ = [
     "TrainingData",
     "TrainingInterrupted",
     "WarmUp",
+    "parse_rates",
     "parse_schedule",
 ]

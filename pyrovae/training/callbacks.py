@@ -1,4 +1,4 @@
-"""Progress and logging, passed to the Trainer."""
+"""Progress and logging that you pass to the Trainer."""
 
 from __future__ import annotations
 
@@ -17,40 +17,70 @@ from pyrovae.vae import VAE
 
 @dataclass
 class Progress:
-    """Where a training stands; handed to every callback."""
+    """The state of a training. Every callback gets it.
+
+    Parameters
+    ----------
+    vae : VAE
+        The pair under training.
+    epochs : int
+        Number of epochs asked for.
+    num_batches : int
+        Batches per epoch.
+    epoch : int, default 0
+        Finished epochs.
+    batch : int, default 0
+        Finished batches of the present epoch.
+    loss : float, default NaN
+        Mean loss of the present epoch so far, in nats per datum.
+    metrics : mapping of str to float, optional
+        Metrics of the last finished epoch.
+    """
 
     vae: VAE
     epochs: int
     num_batches: int
-    """Batches in an epoch."""
     epoch: int = 0
-    """Finished epochs."""
     batch: int = 0
-    """Finished batches of the epoch under way."""
     loss: float = float("nan")
-    """Mean loss of the epoch so far, in nats per datum."""
     metrics: Mapping[str, float] | None = None
-    """The row of metrics of the last finished epoch."""
 
 
 class Callback:
-    """Something that watches a training; override what is needed."""
+    """Base class of what watches a training. Override the methods that you need.
+
+    Use it for logging, plots or other reports. Pass an instance to the Trainer.
+
+    Examples
+    --------
+    >>> class PrintLoss(Callback):
+    ...     def on_epoch(self, progress):
+    ...         print(f"epoch {progress.epoch}: {progress.loss} nats per datum")
+    >>> PrintLoss().on_epoch(Progress(vae=None, epochs=10, num_batches=5, epoch=1, loss=2.5))
+    epoch 1: 2.5 nats per datum
+    """
 
     def on_start(self, progress: Progress) -> None:
-        """Before the first batch, also of a resumed training."""
+        """Called before the first batch, also of a resumed training."""
 
     def on_batch(self, progress: Progress) -> None:
-        """After every batch."""
+        """Called after every batch."""
 
     def on_epoch(self, progress: Progress) -> None:
-        """After every epoch, with its metrics."""
+        """Called after every epoch, with its metrics."""
 
     def on_end(self, progress: Progress) -> None:
-        """After the last batch, also when the training stops early, is interrupted or fails."""
+        """Called after the last batch, also when the training stops early, is interrupted or fails."""
 
 
 class ProgressBar(Callback):
-    """A tqdm bar over all batches with loss, validation loss and the time left."""
+    """A tqdm bar over all batches, with the loss, the validation loss and the time left.
+
+    Parameters
+    ----------
+    **options
+        Options of `tqdm`, such as `file` or `disable`.
+    """
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -78,22 +108,23 @@ class ProgressBar(Callback):
 
     def _describe(self, progress: Progress) -> None:
         self._bar.set_description(f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}", refresh=False)
-        shown = {"loss": f"{progress.loss:.4g}"}
-        if progress.metrics and "validation_loss" in progress.metrics:
-            shown["validation"] = f"{progress.metrics['validation_loss']:.4g}"
-        if progress.metrics and "validation_error" in progress.metrics:
-            shown["error"] = f"{progress.metrics['validation_error']:.2%}"
+        validation = {name: value for name, value in (progress.metrics or {}).items() if name.startswith("validation_")}
+        shown = {"loss": f"{progress.loss:.4g}", **{name: f"{value:.4g}" for name, value in validation.items()}}
         self._bar.set_postfix(shown, refresh=False)
 
 
 class TensorBoard(Callback):
-    """Metrics as TensorBoard scalars.
+    """Writes the metrics of every epoch as TensorBoard scalars.
 
-    Args:
-        folder: where the event files go.
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the event files.
 
-    Raises:
-        ImportError: if tensorboard is not installed (`pip install pyrovae[tensorboard]`).
+    Raises
+    ------
+    ImportError
+        tensorboard is not installed (``pip install pyrovae[tensorboard]``).
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -104,7 +135,7 @@ class TensorBoard(Callback):
         self._make_writer = partial(SummaryWriter, str(folder))
 
     def on_start(self, progress: Progress) -> None:
-        """Open the event file; not earlier, so that a training that cannot begin leaves nothing behind."""
+        """Open the event file. A training that cannot begin leaves no file."""
         self._writer = self._make_writer()
 
     def on_epoch(self, progress: Progress) -> None:
@@ -114,7 +145,7 @@ class TensorBoard(Callback):
                 self._writer.add_scalar(name, value, progress.epoch)
 
     def on_end(self, progress: Progress) -> None:
-        """Flush the files."""
+        """Write all pending events to the file."""
         self._writer.flush()
 
 

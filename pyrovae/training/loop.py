@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 
-import pandas as pd
 import pyro
 import torch
 from torch import Tensor
@@ -20,101 +16,69 @@ from pyrovae.batches import arguments, batches
 from pyrovae.infer.compile import CompiledLoss
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
-from pyrovae.metrics.classification import classification_error
-from pyrovae.metrics.latents import infers_class
 from pyrovae.rng import seeded
 from pyrovae.storage import CheckpointError, load_module_tensors, module_tensors
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.data import TrainingData, rows_on
+from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
+from pyrovae.training.interrupts import Interrupt
+from pyrovae.training.optimizers import learning_rates, make_lr_scheduler, make_optimizer, parameter_groups
+from pyrovae.training.options import TrainingOptions
+from pyrovae.training.setup import find_monitor, objective_for, validation_figures
 from pyrovae.training.state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
-
-if TYPE_CHECKING:
-    from pyrovae.training.trainer import Trainer
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss is NaN or infinite; the message says in which epoch, batch and site."""
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C during training, after everything was saved."""
-
-
-class History(NamedTuple):
-    """What a training did."""
-
-    rows: list[dict[str, float]]
-    """A row of metrics for each epoch."""
-    best_epoch: int
-    """The epoch, counted from 1, whose weights the VAE now has; 0 if none was better than the start."""
-    reason: str
-    """Why the training ended."""
-
-    def frame(self) -> pd.DataFrame:
-        """The metrics as a DataFrame, indexed by epoch."""
-        return pd.DataFrame(self.rows).set_index("epoch")
 
 
 class Fit:
     """One training under way.
 
     Args:
-        trainer: its options.
+        options: its options.
         vae: the VAE, prepared here.
         data: training and validation data.
         run: where to save, if anywhere.
     """
 
-    def __init__(self, trainer: Trainer, vae: VAE, data: TrainingData, run: RunFolder | None) -> None:
-        self.trainer, self.vae, self.folder = trainer, vae, run
+    def __init__(self, options: TrainingOptions, vae: VAE, data: TrainingData, run: RunFolder | None) -> None:
+        self.options, self.vae, self.folder = options, vae, run
         self.train = rows_on(data.train, vae.device)
         self.validation = None if data.validation is None else rows_on(data.validation, vae.device)
         self.rows = len(self.train.x)
         self.transform = data.transform or (lambda rows: rows)
-        self.monitor = trainer.monitor if self.validation is not None else "loss"
         self.model = vae.model
         with torch.random.fork_rng():
             x, given = self.first_rows()
-            self.objective = trainer.make_objective(vae.prepare(x, **given), x, **given)
+            self.objective = objective_for(vae.prepare(x, **given), options, x, **given)
             # Whatever an objective finds out in its first call, and all checks, happen here: no random number is used
             # up and no running statistic moves, so that a resumed training is where it was.
             with torch.no_grad(), programs.evaluating(vae), vae.scope():
                 self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
-        self.find_labels()
+        self.figures, self.validation = validation_figures(vae, self.validation)
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
-        self.compiled = self.compile(x, given) if trainer.compile else None
-        self.optimizer = trainer.make_optimizer(vae, self.learned)
+        self.compiled = self.compile(x, given) if options.compile else None
+        groups = parameter_groups(vae, self.learned)
+        self.clipped = [p for name, parameters in groups.items() if name != "objective" for p in parameters]
+        self.optimizer = make_optimizer(options.optimizer, groups, options.lr, options.optimizer_options)
+        measured = [] if self.validation is None else ["validation_loss", *self.figures]
+        self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
         if not has_sites:
             self.model = programs.with_param_site(vae.model, vae.parameters())
-        self.scheduler = trainer.make_lr_scheduler(self.optimizer)
-        self.state = TrainingState(batch_size=trainer.batch_size, best=_copy_of(vae))
-        num_batches = math.ceil(self.rows / trainer.batch_size)
-        self.progress = Progress(vae, trainer.epochs, num_batches)
-        self.callbacks = [*([ProgressBar()] if trainer.progress else []), *trainer.callbacks]
-        self.interrupted = False
+        self.scheduler = make_lr_scheduler(options.lr_schedule, self.optimizer, options.epochs)
+        self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae))
+        num_batches = math.ceil(self.rows / options.batch_size)
+        self.progress = Progress(vae, options.epochs, num_batches)
+        self.callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
+        self.interrupt = Interrupt()
         self.saved_at = self.started_at = time.monotonic()
-
-    def find_labels(self) -> None:
-        """Keep the validation labels of a pair that infers a class for its classification error alone.
-
-        Its bound with labels leaves q(y|x) out, so validation would not see the classifier.
-        """
-        rows, self.labelled = self.validation, None
-        if rows is not None and rows.y is not None and infers_class(self.vae):
-            self.labelled = rows if bool((rows.y >= 0).any()) else None
-            self.validation = rows.without_labels()
-        if self.trainer.monitor == "validation_error" and self.labelled is None:
-            raise ValueError("validation_error is for a pair that infers a class, with labelled validation rows")
 
     def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
         """Compiled steps for full batches, of which this is one if there are any."""
         compiled = CompiledLoss(self.vae, self.objective)
         self.vae.train()
-        if len(x) == self.trainer.batch_size:
-            compiled.prepare(x, self.trainer.kl_weight(0.0), **given)
+        if len(x) == self.options.batch_size:
+            compiled.prepare(x, self.options.kl_weight(0.0), **given)
         return compiled
 
     def run(self, resume: bool, stack: ExitStack) -> History:
@@ -126,18 +90,19 @@ class Fit:
                     f"{self.folder.state_path} is of a training on {len(self.state.permutation)} rows, "
                     f"and the data have {self.rows}"
                 )
-            batch_size, self.state.batch_size = self.state.batch_size, self.trainer.batch_size
-            if self.state.batch and batch_size != self.trainer.batch_size:
+            batch_size, self.state.batch_size = self.state.batch_size, self.options.batch_size
+            if self.state.batch and batch_size != self.options.batch_size:
                 raise CheckpointError(
                     f"{self.folder.state_path} stopped in the middle of an epoch of batches of {batch_size}; "
-                    f"go on with batch_size={batch_size}, not {self.trainer.batch_size}"
+                    f"go on with batch_size={batch_size}, not {self.options.batch_size}"
                 )
             self.state.stopped = self.reason_to_stop()
         self.started_at -= self.state.seconds
+        self.optimizer.zero_grad()  # what others have left
         stack.enter_context(pyro.validation_enabled(False))
         if self.folder is not None and not resume:
             self.save()
-        stack.enter_context(self.catch_interrupt())
+        stack.enter_context(self.interrupt)
         self.notify("on_start")
         try:
             while self.state.stopped is None:
@@ -150,30 +115,32 @@ class Fit:
 
     def epoch(self) -> None:
         """One pass over the data, or the rest of one that was interrupted."""
-        state, trainer = self.state, self.trainer
+        state, options = self.state, self.options
         self.vae.train()
         if state.permutation is None:
-            state.permutation = torch.randperm(self.rows)
+            # Per-row latents of guides like AutoNormal stand in the order of the rows.
+            whole = self.progress.num_batches == 1
+            state.permutation = torch.arange(self.rows) if whole else torch.randperm(self.rows)
         order = state.permutation.to(self.vae.device)
         while state.batch < self.progress.num_batches:
-            start = state.batch * trainer.batch_size
-            state.loss_sum += self.step(order[start : start + trainer.batch_size])
+            start = state.batch * options.batch_size
+            state.loss_sum += self.step(order[start : start + options.batch_size])
             state.batch += 1
-            self.notify("on_batch", min(start + trainer.batch_size, self.rows))
+            self.notify("on_batch", min(start + options.batch_size, self.rows))
             if state.batch < self.progress.num_batches:
-                if self.interrupted:
+                if self.interrupt.seen:
                     self.stop_for_interrupt()
                 self.save_if_due()
         self.finish_epoch()
-        if self.interrupted and state.stopped is None:
+        if self.interrupt.seen and state.stopped is None:
             self.stop_for_interrupt()
 
     def step(self, index: Tensor) -> float:
         """One step of the optimizer; returns the loss of these rows."""
-        trainer, state = self.trainer, self.state
+        options, state = self.options, self.state
         x, data = arguments(self.vae, self.transform(self.train.take(index)))
-        beta = trainer.kl_weight(state.epoch + state.batch / self.progress.num_batches)
-        if self.compiled is not None and len(x) == trainer.batch_size:
+        beta = options.kl_weight(state.epoch + state.batch / self.progress.num_batches)
+        if self.compiled is not None and len(x) == options.batch_size:
             loss = self.compiled(x, beta, **data).item()
         else:
             with KLWeightMessenger(beta) if beta != 1 else nullcontext():
@@ -183,23 +150,22 @@ class Fit:
             self.stop_for_non_finite(f"the loss is {loss}", x, data)
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, 1 / len(x))
-        if trainer.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.vae.parameters(), trainer.gradient_clip)
+        if options.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.clipped, options.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss
 
     def finish_epoch(self) -> None:
         """Validate, keep the best weights, move the schedules, decide whether to stop, save."""
-        state, trainer = self.state, self.trainer
+        state, options = self.state, self.options
         self.check_parameters()
         row = {"epoch": state.epoch + 1, "loss": state.loss_sum / self.rows}
         if self.validation is not None:
             row["validation_loss"] = self.validate()
-        if self.labelled is not None:
-            row["validation_error"] = classification_error(self.vae, self.labelled)
-        row["kl_weight"] = float(trainer.kl_weight(state.epoch))
-        row["lr"] = self.optimizer.param_groups[0]["lr"]
+        row |= {name: compute() for name, compute in self.figures.items()}
+        row["kl_weight"] = float(options.kl_weight(state.epoch))
+        row |= learning_rates(self.optimizer)
         row["seconds"] = state.seconds = round(time.monotonic() - self.started_at, 3)
         state.history.append(row)
         state.epoch, state.batch, state.loss_sum, state.permutation = state.epoch + 1, 0, 0.0, None
@@ -208,7 +174,7 @@ class Fit:
             self.scheduler.step(value)
         elif self.scheduler is not None:
             self.scheduler.step()
-        if state.best_value is None or value < state.best_value:
+        if state.best_value is None or value < state.best_value or self.compares_nothing(row):
             state.best_value, state.best_epoch = value, state.epoch
             state.best = _copy_of(self.vae)
         state.stopped = self.reason_to_stop()
@@ -219,13 +185,19 @@ class Fit:
         elif self.folder is not None:
             self.save()
 
+    def compares_nothing(self, row: Mapping[str, float]) -> bool:
+        """Whether this epoch's loss is of another KL weight than the best one's, so that the later weights are kept."""
+        if self.monitor != "loss" or not self.state.best_epoch:
+            return False
+        return row["kl_weight"] != self.state.history[self.state.best_epoch - 1]["kl_weight"]
+
     def reason_to_stop(self) -> str | None:
         """Why the training is over, if it is."""
-        state, trainer = self.state, self.trainer
-        if state.epoch >= trainer.epochs:
-            return f"all {trainer.epochs} epochs done"
-        if trainer.patience is not None and state.epoch - state.best_epoch >= trainer.patience:
-            return f"no better {self.monitor} for {trainer.patience} epochs"
+        state, options = self.state, self.options
+        if state.epoch >= options.epochs:
+            return f"all {options.epochs} epochs done"
+        if options.patience is not None and state.epoch - state.best_epoch >= options.patience:
+            return f"no better {self.monitor} for {options.patience} epochs"
         return None
 
     @torch.no_grad()
@@ -244,7 +216,7 @@ class Fit:
 
     def first_rows(self) -> tuple[Tensor, dict[str, Tensor]]:
         """A batch of training data, to try the pair on."""
-        first = self.train.take(slice(self.trainer.batch_size))
+        first = self.train.take(slice(self.options.batch_size))
         return arguments(self.vae, self.transform(first))
 
     def check_parameters(self) -> None:
@@ -272,7 +244,7 @@ class Fit:
 
     def save_if_due(self) -> None:
         """Save if the last time is long enough ago."""
-        if self.folder is not None and time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds:
+        if self.folder is not None and time.monotonic() - self.saved_at >= self.options.checkpoint_seconds:
             self.save()
 
     def save(self) -> None:
@@ -309,24 +281,6 @@ class Fit:
             f"{what} in epoch {state.epoch + 1}, batch {batch}{found}; {kept} {weights}; try a smaller learning rate "
             "or gradient_clip"
         )
-
-    @contextmanager
-    def catch_interrupt(self) -> Iterator[None]:
-        """Let the batch under way end on the first Ctrl-C; a second one acts at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.getsignal(signal.SIGINT)
-
-        def note(*_: Any) -> None:
-            self.interrupted = True
-            signal.signal(signal.SIGINT, before)
-
-        signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
 
 def _copy_of(vae: VAE) -> dict[str, Tensor]:

@@ -8,10 +8,21 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """A value as a function of the training time in epochs, fractions included (0 at the first step)."""
+    """A value as a function of the training time. Any such function serves as a schedule."""
 
     def __call__(self, epoch: float) -> float:
-        """The value at this time."""
+        """Return the value at a time.
+
+        Parameters
+        ----------
+        epoch : float
+            Time in epochs, fractions included. It is 0 at the first step.
+
+        Returns
+        -------
+        float
+            The value.
+        """
         ...
 
 
@@ -19,6 +30,18 @@ class Schedule(Protocol):
 class Constant:
     """The same value throughout.
 
+    Parameters
+    ----------
+    value : float, default 1.0
+        The value, not negative.
+
+    Raises
+    ------
+    ValueError
+        The value is negative.
+
+    Examples
+    --------
     >>> Constant(0.5)(10.0)
     0.5
     """
@@ -31,16 +54,37 @@ class Constant:
             raise ValueError(f"a weight or temperature must not be negative, got {self.value}")
 
     def __call__(self, epoch: float) -> float:
-        """The value at this time."""
+        """Return the value at this time."""
         return self.value
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Linear from `start` to `end` over the first `epochs`, then `end`.
+    """Linear from `start` to `end` over the first epochs, then constant.
 
-    Reference: Sønderby et al. (2016), Ladder Variational Autoencoders, section 2.3.
+    Use it for the KL weight, so that the latents are not switched off early in the training.
 
+    Parameters
+    ----------
+    epochs : float
+        Length of the warm-up, positive.
+    start : float, default 0.0
+        Value at the first step.
+    end : float, default 1.0
+        Value from `epochs` on.
+
+    Raises
+    ------
+    ValueError
+        `epochs` is not positive.
+
+    References
+    ----------
+    C. K. Sønderby, T. Raiko, L. Maaløe, S. K. Sønderby and O. Winther (2016), "Ladder variational autoencoders", on
+    warm-up.
+
+    Examples
+    --------
     >>> WarmUp(epochs=10)(2.5)
     0.25
     """
@@ -55,14 +99,25 @@ class WarmUp:
             raise ValueError(f"a warm-up takes a positive number of epochs, got {self.epochs}")
 
     def __call__(self, epoch: float) -> float:
-        """The value at this time."""
+        """Return the value at this time."""
         return self.start + (self.end - self.start) * min(1.0, epoch / self.epochs)
 
 
 @dataclass(frozen=True)
 class Decay:
-    """`start / epoch` with epochs counted from 1, but at least `floor`.
+    """``start / epoch`` with epochs counted from 1, but at least `floor`.
 
+    Use it for a temperature or a weight that shrinks from epoch to epoch. The value is constant within an epoch.
+
+    Parameters
+    ----------
+    start : float, default 1.0
+        Value in the first epoch.
+    floor : float, default 0.0
+        Smallest value.
+
+    Examples
+    --------
     >>> Decay()(3.7)
     0.25
     """
@@ -71,16 +126,39 @@ class Decay:
     floor: float = 0.0
 
     def __call__(self, epoch: float) -> float:
-        """The value at this time."""
+        """Return the value at this time."""
         return max(self.floor, self.start / (int(epoch) + 1))
 
 
 @dataclass(frozen=True)
 class Cyclic:
-    """Cycles of `epochs`, each linear from `start` to `end` over its first part `rise`, then `end`.
+    """Cycles that rise linearly from `start` to `end` and then stay there.
 
-    Reference: Fu et al. (2019), Cyclical Annealing Schedule, equations 6 and 7.
+    Use it for the KL weight where latents are still unused after one warm-up.
 
+    Parameters
+    ----------
+    epochs : float
+        Length of a cycle, positive.
+    rise : float, default 0.5
+        Share of a cycle that rises, above 0 and at most 1.
+    start : float, default 0.0
+        Value at the beginning of a cycle.
+    end : float, default 1.0
+        Value after the rise.
+
+    Raises
+    ------
+    ValueError
+        `epochs` or `rise` is out of range.
+
+    References
+    ----------
+    H. Fu, C. Li, X. Liu, J. Gao, A. Celikyilmaz and L. Carin (2019), "Cyclical annealing schedule: a simple approach to
+    mitigating KL vanishing", equations 6 and 7.
+
+    Examples
+    --------
     >>> Cyclic(epochs=10)(12.5), Cyclic(epochs=10)(17.0)
     (0.5, 1.0)
     """
@@ -96,7 +174,7 @@ class Cyclic:
             raise ValueError(f"a cycle needs epochs > 0 and 0 < rise <= 1, got {self.epochs} and {self.rise}")
 
     def __call__(self, epoch: float) -> float:
-        """The value at this time."""
+        """Return the value at this time."""
         position = (epoch % self.epochs) / self.epochs
         return self.start + (self.end - self.start) * min(1.0, position / self.rise)
 
@@ -110,13 +188,28 @@ _KINDS: dict[str, Callable[..., Schedule]] = {
 
 
 def parse_schedule(text: str | float | Schedule) -> Schedule:
-    """A schedule from a number, from text such as "0.5", "warm-up:100", "decay" or "cyclic:20", or a schedule as it is.
+    """Make a schedule from a number or from text.
 
-    Numbers after colons are the arguments in their order.
+    Use it for options of a command line.
 
-    Raises:
-        ValueError: listing the known schedules.
+    Parameters
+    ----------
+    text : str, float or Schedule
+        A number such as 0.5 or "0.5", or "constant", "warm-up", "decay" or "cyclic". Numbers after colons are the
+        arguments in their order, as in "warm-up:100". A schedule is returned unchanged.
 
+    Returns
+    -------
+    Schedule
+        The schedule.
+
+    Raises
+    ------
+    ValueError
+        The text is not a schedule, or an argument is out of range. The message lists the forms.
+
+    Examples
+    --------
     >>> parse_schedule("warm-up:100")
     WarmUp(epochs=100.0, start=0.0, end=1.0)
     """

@@ -11,9 +11,8 @@ from torch.optim import Optimizer
 
 from pyrovae.storage import CheckpointError, load_module_tensors, load_tensors, module_tensors, save_tensors
 from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.optimizers import LRScheduler
 from pyrovae.vae import VAE
-
-LRScheduler = torch.optim.lr_scheduler.LRScheduler
 
 
 @dataclass

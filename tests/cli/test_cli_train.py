@@ -58,7 +58,7 @@ class TestTrain:
     def test_progress_bar(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         assert main(["train", "gaussian", "--data", "digits", *TINY[:-1]]) == 0
-        assert re.search(r"epoch 2/2: 100%.*loss=\d.*validation=\d", capsys.readouterr().err)
+        assert re.search(r"epoch 2/2: 100%.*loss=\d.*validation_loss=\d", capsys.readouterr().err)
 
     @pytest.mark.parametrize("pair", ["gaussian", "mymodule:make_vae"])
     def test_same_seed_same_weights(self, pair, folder):
@@ -185,4 +185,4 @@ class TestGrow:
     def test_refused(self, folder, capsys):
         assert self.train(5, "--posterior", "gamma") == 0
         capsys.readouterr()
-        assert "at the prior exactly; got StickBreakingVAE and GammaSticks" in error_of(["grow", "sticks-of-5"], capsys)
+        assert "at the prior exactly; got StickBreakingVAE and GammaHead" in error_of(["grow", "sticks-of-5"], capsys)

@@ -64,7 +64,7 @@ def exact_joint(vae: VAE, x, mask=None):
 
 
 def exact_categorical_joint(vae: VAE, x):
-    variables, classes = vae.guide.shape
+    variables, classes = vae.guide.head.shape
     index = torch.tensor(list(itertools.product(range(classes), repeat=variables)))
     prior = vae.model.prior_logits.log_softmax(1)
     log_prior = torch.stack([sum(prior[v, i[v]] for v in range(variables)) for i in index])

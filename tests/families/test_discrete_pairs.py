@@ -27,7 +27,7 @@ def test_sbn_starts_at_the_mean_of_the_data():
     dataset = tiny_dataset()
     vae = find_pair("sbn").build(dataset, sizes=(5, 3))
     mean = dataset.train.x.mean(0)
-    assert torch.equal(vae.guide.centre, mean)
+    assert torch.equal(vae.guide.encoder.centre, mean)
     bias = vae.model.decoder.net.layers[-1].bias.sigmoid().reshape(mean.shape)
     torch.testing.assert_close(bias, mean.clamp(0.01, 0.99))
     real = find_pair("sbn").build(tiny_dataset("real"), sizes=(5,))
@@ -44,7 +44,7 @@ def test_categorical_prior(learn_prior):
 
 def test_options_of_variables_reach_model_and_guide_separately():
     vae = find_pair("sbn").build(tiny_dataset(), sizes=(3, 2), draws="straight-through", temperature=0.4)
-    variables = vae.model.variable, vae.guide.sampled_as
+    variables = vae.model.variable, vae.guide.layer_variable
     assert variables[0] is not variables[1]
     for variable in variables:
         assert float(variable.temperature) == pytest.approx(0.4)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from pairs import same_weights, weights_of
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
-from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from pyrovae import VAE, metrics
@@ -16,7 +15,7 @@ from pyrovae.guides import HierarchicalGaussian
 from pyrovae.infer import IWAE
 from pyrovae.likelihoods import NormalLikelihood
 from pyrovae.models import HierarchicalVAE
-from pyrovae.nn import DenseDecoder, GaussianLayer
+from pyrovae.nn import DenseDecoder, FlatEncoder, GaussianLayer
 from pyrovae.priors import StandardNormal
 
 NOISE = 0.5  # of the data
@@ -46,7 +45,7 @@ def linear_pair(dims, loadings, offsets, weight, upward) -> VAE:
         decoder.net.layers[-1].weight.copy_(weight)
         decoder.net.layers[-1].bias.zero_()
     model = HierarchicalVAE(StandardNormal(dims[-1]), downward, decoder, NormalLikelihood((len(weight),), scale=NOISE))
-    return VAE(model, HierarchicalGaussian(nn.Identity(), upward)).double()
+    return VAE(model, HierarchicalGaussian(FlatEncoder((len(weight),)), upward)).double()
 
 
 def evidence(vae: VAE, x, size=5):

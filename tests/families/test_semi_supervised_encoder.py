@@ -7,7 +7,7 @@ from semi_supervised_pairs import CLASSES, LABELS, ROWS, SHAPE, make_pair
 from torch import nn
 
 from pyrovae.guides import LabelledEncoder
-from pyrovae.nn import DenseEncoder
+from pyrovae.nn import DenseEncoder, FlatEncoder
 from pyrovae.pairs import find_pair
 
 
@@ -60,14 +60,14 @@ class TestLabelledEncoder:
         """Without an encoder the entries of a datum go past the layer too, if there are as many as it has units."""
         x, y = torch.randn(ROWS, *SHAPE), LABELS.clamp(min=0)
         for hidden in (16, 8):
-            encoder = LabelledEncoder(None, CLASSES, hidden, layer="residual", in_features=16)
+            encoder = LabelledEncoder(FlatEncoder(SHAPE), CLASSES, hidden, layer="residual")
             with torch.no_grad():
                 encoder.linear.bias.fill_(-1000.0)
             assert torch.equal(encoder(x, y), x.flatten(1) if hidden == 16 else torch.zeros(ROWS, 8))
 
     def test_parameters_of_a_plain_layer(self):
         """The names by which the weights of runs are stored, and their shapes."""
-        found = {name: tuple(p.shape) for name, p in LabelledEncoder(None, 3, 8, in_features=16).state_dict().items()}
+        found = {name: tuple(p.shape) for name, p in LabelledEncoder(FlatEncoder((16,)), 3, 8).state_dict().items()}
         assert found == {"by_label": (3, 8), "linear.weight": (8, 16), "linear.bias": (8,)}
 
     def test_dropout_is_for_training_only(self):

@@ -112,7 +112,7 @@ def test_moved():
     possible = {
         tuple(padded[:, i : i + 4, j : j + 4].flatten().tolist()) for i, j in itertools.product(range(3), repeat=2)
     }
-    found = {tuple(row.flatten().tolist()) for row in moved(picture.expand(200, 1, 4, 4), 1)}
+    found = {tuple(row.flatten().tolist()) for row in moved(picture.expand(200, 1, 4, 4), 1)[0]}
     assert found == possible
 
 
@@ -203,7 +203,7 @@ class TestValidation:
         hidden = replace(digits, validation=digits.validation.replace(y=None))
         trainer, message = (
             Trainer(monitor="validation_error", progress=False),
-            "a pair that infers a class, with labelled",
+            "monitor must be a column of the metrics, which are loss, .* got 'validation_error'",
         )
         with pytest.raises(ValueError, match=message):
             trainer.fit(find_pair("gaussian").build(digits), digits)

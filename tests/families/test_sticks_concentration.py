@@ -28,7 +28,7 @@ def test_concentration_is_found(true, inferred):
     if not inferred:
         found = vae.model.prior.concentration.item()
     else:
-        posterior = vae.guide.global_posterior()
+        posterior = vae.guide.shared["concentration"]()
         found = posterior.mean.item()
         assert posterior.stddev < 0.2 * found
     assert 0.6 * true < found < 1.5 * true
@@ -39,13 +39,13 @@ def test_a_minibatch_counts_the_global_site_in_part():
     vae, x = sticks_pair(**HYPER).double(), pictures(24).double()
     with torch.no_grad():
         vae.model.decoder.net.layers[-1].weight.zero_()
-        vae.guide.global_posterior.log_scale.fill_(-20.0)
+        vae.guide.shared["concentration"].log_scale.fill_(-20.0)
     whole = TraceMeanField_ELBO().loss(vae.model, vae.guide, x)
     parts = sum(TraceMeanField_ELBO().loss(vae.model, vae.guide, part) for part in x.split(5))
     assert parts == pytest.approx(whole, abs=5)
-    vae.model.num_data = vae.guide.rows_in_all = None
+    vae.model.num_data = vae.guide.num_training_rows = None
     uncounted = sum(TraceMeanField_ELBO().loss(vae.model, vae.guide, part) for part in x.split(5))
-    q, p = vae.guide.global_posterior(), vae.model.hyperprior()
+    q, p = vae.guide.shared["concentration"](), vae.model.hyperprior()
     draws = q.sample((1000,))
     kl = (q.log_prob(draws) - p.log_prob(draws)).mean().item()
     assert kl > 15
@@ -55,8 +55,8 @@ def test_a_minibatch_counts_the_global_site_in_part():
 def test_global_site_is_at_its_posterior_mean(caplog):
     vae, x = sticks_pair(**HYPER), pictures(4)
     with torch.no_grad():
-        vae.guide.global_posterior.loc.fill_(math.log(7.0))
-    mean = vae.guide.global_posterior().mean.detach()
+        vae.guide.shared["concentration"].loc.fill_(math.log(7.0))
+    mean = vae.guide.shared["concentration"]().mean.detach()
     with caplog.at_level(logging.INFO, logger="pyrovae"):
         torch.manual_seed(3)
         by_default = vae.log_likelihood(x, 20)
@@ -93,7 +93,7 @@ def test_global_site_at_its_mean_is_the_fixed_prior():
 def test_samples_are_drawn_at_the_posterior_mean_of_the_concentration():
     vae = weights_pair(8, dist.Gamma(1.0, 1.0), 10)
     with torch.no_grad():
-        vae.guide.global_posterior.loc.fill_(math.log(40.0))
+        vae.guide.shared["concentration"].loc.fill_(math.log(40.0))
     assert vae.sample(2000, "mean")[:, 0].mean().item() == pytest.approx(1 / 41, rel=0.1)
 
 

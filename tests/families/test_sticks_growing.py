@@ -11,7 +11,7 @@ from pyrovae import VAE
 from pyrovae.data import Dataset, Rows
 from pyrovae.guides import KumaraswamySticks
 from pyrovae.likelihoods import BernoulliLikelihood
-from pyrovae.metrics.latents import active_units, stick_weights
+from pyrovae.metrics import active_units, stick_weights
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder
 from pyrovae.runs import add_sticks, fit_growing, needs_sticks
@@ -100,7 +100,7 @@ def test_growing(tmp_path):
     assert (tmp_path / "5-weights" / "metrics.csv").read_text() == history
     enough = fit_growing(trainer, sticks_pair(truncation=40), dataset)
     assert enough.model.prior.num_features == 40
-    with pytest.raises(ValueError, match="at the prior exactly; got StickBreakingVAE and GammaSticks"):
+    with pytest.raises(ValueError, match="at the prior exactly; got StickBreakingVAE and GammaHead"):
         fit_growing(trainer, sticks_pair("gamma"), dataset)
     with pytest.raises(ValueError, match="seen on validation rows, and there are none"):
         fit_growing(trainer, sticks_pair(), Dataset("some", Rows(x), Rows(x[:0]), Rows(x), "binary"))
@@ -160,7 +160,7 @@ class Squared(nn.Module):
     ("make", "count", "message"),
     [
         (sticks_pair, 0, "count must be at least 1, got 0"),
-        (lambda: sticks_pair("gamma"), 1, "at the prior exactly; got StickBreakingVAE and GammaSticks"),
+        (lambda: sticks_pair("gamma"), 1, "at the prior exactly; got StickBreakingVAE and GammaHead"),
         (lambda: sticks_pair(**HYPER), 1, "fix or learn the concentration"),
         (lambda: sticks_pair(hidden=(4, 4), net={"layer": "residual"}), 1, "an identity skip"),
         (lambda: weights_pair(4, 5.0, None), 1, "does not begin with a linear layer on the 4 weights"),

@@ -10,8 +10,8 @@ from pyrovae import VAE, data, plotting
 from pyrovae.data import Dataset, Rows
 from pyrovae.guides import KumaraswamySticks
 from pyrovae.likelihoods import BernoulliLikelihood
-from pyrovae.metrics.classification import class_probabilities, stick_weights_of
-from pyrovae.metrics.latents import latent_means, stick_weights
+from pyrovae.metrics import class_probabilities, latent_means, stick_weights
+from pyrovae.metrics.sticks import stick_weights_of
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import DenseEncoder
 from pyrovae.pairs import find_pair
@@ -194,8 +194,8 @@ def test_samples_by_sticks_choose_their_numbers(digits):
 def test_samples_by_sticks_take_an_inferred_concentration(digits):
     vae = build("stick-breaking", digits, truncation=60, concentration_is="inferred")
     with torch.no_grad():
-        vae.guide.global_posterior.loc.fill_(-0.05)
-        vae.guide.global_posterior.log_scale.fill_(-3.0)
+        vae.guide.shared["concentration"].loc.fill_(-0.05)
+        vae.guide.shared["concentration"].log_scale.fill_(-3.0)
     counts = texts(plotting.samples_by_sticks(vae, columns=2).axes[0].get_yticklabels())
     assert counts == ["1", "2", "3", "5", "60"]
 

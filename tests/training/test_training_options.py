@@ -115,11 +115,10 @@ def test_validation_uses_weight_one_and_one_set_of_random_numbers():
             {"lr_schedule": "linear"},
             "unknown learning-rate schedule 'linear'; known are constant, cosine, plateau, step",
         ),
-        ({"monitor": "accuracy"}, "monitor must be one of validation_loss, loss, validation_error, got 'accuracy'"),
         ({"kl_weight": "slow"}, "unknown schedule 'slow'"),
         ({"epochs": 0}, "epochs must be positive, got 0"),
         ({"batch_size": -1}, "batch_size must be positive, got -1"),
-        ({"lr": 0.0}, "lr must be positive, got 0.0"),
+        ({"lr": 0.0}, "lr must be positive, a number or GROUP=RATE for the groups model, guide, objective, got 0.0"),
         ({"num_particles": 0}, "num_particles must be positive, got 0"),
         ({"patience": 0}, "patience must be positive, got 0"),
         ({"gradient_clip": -1.0}, "gradient_clip must be positive, got -1.0"),
@@ -128,6 +127,18 @@ def test_validation_uses_weight_one_and_one_set_of_random_numbers():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         Trainer(**options)
+
+
+def test_monitor_is_a_column_of_the_metrics():
+    with pytest.raises(ValueError, match=r"which are loss, lr, kl_weight, seconds for .*, got 'x'"):
+        trained(monitor="x")
+    with pytest.raises(
+        ValueError, match=r"which are loss, validation_loss, lr, kl_weight, seconds for .*, got 'error'"
+    ):
+        trained((rows(), rows(8)), monitor="error")
+    _, history = trained((rows(), rows(8)), monitor="loss")
+    losses = [row["loss"] for row in history.rows]
+    assert history.best_epoch == 1 + losses.index(min(losses))
 
 
 def test_bad_calls():

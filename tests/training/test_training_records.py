@@ -97,7 +97,7 @@ def test_progress_bar(capsys):
     assert "epoch 3/3" in text
     assert "9/9" in text
     assert "loss=" in text
-    assert "validation=" in text
+    assert "validation_loss=" in text
 
 
 def test_tensorboard_writes_scalars(tmp_path):

@@ -1,0 +1,75 @@
+"""The amortised guide of all families with one latent: an encoder, and a head that gives the distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyro
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyrovae.models.parts import share_of_global
+from pyrovae.nn import encoded
+
+
+class Amortized(PyroModule):
+    """q(z|x), whose parameters a net gives: an encoder makes features of the data, a head makes a distribution of them.
+
+    Families differ in the head: `GaussianHead`, `CategoricalHead`, `KumaraswamyHead`, or one of your own.
+
+    Sites: `z` in the plate "data", dimension -1, and outside of it those of `shared`.
+
+    Parameters
+    ----------
+    encoder : Module
+        From data ``[B, ...]`` and their mask, or None, to features ``[B, out_features]``. It fills in missing entries
+        itself. A net that takes no mask does for complete data.
+    head : Module
+        From features to the distribution of `z`, of batch shape ``[B]``.
+    shared : mapping of str to Module, optional
+        Posteriors of latents that belong to all data together, by the name of their site. Each is a module that returns
+        the distribution when called without arguments.
+    num_data : int, optional
+        Number of training rows, as in the model. In a minibatch of B rows, shared latents then count B / `num_data`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pyrovae.nn import DenseEncoder, GaussianHead
+    >>> guide = Amortized(DenseEncoder((1, 4, 4), (8,)), GaussianHead(8, 2))
+    >>> guide(torch.zeros(3, 1, 4, 4)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        *,
+        shared: Mapping[str, nn.Module] | None = None,
+        num_data: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.shared = nn.ModuleDict(shared)
+        self.num_training_rows = num_data
+
+    def posterior(self, x: Tensor, mask: Tensor | None = None) -> TorchDistribution:
+        """The distribution q(z|x) of data ``[B, ...]``; a `VampPrior` is made of it."""
+        return self.head(encoded(self.encoder, x, mask))
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        y: Tensor | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """Run the program; see the contract of pairs. `y` and `index` are not used."""
+        for name, posterior in self.shared.items():
+            with share_of_global(len(x), self.num_training_rows):
+                pyro.sample(name, posterior(), infer={"is_global": True})
+        with pyro.plate("data", len(x), dim=-1):
+            return pyro.sample("z", self.posterior(x, mask))

@@ -1,0 +1,103 @@
+"""The figures of an evaluation in words, and the record that holds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pyrovae.families import EvaluationFigure, families
+
+NEIGHBOURS = (3, 5, 10)
+_NATS = "nats per datum"
+
+FIGURES = (
+    EvaluationFigure(
+        "log_likelihood",
+        _NATS,
+        "mean importance-sampled log p(x): in expectation a lower bound, which rises with `num_samples`",
+    ),
+    EvaluationFigure("standard_error", _NATS, "standard error of `log_likelihood` for new rows; null for a single row"),
+    EvaluationFigure("sampling_error", _NATS, "the part of `standard_error` that importance sampling causes"),
+    EvaluationFigure("num_samples", "per datum", "importance samples per datum"),
+    EvaluationFigure("num_rows", "rows", "rows evaluated"),
+    EvaluationFigure("bound", _NATS, "mean evidence lower bound, at one draw of the latents per datum"),
+    EvaluationFigure("kl", _NATS, "mean KL(q(z|x) || p(z)), exact where the pair of distributions has a closed form"),
+    EvaluationFigure(
+        "reconstruction_error",
+        "per observed entry",
+        "mean error of `VAE.reconstruct`: squared, unless the likelihood says another one; null without a mean",
+    ),
+    EvaluationFigure(
+        "active_units",
+        "dimensions",
+        "latent dimensions whose posterior mean varies: its variance is above 0.01, for sticks 0.01 of the prior's",
+    ),
+    EvaluationFigure("latent_dim", "dimensions", "latent dimensions of all sites together, without an inferred class"),
+    EvaluationFigure(
+        "active_units_by_site", "dimensions", "`active_units` of each latent, by its name, where there are several"
+    ),
+    EvaluationFigure(
+        "bits_per_dimension",
+        "bits per entry",
+        "code length of binary or 8-bit data; null where the values have no such meaning",
+    ),
+    EvaluationFigure("effective_sample_size", "samples", "median over the rows of Kish's effective number of samples"),
+    *(
+        EvaluationFigure(
+            f"knn_error_{k}",
+            "share of rows",
+            f"rows whose label differs from that of the {k} nearest training rows, by latent means or, for sticks, by "
+            "the Hellinger distance of mean weights; for labelled data",
+        )
+        for k in NEIGHBOURS
+    ),
+)
+"""The figures of every pair; families add theirs."""
+
+
+def known_figures() -> dict[str, EvaluationFigure]:
+    """All figures that an evaluation may hold, by name: those of every pair first, then those of families."""
+    added = (figure for family in families() for measure in family.measures for figure in measure.figures)
+    return {figure.name: figure for figure in (*FIGURES, *added)}
+
+
+class Evaluation(Mapping[str, Any]):
+    """Held-out figures of a VAE, by name and as attributes; `known_figures` says what each one is.
+
+    A figure that does not apply to the pair or the data is not among them. As an attribute it is None.
+
+    Parameters
+    ----------
+    figures : mapping of str to Any
+        The figures.
+    """
+
+    def __init__(self, figures: Mapping[str, Any]) -> None:
+        self._figures = dict(figures)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._figures)
+
+    def __len__(self) -> int:
+        return len(self._figures)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._figures and name not in known_figures():
+            raise AttributeError(f"there is no figure {name!r}; known are {', '.join(known_figures())}")
+        return self._figures.get(name)
+
+    def __repr__(self) -> str:
+        return f"Evaluation({', '.join(f'{name}={value!r}' for name, value in self._figures.items())})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures by name, ready for JSON: None stands for a figure that is not finite."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in self._figures.items()
+        }
