@@ -71,6 +71,8 @@ def test_verbs_that_the_text_mentions(verb):
 def test_every_verb_is_shown():
     assert {shlex.split(command)[1] for command in COMMANDS} == {
         "train",
+        "resume",
+        "grow",
         "evaluate",
         "sample",
         "plot",

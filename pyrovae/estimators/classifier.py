@@ -20,7 +20,7 @@ from pyrovae.data import Dataset, Rows
 from pyrovae.metrics import latent_means, stick_weights
 from pyrovae.metrics.classification import class_probabilities
 from pyrovae.pairs.registry import find_pair
-from pyrovae.runs.run import pick_device
+from pyrovae.runs import pick_device
 from pyrovae.training import Trainer, TrainingData
 from pyrovae.vae import VAE
 
