@@ -13,7 +13,9 @@ from pyrovae.data.download import DataError
 from pyrovae.data.stored import Stored, first_line, labels_of, stored
 
 
-def read_csv(path: Path, label_column: str | None = None) -> Stored:
+def read_csv(
+    path: Path, label_column: str | None = None, columns: Sequence[str] | None = None, need_labels: bool = True
+) -> Stored:
     """Read a CSV file of numbers. Empty cells are missing entries.
 
     Parameters
@@ -22,6 +24,10 @@ def read_csv(path: Path, label_column: str | None = None) -> Stored:
         The file: UTF-8 text, cells separated by commas, as many in every line.
     label_column : str, optional
         The column that holds the labels, whole numbers or words. None takes all columns as data.
+    columns : sequence of str, optional
+        The columns to take as data, in this order. None takes all but that of the labels.
+    need_labels : bool, default True
+        Whether a file without the column of the labels is refused. Otherwise its rows have no labels.
 
     Returns
     -------
@@ -50,16 +56,20 @@ def read_csv(path: Path, label_column: str | None = None) -> Stored:
         raise DataError(f"{path} cannot be read as comma-separated numbers ({first_line(error)})") from None
     if len(frame) != len(lines):
         raise DataError(f"{path} cannot be read as comma-separated numbers: {len(frame)} rows in {len(lines)} lines")
-    y = classes = None
-    if label_column is not None:
-        if label_column not in frame.columns:
+    labelled = label_column is not None and (need_labels or label_column in frame.columns)
+    for name in [*([label_column] if labelled else []), *(columns or [])]:
+        if name not in frame.columns:
             known = ", ".join(map(str, header)) if header else "none, since there is no line of names"
-            raise DataError(f"{path} has no column {label_column!r}; its columns are {known}")
+            raise DataError(f"{path} has no column {name!r}; its columns are {known}")
+    y = classes = None
+    if labelled:
         values = frame.pop(label_column)
         texts = values.dtype.kind not in "biuf"
         y, classes = labels_of(
             str(path), (values.fillna("").astype(str) if texts else values).to_numpy(str if texts else None), len(frame)
         )
+    if columns is not None:
+        frame = frame[list(columns)].copy()
     columns = tuple(map(str, frame.columns)) if header else None
     for position, name in enumerate(frame.columns):
         column = frame[name]

@@ -27,6 +27,7 @@ def load(
     labels: float | None = None,
     kind: str | None = None,
     label_column: str | None = None,
+    columns: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     image_size: int | None = None,
     seed: int = 0,
@@ -69,6 +70,8 @@ def load(
         the values and tells it in the log.
     label_column : str, optional
         The column of a CSV file that holds the labels. None takes all columns as data.
+    columns : sequence of str, optional
+        The columns of a CSV file to take as data, in this order. None takes all but that of the labels.
     classes : sequence of str, optional
         Names of the classes of your own data in the order of their numbers, where sub-folders or texts are the labels.
         None takes those of the training rows, sorted.
@@ -107,6 +110,7 @@ def load(
         "test": test,
         "kind": kind,
         "label_column": label_column,
+        "columns": columns,
         "classes": classes,
         "image_size": image_size,
     }
@@ -161,7 +165,7 @@ def load_to_evaluate(name: str | Path, trained_on: Mapping[str, Any], kind: str)
     entry = find_entry(str(trained_on.get("name", "")))
     if entry is not None and trained_on.get("kind") is None:
         before = entry.kind  # a named set does not store it
-    reading = {key: trained_on.get(key) for key in ("label_column", "classes", "image_size")}
+    reading = {key: trained_on.get(key) for key in ("label_column", "columns", "classes", "image_size")}
     dataset = own.load_whole(name, kind=before, **own.options_for(name, reading))
     options = {"name": str(name), **preparation, "seed": seed}
     return replace(_prepared(dataset, seed, **preparation), options=options)

@@ -61,6 +61,7 @@ def load_own(
     test: float | str | Path | None = None,
     kind: str | None = None,
     label_column: str | None = None,
+    columns: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     image_size: int | None = None,
     seed: int = 0,
@@ -71,7 +72,7 @@ def load_own(
     ----------
     name : str or Path
         The file or folder.
-    validation, test, kind, label_column, classes, image_size, seed
+    validation, test, kind, label_column, columns, classes, image_size, seed
         See `pyrovae.data.load`.
 
     Returns
@@ -89,20 +90,22 @@ def load_own(
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
     source = os.fspath(name)
-    parts = read(source, label_column, image_size)
+    reading = {"label_column": label_column, "columns": columns, "image_size": image_size}
+    parts = read(source, **reading)
     if "train" not in parts:
         raise DataError(f"{source} has no training rows, only {' and '.join(parts)} rows")
-    counts = {}
+    train, counts = parts["train"], {}
+    reading["columns"] = train.columns  # those of another file may stand in another order
     for split, wanted in (("test", test), ("validation", validation)):
         if split in parts:
             if wanted is not None:
                 raise ValueError(f"{source} has {split} rows of its own; leave out {split}")
         elif isinstance(wanted, str | Path):
-            parts[split] = _read_split(os.fspath(wanted), split, label_column, image_size)
+            parts[split] = _read_split(os.fspath(wanted), split, reading)
         else:
-            counts[split] = _count(split, SHARE if wanted is None else wanted, len(parts["train"].x))
-    names = tuple(classes) if classes is not None else parts["train"].classes
-    parts = {split: _numbered_by(part, names, parts["train"]) for split, part in parts.items()}
+            counts[split] = _count(split, SHARE if wanted is None else wanted, len(train.x))
+    names = tuple(classes) if classes is not None else train.classes
+    parts = {split: _numbered_by(part, names, train) for split, part in parts.items()}
     found, how = (kind, "") if kind is not None else find_kind(list(parts.values()))
     splits = {split: convert(part, found) for split, part in parts.items()}
     splits |= _draw(splits["train"], counts, seed, source)
@@ -118,6 +121,7 @@ def load_own(
             "test": _plain(test),
             "kind": found,
             "label_column": label_column,
+            "columns": None if train.columns is None else list(train.columns),
             "classes": None if names is None else list(names),
             "image_size": image_size,
         },
@@ -133,6 +137,7 @@ def load_whole(
     *,
     kind: str,
     label_column: str | None = None,
+    columns: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     image_size: int | None = None,
 ) -> Dataset:
@@ -142,8 +147,8 @@ def load_whole(
     ----------
     name : str or Path
         The file or folder.
-    kind, label_column, classes, image_size
-        See `pyrovae.data.load`.
+    kind, label_column, columns, classes, image_size
+        See `pyrovae.data.load`. A file may lack the column of the labels.
 
     Returns
     -------
@@ -156,7 +161,7 @@ def load_whole(
         If the data cannot be read, or do not hold what they should.
     """
     source = os.fspath(name)
-    parts = read(source, label_column, image_size)
+    parts = read(source, label_column, columns, image_size, need_labels=False)
     if parts.keys() == {"train"}:
         parts = {"test": parts["train"]}
     names = None if classes is None else tuple(classes)
@@ -166,7 +171,13 @@ def load_whole(
     return Dataset(Path(source).resolve().stem, *splits.values(), kind)
 
 
-def read(source: str, label_column: str | None, image_size: int | None) -> dict[str, Stored]:
+def read(
+    source: str,
+    label_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    image_size: int | None = None,
+    need_labels: bool = True,
+) -> dict[str, Stored]:
     """The splits of a file or folder by name; rows without a split are "train".
 
     Raises
@@ -179,8 +190,10 @@ def read(source: str, label_column: str | None, image_size: int | None) -> dict[
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(f"there is no file or folder {source}")
-    if label_column is not None and (path.is_dir() or path.suffix.lower() != ".csv"):
-        raise ValueError(f"label_column names a column of a .csv file, and {source} is none")
+    is_csv = path.suffix.lower() == ".csv" and not path.is_dir()
+    for option, value in (("label_column", label_column), ("columns", columns)):
+        if value is not None and not is_csv:
+            raise ValueError(f"{option} is for .csv files, and {source} is none")
     if image_size is not None and not path.is_dir():
         raise ValueError(f"image_size is for folders of pictures, and {source} is none")
     if path.is_dir():
@@ -189,18 +202,19 @@ def read(source: str, label_column: str | None, image_size: int | None) -> dict[
         raise DataError(
             f"{source} cannot be read: data are in {', '.join(FORMATS)} files, or in a folder of PNG or JPEG pictures"
         )
-    return {"train": read_csv(path, label_column)} if path.suffix.lower() == ".csv" else read_arrays(path)
+    return {"train": read_csv(path, label_column, columns, need_labels)} if is_csv else read_arrays(path)
 
 
 def options_for(name: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of some options that go with a file or folder: `label_column` and `image_size` are for some kinds only."""
+    """Those of some options of reading that go with a file or folder."""
     path = Path(name).expanduser()
-    unfit = {"label_column": path.suffix.lower() != ".csv", "image_size": not path.is_dir()}
+    other = path.suffix.lower() != ".csv"
+    unfit = {"label_column": other, "columns": other, "image_size": not path.is_dir()}
     return {key: value for key, value in options.items() if not unfit.get(key, False)}
 
 
-def _read_split(source: str, split: str, label_column: str | None, image_size: int | None) -> Stored:
-    parts = read(source, label_column, image_size)
+def _read_split(source: str, split: str, reading: Mapping[str, Any]) -> Stored:
+    parts = read(source, **options_for(source, reading))
     if parts.keys() != {"train"}:
         raise ValueError(f"{source} has splits of its own, so it cannot be the {split} rows; give a file of rows")
     return parts["train"]
@@ -244,10 +258,8 @@ def _numbered_by(part: Stored, classes: tuple[str, ...] | None, train: Stored | 
     Raises
     ------
     DataError
-        If they have another class, or other columns than the training rows.
+        If they have another class.
     """
-    if train is not None and part.columns != train.columns:
-        raise DataError(f"{part.source} has other columns than {train.source}")
     if part.classes is None or classes is None or part.classes == classes:
         if train is not None and part.y is not None and (part.classes is None) != (train.classes is None):
             raise DataError(f"{part.source} and {train.source} must both have labels that are words, or both numbers")

@@ -93,6 +93,15 @@ class TestFormats:
         assert dataset.train.y.tolist() == [1, 0, -1, 1]
         assert dataset.kind == "binary"
 
+    def test_columns_go_by_their_names(self, folder):
+        (folder / "mine.csv").write_text("a,y,b\n1.5,0,2\n3,1,4\n")
+        (folder / "other.csv").write_text("b,more,a\n20,7,15\n")
+        dataset = load("mine.csv", label_column="y", validation=0, test=0)
+        assert dataset.options["columns"] == ["a", "b"]
+        whole = load_to_evaluate("other.csv", dataset.options, "real")
+        assert (whole.test.x.tolist(), whole.test.y) == ([[15, 20]], None)
+        assert load("mine.csv", columns=["b"], validation="other.csv", test=0).validation.x.tolist() == [[20]]
+
     def test_first_line_of_numbers_is_a_row(self, folder):
         (folder / "plain.csv").write_text("1,2,3\n4,,6\n")
         assert load("plain.csv", validation=0, test=0).train.x.tolist() == [[1, 2, 3], [4, 0, 6]]

@@ -132,7 +132,7 @@ CASES = {
         "rows.npy",
         write_npy(ROWS),
         {"label_column": "c"},
-        "names a column of a .csv file, and rows",
+        "label_column is for .csv files, and rows",
     ),
     "size of npy": (
         "rows.npy",
