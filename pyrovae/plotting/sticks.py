@@ -27,8 +27,7 @@ _PICTURED, _PICTURED_IN_ROW = 50, 25  # weights with a picture
 
 
 def sticks_by_class(weights: Tensor, labels: Tensor) -> Figure:
-    """Draw the mean weights of each class as a heat map. Beside it stands the number of weights that hold 99 % of the
-    stick.
+    """Draw the mean weights of each class as a heat map, beside the number of weights that hold 99 % of the stick.
 
     Weights at the end of the stick are left out where all of them together hold less than a thousandth in every class.
 
@@ -189,7 +188,7 @@ def samples_by_sticks(
     *,
     show_range: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
-    """Draw means of p(x|z) for sticks from the prior that end after 1, 2, ... weights, each number in a row.
+    """Draw means of p(x|z) for sticks from the prior that end after 1, 2, 3 or more weights, a row per number.
 
     Use it to see what each further weight adds. The fractions are independent, so these are draws from the prior, given
     that the stick is used up after so many weights. A column has the same fractions in all rows: its stick is broken

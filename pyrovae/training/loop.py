@@ -191,8 +191,7 @@ class Fit:
             self.save()
 
     def compares_nothing(self, row: Mapping[str, float]) -> bool:
-        """Whether the monitor is the training loss and the best epoch had another KL weight, so that losses do not
-        compare.
+        """Whether the monitor is the training loss, and the best epoch had another KL weight than this one.
 
         The later weights are then kept.
         """
