@@ -145,9 +145,7 @@ def decoder_weights(vae: VAE, *, show_range: tuple[float, float] = (0.0, 1.0)) -
 
 
 def first_layer(vae: VAE) -> Tensor | None:
-    """Return the columns of the decoder's first layer for latent features, ``[out, num_features]``; None if there are
-    none.
-    """
+    """Return the columns of the decoder's first layer for latent features, ``[out, num_features]``, or None."""
     decoder, prior = (getattr(vae.model, name, None) for name in ("decoder", "prior"))
     if not isinstance(decoder, nn.Module) or not hasattr(prior, "num_features"):
         return None
