@@ -1,7 +1,7 @@
 """Time of an epoch on MNIST beside a bare PyTorch loop of the same nets with fused Adam.
 
-Both loops see the same minibatches from tensors in memory. Epochs of the two alternate in one process, so that a busy
-machine slows both; the figure is the ratio of the medians.
+Both loops see the same minibatches, from tensors in memory. Their epochs alternate in one process, so that a busy
+machine slows both. The figure is the ratio of the medians.
 
     PYROVAE_DATA=... python benchmarks/epoch_time.py --batch-size 128
 """

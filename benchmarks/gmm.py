@@ -1,10 +1,11 @@
 """The Gaussian mixture of "Revisiting Reweighted Wake-Sleep": VIMCO, wake-wake, defensive wake-wake and wake-sleep.
 
-Twenty clusters with means 0, 10, ..., 190 and standard deviation 5; cluster c has the probability (c + 5) / 290. The
-model learns these probabilities and starts far off, with logits 19, 18, ..., 0; the guide is a net 1-16-20. Every step
-sees 100 fresh draws of the true mixture. All runs of one estimator and K are replicas that learn side by side, each
-with weights, data and Adam moments of its own: rows of the data plate belong to replicas, so that no gradient mixes
-them. Estimators share initial weights and data.
+There are twenty clusters with means 0, 10, ..., 190 and standard deviation 5. Cluster c has the probability
+(c + 5) / 290. The model learns these probabilities. It starts far off, with logits 19, 18, ..., 0. The guide is a net
+1-16-20. Every step sees 100 fresh draws of the true mixture.
+
+All runs of one estimator and K are replicas that learn side by side, each with its own weights, data and moments of
+Adam. Rows of the data plate belong to replicas, so no gradient mixes them. Estimators share initial weights and data.
 
     python benchmarks/gmm.py train
     python benchmarks/gmm.py report
@@ -12,7 +13,10 @@ them. Estimators share initial weights and data.
 
 `train` goes on with the configurations that are not in the folder yet.
 
-Reference: Le, Kosiorek, Siddharth, Teh and Wood (2018), arXiv:1805.10469, section 4.3.
+References
+----------
+T. A. Le, A. Kosiorek, N. Siddharth, Y. W. Teh and F. Wood (2018), "Revisiting reweighted wake-sleep", arXiv:1805.10469,
+section 4.3.
 """
 
 from __future__ import annotations
@@ -58,10 +62,10 @@ ESTIMATORS: dict[str, Callable[[int, float], ELBO]] = {
 
 
 class Cluster(dist.Categorical):
-    """A categorical that draws one uniform number; torch's draws one for every cluster, the dearest part of a step."""
+    """A categorical that draws one uniform number. That of torch draws one per cluster, which takes most of a step."""
 
     def expand(self, batch_shape: torch.Size, _instance: dist.Categorical | None = None) -> dist.Categorical:
-        """The distribution for more particles, with probabilities that are computed once for all of them."""
+        """Return the distribution for more particles. Its probabilities are computed once for all of them."""
         _ = self.probs
         return super().expand(batch_shape, _instance)
 
@@ -73,7 +77,7 @@ class Cluster(dist.Categorical):
 
 
 class Mixture(nn.Module):
-    """The model: replicas of a mixture whose prior is learned; `x` `[replicas * batch]`, replica by replica."""
+    """The model: replicas of a mixture with a learned prior. `x` ``[replicas * batch]`` goes replica by replica."""
 
     def __init__(self, replicas: int, multiplier: float) -> None:
         super().__init__()

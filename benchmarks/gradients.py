@@ -1,9 +1,9 @@
 """Mean gradients of every estimator against exact ones, in standard errors, with many draws.
 
-The pairs are those of tests/infer: latents that can be enumerated, and quadrature for continuous ones. A row of the
-table is an estimator; "worst" is the largest distance of any entry of any parameter, model and guide, from the exact
-gradient of what the estimator claims to climb. Of so many entries the largest of an unbiased estimator's is expected
-near the last column.
+The pairs are those of tests/infer. Discrete latents are enumerated, and continuous ones are integrated by quadrature. A
+row of the table is an estimator. "worst" is the largest distance of any entry of any parameter, of model and guide,
+from the exact gradient of the objective that the estimator claims. The last column is what an unbiased estimator would
+typically have there, by the number of entries.
 
     python benchmarks/gradients.py
     python benchmarks/gradients.py --draws 1000000 --only vimco
@@ -26,7 +26,7 @@ from estimators import comparisons
 
 
 def expected_worst(entries: int) -> float:
-    """The median of the largest of so many independent distances."""
+    """The median of the largest of `entries` independent distances."""
     return NormalDist().inv_cdf((1 + 0.5 ** (1 / entries)) / 2)
 
 

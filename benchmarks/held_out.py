@@ -1,4 +1,4 @@
-"""What the benchmarks of images share: a training that resumes, and the record of a held-out likelihood."""
+"""Common parts of the benchmarks of images: a training that resumes, and the record of a held-out likelihood."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pyrovae.training import RunFolder, Trainer
 def train(vae: VAE, dataset: Dataset, run: RunFolder, options: argparse.Namespace, **settings: Any) -> None:
     """Train with a cosine learning rate, from where the run stopped, and print how it ended.
 
-    The scripts' common options are taken from the command line, and further `settings` of the `Trainer` are given.
+    `options` are the scripts' common options on the command line. `settings` are further arguments of the `Trainer`.
     """
     trainer = Trainer(
         epochs=options.epochs,
@@ -33,9 +33,10 @@ def train(vae: VAE, dataset: Dataset, run: RunFolder, options: argparse.Namespac
 
 
 def likelihood_record(vae: VAE, rows: Tensor, number: int, num_samples: int, device: str) -> dict[str, Any]:
-    """Importance-sampled log-likelihood of so many rows, spread over all of them, with what it rests on.
+    """Measure the importance-sampled log-likelihood of `number` rows, with its errors and its cost.
 
-    They are spread because the rows of a file may be grouped, as those of statically binarised MNIST are by digit.
+    The rows are spread evenly over all rows, because the rows of a file may be grouped. Those of statically binarised
+    MNIST are grouped by digit.
     """
     x = rows[torch.linspace(0, len(rows) - 1, min(number, len(rows))).long()].to(device)
     start = time.monotonic()

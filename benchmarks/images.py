@@ -3,8 +3,8 @@
     PYROVAE_DATA=... python benchmarks/images.py fashion-mnist --epochs 50 --device cuda
     PYROVAE_DATA=... python benchmarks/images.py cifar10-subset --epochs 200 --device cuda
 
-Trains (and resumes) the pair `gaussian` with the discretised logistic likelihood, evaluates it on the test split and
-writes the figures into the run folder; the last line is the evaluation as JSON.
+The script trains (or resumes) the pair `gaussian` with the discretised logistic likelihood. It evaluates it on the test
+split and writes the figures into the run folder. The last line is the evaluation as JSON.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Worst numerical error of the distributions over wide grids, against mpmath, one row per figure.
 
-Run ``python benchmarks/numerics.py``; it takes two minutes and prints a table in Markdown. Each function of `ROWS`
-yields rows ``(figure, float64 worst, float32 worst, target)``. Errors are relative to max(1, |truth|), with the truth
+Run ``python benchmarks/numerics.py``. It takes two minutes and prints a table in Markdown. Each function of `ROWS`
+yields rows ``(figure, float64 worst, float32 worst, target)``. Errors are relative to max(1, |truth|). The truth is
 computed at the parameters and points as the dtype holds them.
 """
 

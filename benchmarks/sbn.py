@@ -1,16 +1,16 @@
 """Sigmoid belief network 200-200-200 on statically binarised MNIST by several estimators.
 
-The model, the data and the estimators of Mnih and Rezende (2016), table 1, with far fewer steps than their four
-million, as many for every estimator. So every training starts from the same weights, those of a stack of restricted
-Boltzmann machines (Hinton, Osindero and Teh, 2006), which scikit-learn trains in two minutes;
+Model, data and estimators are those of Mnih and Rezende (2016), table 1. They trained for four million steps; here are
+far fewer, equally many for every estimator. Therefore every training starts from the same pretrained weights, those of
+a stack of restricted Boltzmann machines (Hinton, Osindero and Teh, 2006). scikit-learn trains it in two minutes.
 `--pretraining-epochs 0` starts from random weights.
 
     PYROVAE_DATA=... python benchmarks/sbn.py train --objective vimco
     PYROVAE_DATA=... python benchmarks/sbn.py evaluate --objective vimco
     PYROVAE_DATA=... python benchmarks/sbn.py plot
 
-Training resumes; `evaluate` prints the test bound with 1000 samples as one JSON line; `plot` draws the learning curves
-of all runs found. Steps are compiled, which needs a C++ compiler; `--no-compile` does without.
+Training resumes where it stopped. `evaluate` prints the test bound with 1000 samples as one JSON line. `plot` draws the
+learning curves of all runs that it finds. Steps are compiled, which needs a C++ compiler; `--no-compile` needs none.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def pretrain(vae: VAE, x: Tensor, epochs: int, seed: int) -> None:
 
 
 def curves(folder: Path) -> Figure:
-    """Validation bounds by epoch, one line a run."""
+    """Validation bounds by epoch, one line per run."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for run in sorted(path.parent for path in folder.glob("*/metrics.csv")):

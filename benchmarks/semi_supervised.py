@@ -1,14 +1,15 @@
 """Semi-supervised MNIST, the protocol of Nalisnick and Smyth (2017), table 2: test error with few labels.
 
-45 000 training, 5 000 validation and 10 000 test rows, grey pixels as Bernoulli targets, one hidden layer of 500, 50
-latents or sticks, 10, 5 or 1 % of the labels, as many of every class. `--data mnist-rotated` is MNIST with every
-picture upright and turned, in 70 000, 10 000 and 20 000 rows; it is turned here, and is not the file of the paper.
+There are 45 000 training, 5 000 validation and 10 000 test rows, grey pixels as Bernoulli targets, one hidden layer of
+500, 50 latents or sticks, and 10, 5 or 1 % of the labels, equally many of every class. `--data mnist-rotated` has every
+picture of MNIST upright and turned, in 70 000, 10 000 and 20 000 rows. The pictures are turned here. They are not the
+file of the paper.
 
     PYROVAE_DATA=... python benchmarks/semi_supervised.py train --latent stick-breaking --labels 0.01 --device cuda
     PYROVAE_DATA=... python benchmarks/semi_supervised.py evaluate --latent stick-breaking --labels 0.01
 
-Training resumes where it stopped; `evaluate` prints one JSON line. `--labels 600` is the setting of M2 (Kingma et al.,
-2014). `--net conv --dropout 0.5` is a better architecture than the paper's.
+Training resumes where it stopped. `evaluate` prints one JSON line. `--labels 600` is the setting of M2 (Kingma et al.,
+2014). `--net conv --dropout 0.5` is a better architecture than that of the paper.
 """
 
 from __future__ import annotations

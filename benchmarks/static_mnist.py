@@ -1,11 +1,12 @@
 """Held-out likelihood on statically binarised MNIST, the setting of Tomczak and Welling (2018), table 1.
 
-Two gated layers of 300 in encoder and decoder, 40 latents; standard normal prior or VampPrior with 500 pseudo-inputs.
+Encoder and decoder have two gated layers of 300 each, with 40 latents. The prior is standard normal, or a VampPrior
+with 500 pseudo-inputs.
 
     PYROVAE_DATA=... python benchmarks/static_mnist.py train --prior standard-normal
     PYROVAE_DATA=... python benchmarks/static_mnist.py evaluate --prior standard-normal
 
-Training resumes where it stopped; `evaluate` prints one JSON line with the importance-sampled test log-likelihood.
+Training resumes where it stopped. `evaluate` prints one JSON line with the importance-sampled test log-likelihood.
 """
 
 from __future__ import annotations

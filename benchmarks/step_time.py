@@ -1,9 +1,9 @@
 """Time and noise of a step on the sigmoid belief network 200-200-200, estimator by estimator.
 
-Steps of all estimators alternate in one process, so that a busy machine slows all alike; the figures are medians and
-their ratios to `IWAE`'s on the same pair. The variance of gradients is that of all parameters of the guide together, on
-one batch after a short training with VIMCO, relative to the plain score function: the importance-weighted bound as raw
-learning signal, which is what `IWAE` gives a discrete pair.
+Steps of all estimators alternate in one process, so that a busy machine slows all alike. Times are medians, and their
+ratios to the time of `IWAE` on the same pair. The variance of gradients is that of all parameters of the guide
+together, on one batch, after a short training with VIMCO. It is relative to the plain score function: the
+importance-weighted bound as raw learning signal, which is what `IWAE` gives a discrete pair.
 
     OMP_NUM_THREADS=1 python benchmarks/step_time.py
     OMP_NUM_THREADS=1 PYROVAE_DATA=... python benchmarks/step_time.py --data binarized-mnist
@@ -28,7 +28,7 @@ from pyrovae.training import Trainer
 
 
 def estimators(k: int) -> dict[str, ELBO]:
-    """What is compared; Pyro's own objectives for orientation."""
+    """The objectives to compare, with Pyro's own for comparison."""
     pyros = {"num_particles": k, "vectorize_particles": True, "max_plate_nesting": 1}
     return {
         "iwae": IWAE(k),
@@ -45,7 +45,7 @@ def estimators(k: int) -> dict[str, ELBO]:
 
 
 def stepper(objective: ELBO, vae: VAE, x: Tensor, *, compiled: bool = False) -> Callable[[], None]:
-    """One step of the optimizer on a batch."""
+    """Make a function that does one step of the optimizer on a batch."""
     objective.loss(vae.model, vae.guide, x)  # makes what a baseline learns
     learned = getattr(objective, "module", None)
     parameters = [*vae.parameters(), *(learned.parameters() if learned else ())]
@@ -64,7 +64,7 @@ def stepper(objective: ELBO, vae: VAE, x: Tensor, *, compiled: bool = False) -> 
 
 
 def times(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median seconds of each step; the order within a round is drawn."""
+    """Median seconds of each step. The order of the steps is drawn anew in each round."""
     found: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for number in range(rounds + 3):

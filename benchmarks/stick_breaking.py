@@ -1,15 +1,15 @@
 """Held-out likelihood and nearest neighbours of stick-breaking VAEs on MNIST, as in Nalisnick and Smyth (2017).
 
-Grey pixels as Bernoulli targets; 45 000, 5 000 and 10 000 rows after a shuffle of all 70 000; one hidden layer of 500;
-truncation 50 with concentration 5, or 50 Gaussian latents; batches of 100; 100 importance samples.
+Grey pixels are Bernoulli targets. There are 45 000, 5 000 and 10 000 rows after a shuffle of all 70 000, one hidden
+layer of 500, truncation 50 with concentration 5 or 50 Gaussian latents, batches of 100, and 100 importance samples.
 
     PYROVAE_DATA=... python benchmarks/stick_breaking.py train --latent kumaraswamy
     PYROVAE_DATA=... python benchmarks/stick_breaking.py evaluate --latent kumaraswamy
 
 `--latent` is kumaraswamy, logit-normal, gamma, beta or gaussian. Training resumes where it stopped, with a cosine
-learning rate over all epochs; `evaluate` prints one JSON line. The errors of nearest neighbours among the training rows
-are those of one draw of the latents a row, as in the paper, and of their means, by Euclidean distance. The latents are
-the weights of the stick, and for their means there is the Hellinger distance too (between roots of weights).
+learning rate over all epochs. `evaluate` prints one JSON line. Nearest neighbours are found among the training rows by
+Euclidean distance: of one draw of the latents per row, as in the paper, and of their means. The latents are the weights
+of the stick. For their means there is also the Hellinger distance, between square roots of weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The amortised guide of all families with one latent: an encoder, and a head that gives the distribution."""
+"""The amortised guide of all families with one latent: an encoder, and a head that returns the distribution."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pyrovae.nn import encoded
 
 
 class Amortized(PyroModule):
-    """q(z|x), whose parameters a net gives: an encoder makes features of the data, a head makes a distribution of them.
+    """The guide q(z|x): an encoder makes features of the data, and a head makes a distribution of the features.
 
-    Families differ in the head: `GaussianHead`, `CategoricalHead`, `KumaraswamyHead`, or one of your own.
+    Use it for any model with one latent `z`. Families differ in the head: `GaussianHead`, `CategoricalHead`,
+    `KumaraswamyHead`, or one of your own.
 
     Sites: `z` in the plate "data", dimension -1, and outside of it those of `shared`.
 
@@ -24,14 +25,15 @@ class Amortized(PyroModule):
     ----------
     encoder : Module
         From data ``[B, ...]`` and their mask, or None, to features ``[B, out_features]``. It fills in missing entries
-        itself. A net that takes no mask does for complete data.
+        itself. For complete data, a net that takes no mask will do.
     head : Module
         From features to the distribution of `z`, of batch shape ``[B]``.
     shared : mapping of str to Module, optional
         Posteriors of latents that belong to all data together, by the name of their site. Each is a module that returns
         the distribution when called without arguments.
     num_data : int, optional
-        Number of training rows, as in the model. In a minibatch of B rows, shared latents then count B / `num_data`.
+        Number of training rows, as in the model. In a minibatch of B rows, shared latents then count B / `num_data`
+        times. None counts them once in every batch.
 
     Examples
     --------
@@ -57,7 +59,7 @@ class Amortized(PyroModule):
         self.num_training_rows = num_data
 
     def posterior(self, x: Tensor, mask: Tensor | None = None) -> TorchDistribution:
-        """The distribution q(z|x) of data ``[B, ...]``; a `VampPrior` is made of it."""
+        """Return the distribution q(z|x) of data ``[B, ...]``. `VampPrior` takes this method."""
         return self.head(encoded(self.encoder, x, mask))
 
     def forward(
@@ -67,7 +69,7 @@ class Amortized(PyroModule):
         y: Tensor | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
-        """Run the program; see the contract of pairs. `y` and `index` are not used."""
+        """Run the program. See the contract of pairs. `y` and `index` are not used."""
         for name, posterior in self.shared.items():
             with share_of_global(len(x), self.num_training_rows):
                 pyro.sample(name, posterior(), infer={"is_global": True})

@@ -16,23 +16,39 @@ from pyrovae.nn.variables import Bits
 
 
 class BernoulliLayers(PyroModule):
-    """q(z_1|x) q(z_2|z_1) ... q(z_L|z_{L-1}), binary layers from the data upwards.
+    """Binary layers from the data upwards: q(z_1|x) q(z_2|z_1) ... q(z_L|z_{L-1}).
 
-    Sites: those of `SigmoidBeliefNetwork`, in the plate "data", dimension -1. Missing entries enter as `centre`.
+    Use it with `SigmoidBeliefNetwork`. Sites: those of the model, in the plate "data", dimension -1. Missing entries of
+    the data become `centre`.
 
-    Args:
-        data_shape: shape of one datum.
-        sizes: numbers of variables, from the data upwards.
-        hidden: hidden layers of the net between two layers; none is the classical linear net.
-        activation: of those hidden layers.
-        centre: the mean of the data, of shape `data_shape`, which is subtracted from them; 0 by default.
-        variable: how layers are drawn, `Bits()` or `RelaxedBits(...)`.
+    Parameters
+    ----------
+    data_shape : sequence of int
+        Shape of one datum.
+    sizes : sequence of int
+        Number of variables of each layer, from the data upwards, as in the model.
+    hidden : sequence of int, default ()
+        Sizes of the hidden layers of each net between two layers. An empty sequence makes the nets linear, as in the
+        classical network.
+    activation : str or callable, default "tanh"
+        Activation of the hidden layers.
+    centre : Tensor, shape `data_shape`, optional
+        The mean of the data, which is subtracted from them. None subtracts nothing.
+    variable : Module, default ``Bits()``
+        How layers are drawn: `Bits()` or `RelaxedBits(...)`, as in the model.
 
-    Raises:
-        ValueError: without layers, for sizes below 1, or a `centre` of another shape.
+    Raises
+    ------
+    ValueError
+        There is no layer, a size is below 1, or `centre` has another shape.
 
-    Reference: Mnih and Rezende (2016), section 4 and appendix.
+    References
+    ----------
+    A. Mnih and D. Rezende (2016), "Variational inference for Monte Carlo objectives", section 4 and appendix.
 
+    Examples
+    --------
+    >>> import torch
     >>> BernoulliLayers((1, 4, 4), (5, 3))(torch.zeros(2, 1, 4, 4)).shape
     torch.Size([2, 3])
     """
@@ -63,7 +79,7 @@ class BernoulliLayers(PyroModule):
         y: Tensor | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
-        """Run the program; see the contract of pairs. `y` and `index` are not used."""
+        """Run the program. See the contract of pairs. `y` and `index` are not used."""
         below = self.encoder(x, mask)
         with pyro.plate("data", len(x), dim=-1):
             for name, net in zip(self.names, self.upward, strict=True):
@@ -75,7 +91,9 @@ class BernoulliLayers(PyroModule):
 def AmortizedCategorical(
     encoder: nn.Module, num_variables: int, num_classes: int, *, variable: nn.Module | None = None
 ) -> Amortized:
-    """q(z|x), independent categorical variables whose logits an encoder gives.
+    """The guide q(z|x) of independent categorical variables, with logits from an encoder.
+
+    Use it with `CategoricalVAE`.
 
     Site: `z` (one-hot, event shape ``[num_variables, num_classes]``) in the plate "data", dimension -1.
 
@@ -86,7 +104,7 @@ def AmortizedCategorical(
     num_variables : int
         Number of categorical variables, at least 1.
     num_classes : int
-        Classes of each, at least 2.
+        Number of classes of each variable, at least 2.
     variable : Module, default ``OneHot()``
         How latents are drawn: `OneHot()` or `RelaxedOneHot(...)`, as in the model.
 
@@ -98,14 +116,15 @@ def AmortizedCategorical(
     Raises
     ------
     ValueError
-        For fewer than one variable or two classes.
+        There are fewer than one variable or two classes.
 
     References
     ----------
-    Jang, Gu and Poole (2017), Categorical Reparameterization with Gumbel-Softmax, section 4.2.
+    E. Jang, S. Gu and B. Poole (2017), "Categorical reparameterization with Gumbel-softmax", section 4.2.
 
     Examples
     --------
+    >>> import torch
     >>> from pyrovae.nn import DenseEncoder
     >>> AmortizedCategorical(DenseEncoder((1, 4, 4), (8,)), 3, 5)(torch.zeros(2, 1, 4, 4)).shape
     torch.Size([2, 3, 5])

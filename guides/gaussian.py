@@ -9,7 +9,9 @@ from pyrovae.nn import GaussianHead
 
 
 def AmortizedGaussian(encoder: nn.Module, latent_dim: int) -> Amortized:
-    """q(z|x), a diagonal Gaussian whose mean and scale an encoder gives.
+    """The guide q(z|x) of a real vector latent: a diagonal Gaussian with mean and scale from an encoder.
+
+    Use it with `GaussianVAE`.
 
     Site: `z` (event shape ``[latent_dim]``) in the plate "data", dimension -1.
 
@@ -18,7 +20,7 @@ def AmortizedGaussian(encoder: nn.Module, latent_dim: int) -> Amortized:
     encoder : Module
         As for `Amortized`, with the attribute `out_features`.
     latent_dim : int
-        Size of the latent.
+        Size of the latent, at least 1.
 
     Returns
     -------
@@ -28,11 +30,11 @@ def AmortizedGaussian(encoder: nn.Module, latent_dim: int) -> Amortized:
     Raises
     ------
     ValueError
-        For a size below 1.
+        The size is below 1.
 
     References
     ----------
-    Kingma and Welling (2014), Auto-Encoding Variational Bayes, equation 9.
+    D. Kingma and M. Welling (2014), "Auto-encoding variational Bayes", equation 9.
 
     Examples
     --------

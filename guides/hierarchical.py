@@ -15,23 +15,38 @@ from pyrovae.nn import encoded
 
 
 class HierarchicalGaussian(PyroModule):
-    """q(z_1|x) q(z_2|z_1) ... q(z_L|z_{L-1}), diagonal Gaussians from the data upwards.
+    """The guide of layers of Gaussian latents, from the data upwards: q(z_1|x) q(z_2|z_1) ... q(z_L|z_{L-1}).
 
-    Sites: those of `HierarchicalVAE`, in the plate "data", dimension -1. Below the top they are `DependentNormal`: the
-    model draws the layer above first, so that no divergence between two layers is in closed form. That of the top
-    layer is, and the mean-field objective is right; Pyro still remarks that the sites come in another order.
+    Use it with `HierarchicalVAE`. Sites: those of the model, in the plate "data", dimension -1.
 
-    Args:
-        encoder: a module from data `[B, ...]` to features, what the first of `layers` takes.
-        layers: the modules of q(z_1|x), on the features, q(z_2|z_1) and so on, from the data upwards, each of which
-            returns a diagonal Gaussian, such as `GaussianLayer` (`GaussianHead` for the first).
+    Parameters
+    ----------
+    encoder : Module
+        From data ``[B, ...]`` to features, which the first of `layers` takes.
+    layers : sequence of Module
+        The modules of q(z_1|x), q(z_2|z_1) and so on, from the data upwards. Each returns a diagonal Gaussian. Use
+        `GaussianHead` or `GaussianLayer` for the first, which takes the features, and `GaussianLayer` for the others.
 
-    Raises:
-        ValueError: without layers.
-        TypeError: when run, for a layer that returns another distribution.
+    Raises
+    ------
+    ValueError
+        There is no layer.
+    TypeError
+        When run: a layer below the top returns another distribution than a diagonal Gaussian.
 
-    Reference: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, equation 2.
+    Notes
+    -----
+    The model draws the upper layer first, so the KL between two layers has no closed form. Below the top the sites are
+    therefore `DependentNormal`, whose KL is sampled. The KL of the top layer is in closed form if the prior allows it.
+    With this the mean-field objective is right. Pyro still warns that the sites come in another order.
 
+    References
+    ----------
+    Y. Burda, R. Grosse and R. Salakhutdinov (2016), "Importance weighted autoencoders", equation 2.
+
+    Examples
+    --------
+    >>> import torch
     >>> from pyrovae.nn import DenseEncoder, GaussianHead, GaussianLayer
     >>> encoder = DenseEncoder((1, 4, 4), (8,))
     >>> guide = HierarchicalGaussian(encoder, [GaussianHead(8, 3), GaussianLayer(3, (8,), 2)])
@@ -48,7 +63,7 @@ class HierarchicalGaussian(PyroModule):
         self.upward = nn.ModuleList(layers)
 
     def top(self, below: Tensor) -> TorchDistribution:
-        """The distribution of the top layer given the one below it, `[..., size]`: what a `VampPrior` is made of."""
+        """Return the distribution of the top layer given the layer below it. `VampPrior` takes this method."""
         return self.upward[-1](below)
 
     def forward(
@@ -58,7 +73,7 @@ class HierarchicalGaussian(PyroModule):
         y: Tensor | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
-        """Run the program; see the contract of pairs. `y` and `index` are not used."""
+        """Run the program. See the contract of pairs. `y` and `index` are not used."""
         value = encoded(self.encoder, x, mask)
         with pyro.plate("data", len(x), dim=-1):
             for name, layer in zip(self.names[:-1], self.upward, strict=False):

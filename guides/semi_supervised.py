@@ -20,19 +20,30 @@ from pyrovae.programs import objective_term
 
 
 class Classifier(nn.Module):
-    """Class logits from data, `[B, ...]` -> `[B, num_classes]`: the net of q(y|x).
+    """Class logits from data, ``[B, ...]`` -> ``[B, num_classes]``: the net of q(y|x).
 
-    Args:
-        encoder: a module from data to features `[B, out_features]`, with that attribute.
-        num_classes: number of classes.
-        dropout: probability of dropping a feature in training.
-        noise: standard deviation of the normal noise that is added to the data in training, in their units.
-        shift: in training, pictures `[B, C, H, W]` are moved by up to so many pixels in both directions, each by its
-            own number, with zeros coming in; the model and the other parts of the guide see them as they are.
+    Parameters
+    ----------
+    encoder : Module
+        From data to features ``[B, out_features]``, with the attribute `out_features`.
+    num_classes : int
+        Number of classes.
+    dropout : float, default 0.0
+        Probability of dropping a feature in training.
+    noise : float, default 0.0
+        Standard deviation of normal noise that is added to the data in training, in their units.
+    shift : int, default 0
+        In training, each picture ``[C, H, W]`` is moved at random by up to so many pixels, down or up and left or
+        right. Zeros come in from outside. The model and the other parts of the guide see the pictures as they are.
 
-    Raises:
-        ValueError: for negative numbers; when run, for data that are no pictures if they are to be moved.
+    Raises
+    ------
+    ValueError
+        A number is out of range. When run: the data are to be moved and are not pictures.
 
+    Examples
+    --------
+    >>> import torch
     >>> from pyrovae.nn import DenseEncoder
     >>> Classifier(DenseEncoder((1, 4, 4), (8,)), 3)(torch.zeros(5, 1, 4, 4)).shape
     torch.Size([5, 3])
@@ -50,7 +61,7 @@ class Classifier(nn.Module):
         self.noise, self.shift = noise, shift
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The logits."""
+        """Compute the logits ``[B, num_classes]`` of data ``[B, ...]``."""
         if self.training and (self.shift or self.noise):
             x = fill_missing(x, mask, 0.0)
             if self.shift:
@@ -61,14 +72,28 @@ class Classifier(nn.Module):
 
 
 def moved(x: Tensor, most: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Pictures ``[B, C, H, W]`` and their mask, each picture moved at random by up to `most` pixels in both directions.
+    """Move each picture, and its mask with it, at random by up to `most` pixels in both directions.
 
-    Zeros come in from outside, and count as observed.
+    Parameters
+    ----------
+    x : Tensor, shape ``[B, C, H, W]``
+        Pictures. Zeros come in from outside.
+    most : int
+        Largest shift, in pixels.
+    mask : Tensor of bool, shape of `x`, optional
+        True where an entry is observed. The pixels that come in count as observed.
+
+    Returns
+    -------
+    Tensor, shape of `x`
+        The moved pictures.
+    Tensor of bool, shape of `x`, or None
+        Their mask.
 
     Raises
     ------
     ValueError
-        For other data.
+        The data are not pictures.
     """
     if x.dim() != 4:
         raise ValueError(f"only pictures [B, C, H, W] can be moved, got data of shape {tuple(x.shape)}")
@@ -84,24 +109,40 @@ def moved(x: Tensor, most: int, mask: Tensor | None = None) -> tuple[Tensor, Ten
 
 
 class LabelledEncoder(nn.Module):
-    """A hidden layer on features `e(x)` of the data and on the label, of size `hidden`.
+    """A hidden layer on features of the data and on the label, with `hidden` units.
 
-    It is `f(W e(x) + V[y])` if plain, `e(x) + f(W e(x) + V[y])` if residual (without the skip where sizes differ), and
-    `(W e(x) + V[y]) * sigmoid(W' e(x) + V'[y])` if gated. The features and their product with `W` (and `W'`) are
-    computed once for all classes that the label goes through.
+    Use it as the encoder of `SemiSupervisedGuide`.
 
-    Args:
-        encoder: a module from data `[B, ...]` and their mask to features `[B, out_features]`, with that attribute;
-            `FlatEncoder` gives the entries of the data themselves.
-        num_classes: number of classes.
-        hidden: size of the layer.
-        activation: its activation, as for `MLP`; a gated layer has none.
-        layer: "plain", "gated" or "residual".
-        dropout: probability of dropping a unit of the layer in training.
+    Parameters
+    ----------
+    encoder : Module
+        From data ``[B, ...]`` and their mask to features e(x), ``[B, out_features]``, with the attribute
+        `out_features`. `FlatEncoder` takes the entries of the data themselves.
+    num_classes : int
+        Number of classes.
+    hidden : int
+        Size of the layer.
+    activation : str or callable, default "relu"
+        Activation f, as for `MLP`. A gated layer does not use it.
+    layer : {"plain", "gated", "residual"}, default "plain"
+        Kind of layer, see the notes.
+    dropout : float, default 0.0
+        Probability of dropping a unit of the layer in training.
 
-    Raises:
-        ValueError: for an unknown layer or activation.
+    Raises
+    ------
+    ValueError
+        The layer or its activation is unknown.
 
+    Notes
+    -----
+    A plain layer computes ``f(W e(x) + b + V[y])``. A residual one adds e(x) where the sizes agree. A gated one
+    computes ``(W e(x) + b + V[y]) * sigmoid(W' e(x) + b' + V'[y])``. For labels ``[C, 1]``, one of each class, the
+    features and their products with W and W' are computed once, not once per class.
+
+    Examples
+    --------
+    >>> import torch
     >>> from pyrovae.nn import FlatEncoder
     >>> encoder = LabelledEncoder(FlatEncoder((1, 4, 4)), 3, 8)
     >>> encoder(torch.zeros(5, 1, 4, 4), torch.arange(3).unsqueeze(-1)).shape
@@ -132,36 +173,52 @@ class LabelledEncoder(nn.Module):
         self.out_features = hidden
 
     def forward(self, x: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The layer at data ``[B, ...]`` and labels ``[..., B]`` or ``[..., 1]``."""
+        """Compute the layer ``[..., B, hidden]`` at data ``[B, ...]`` and labels ``[..., B]`` or ``[..., 1]``."""
         features = encoded(self.encoder, x, mask)
         out = self.activation(self.linear(features) + F.embedding(label, self.by_label))
         return self.dropout(features + out if self.skip else out)
 
 
 class SemiSupervisedGuide(PyroModule):
-    """q(y|x) q(z|x,y), with all probability of `y` on the label where that is known.
+    """The guide q(y|x) q(z|x,y) of data with few labels. Where a label is known, `y` is that label with probability 1.
 
-    Sites: `y` and `z` in the plate "data", dimension -1. Under
-    `TraceEnum_ELBO` the bound is summed exactly over the classes of the rows without a label (y = -1, or no labels at
-    all); labelled rows of a mixed batch are summed too, with weights that are exactly 0 and 1, and a batch of labelled
-    rows costs no more than without classes. Under other objectives, and in the methods of `VAE`, `y` is drawn.
+    Use it with `SemiSupervisedVAE` and the objective "enum". Sites: `y` and `z` in the plate "data", dimension -1.
 
-    A known label teaches the classifier nothing by the bound, as q(y|x) is not used there. So in training mode the
-    objective of a labelled row also has the term `classification_weight * log q(y|x)`, as a factor of this guide. Log
-    weights of the pair, and with them `VAE.log_likelihood`, leave it out.
+    Parameters
+    ----------
+    classifier : Module
+        From data ``[B, ...]`` to class logits ``[B, num_classes]``, such as `Classifier`.
+    encoder : Module
+        From data and labels to features, such as `LabelledEncoder`.
+    head : Module
+        From these features to the distribution of `z`, such as `GaussianHead`.
+    classification_weight : float, default 0.0
+        Weight of the log-probability of a known label, not negative. Kingma et al. (2014) choose 0.1 times the number
+        of all rows over that of labelled ones.
 
-    Args:
-        classifier: a module from data `[B, ...]` to class logits `[B, num_classes]`, such as `Classifier`.
-        encoder: a module from data and labels to features, such as `LabelledEncoder`.
-        head: a module from these features to the distribution of `z`, such as `GaussianHead`.
-        classification_weight: of the log-probability of a label; the beta of the reference, whose choice is 0.1 times
-            the number of all rows over that of labelled ones.
+    Raises
+    ------
+    ValueError
+        The weight is negative. When run: a label is not one of the classes.
 
-    Raises:
-        ValueError: for a negative weight; when run, for labels that are no class.
+    Notes
+    -----
+    With "enum" (`TraceEnum_ELBO`) the bound is summed exactly over the classes of unlabelled rows: those with y = -1,
+    or all where no labels are given. In a mixed batch labelled rows are summed too, with weights that are exactly 0 and
+    1. A batch of labelled rows alone costs no more than without classes. Under other objectives, and in the methods of
+    `VAE`, `y` is drawn.
 
-    Reference: Kingma, Rezende, Mohamed and Welling (2014), equations 4, 6, 7 and 9.
+    The bound of a labelled row does not use q(y|x), so it teaches the classifier nothing. Therefore in training mode
+    the objective of a labelled row has one more term, `classification_weight` times log q(y|x). It is a factor of this
+    guide. `VAE.log_likelihood` leaves it out.
 
+    References
+    ----------
+    D. Kingma, D. Rezende, S. Mohamed and M. Welling (2014), "Semi-supervised learning with deep generative models",
+    equations 4, 6, 7 and 9.
+
+    Examples
+    --------
     >>> from pyrovae.nn import DenseEncoder, FlatEncoder, GaussianHead
     >>> classifier = Classifier(DenseEncoder((1, 4, 4), (8,)), 3)
     >>> guide = SemiSupervisedGuide(classifier, LabelledEncoder(FlatEncoder((1, 4, 4)), 3, 8), GaussianHead(8, 2))
@@ -187,7 +244,7 @@ class SemiSupervisedGuide(PyroModule):
         y: Tensor | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
-        """Run the program; see the contract of pairs. `index` is not used."""
+        """Run the program. See the contract of pairs. `index` is not used."""
         with pyro.plate("data", len(x), dim=-1):
             label = self._label(encoded(self.classifier, x, mask), y)
             return pyro.sample("z", self.head(self.encoder(x, label, mask)))

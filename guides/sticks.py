@@ -19,18 +19,29 @@ _MAX_LOGIT, _MIN_SCALE, _MAX_SCALE = 12.0, 1e-3, 10.0
 
 
 class FractionsHead(nn.Module):
-    """A linear layer whose output is a distribution of fractions, `[..., in_features]` -> event `[truncation - 1]`.
+    """Base class of a linear layer whose output is a distribution of fractions, of event shape ``[truncation - 1]``.
 
-    At features of zero it is the prior, or close to it. All its parameters stay in a range where draws, scores and
-    divergences hold in float32, by smooth functions, so that no gradient is ever cut off.
+    Use a subclass, such as `KumaraswamyHead`.
 
-    Args:
-        in_features: size of the features.
-        truncation: number of weights K; there are K - 1 fractions.
-        concentration: of the prior Beta(1, `concentration`) to start from.
+    Parameters
+    ----------
+    in_features : int
+        Size of the features.
+    truncation : int
+        Number of weights K, at least 2. There are K - 1 fractions.
+    concentration : float, default 1.0
+        Concentration of the prior Beta(1, `concentration`) to start from, positive. The heads with two concentrations
+        need a value between 0.01 and 1000.
 
-    Raises:
-        ValueError: for fewer than two weights, or a concentration that is not positive.
+    Raises
+    ------
+    ValueError
+        There are fewer than two weights, or the concentration is out of range.
+
+    Notes
+    -----
+    At features of zero the distribution is the prior, or close to it. Smooth functions keep all parameters in a range
+    where draws, scores and divergences hold in float32. They never cut a gradient off.
     """
 
     def __init__(self, in_features: int, truncation: int, concentration: float = 1.0) -> None:
@@ -44,35 +55,37 @@ class FractionsHead(nn.Module):
             self.linear.bias.copy_(torch.tensor(self.initial(concentration)).repeat_interleave(truncation - 1))
 
     def forward(self, features: Tensor) -> Independent:
-        """The distribution at these features."""
+        """Return the distribution at features ``[..., in_features]``."""
         return self.fractions(*self.linear(features).chunk(2, -1)).to_event(1)
 
     @abstractmethod
     def initial(self, concentration: float) -> Sequence[float]:
-        """Raw outputs of both kinds at which the distribution is Beta(1, `concentration`), or close to it."""
+        """Return the two raw outputs at which the distribution is Beta(1, `concentration`), or close to it."""
 
     @abstractmethod
     def fractions(self, first: Tensor, second: Tensor) -> Fractions:
-        """The distribution at raw outputs of both kinds, each `[..., truncation - 1]`."""
+        """Return the distribution at raw outputs of both kinds, each ``[..., truncation - 1]``."""
 
 
 class _ConcentrationsHead(FractionsHead):
-    """A head whose distribution has two concentrations: 1 and that of the prior to begin with."""
+    """A head whose distribution has two concentrations. At first they are 1 and that of the prior."""
 
     family: type[Fractions]
 
     def initial(self, concentration: float) -> Sequence[float]:
-        """Raw outputs for concentrations of 1 and `concentration`."""
+        """Return raw outputs for concentrations of 1 and `concentration`."""
         return [_raw_of(1.0, _FLOOR, _CEILING), _raw_of(concentration, _FLOOR, _CEILING)]
 
     def fractions(self, first: Tensor, second: Tensor) -> Fractions:
-        """The distribution, its concentrations between 0.01 and 1000."""
+        """Return the distribution, with concentrations between 0.01 and 1000."""
         return self.family(_between(first, _FLOOR, _CEILING), _between(second, _FLOOR, _CEILING))
 
 
 class KumaraswamyHead(_ConcentrationsHead):
-    """Kumaraswamy fractions; exactly the prior at features of zero.
+    """Kumaraswamy fractions. At features of zero they are exactly the prior.
 
+    Examples
+    --------
     >>> KumaraswamyHead(3, 10)(torch.zeros(5, 3)).event_shape
     torch.Size([9])
     """
@@ -81,22 +94,25 @@ class KumaraswamyHead(_ConcentrationsHead):
 
 
 class BetaHead(_ConcentrationsHead):
-    """Beta fractions, drawn with implicit gradients; exactly the prior at features of zero."""
+    """Beta fractions, with implicit gradients. At features of zero they are exactly the prior."""
 
     family = Beta
 
 
 class GammaHead(_ConcentrationsHead):
-    """Fractions of two approximate Gamma draws, see `GammaComposition`."""
+    """Fractions made of two approximate Gamma draws, see `GammaComposition`."""
 
     family = GammaComposition
 
 
 class LogitNormalHead(FractionsHead):
-    """Logit-normal fractions, whose logit has mean and variance of the prior's at features of zero."""
+    """Logit-normal fractions. At features of zero their logits have the mean and the variance of those of the prior.
+
+    A mean beyond 10.8 and a standard deviation beyond 9 are out of range, and these limits are taken instead.
+    """
 
     def initial(self, concentration: float) -> Sequence[float]:
-        """Raw outputs at which the first two moments of the logit are those of Beta(1, `concentration`)."""
+        """Return raw outputs at which the first two moments of the logit are those of Beta(1, `concentration`)."""
         prior = torch.tensor([1.0, concentration], dtype=torch.float64)
         loc = float(torch.digamma(prior).diff()) * -1
         scale = float(torch.polygamma(1, prior).sum().sqrt())
@@ -104,18 +120,18 @@ class LogitNormalHead(FractionsHead):
         return [_MAX_LOGIT * math.atanh(inside), _raw_of(min(scale, 0.9 * _MAX_SCALE), _MIN_SCALE, _MAX_SCALE)]
 
     def fractions(self, first: Tensor, second: Tensor) -> LogitNormal:
-        """The distribution, its location between -12 and 12 and its scale between 0.001 and 10."""
+        """Return the distribution, with a location between -12 and 12 and a scale between 0.001 and 10."""
         return LogitNormal(_MAX_LOGIT * torch.tanh(first / _MAX_LOGIT), _between(second, _MIN_SCALE, _MAX_SCALE))
 
 
 def _between(raw: Tensor, low: float, high: float) -> Tensor:
-    """A positive number between `low` and `high`: softplus plus `low` for small ones, flattening off below `high`."""
+    """Map `raw` to a number between `low` and `high`: about softplus plus `low`, flat near `high`."""
     grown = F.softplus(raw)
     return low + grown / (1 + grown / (high - low))
 
 
 def _raw_of(value: float, low: float, high: float) -> float:
-    """The raw number that `_between` takes to `value`.
+    """The raw number that `_between` maps to `value`.
 
     >>> round(float(_between(torch.tensor(_raw_of(5.0, 0.01, 1000.0)), 0.01, 1000.0)), 5)
     5.0
@@ -127,12 +143,24 @@ def _raw_of(value: float, low: float, high: float) -> float:
 
 
 class ConcentrationPosterior(nn.Module):
-    """The log-normal posterior of the concentration of the prior, the same for all data.
+    """A log-normal posterior of the concentration of the prior, the same for all data.
 
-    Args:
-        initial: its median to begin with.
-        spread: standard deviation of its logarithm to begin with.
+    Use it in a guide of sticks, for a model with a hyperprior.
 
+    Parameters
+    ----------
+    initial : float, default 1.0
+        Median before training, positive.
+    spread : float, default 0.1
+        Standard deviation of the logarithm before training, positive.
+
+    Raises
+    ------
+    ValueError
+        A number is not positive.
+
+    Examples
+    --------
     >>> ConcentrationPosterior(5.0)().mean
     tensor(5.0251, grad_fn=<ExpBackward0>)
     """
@@ -145,7 +173,7 @@ class ConcentrationPosterior(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(spread)))
 
     def forward(self) -> LogNormal:
-        """The distribution."""
+        """Return the distribution, a scalar."""
         return LogNormal(self.loc, self.log_scale.exp())
 
 
@@ -169,11 +197,13 @@ def KumaraswamySticks(
     *,
     num_data: int | None = None,
 ) -> Amortized:
-    """q(v|x), independent Kumaraswamy fractions: explicit draws, and a KL to the prior that is exact.
+    """The guide q(v|x) of independent Kumaraswamy fractions, the first choice for `StickBreakingVAE`.
+
+    Draws are reparameterised and use all of the unit interval, while the authors of the method cut off both ends of the
+    noise. The KL to the prior needs no draws.
 
     Site: `z` (event shape ``[truncation - 1]``) in the plate "data", dimension -1. With a posterior of the
-    concentration there is also `concentration`, a scalar outside of the plate. Draws use all of the unit interval; the
-    authors of the method cut off both ends of the noise.
+    concentration there is also `concentration`, a scalar outside of the plate.
 
     Parameters
     ----------
@@ -182,7 +212,8 @@ def KumaraswamySticks(
     truncation : int
         Number of weights K of the model, at least 2.
     concentration : float or ConcentrationPosterior, default 1.0
-        That of the prior, at which the fractions start; for a model with a hyperprior its posterior.
+        Concentration of the prior, at which the fractions start, between 0.01 and 1000. For a model with a hyperprior,
+        the posterior of the concentration.
     num_data : int, optional
         With a posterior of the concentration, the number of training rows, as in the model.
 
@@ -194,11 +225,11 @@ def KumaraswamySticks(
     Raises
     ------
     ValueError
-        For fewer than two weights, or a concentration that is not positive.
+        There are fewer than two weights, or the concentration is out of range.
 
     References
     ----------
-    Nalisnick and Smyth (2017), Stick-Breaking Variational Autoencoders, sections 3.1 and 4.2.
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", sections 3.1 and 4.2.
 
     Examples
     --------
@@ -217,21 +248,14 @@ def LogitNormalSticks(
     *,
     num_data: int | None = None,
 ) -> Amortized:
-    """q(v|x), logit-normal fractions. Their KL to the prior has no closed form, so every objective samples it.
+    """The guide q(v|x) of logit-normal fractions, for comparison with `KumaraswamySticks`.
 
-    Parameters
-    ----------
-    encoder, truncation, concentration, num_data
-        As for `KumaraswamySticks`.
-
-    Returns
-    -------
-    Amortized
-        The guide.
+    Their KL to the prior has no closed form, so every objective samples it.
+    Parameters, return value and errors are those of `KumaraswamySticks`, but any positive concentration is accepted.
 
     References
     ----------
-    Nalisnick and Smyth (2017), section 3.3.
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", section 3.3.
     """
     return _amortized(LogitNormalHead, encoder, truncation, concentration, num_data)
 
@@ -243,23 +267,14 @@ def GammaSticks(
     *,
     num_data: int | None = None,
 ) -> Amortized:
-    """q(v|x), fractions of two approximate Gamma draws, scored as the distribution that they have (`GammaComposition`).
+    """The guide q(v|x) of fractions of two approximate Gamma draws, for comparison with `KumaraswamySticks`.
 
-    The KL to the prior is sampled.
-
-    Parameters
-    ----------
-    encoder, truncation, concentration, num_data
-        As for `KumaraswamySticks`.
-
-    Returns
-    -------
-    Amortized
-        The guide.
+    Draws are scored under the distribution that they have (`GammaComposition`). The KL to the prior is sampled.
+    Parameters, return value and errors are those of `KumaraswamySticks`.
 
     References
     ----------
-    Nalisnick and Smyth (2017), section 3.2.
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", section 3.2.
     """
     return _amortized(GammaHead, encoder, truncation, concentration, num_data)
 
@@ -271,22 +286,13 @@ def BetaSticks(
     *,
     num_data: int | None = None,
 ) -> Amortized:
-    """q(v|x), Beta fractions with implicit gradients and an exact KL to the prior, of whose family they are.
+    """The guide q(v|x) of Beta fractions, with implicit gradients. The prior is of the same family, so the KL is exact.
 
-    It is slower than `KumaraswamySticks`, because of the Gamma draws.
-
-    Parameters
-    ----------
-    encoder, truncation, concentration, num_data
-        As for `KumaraswamySticks`.
-
-    Returns
-    -------
-    Amortized
-        The guide.
+    It is slower than `KumaraswamySticks`, because a draw takes two Gamma draws.
+    Parameters, return value and errors are those of `KumaraswamySticks`.
 
     References
     ----------
-    Figurnov, Mohamed and Mnih (2018), Implicit Reparameterization Gradients.
+    M. Figurnov, S. Mohamed and A. Mnih (2018), "Implicit reparameterization gradients".
     """
     return _amortized(BetaHead, encoder, truncation, concentration, num_data)

@@ -17,20 +17,39 @@ from pyrovae.nn.variables import Bits, OneHot
 
 
 class SigmoidBeliefNetwork(PyroModule):
-    """Layers of binary variables from the top down: p(z_L) p(z_{L-1}|z_L) ... p(x|z_1).
+    """Layers of binary variables, from the top down: p(z_L) p(z_{L-1}|z_L) ... p(x|z_1).
 
-    Sites: `z1` (closest to the data) to `zL` (event shapes `[sizes[0]]` to `[sizes[-1]]`), or `z` where there is one
-    layer, and `x`, all in the plate "data", dimension -1.
+    Use it with `BernoulliLayers` as guide.
 
-    Args:
-        sizes: numbers of variables, from the data upwards.
-        likelihood: the likelihood of a datum.
-        hidden: hidden layers of the net between two layers; none is the classical linear net.
-        activation: of those hidden layers.
-        variable: how layers are drawn, `Bits()` or `RelaxedBits(...)`; the guide's must be of the same kind.
+    Sites: `z1` (closest to the data) to `zL`, of event shapes ``[sizes[0]]`` to ``[sizes[-1]]``, or `z` where there is
+    one layer; and `x`. All are in the plate "data", dimension -1.
 
-    References: Neal (1992), Connectionist Learning of Belief Networks; Mnih and Rezende (2016), section 4.
+    Parameters
+    ----------
+    sizes : sequence of int
+        Number of variables of each layer, from the data upwards.
+    likelihood : Likelihood
+        The likelihood of a datum.
+    hidden : sequence of int, default ()
+        Sizes of the hidden layers of each net, between two layers and before the data. An empty sequence makes the nets
+        linear, as in the classical network.
+    activation : str or callable, default "tanh"
+        Activation of the hidden layers.
+    variable : Module, default ``Bits()``
+        How layers are drawn: `Bits()` or `RelaxedBits(...)`. The guide needs the same kind.
 
+    Raises
+    ------
+    ValueError
+        There is no layer, or a size is below 1.
+
+    References
+    ----------
+    R. Neal (1992), "Connectionist learning of belief networks". A. Mnih and D. Rezende (2016), "Variational inference
+    for Monte Carlo objectives", section 4.
+
+    Examples
+    --------
     >>> from pyrovae.likelihoods import BernoulliLikelihood
     >>> SigmoidBeliefNetwork((5, 3), BernoulliLikelihood((1, 4, 4)))(size=2).shape
     torch.Size([2, 1, 4, 4])
@@ -64,7 +83,7 @@ class SigmoidBeliefNetwork(PyroModule):
         *,
         size: int | None = None,
     ) -> Tensor:
-        """Run the program; see the contract of pairs. `y` and `index` are not used."""
+        """Run the program. See the contract of pairs. `y` and `index` are not used."""
         with pyro.plate("data", num_rows(x, size), dim=-1):
             above = self.variable.features(pyro.sample(self.names[-1], self.variable(self.top_logits)))
             for name, net in zip(self.names[-2::-1], list(self.downward)[::-1], strict=True):
@@ -73,21 +92,39 @@ class SigmoidBeliefNetwork(PyroModule):
 
 
 class CategoricalVAE(PyroModule):
-    """p(z) p(x|z) with `num_variables` independent categorical variables of `num_classes` each.
+    """A VAE with a vector of independent categorical latents, p(z) p(x|z).
 
-    Sites: `z` (latent, one-hot, event shape `[num_variables, num_classes]`) and `x` (data), both in the plate "data",
+    Use it with `AmortizedCategorical` as guide.
+
+    Sites: `z` (latent, one-hot, event shape ``[num_variables, num_classes]``) and `x` (data), both in the plate "data",
     dimension -1.
 
-    Args:
-        num_variables: number of categorical variables.
-        num_classes: classes of each.
-        decoder: a module from `[..., num_variables * num_classes]` to `[..., *likelihood.raw_shape]`.
-        likelihood: the likelihood of a datum.
-        learn_prior: learn the class probabilities instead of equal ones.
-        variable: how latents are drawn, `OneHot()` or `RelaxedOneHot(...)`; the guide's must be of the same kind.
+    Parameters
+    ----------
+    num_variables : int
+        Number of categorical variables, at least 1.
+    num_classes : int
+        Number of classes of each variable, at least 2.
+    decoder : Module
+        From ``[..., num_variables * num_classes]`` to ``[..., *likelihood.raw_shape]``.
+    likelihood : Likelihood
+        The likelihood of a datum.
+    learn_prior : bool, default False
+        Whether the class probabilities of p(z) are learned. Otherwise they are equal.
+    variable : Module, default ``OneHot()``
+        How the latents are drawn: `OneHot()` or `RelaxedOneHot(...)`. The guide needs the same kind.
 
-    Reference: Jang, Gu and Poole (2017), Categorical Reparameterization with Gumbel-Softmax, section 4.2.
+    Raises
+    ------
+    ValueError
+        There are fewer than one variable or two classes.
 
+    References
+    ----------
+    E. Jang, S. Gu and B. Poole (2017), "Categorical reparameterization with Gumbel-softmax", section 4.2.
+
+    Examples
+    --------
     >>> from pyrovae.likelihoods import BernoulliLikelihood
     >>> from pyrovae.nn import DenseDecoder
     >>> likelihood = BernoulliLikelihood((1, 4, 4))
@@ -126,7 +163,7 @@ class CategoricalVAE(PyroModule):
         *,
         size: int | None = None,
     ) -> Tensor:
-        """Run the program; see the contract of pairs. `y` and `index` are not used."""
+        """Run the program. See the contract of pairs. `y` and `index` are not used."""
         with pyro.plate("data", num_rows(x, size), dim=-1):
             z = pyro.sample("z", self.variable(self.prior_logits))
             raw = self.decoder(self.variable.features(z))

@@ -11,17 +11,28 @@ from pyrovae.models.parts import num_rows, observe
 
 
 class GaussianVAE(PyroModule):
-    """p(z) p(x|z) with a vector latent `z` and conditionally independent entries of `x`.
+    """A VAE with one vector latent, p(z) p(x|z).
 
-    Sites: `z` (latent, event shape `[latent_dim]`) and `x` (data), both in the plate "data", dimension -1.
+    Use it with `AmortizedGaussian` as guide.
 
-    Args:
-        prior: a module whose forward returns p(z): `StandardNormal`, `MixturePrior`, `VampPrior`, or your own.
-        decoder: a module from `[..., latent_dim]` to `[..., *likelihood.raw_shape]`.
-        likelihood: the likelihood of a datum.
+    Sites: `z` (latent, event shape ``[latent_dim]``) and `x` (data), both in the plate "data", dimension -1.
 
-    Reference: Kingma and Welling (2014), Auto-Encoding Variational Bayes; Rezende, Mohamed and Wierstra (2014).
+    Parameters
+    ----------
+    prior : Module
+        Its forward returns p(z): `StandardNormal`, `MixturePrior`, `VampPrior`, or your own.
+    decoder : Module
+        From ``[..., latent_dim]`` to ``[..., *likelihood.raw_shape]``.
+    likelihood : Likelihood
+        The likelihood of a datum.
 
+    References
+    ----------
+    D. Kingma and M. Welling (2014), "Auto-encoding variational Bayes". D. Rezende, S. Mohamed and D. Wierstra (2014),
+    "Stochastic backpropagation and approximate inference in deep generative models".
+
+    Examples
+    --------
     >>> from pyrovae.likelihoods import BernoulliLikelihood
     >>> from pyrovae.nn import DenseDecoder
     >>> from pyrovae.priors import StandardNormal
@@ -46,7 +57,7 @@ class GaussianVAE(PyroModule):
         *,
         size: int | None = None,
     ) -> Tensor:
-        """Run the program; see the contract of pairs. `y` and `index` are not used."""
+        """Run the program. See the contract of pairs. `y` and `index` are not used."""
         with pyro.plate("data", num_rows(x, size), dim=-1):
             z = pyro.sample("z", self.prior())
             return observe(self.likelihood, self.decoder(z), x, mask)

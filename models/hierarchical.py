@@ -14,22 +14,34 @@ from pyrovae.models.parts import layer_names, num_rows, observe
 
 
 class HierarchicalVAE(PyroModule):
-    """Layers of vector latents from the top down: p(z_L) p(z_{L-1}|z_L) ... p(z_1|z_2) p(x|z_1).
+    """A VAE with layers of vector latents, from the top down: p(z_L) p(z_{L-1}|z_L) ... p(z_1|z_2) p(x|z_1).
 
-    Sites: `z1` (closest to the data) to `zL`, or `z` where there is one layer, and `x`, all in the plate "data",
+    Use it with `HierarchicalGaussian` as guide.
+
+    Sites: `z1` (closest to the data) to `zL`, or `z` where there is one layer; and `x`. All are in the plate "data",
     dimension -1.
 
-    Args:
-        prior: a module whose forward returns p(z_L): `StandardNormal`, `MixturePrior`, `VampPrior`, or your own.
-        layers: the modules of p(z_1|z_2), p(z_2|z_3) and so on, from the data upwards, each from a latent to the
-            distribution of the one below, such as `GaussianLayer`.
-        decoder: a module from `z1` `[..., size]` to `[..., *likelihood.raw_shape]`.
-        likelihood: the likelihood of a datum.
-        skip: the decoder sees all latents side by side, `z1` first: p(x|z_1, ..., z_L).
+    Parameters
+    ----------
+    prior : Module
+        Its forward returns p(z_L): `StandardNormal`, `MixturePrior`, `VampPrior`, or your own.
+    layers : sequence of Module
+        The modules of p(z_1|z_2), p(z_2|z_3) and so on, from the data upwards. Each maps a latent to the distribution
+        of the latent below it, as `GaussianLayer` does. An empty sequence gives a model with one layer.
+    decoder : Module
+        From `z1`, or with `skip` from all latents, to ``[..., *likelihood.raw_shape]``.
+    likelihood : Likelihood
+        The likelihood of a datum.
+    skip : bool, default False
+        Whether the decoder sees all latents side by side, `z1` first. The last factor is then p(x|z_1, ..., z_L).
 
-    References: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5; Tomczak and Welling
-    (2018), equation 12, for `skip`.
+    References
+    ----------
+    Y. Burda, R. Grosse and R. Salakhutdinov (2016), "Importance weighted autoencoders", section 5. J. Tomczak and M.
+    Welling (2018), "VAE with a VampPrior", equation 12, for `skip`.
 
+    Examples
+    --------
     >>> from pyrovae.likelihoods import BernoulliLikelihood
     >>> from pyrovae.nn import DenseDecoder, GaussianLayer
     >>> from pyrovae.priors import StandardNormal
@@ -65,7 +77,7 @@ class HierarchicalVAE(PyroModule):
         *,
         size: int | None = None,
     ) -> Tensor:
-        """Run the program; see the contract of pairs. `y` and `index` are not used."""
+        """Run the program. See the contract of pairs. `y` and `index` are not used."""
         with pyro.plate("data", num_rows(x, size), dim=-1):
             z = pyro.sample(self.names[-1], self.prior())
             seen = [z]

@@ -13,10 +13,12 @@ from pyrovae.likelihoods import Likelihood
 
 
 def num_rows(x: Tensor | None, size: int | None) -> int:
-    """The number of rows of a call, from the data or from `size`.
+    """Return the number of rows of a call, from the data or from `size`.
 
-    Raises:
-        ValueError: if neither is given, or both.
+    Raises
+    ------
+    ValueError
+        Neither is given, or both are.
     """
     if (x is None) == (size is None):
         raise ValueError("give either data x or the number of rows to draw, size=")
@@ -24,15 +26,34 @@ def num_rows(x: Tensor | None, size: int | None) -> int:
 
 
 def observe(likelihood: Likelihood, raw: Tensor, x: Tensor | None, mask: Tensor | None) -> Tensor:
-    """The data site `x`: scored on the observed entries of `x`, or drawn whole where `x` is None."""
+    """Sample the data site `x`: score the observed entries of data, or draw a whole datum for every row.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        The likelihood of a datum.
+    raw : Tensor, shape ``[..., *likelihood.raw_shape]``
+        Raw parameters, from a decoder.
+    x : Tensor, shape ``[B, *data_shape]``, or None
+        The data. None draws them.
+    mask : Tensor of bool, shape of `x`, or None
+        True where an entry is observed. Not used without data.
+
+    Returns
+    -------
+    Tensor
+        The data, with a value of the support in missing entries; or the draw.
+    """
     return pyro.sample("x", likelihood(raw, None if x is None else mask), obs=likelihood.fill(x, mask))
 
 
 def layer_names(sizes: Sequence[int]) -> tuple[str, ...]:
-    """The names of the sites of a stack of layers, from the data upwards: `z`, or `z1`, `z2` and so on.
+    """Return the names of the sites of a stack of layers, from the data upwards: `z`, or `z1`, `z2` and so on.
 
-    Raises:
-        ValueError: without layers, or for sizes below 1.
+    Raises
+    ------
+    ValueError
+        There is no layer, or a size is below 1.
     """
     if not sizes or min(sizes) < 1:
         raise ValueError(f"sizes must hold at least one positive number, got {tuple(sizes)}")
@@ -40,5 +61,8 @@ def layer_names(sizes: Sequence[int]) -> tuple[str, ...]:
 
 
 def share_of_global(rows: int, num_data: int | None) -> AbstractContextManager:
-    """A context in which a global site counts by the part of the data that a batch of `rows` rows is."""
+    """Return a context for a global site, in which a batch counts it `rows` / `num_data` times.
+
+    Over an epoch the site then counts once. With `num_data` None it counts once in every batch.
+    """
     return nullcontext() if num_data is None else poutine.scale(scale=rows / num_data)

@@ -14,28 +14,46 @@ from pyrovae.models.parts import num_rows, observe
 
 
 class SemiSupervisedVAE(PyroModule):
-    """p(y) p(z) p(x|y,z), where the class `y` of a datum is known or not.
+    """A VAE with a class `y` that is known for some of the data, p(y) p(z) p(x|y,z).
 
-    Sites: `y` (class number), `z` (latent) and `x` (data), all in the plate "data", dimension -1. Labels are never
-    observed here: it is the guide that puts all probability on a known label. With `SemiSupervisedGuide` the evidence
-    lower bound of a labelled datum is then exactly log p(y) plus the bound of log p(x|y), and that of another one the
-    bound of log p(x), also where both are in one batch. In draws of data (`size=`) known labels are kept.
+    Use it with `SemiSupervisedGuide`, to learn from labelled and unlabelled rows together.
 
-    Args:
-        num_classes: number of classes, which are numbered from 0.
-        prior: a module whose forward returns p(z), with a method `decoder_input` from `z` to what the decoder sees of
-            it: `StandardNormal` (`z` itself), `StickBreakingPrior` (the weights of the sticks), or your own.
-        decoder: a module from `[..., features + num_classes]`, the label as one-hot vector behind the features, to
-            `[..., *likelihood.raw_shape]`.
-        likelihood: the likelihood of a datum.
-        learn_class_prior: learn p(y) instead of equal probabilities.
+    Sites: `y` (class number), `z` (latent) and `x` (data), all in the plate "data", dimension -1.
 
-    Raises:
-        ValueError: for less than two classes.
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes, at least 2. They are numbered from 0.
+    prior : Module
+        Its forward returns p(z), and its method `decoder_input` maps `z` to what the decoder sees of it:
+        `StandardNormal` (`z` itself), `StickBreakingPrior` (the weights of the stick times a gain), or your own.
+    decoder : Module
+        From ``[..., features + num_classes]`` to ``[..., *likelihood.raw_shape]``. The label stands behind the
+        features, as a one-hot vector.
+    likelihood : Likelihood
+        The likelihood of a datum.
+    learn_class_prior : bool, default False
+        Whether p(y) is learned. Otherwise all classes have equal probability.
 
-    Reference: Kingma, Rezende, Mohamed and Welling (2014), Semi-supervised Learning with Deep Generative Models,
-    equation 2 (M2); Nalisnick and Smyth (2017), section 5.2, with sticks.
+    Raises
+    ------
+    ValueError
+        There are fewer than two classes.
 
+    Notes
+    -----
+    This model never observes labels. The guide puts all probability on a known label. So with `SemiSupervisedGuide` the
+    evidence lower bound of a labelled datum is exactly log p(y) plus the bound of log p(x|y). That of an unlabelled
+    datum is the bound of log p(x). One batch may hold both. Draws of data (``size=``) keep known labels.
+
+    References
+    ----------
+    D. Kingma, D. Rezende, S. Mohamed and M. Welling (2014), "Semi-supervised learning with deep generative models",
+    equation 2 (M2). E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", section 5.2, with
+    sticks.
+
+    Examples
+    --------
     >>> from pyrovae.likelihoods import BernoulliLikelihood
     >>> from pyrovae.nn import DenseDecoder
     >>> from pyrovae.priors import StandardNormal
@@ -76,7 +94,7 @@ class SemiSupervisedVAE(PyroModule):
         *,
         size: int | None = None,
     ) -> Tensor:
-        """Run the program; see the contract of pairs. `index` is not used, and `y` only where data are drawn."""
+        """Run the program. See the contract of pairs. `index` is not used. `y` is used only without `x`, for draws."""
         rows, logits = num_rows(x, size), self.class_logits
         if x is None and y is not None:
             logits = labelled_logits(logits, y)
@@ -88,8 +106,24 @@ class SemiSupervisedVAE(PyroModule):
 
 
 def beside_label(features: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Features `[..., D]` with the one-hot vectors of labels `[...]` behind them, broadcast to each other.
+    """Put the one-hot vectors of labels behind features, broadcast to each other.
 
+    Parameters
+    ----------
+    features : Tensor, shape ``[..., D]``
+        The features.
+    label : Tensor of int64, shape ``[...]``
+        The labels, from 0 to `num_classes` - 1.
+    num_classes : int
+        Number of classes.
+
+    Returns
+    -------
+    Tensor, shape ``[..., D + num_classes]``
+        Features and label.
+
+    Examples
+    --------
     >>> beside_label(torch.zeros(4, 2), torch.arange(3).unsqueeze(-1), 3).shape
     torch.Size([3, 4, 5])
     """

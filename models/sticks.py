@@ -14,35 +14,54 @@ from pyrovae.priors import StickBreakingPrior
 
 
 class StickBreakingVAE(PyroModule):
-    r"""p(v) p(x|w): fractions v of a stick, broken into weights w that the decoder sees.
+    r"""A VAE whose decoder sees the weights w of a stick, which fractions v break off: p(v) p(x|w).
 
+    Use it with `KumaraswamySticks` or another guide of sticks, where the data choose how many weights are used.
+
+    Sites: `z` (the fractions, event shape ``[truncation - 1]``), `weights` (deterministic, event shape
+    ``[truncation]``) and `x` (data), all in the plate "data", dimension -1. With a hyperprior there is also
+    `concentration`, a scalar outside of the plate. Then train with an objective of Pyro ("elbo", "mean-field", "graph"
+    or "enum"). The others refuse the pair, because the concentration has no weight per datum.
+
+    Parameters
+    ----------
+    truncation : int
+        Number of weights K, at least 2.
+    concentration : float or Gamma
+        Concentration of the prior, positive. A Gamma distribution is a hyperprior over it.
+    decoder : Module
+        From the weights times the gain, ``[..., truncation]``, to ``[..., *likelihood.raw_shape]``.
+    likelihood : Likelihood
+        The likelihood of a datum.
+    learn_concentration : bool, default False
+        Whether the concentration is learned, from the given value on. Not with a hyperprior.
+    num_data : int, optional
+        With a hyperprior, the number of training rows. A minibatch of B rows then counts the site `concentration`
+        B / `num_data` times, so that an epoch counts it once. None counts it once in every batch.
+    gain : float, optional
+        Factor on the weights that the decoder sees. None gives the default of `StickBreakingPrior`.
+
+    Raises
+    ------
+    ValueError
+        A number is out of range, or a concentration with a hyperprior is to be learned.
+
+    Notes
+    -----
     .. math::
         v_k \sim \mathrm{Beta}(1, \alpha), \qquad w_k = v_k \prod_{j<k} (1 - v_j), \qquad w_K = \prod_{j<K} (1 - v_j)
 
-    Sites: `z` (the fractions, event shape `[truncation - 1]`), `weights` (deterministic, event shape `[truncation]`)
-    and `x` (data), all in the plate "data", dimension -1. With a hyperprior also `concentration`, a scalar outside of
-    the plate: for the objectives "elbo", "mean-field" and "graph" only, because it has no weight per datum.
+    The decoder has finitely many columns, so infinitely many weights must share some. A model in which all weights from
+    K on share one column *is* the truncated model, because that column sees only their sum, the remainder of the stick.
+    In this sense the truncation is exact. `pyrovae.runs.add_sticks` lengthens the stick of a trained pair without
+    changing what it computes.
 
-    A decoder with infinitely many inputs cannot be had, because a weight matrix has finitely many columns, and a model
-    whose later weights share one column (their sum, the remainder of the stick) *is* the truncated one. So the
-    truncation is exact for the decoder that it has, and `pyrovae.sticks.add_sticks` lengthens the stick of a trained
-    pair without changing what it computes: the un-truncated model whose columns beyond the truncation are equal.
+    References
+    ----------
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", section 4.
 
-    Args:
-        truncation: number of weights K, at least 2.
-        concentration: of the prior, positive; a Gamma distribution over it is a hyperprior.
-        decoder: a module from the weights times the gain, `[..., truncation]`, to `[..., *likelihood.raw_shape]`.
-        likelihood: the likelihood of a datum.
-        learn_concentration: learn the concentration, which starts out at the given one.
-        num_data: with a hyperprior, the number of training rows: a minibatch of B rows counts the site `concentration`
-            B / `num_data` times, so that an epoch counts it once. None counts it once in every batch.
-        gain: factor on the weights that the decoder sees, see `StickBreakingPrior`.
-
-    Raises:
-        ValueError: for impossible numbers, and a hyperprior of a concentration that is learned.
-
-    Reference: Nalisnick and Smyth (2017), Stick-Breaking Variational Autoencoders, section 4.
-
+    Examples
+    --------
     >>> from pyrovae.likelihoods import BernoulliLikelihood
     >>> from pyrovae.nn import DenseDecoder
     >>> likelihood = BernoulliLikelihood((1, 4, 4))
@@ -83,7 +102,7 @@ class StickBreakingVAE(PyroModule):
         *,
         size: int | None = None,
     ) -> Tensor:
-        """Run the program; see the contract of pairs. `y` and `index` are not used."""
+        """Run the program. See the contract of pairs. `y` and `index` are not used."""
         rows, concentration = num_rows(x, size), None
         if self.hyperprior is not None:
             with share_of_global(rows, self.num_data):

@@ -18,11 +18,26 @@ FORMAT_VERSION = 1
 
 
 class CheckpointError(Exception):
-    """A file or folder that cannot be used, in one line that says what to do."""
+    """A file or folder that cannot be used. The message is one line and says what to do."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name in the same folder and rename it, so that no reader sees half of it."""
+    """Write a file, whole or not at all.
+
+    It is written under a temporary name in the same folder and then renamed, so that no reader sees half of it.
+
+    Parameters
+    ----------
+    path : Path
+        The file. Missing folders are made, and a file of this name is replaced.
+    content : bytes or str
+        What to write.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written. A file of this name is then as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     # Always the same temporary name, so that what a kill leaves behind is overwritten and does not pile up.
@@ -39,7 +54,17 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], information: Mapping[str, Any]) -> None:
-    """Write tensors and JSON-able information into one safetensors file, atomically."""
+    """Write tensors and further information into one safetensors file, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    tensors : mapping of str to Tensor
+        The tensors, on any device.
+    information : mapping of str to Any
+        What else to store, of JSON values.
+    """
     header = {"pyrovae": json.dumps({"format_version": FORMAT_VERSION, **information})}
     unique = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_atomically(path, save(unique, metadata=header))
@@ -48,8 +73,22 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], information: Mapping
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote.
 
-    Raises:
-        CheckpointError: if the file is missing, truncated, no file of this library, or of a newer version.
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+        The tensors, on the CPU.
+    information : dict of str to Any
+        What else was stored, with its `format_version`.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing or damaged, this library did not write it, or a newer version of it did.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -70,17 +109,28 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters and persistent buffers of a module, each tensor once."""
+    """Return the parameters and persistent buffers of a module by name, each tensor once."""
     persistent = module.state_dict().keys()
     named = [*module.named_parameters(), *module.named_buffers()]
     return {name: tensor for name, tensor in named if name in persistent}
 
 
 def load_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy tensors into a module in place.
+    """Copy tensors into a module, in place.
 
-    Raises:
-        CheckpointError: if names or shapes differ; the module is then unchanged.
+    Parameters
+    ----------
+    module : Module
+        The module.
+    tensors : mapping of str to Tensor
+        Its new parameters and buffers, by name.
+    source : str
+        Where they come from, for error messages.
+
+    Raises
+    ------
+    CheckpointError
+        Names or shapes differ. The module is then unchanged.
     """
     own = module_tensors(module)
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
@@ -99,15 +149,48 @@ def load_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source
 
 
 def save_weights(module: nn.Module, path: str | Path, **information: Any) -> None:
-    """Write the weights of a module (a VAE) to a safetensors file."""
+    """Write the weights of a module, such as a VAE, to a safetensors file.
+
+    Parameters
+    ----------
+    module : Module
+        The module.
+    path : str or Path
+        The file. A file of this name is replaced.
+    **information
+        What else to store, of JSON values.
+    """
     save_tensors(Path(path), module_tensors(module), information)
 
 
 def load_weights(module: nn.Module, path: str | Path) -> dict[str, Any]:
-    """Read weights written by `save_weights` into a module; returns the information stored with them.
+    """Read weights written by `save_weights` into a module.
 
-    Raises:
-        CheckpointError: if the file cannot be used.
+    Parameters
+    ----------
+    module : Module
+        A module of the same architecture.
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict of str to Any
+        The information stored with the weights.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be used, or it is of another architecture. The module is then unchanged.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> net = nn.Linear(2, 1)
+    >>> with TemporaryDirectory() as folder:
+    ...     save_weights(net, Path(folder, "net.safetensors"), note="first try")
+    ...     load_weights(net, Path(folder, "net.safetensors"))
+    {'format_version': 1, 'note': 'first try'}
     """
     tensors, information = load_tensors(Path(path))
     load_module_tensors(module, tensors, str(path))
@@ -120,7 +203,7 @@ def check_version(path: Path, information: Mapping[str, Any]) -> None:
     Raises
     ------
     CheckpointError
-        If the version is newer, or missing.
+        The version is newer, or missing.
     """
     version = information.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:

@@ -2,8 +2,8 @@
 
     python tutorials/make_figures.py
 
-Takes about a minute on one core. The functions of `pyrovae.plotting` draw everything; this script trains and puts their
-figures side by side.
+It takes about a minute on one core. The functions of `pyrovae.plotting` draw everything. This script trains, and puts
+their figures side by side.
 """
 
 from __future__ import annotations

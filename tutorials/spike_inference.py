@@ -1,20 +1,20 @@
 """Infer spikes from calcium fluorescence, with the black-box interface.
 
-A neuron fires spikes, each lets the calcium concentration jump by one, and between spikes it decays:
+A neuron fires spikes. Each spike lets the calcium concentration jump by one, and between spikes the calcium decays:
 
     c_t = decay c_{t-1} + s_t,    f_t = amplitude c_t + baseline + noise,    s_t ~ Bernoulli(rate).
 
-Only the trace f is seen. The model has these five parameters, with prior knowledge of some of them; the inference
-network, a convolution over time, gives every frame a probability of a spike. Spikes are discrete, so it is trained with
-VIMCO and with wake-wake, and both are scored against the true spikes of traces held out.
+Only the trace f is seen. The model has these five parameters, with prior knowledge of some of them. The inference
+network is a convolution over time. It gives every frame a probability of a spike. Spikes are discrete, so it is trained
+with VIMCO and with wake-wake. Both are scored against the true spikes of held-out traces.
 
-Below the two stand what is to be beaten, deconvolutions that a threshold turns into spikes: differences of the trace
-(`f_t - decay f_{t-1}`) and non-negative least squares. Their thresholds are chosen in hindsight. Above stands what
-cannot be beaten: the posterior under the true parameters, by Gibbs sampling.
+Simple methods are the lower mark: deconvolutions that a threshold turns into spikes. One takes differences of the trace
+(`f_t - decay f_{t-1}`), the other non-negative least squares. Their thresholds are chosen in hindsight. The upper mark
+is the posterior under the true parameters, by Gibbs sampling.
 
     python tutorials/spike_inference.py --figure spikes.png
 
-Takes less than a minute on two cores.
+It takes less than a minute on two cores.
 """
 
 from __future__ import annotations

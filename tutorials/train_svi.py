@@ -1,7 +1,7 @@
-"""Train a pair with stock `pyro.infer.SVI`, no Trainer and no VAE involved.
+"""Train a pair with plain `pyro.infer.SVI` instead of the Trainer.
 
-The library's pairs are ordinary Pyro programs: this script is what one writes with Pyro alone. Compare
-`01_first_vae.ipynb`, where the same is done with the library's tools.
+The library's pairs are ordinary Pyro programs. This script trains one as one would with Pyro alone. `VAE` only
+evaluates it at the end. Compare `01_first_vae.ipynb`, which does the same with the library's tools.
 
     python tutorials/train_svi.py --epochs 30 --loss TraceMeanField_ELBO
 """

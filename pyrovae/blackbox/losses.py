@@ -77,7 +77,7 @@ class Loss(ABC):
         self.inference_network, self.generative_model = inference_network, generative_model
         count = inference_network.num_samples if num_samples is None else num_samples
         if count < self.min_samples:
-            raise ValueError(f"{self.name} needs at least {self.min_samples} samples a datum, got {count}")
+            raise ValueError(f"{self.name} needs at least {self.min_samples} samples per datum, got {count}")
         self.num_samples = num_samples
         self.regularizers = tuple(regularizers)
         for regularizer in self.regularizers:

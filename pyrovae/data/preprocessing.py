@@ -1,4 +1,4 @@
-"""Changing what a data set holds: binarisation, scale, components, labels. Each takes and returns a Dataset."""
+"""Changes of a data set: binarisation, scale, components, labels. Each function takes and returns a Dataset."""
 
 from __future__ import annotations
 
@@ -27,19 +27,36 @@ def seeded_generator(seed: int, stream: int) -> torch.Generator:
 def binarize(dataset: Dataset, mode: str, seed: int = 0) -> Dataset:
     """Replace grey values by draws from Bernoulli distributions with these means.
 
-    With "static", every split is drawn once. With "dynamic", validation and test rows are drawn once (the same draws
-    as with "static"), and `transform` draws each training minibatch anew; `train.x` keeps the grey values.
+    Use it for a Bernoulli likelihood, which is then a probability of the data.
 
-    Reference: Salakhutdinov and Murray (2008), section 5; Burda et al. (2016), section 5, resample at every step.
+    Parameters
+    ----------
+    dataset : Dataset
+        Data of kind "8-bit" or "unit".
+    mode : {"static", "dynamic"}
+        "static" draws every row once. "dynamic" draws each training minibatch anew, so that rows differ from epoch to
+        epoch.
+    seed : int, default 0
+        Seed of the rows that are drawn once.
 
-    Args:
-        dataset: of kind "8-bit" or "unit".
-        mode: "static" or "dynamic".
-        seed: fixes the draws.
+    Returns
+    -------
+    Dataset
+        The data, of kind "binary". With "dynamic", validation and test rows are drawn once, as with "static". `train.x`
+        keeps the grey values, and `transform` draws each minibatch.
 
-    Raises:
-        ValueError: for another kind or mode.
+    Raises
+    ------
+    ValueError
+        The kind or the mode is another one.
 
+    References
+    ----------
+    R. Salakhutdinov and I. Murray (2008), "On the quantitative analysis of deep belief networks", section 5. Y. Burda,
+    R. Grosse and R. Salakhutdinov (2016), "Importance weighted autoencoders", section 5, draw at every step.
+
+    Examples
+    --------
     >>> from pyrovae.data import load
     >>> binarize(load("digits"), "static").train.x.unique()
     tensor([0., 1.])
@@ -59,18 +76,33 @@ def binarize(dataset: Dataset, mode: str, seed: int = 0) -> Dataset:
 def dequantize(dataset: Dataset, seed: int = 0) -> Dataset:
     """Spread the values k/255 evenly over the intervals [k/256, (k+1)/256].
 
-    A density p on the result bounds the probability of the bytes: with D values per datum,
-    log P(bytes) >= E log p(x) - D log 256. `transform` draws the noise of each training minibatch anew, `train.x`
-    keeps the values k/255; the noise of validation and test rows is drawn once.
+    Use it for a continuous density of 8-bit data.
 
-    Reference: Theis, van den Oord and Bethge (2016), section 3.1.
+    Parameters
+    ----------
+    dataset : Dataset
+        Data of kind "8-bit".
+    seed : int, default 0
+        Seed of the noise of validation and test rows, which is drawn once.
 
-    Args:
-        dataset: of kind "8-bit".
-        seed: fixes the noise of validation and test rows.
+    Returns
+    -------
+    Dataset
+        The data, of kind "unit". `train.x` keeps the values k/255, and `transform` draws the noise of each minibatch.
 
-    Raises:
-        ValueError: for another kind.
+    Raises
+    ------
+    ValueError
+        The kind is another one.
+
+    Notes
+    -----
+    A density p on the result bounds the probability of the bytes. With D values per datum,
+    ``log P(bytes) >= E log p(x) - D log 256``, in nats.
+
+    References
+    ----------
+    L. Theis, A. van den Oord and M. Bethge (2016), "A note on the evaluation of generative models", section 3.1.
     """
     _require(dataset, ("8-bit",), "dequantize")
     frozen = {name: split for name, split in dataset.splits().items() if name != "train"}
@@ -80,12 +112,23 @@ def dequantize(dataset: Dataset, seed: int = 0) -> Dataset:
 def rescale_symmetric(dataset: Dataset) -> Dataset:
     """Map [0, 1] to [-1, 1], the range of a tanh output.
 
-    Args:
-        dataset: of kind "8-bit" or "unit".
+    Parameters
+    ----------
+    dataset : Dataset
+        Data of kind "8-bit" or "unit".
 
-    Raises:
-        ValueError: for another kind.
+    Returns
+    -------
+    Dataset
+        The data, of kind "symmetric". A `transform` is changed to suit.
 
+    Raises
+    ------
+    ValueError
+        The kind is another one.
+
+    Examples
+    --------
     >>> from pyrovae.data import load
     >>> rescale_symmetric(load("digits")).train.x.aminmax()
     torch.return_types.aminmax(
@@ -101,19 +144,37 @@ def rescale_symmetric(dataset: Dataset) -> Dataset:
 def principal_components(dataset: Dataset, num_components: int) -> Dataset:
     """Replace every row by its first principal components, those of the training rows.
 
-    Components are centred and not whitened: they are in the units of the data, so that squared errors of all of them
-    are those of the data but for what is left out. The new rows are `[N, num_components]` of kind "real".
+    Use it to make large pictures small enough for a dense net.
 
-    Reference: Nalisnick and Smyth (2017), section 6, take 500 components of SVHN.
+    Parameters
+    ----------
+    dataset : Dataset
+        Data without missing entries and without `transform`.
+    num_components : int
+        Number of components, at least 1, and at most the number of training rows and of entries of a row.
 
-    Args:
-        dataset: complete, and without `transform`.
-        num_components: at most the number of training rows and of entries of a row.
+    Returns
+    -------
+    Dataset
+        The data, ``[N, num_components]``, of kind "real", in the units of the old data.
 
-    Raises:
-        ValueError: for another number, for data with missing entries, and for dynamic binarisation or dequantisation,
-            which draw training rows anew.
+    Raises
+    ------
+    ValueError
+        The number is out of range, entries are missing, or there is a `transform` (dynamic binarisation,
+        dequantisation).
 
+    Notes
+    -----
+    Components are centred and not whitened. So a squared error summed over all of them is that of the data, up to the
+    part of the data that is left out.
+
+    References
+    ----------
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders", section 6, take 500 components of SVHN.
+
+    Examples
+    --------
     >>> from pyrovae.data import load
     >>> reduced = principal_components(load("digits"), 20)
     >>> reduced.shape, reduced.kind
@@ -145,18 +206,32 @@ def principal_components(dataset: Dataset, num_components: int) -> Dataset:
 
 
 def hide_labels(dataset: Dataset, labels: float, seed: int = 0) -> Dataset:
-    """Keep the labels of some training rows, drawn at random with equal numbers of every class; the others become -1.
+    """Keep the labels of some training rows, and set the others to -1.
 
-    Validation and test rows keep theirs. Where a class has fewer rows than its share, the others make up for it.
+    Use it for semi-supervised learning. The rows are drawn at random, equally many of every class. Where a class has
+    fewer rows than its share, the other classes make up for it.
 
-    Args:
-        dataset: with labelled training rows.
-        labels: a share of the training rows, above 0 and up to 1; or above 1 a number of them.
-        seed: fixes the draw; with the same seed, fewer labels are a part of more.
+    Parameters
+    ----------
+    dataset : Dataset
+        Data with labelled training rows.
+    labels : float
+        How many labels to keep: up to 1 a share of the training rows, above 1 a number of them.
+    seed : int, default 0
+        Seed of the draw. With the same seed, fewer labels are a part of more.
 
-    Raises:
-        ValueError: without labels, for an impossible number, and for fewer labels than classes.
+    Returns
+    -------
+    Dataset
+        The data. Validation and test rows keep their labels.
 
+    Raises
+    ------
+    ValueError
+        There are no labels, the number is out of range, or there would be fewer labels than classes.
+
+    Examples
+    --------
     >>> from pyrovae.data import load
     >>> y = hide_labels(load("digits"), 0.1).train.y
     >>> y[y >= 0].bincount()

@@ -26,38 +26,66 @@ from pyrovae.vae import VAE
 
 
 class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator):
-    """A classifier that also learns from rows without a label: the pair `semi-supervised` on real-valued columns.
+    """A classifier for scikit-learn that also learns from rows without a label: the pair `semi-supervised`.
 
-    Columns are standardised and given the pair a normal likelihood with a learned scale for each; everything is as in
-    `pyrovae train semi-supervised`, whose options the parameters are. Probabilities are those of q(y|x), in float64;
-    the answer for a row does not depend on other rows.
+    Use it for real-valued columns where few rows have a label. Columns are standardised. The likelihood is normal, with
+    a learned scale for each column.
 
-    Args:
-        n_components: size of the latent; with sticks the number of weights beside the remainder of the stick.
-        hidden: hidden layers of each net.
-        latent: "gaussian" or "stick-breaking".
-        concentration: of the stick-breaking prior.
-        classification_weight: weight of log q(y|x) of a labelled row, times the number of rows over that of labelled
-            ones.
-        dropout: probability of dropping a hidden unit of the classifier in training.
-        epochs: passes over the rows.
-        lr: learning rate.
-        batch_size: rows a step.
-        unlabelled: the entry of `y` that says that a label is unknown: a number, None or NaN. It is no class.
-        random_state: seed of initial weights and training: a number, a `RandomState`, or None for another each time.
-        device: "cpu", "cuda" or "auto".
+    Parameters
+    ----------
+    n_components : int, default 10
+        Size of the latent. With sticks, the number of weights without the last one, the remainder of the stick.
+    hidden : sequence of int, default (100,)
+        Sizes of the hidden layers of each net.
+    latent : {"gaussian", "stick-breaking"}, default "gaussian"
+        Kind of the latent.
+    concentration : float, default 5.0
+        Concentration of the stick-breaking prior.
+    classification_weight : float, default 1.0
+        Weight of log q(y|x) of a labelled row, in units of number of rows / number of labelled rows.
+    dropout : float, default 0.0
+        Probability of dropping a hidden unit of the classifier in training.
+    epochs : int, default 100
+        Passes over the rows.
+    lr : float, default 0.003
+        Learning rate at the start. It falls to 0 as a cosine.
+    batch_size : int, default 100
+        Rows per step.
+    unlabelled : Any, default -1
+        The entry of `y` that means an unknown label, such as a number, None or NaN. It is not a class.
+    random_state : int, RandomState or None, default None
+        Seed of initial weights and training. None gives another result each time.
+    device : str, default "cpu"
+        "cpu", "cuda" or "auto".
 
-    Attributes:
-        classes_: the classes, sorted.
-        vae_: the trained VAE, in float64.
-        n_features_in_: number of columns.
-        feature_names_in_: names of the columns, where the data have had some.
+    Attributes
+    ----------
+    classes_ : array
+        The classes, sorted.
+    vae_ : VAE
+        The trained VAE, in float64.
+    n_iter_ : int
+        Number of epochs that were run.
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : array of str
+        Names of the columns, if the data had names.
 
-    Raises:
-        ValueError: for data that scikit-learn refuses, and if no row has a label or all have the same one.
+    Raises
+    ------
+    ValueError
+        In `fit`: scikit-learn refuses the data, no row has a label, or all labels are the same.
 
-    Reference: Kingma, Rezende, Mohamed and Welling (2014), Semi-supervised Learning with Deep Generative Models.
+    Notes
+    -----
+    Probabilities are those of q(y|x), computed in float64. The answer for a row does not depend on the other rows.
 
+    References
+    ----------
+    D. Kingma, D. Rezende, S. Mohamed and M. Welling (2014), "Semi-supervised learning with deep generative models".
+
+    Examples
+    --------
     >>> from sklearn.datasets import make_blobs
     >>> X, y = make_blobs(90, centers=3, random_state=0, cluster_std=0.5)
     >>> some = np.where(np.arange(90) < 12, y, -1)
@@ -96,7 +124,20 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         self.device = device
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> VAEClassifier:
-        """Learn from rows `[N, D]` and their labels `[N]`, `unlabelled` where there is none."""
+        """Learn from labelled and unlabelled rows.
+
+        Parameters
+        ----------
+        X : array-like, shape ``[N, D]``
+            The rows, at least 2.
+        y : array-like, shape ``[N]``
+            Their labels, `unlabelled` where there is none.
+
+        Returns
+        -------
+        VAEClassifier
+            This classifier.
+        """
         X, labels = self._check(X, y)
         self._scaler = StandardScaler().fit(X)
         x = torch.as_tensor(self._scaler.transform(X), dtype=torch.float32)
@@ -121,19 +162,19 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         return self
 
     def predict(self, X: ArrayLike) -> NDArray:
-        """The most probable class of every row, `[N]`."""
+        """Return the most probable class of every row, shape ``[N]``."""
         chosen = self.predict_proba(X).argmax(1)
         return self.classes_[chosen]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """The probabilities of the classes, in the order of `classes_`, `[N, classes]`."""
+        """Return the probabilities of the classes, in the order of `classes_`, shape ``[N, num_classes]``."""
         x = self._rows(X)
         return class_probabilities(self.vae_, x).numpy()
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
-        """The mean of the latent, or of the weights of the stick, of every row given its most probable class.
+        """Return the mean of the latent of every row given its most probable class, shape ``[N, n_components]``.
 
-        `[N, n_components]`; the remainder of the stick, which is 1 less the other weights, is left out.
+        With sticks it is the mean of the weights, without the last one, which is 1 minus the others.
         """
         x = self._rows(X)
         label = class_probabilities(self.vae_, x).argmax(1)

@@ -16,15 +16,20 @@ _MIN_SCALE = 1e-4
 
 
 class BernoulliLikelihood(Likelihood):
-    """Independent Bernoulli pixels, raw parameter: the logit.
+    """Independent Bernoulli entries, with the logit as raw parameter.
 
-    Grey values in [0, 1] are scored by the same formula (the cross-entropy), which is then no probability of data;
-    `strict=False` lets them pass the check of the support.
+    Use it for binary data. Grey values in [0, 1] are scored by the same formula, the cross-entropy, if `strict` is
+    False. This is not a probability of the data.
 
-    Args:
-        data_shape: shape of one datum.
-        strict: insist on values 0 and 1 where validation is on.
+    Parameters
+    ----------
+    data_shape : sequence of int
+        Shape of one datum.
+    strict : bool, default True
+        Whether values other than 0 and 1 are refused where validation is on.
 
+    Examples
+    --------
     >>> BernoulliLikelihood((1, 4, 4))(torch.zeros(2, 1, 4, 4)).event_shape
     torch.Size([1, 4, 4])
     """
@@ -34,21 +39,30 @@ class BernoulliLikelihood(Likelihood):
         self.strict = strict
 
     def elementwise(self, logits: Tensor) -> Bernoulli:
-        """Bernoulli entries."""
+        """Return Bernoulli entries."""
         return Bernoulli(logits=logits, validate_args=None if self.strict else False)
 
 
 class NormalLikelihood(Likelihood):
-    """Independent normal entries, raw parameters: the mean and, if predicted, the scale.
+    """Independent normal entries. The raw parameters are the mean and, if it is predicted, the scale.
 
-    Args:
-        data_shape: shape of one datum.
-        scale: the standard deviation in the units of the data: a number (fixed; 1.0 gives the identity covariance),
-            "learned" (one for each entry of a datum, shared by all data) or "predicted" (by the decoder).
+    Use it for real values.
 
-    Raises:
-        ValueError: for another scale.
+    Parameters
+    ----------
+    data_shape : sequence of int
+        Shape of one datum.
+    scale : float or {"learned", "predicted"}, default 1.0
+        Standard deviation, in the units of the data. A number is fixed; 1.0 gives the identity covariance. "learned" is
+        one for each entry of a datum, shared by all data. "predicted" comes from the decoder.
 
+    Raises
+    ------
+    ValueError
+        The scale is another text or is not positive.
+
+    Examples
+    --------
     >>> NormalLikelihood((3,), scale="predicted").raw_shape
     (6,)
     """
@@ -65,22 +79,39 @@ class NormalLikelihood(Likelihood):
         self.num_parameters = 2 if scale == "predicted" else 1
 
     def elementwise(self, loc: Tensor, raw_scale: Tensor | None = None) -> Normal:
-        """Normal entries."""
+        """Return normal entries. A learned or predicted scale is at least 1e-4."""
         if isinstance(self.scale, str):
             return Normal(loc, F.softplus(self.raw_scale if raw_scale is None else raw_scale) + _MIN_SCALE)
         return Normal(loc, torch.full_like(loc, self.scale))
 
 
 class DiscretizedLogisticLikelihood(Likelihood):
-    """Independent discretised logistic entries for 8-bit pixels at k/255, raw parameters: the mean and the scale.
+    """Independent discretised logistic entries. The raw parameters are the mean and, if it is predicted, the scale.
 
-    Its negative log-likelihood over `D log 2` is the code length in bits per dimension of the 8-bit pictures.
+    Use it for 8-bit pictures, with values k/255.
 
-    Args:
-        data_shape: shape of one datum.
-        scale: "predicted" by the decoder, or "learned", one for each entry of a datum.
+    Parameters
+    ----------
+    data_shape : sequence of int
+        Shape of one datum.
+    scale : {"predicted", "learned"}, default "predicted"
+        "predicted" comes from the decoder. "learned" is one for each entry of a datum, shared by all data.
 
-    Reference: Salimans et al. (2017), PixelCNN++, section 2.1, with one component; Kingma et al. (2016).
+    Raises
+    ------
+    ValueError
+        The scale is another one.
+
+    Notes
+    -----
+    The negative log-likelihood of a datum with D entries, divided by D log 2, is the code length of the 8-bit picture
+    in bits per dimension.
+
+    References
+    ----------
+    T. Salimans, A. Karpathy, X. Chen and D. Kingma (2017), "PixelCNN++", section 2.1, with one component. D. Kingma, T.
+    Salimans, R. Jozefowicz, X. Chen, I. Sutskever and M. Welling (2016), "Improved variational inference with inverse
+    autoregressive flow", appendix.
     """
 
     def __init__(self, data_shape: Sequence[int], *, scale: str = "predicted") -> None:
@@ -92,6 +123,6 @@ class DiscretizedLogisticLikelihood(Likelihood):
             self.raw_scale = nn.Parameter(torch.zeros(self.data_shape))
 
     def elementwise(self, raw_loc: Tensor, raw_scale: Tensor | None = None) -> DiscretizedLogistic:
-        """Discretised logistic entries; raw zeros give mid-grey with a scale of about a tenth of the range."""
+        """Return discretised logistic entries. Raw zeros give mid-grey, with a scale of an eighth of the range."""
         raw_scale = self.raw_scale if raw_scale is None else raw_scale
         return DiscretizedLogistic(raw_loc + 0.5, F.softplus(raw_scale - 2.0) + 1e-3)

@@ -1,4 +1,4 @@
-"""How noisy the gradient of each estimator is on a pair."""
+"""The noise of the gradient of each estimator on a pair."""
 
 from __future__ import annotations
 
@@ -28,34 +28,58 @@ def gradient_variance(
     seed: int = 0,
     **data: Tensor | None,
 ) -> pd.DataFrame:
-    r"""Mean and variance of the gradients that objectives give to a pair as it stands, on one batch.
+    """Measure mean and variance of the gradients that objectives give to a pair as it stands, on one batch.
 
-    A row for each objective and program ("model", "guide"), over all of the program's parameters together:
+    Use it to choose an objective: the larger the signal-to-noise ratio, the less noisy a step.
 
-    * `mean_norm`: length of the mean gradient of the loss, which is summed over the batch,
-    * `total_variance`: the sum of the variances of its entries,
-    * `signal_to_noise`: `mean_norm / sqrt(total_variance)`; infinite where there is no variance. Noise alone gives
-      about `1 / sqrt(num_draws)`, so smaller figures cannot be told from it.
+    Parameters
+    ----------
+    vae : VAE
+        The pair, trained as far as is of interest.
+    objectives : mapping of str to ELBO
+        The objectives to compare, by the name to show.
+    x : Tensor, shape ``[B, ...]``
+        One batch of data.
+    num_draws : int, default 100
+        Gradients drawn for each objective, at least 2.
+    num_warmup : int, default 10
+        Gradients drawn before them and thrown away, so that baselines settle.
+    seed : int, default 0
+        Seed of the draws, the same for every objective.
+    **data : Tensor
+        `mask`, `y`, `index`.
 
-    A parameter that both programs use counts for the guide, one without a gradient is left out. Gradients, parameters,
-    Pyro's parameter store and the caller's random numbers stay as they are; a baseline that an objective owns does
-    learn its running mean.
+    Returns
+    -------
+    DataFrame
+        A row for each objective and program ("model", "guide"), over all parameters of the program together:
 
-    Reference: Rainforth et al. (2018), Tighter Variational Bounds are Not Necessarily Better, equation 6, for a single
-    entry.
+        * `mean_norm`: length of the mean gradient of the loss, in nats per unit of the parameters. The loss is summed
+        over
+          the batch.
+        * `total_variance`: sum of the variances of the entries of the gradient.
+        * `signal_to_noise`: ``mean_norm / sqrt(total_variance)``, infinite where there is no variance.
 
-    Args:
-        vae: the pair, as far trained as is of interest.
-        objectives: what to compare, by the name to show.
-        x: one batch of data `[B, ...]`.
-        num_draws: gradients drawn for each objective.
-        num_warmup: gradients drawn before them and thrown away, for baselines to settle.
-        seed: seed of the draws, the same for every objective.
-        **data: `mask`, `y`, `index`.
+    Raises
+    ------
+    ValueError
+        There are no objectives, fewer than two draws, or no parameters to train.
 
-    Raises:
-        ValueError: if there are no objectives, fewer than two draws, or no parameters.
+    Notes
+    -----
+    Noise alone gives a `signal_to_noise` of about ``1 / sqrt(num_draws)``. Smaller figures cannot be told from it.
 
+    A parameter that both programs use counts for the guide. A parameter that no density depends on is left out.
+    Gradients, parameters, Pyro's parameter store and the caller's random numbers stay as they are. A baseline that an
+    objective owns does learn its running mean.
+
+    References
+    ----------
+    T. Rainforth, A. Kosiorek, T. A. Le, C. Maddison, M. Igl, F. Wood and Y. W. Teh (2018), "Tighter variational bounds
+    are not necessarily better", equation 6, for a single entry.
+
+    Examples
+    --------
     >>> import pyro, pyro.distributions as dist
     >>> def model(x):
     ...     loc = pyro.param("loc", torch.tensor(0.0))

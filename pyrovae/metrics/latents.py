@@ -1,4 +1,4 @@
-"""What a VAE makes of data in its latent space: posterior means, active units, nearest neighbours, sticks."""
+"""Latents of data under a VAE: posterior means, active units, nearest neighbours."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ class ActiveUnits(NamedTuple):
     count: int
     """Dimensions whose variance exceeds the threshold."""
     variances: Tensor
-    """Variance over the data of each dimension's posterior mean, `[latent_dim]`; see `active_units` for its unit."""
+    """Variance over the data of each dimension's posterior mean, ``[latent_dim]``; see `active_units` for its unit."""
 
 
 def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | None) -> Tensor:
-    """The mean of q(z|x) of every datum; the sites stand side by side where there are several.
+    """Compute the mean of q(z|x) of every datum. Where there are several sites, their means stand side by side.
 
-    A site that depends on another one is taken at that one's mean. The mean of a class variable is the vector of its
-    class probabilities. Where a distribution does not give its mean, that of 100 draws is taken, always the same ones.
+    Use it for figures and classifiers of latents. A site that depends on another one is taken at the mean of that one.
+    The mean of a class variable is the vector of its class probabilities. Where a distribution does not give its mean,
+    that of 100 draws is taken, always the same ones.
 
     Parameters
     ----------
@@ -61,8 +62,8 @@ def active_units(
 ) -> ActiveUnits:
     """Count the latent dimensions u that carry information: those with Var_x(E_q[u]) above a threshold.
 
-    Where the variance of a latent under the prior is far from 1, as that of the fractions of a stick, variances are
-    taken in units of it. A class that the VAE infers is no such dimension.
+    Some latents have a variance under the prior that is far from 1, such as the fractions of a stick. Their variances
+    are divided by it. A class that the VAE infers is not counted.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def active_units(
     x : Tensor, shape ``[N, ...]``
         The data.
     threshold : float, default 0.01
-        Variance, in squared units of the latent, or in units of its variance under the prior.
+        Smallest variance, in squared units of the latent, or in units of its variance under the prior.
     batch_size : int, default 1000
         Rows at a time.
     **data : Tensor
@@ -147,19 +148,19 @@ def knn_error(
 
 @torch.no_grad()
 def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Tensor]:
-    """The mean of q(z|x) by site, each `[B, ...]`; see `latent_means` for sites without a mean of the usual kind."""
+    """Compute the mean of q(z|x) by site, each ``[B, ...]``; see `latent_means` for sites without a closed form."""
     with MeanMessenger():
         posterior = vae.posterior(x, **data)
     return {name: _mean(q) for name, q in posterior.items()}
 
 
 def row_means(vae: VAE, x: Tensor, data: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`posterior_means` of a batch with all that a site has of a row side by side, `[B, D]`."""
+    """Compute `posterior_means` of a batch, with all values of a row side by side, ``[B, D]`` by site."""
     return {name: _by_row(name, mean, len(x)) for name, mean in posterior_means(vae, x, **data).items()}
 
 
 def unit_variances(vae: VAE, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Variances over the rows of the latent means ``[N, D]`` of every site but classes, in units of `active_units`."""
+    """Compute the variances over rows of latent means ``[N, D]``, by site without classes, as `active_units` does."""
     variances = {name: mean.var(0, correction=0) for name, mean in means.items() if name not in vae.sites.classes}
     for family in families_of(vae):
         if family.prior_variances is not None:
@@ -170,7 +171,7 @@ def unit_variances(vae: VAE, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def means_by_site(vae: VAE, rows: Rows, batch_size: int) -> dict[str, Tensor]:
-    """`row_means` of all rows, `[N, D]`, on the CPU, batch by batch."""
+    """Compute `row_means` of all rows batch by batch, ``[N, D]`` by site, on the CPU."""
     with programs.evaluating(vae):
         parts = [row_means(vae, x, data) for x, data in batches(vae, rows, batch_size)]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}

@@ -12,16 +12,29 @@ CONV_LAYERS = ("plain", "residual")
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside an identity skip, `x + conv(f(conv(f(x))))`, `[N, C, H, W]` -> `[N, C, H, W]`.
+    """Two 3x3 convolutions beside an identity skip, ``[N, C, H, W]`` -> ``[N, C, H, W]``.
 
-    The activation comes before each convolution, so the sum is to be activated by what follows.
+    Use it to make convolutional nets deeper. An activation stands before each convolution, none behind the sum: the
+    layer that follows should begin with one.
 
-    Reference: He et al. (2016), Identity Mappings in Deep Residual Networks, figure 4(e), without batch normalisation.
+    Parameters
+    ----------
+    channels : int
+        Number of channels C.
+    activation : str or callable, default "relu"
+        As for `MLP`.
 
-    Args:
-        channels: C.
-        activation: as for `MLP`.
+    Notes
+    -----
+    The block computes ``x + conv(f(conv(f(x))))``, without batch normalisation.
 
+    References
+    ----------
+    K. He, X. Zhang, S. Ren and J. Sun (2016), "Identity mappings in deep residual networks", figure 4(e).
+
+    Examples
+    --------
+    >>> import torch
     >>> ResidualBlock(4)(torch.zeros(2, 4, 7, 7)).shape
     torch.Size([2, 4, 7, 7])
     """
@@ -41,7 +54,27 @@ class ResidualBlock(nn.Module):
 
 
 def residual_blocks(layer: str, channels: int, activation: str | Callable[[], nn.Module]) -> list[nn.Module]:
-    """What a kind of layer adds where a picture has been halved or is to be doubled."""
+    """Make the blocks that a kind of layer adds at one size of the pictures: one `ResidualBlock`, or none.
+
+    Parameters
+    ----------
+    layer : {"plain", "residual"}
+        Kind of layer.
+    channels : int
+        Channels of the pictures at this size.
+    activation : str or callable
+        As for `MLP`.
+
+    Returns
+    -------
+    list of Module
+        One block for "residual", empty for "plain".
+
+    Raises
+    ------
+    ValueError
+        The layer is another one.
+    """
     if layer not in CONV_LAYERS:
         raise ValueError(
             f"layer {layer!r} is not for convolutional nets, whose layers are {' or '.join(CONV_LAYERS)}; "
@@ -51,12 +84,22 @@ def residual_blocks(layer: str, channels: int, activation: str | Callable[[], nn
 
 
 def picture_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """Channels, height and width of pictures that convolutional nets can halve twice.
+    """Check that data are pictures that convolutional nets can halve twice.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of one datum.
+
+    Returns
+    -------
+    tuple of int
+        Channels, height and width.
 
     Raises
     ------
     ValueError
-        For data of another shape, and for sizes that 4 does not divide.
+        The shape does not have three sizes, a size is below 1, or 4 does not divide the height and the width.
     """
     if len(shape) != 3 or shape[1] % 4 or shape[2] % 4 or min(shape) < 1:
         raise ValueError(

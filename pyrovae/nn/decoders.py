@@ -16,18 +16,32 @@ from pyrovae.nn.mlp import MLP, TiedMLP, activation_module
 
 
 class DenseDecoder(nn.Module):
-    """An `MLP` from the latent to raw likelihood parameters, `[..., latent_dim]` -> `[..., *raw_shape]`.
+    """An `MLP` from the latent to raw likelihood parameters, ``[..., latent_dim]`` -> ``[..., *raw_shape]``.
 
-    Args:
-        latent_dim: size of the latent.
-        raw_shape: `raw_shape` of the likelihood.
-        hidden: sizes of the hidden layers, from the latent outwards.
-        tied_to: a `DenseEncoder` with plain layers whose weights are used, transposed, instead of own ones; `hidden`
-            is then the encoder's, reversed.
-        **options: those of `MLP`.
+    Parameters
+    ----------
+    latent_dim : int
+        Size of the latent.
+    raw_shape : sequence of int
+        `raw_shape` of the likelihood.
+    hidden : sequence of int, default (500,)
+        Sizes of the hidden layers, from the latent to the data. Not used with tied weights.
+    tied_to : DenseEncoder, optional
+        An encoder with plain layers. The decoder then uses its weights, transposed, and has its hidden sizes in
+        reverse. This saves parameters. None gives the decoder its own weights.
+    **options
+        Options of `MLP`. With tied weights only `activation`.
 
-    Raises:
-        ValueError: if weights are tied and `raw_shape` has not the size of the data.
+    Raises
+    ------
+    ValueError
+        The sizes or options do not suit `MLP`. With tied weights: the encoder has gated or residual layers, or
+        `raw_shape` has another number of entries than the data.
+
+    Examples
+    --------
+    >>> DenseDecoder(10, (1, 4, 4))(torch.zeros(2, 3, 10)).shape
+    torch.Size([2, 3, 1, 4, 4])
     """
 
     def __init__(
@@ -48,30 +62,46 @@ class DenseDecoder(nn.Module):
             if tied_to.net.in_features != size:
                 raise ValueError(
                     f"tied weights give {tied_to.net.in_features} outputs, the likelihood needs {size}: tie only with "
-                    "a likelihood of one parameter a pixel"
+                    "a likelihood of one parameter per pixel"
                 )
             self.net = TiedMLP(latent_dim, tied_to.net, **options)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Raw likelihood parameters."""
+        """Compute raw likelihood parameters ``[..., *raw_shape]`` of latents ``[..., latent_dim]``."""
         return self.net(z).unflatten(-1, self.raw_shape)
 
 
 class ConvDecoder(nn.Module):
-    """A dense layer and transposed convolutions, `[..., latent_dim]` -> `[..., C, H, W]`.
+    """Dense layers and transposed convolutions, ``[..., latent_dim]`` -> ``[..., C, H, W]``.
 
-    Args:
-        latent_dim: size of the latent.
-        raw_shape: `raw_shape` of the likelihood, `(C, H, W)` with H and W divisible by 4.
-        channels: channels at half and at a quarter of the picture's size, as in `ConvEncoder`.
-        hidden: size of the dense layer before the convolutions.
-        activation: as for `MLP`.
-        layer: "plain", or "residual" for a `ResidualBlock` before each doubling, which mirrors the encoder.
-        tied_to: a plain `ConvEncoder` whose convolution kernels are used, transposed, instead of own ones.
+    Use it for pictures.
 
-    Raises:
-        ValueError: for another shape or layer, kernels that do not fit, or tied weights with other than plain layers.
+    Parameters
+    ----------
+    latent_dim : int
+        Size of the latent.
+    raw_shape : sequence of int, ``(C, H, W)``
+        `raw_shape` of the likelihood. 4 must divide H and W.
+    channels : tuple of int, default (32, 64)
+        Channels at half and at a quarter of the size of the picture, in this order, as in `ConvEncoder`.
+    hidden : int, default 256
+        Size of the hidden dense layer before the convolutions.
+    activation : str or callable, default "relu"
+        As for `MLP`.
+    layer : {"plain", "residual"}, default "plain"
+        "residual" puts a `ResidualBlock` before each doubling of the size, which mirrors the encoder.
+    tied_to : ConvEncoder, optional
+        An encoder with plain layers. The decoder then uses its convolution kernels, transposed. None gives the decoder
+        its own kernels.
 
+    Raises
+    ------
+    ValueError
+        The shape or the layer does not suit. With tied weights: one of the nets has residual layers, or the kernels do
+        not fit `channels` and C.
+
+    Examples
+    --------
     >>> ConvDecoder(10, (1, 28, 28))(torch.zeros(2, 3, 10)).shape
     torch.Size([2, 3, 1, 28, 28])
     """
@@ -118,13 +148,13 @@ class ConvDecoder(nn.Module):
             if shapes != [(first, depth), (second, first)]:
                 raise ValueError(
                     f"kernels of {shapes} (out, in) channels cannot be tied to a decoder with {depth} raw channels "
-                    f"and channels={channels}; tie only with a likelihood of one parameter a pixel"
+                    f"and channels={channels}; tie only with a likelihood of one parameter per pixel"
                 )
             self._tied = tuple(convolutions[::-1])
             self.biases = nn.ParameterList([nn.Parameter(torch.zeros(c.in_channels)) for c in self._tied])
 
     def forward(self, z: Tensor) -> Tensor:
-        """Raw likelihood parameters."""
+        """Compute raw likelihood parameters ``[..., C, H, W]`` of latents ``[..., latent_dim]``."""
         flat = self.dense(z.reshape(-1, z.shape[-1])).reshape(-1, *self.quarter)
         if self._tied:
             (low, high), (bias1, bias2) = self._tied, self.biases

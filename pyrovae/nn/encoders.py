@@ -16,7 +16,9 @@ from pyrovae.nn.mlp import MLP, activation_module
 
 
 def encoded(encoder: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Features of data. An encoder that takes no mask, such as a plain `nn.Sequential`, does for complete data.
+    """Compute the features of data by an encoder, with a mask where the encoder takes one.
+
+    Guides call it, so that for complete data any module serves as an encoder, such as a plain `nn.Sequential`.
 
     Parameters
     ----------
@@ -25,17 +27,17 @@ def encoded(encoder: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
     x : Tensor, shape ``[..., *data_shape]``
         The data.
     mask : Tensor of bool, shape of `x`, or None
-        True where an entry is observed.
+        True where an entry is observed. None means that all are.
 
     Returns
     -------
     Tensor, shape ``[..., out_features]``
-        What the encoder makes of them.
+        The features.
 
     Raises
     ------
     TypeError
-        If there is a mask, and the encoder takes none.
+        There is a mask, and the encoder takes none.
     """
     if mask is None:
         return encoder(x)
@@ -48,20 +50,20 @@ def encoded(encoder: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class FlatEncoder(nn.Module):
-    """The entries of the data themselves as features, ``[..., *data_shape]`` -> ``[..., out_features]``.
+    """The entries of the data as features, ``[..., *data_shape]`` -> ``[..., out_features]``. It has no parameters.
 
     Parameters
     ----------
     data_shape : sequence of int
         Shape of one datum.
     centre : Tensor, shape `data_shape`, optional
-        The mean of the data, which is subtracted. Missing entries enter as the mean, so as zeros. None subtracts
-        nothing.
+        The mean of the data, which is subtracted. Missing entries count as the mean, so they become zeros. None
+        subtracts nothing.
 
     Raises
     ------
     ValueError
-        For a `centre` of another shape.
+        `centre` has another shape.
 
     Examples
     --------
@@ -79,17 +81,31 @@ class FlatEncoder(nn.Module):
         self.out_features = math.prod(data_shape)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The entries, less the centre."""
+        """Flatten data ``[..., *data_shape]`` to ``[..., out_features]``, less the centre."""
         return (fill_missing(x, mask, self.centre) - self.centre).flatten(-self.data_dim)
 
 
 class DenseEncoder(nn.Module):
-    """An `MLP` on flattened data, `[..., *data_shape]` -> `[..., out_features]`.
+    """An `MLP` on flattened data, ``[..., *data_shape]`` -> ``[..., out_features]``.
 
-    Args:
-        data_shape: shape of one datum.
-        hidden: sizes of the hidden layers; the last one is `out_features`.
-        **options: those of `MLP`.
+    Parameters
+    ----------
+    data_shape : sequence of int
+        Shape of one datum.
+    hidden : sequence of int, default (500,)
+        Sizes of the hidden layers, at least one. The last one is `out_features`.
+    **options
+        Options of `MLP`.
+
+    Raises
+    ------
+    ValueError
+        There is no hidden layer, or the sizes or options do not suit `MLP`.
+
+    Examples
+    --------
+    >>> DenseEncoder((1, 4, 4), (8,))(torch.zeros(2, 3, 1, 4, 4)).shape
+    torch.Size([2, 3, 8])
     """
 
     def __init__(self, data_shape: Sequence[int], hidden: Sequence[int] = (500,), **options: Any) -> None:
@@ -101,23 +117,35 @@ class DenseEncoder(nn.Module):
         self.out_features = self.net.out_features
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Features of the data; missing entries enter as zeros."""
+        """Compute features ``[..., out_features]`` of data ``[..., *data_shape]``. Missing entries become zeros."""
         return self.net(fill_missing(x, mask, 0.0).flatten(-self.data_dim))
 
 
 class ConvEncoder(nn.Module):
-    """Strided convolutions and a dense layer, `[..., C, H, W]` -> `[..., out_features]`.
+    """Strided convolutions and a dense layer, ``[..., C, H, W]`` -> ``[..., out_features]``.
 
-    Args:
-        data_shape: `(C, H, W)` with H and W divisible by 4.
-        channels: channels after the first and the second halving of the picture.
-        out_features: size of the dense layer.
-        activation: as for `MLP`.
-        layer: "plain", or "residual" for a `ResidualBlock` after each halving.
+    Use it for pictures.
 
-    Raises:
-        ValueError: if the data are no pictures of a size divisible by 4, or for another layer.
+    Parameters
+    ----------
+    data_shape : sequence of int, ``(C, H, W)``
+        Shape of one picture. 4 must divide H and W.
+    channels : tuple of int, default (32, 64)
+        Channels at half and at a quarter of the size of the picture.
+    out_features : int, default 256
+        Size of the dense layer.
+    activation : str or callable, default "relu"
+        As for `MLP`.
+    layer : {"plain", "residual"}, default "plain"
+        "residual" puts a `ResidualBlock` after each halving of the size.
 
+    Raises
+    ------
+    ValueError
+        The data are not pictures of a size that 4 divides, or the layer is another one.
+
+    Examples
+    --------
     >>> ConvEncoder((1, 28, 28))(torch.zeros(2, 3, 1, 28, 28)).shape
     torch.Size([2, 3, 256])
     """
@@ -148,6 +176,6 @@ class ConvEncoder(nn.Module):
         self.out_features = out_features
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Features of the pictures; missing entries enter as zeros."""
+        """Compute features ``[..., out_features]`` of pictures ``[..., C, H, W]``. Missing entries become zeros."""
         x = fill_missing(x, mask, 0.0)
         return self.net(x.reshape(-1, *x.shape[-3:])).reshape(*x.shape[:-3], self.out_features)

@@ -15,10 +15,25 @@ from pyrovae.nn.variables import OneHot
 
 
 class GaussianHead(nn.Module):
-    """A linear layer whose output is a diagonal normal distribution, `[..., in_features]` -> Normal of event dim 1.
+    """A linear layer whose output is a diagonal normal, ``[..., in_features]`` -> event ``[out_features]``.
 
-    The scale is `softplus` of the raw output plus `min_scale`, in the units of the latent.
+    Use it in the guide of a real vector latent.
 
+    Parameters
+    ----------
+    in_features : int
+        Size of the features.
+    out_features : int
+        Size of the latent.
+    min_scale : float, default 1e-4
+        Smallest standard deviation, in the units of the latent.
+
+    Notes
+    -----
+    The scale is the softplus of the raw output plus `min_scale`.
+
+    Examples
+    --------
     >>> GaussianHead(3, 2)(torch.zeros(5, 3)).event_shape
     torch.Size([2])
     """
@@ -29,7 +44,7 @@ class GaussianHead(nn.Module):
         self.min_scale = min_scale
 
     def forward(self, features: Tensor) -> Independent:
-        """The distribution at these features."""
+        """Return the distribution at features ``[..., in_features]``, with `batch_shape` ``[...]``."""
         loc, raw = self.linear(features).chunk(2, -1)
         return Normal(loc, F.softplus(raw) + self.min_scale).to_event(1)
 
@@ -37,17 +52,24 @@ class GaussianHead(nn.Module):
 class GaussianLayer(nn.Module):
     """An `MLP` and a `GaussianHead`, from one latent layer to the distribution of the next.
 
-    Scales start near 1 whatever the depth, so that a stack of layers starts with small divergences between them.
+    Use it between the layers of `HierarchicalVAE` and of its guide. The scales start near 1 at any depth, so the
+    divergences between the layers of a new model are small.
 
-    Shapes: `[..., in_features]` -> Normal of batch shape `[...]` and event shape `[out_features]`.
+    Parameters
+    ----------
+    in_features : int
+        Size of the layer that is conditioned on.
+    hidden : sequence of int
+        Sizes of the hidden layers. An empty sequence makes the mean linear.
+    out_features : int
+        Size of the layer whose distribution is returned.
+    min_scale : float, default 1e-4
+        Smallest standard deviation, in the units of the latent.
+    **options
+        Options of `MLP`.
 
-    Args:
-        in_features: size of the layer that is conditioned on.
-        hidden: sizes of the hidden layers; none makes the mean linear.
-        out_features: size of the layer.
-        min_scale: least scale, in the units of the latent.
-        **options: those of `MLP`.
-
+    Examples
+    --------
     >>> GaussianLayer(3, (8,), 2, activation="tanh")(torch.zeros(5, 3)).event_shape
     torch.Size([2])
     """
@@ -63,7 +85,7 @@ class GaussianLayer(nn.Module):
             self.head.linear.bias[out_features:] = 0.5413  # softplus gives 1
 
     def forward(self, above: Tensor) -> Independent:
-        """The distribution of this layer given the other one."""
+        """Return the distribution of this layer given values ``[..., in_features]`` of the other one."""
         return self.head(self.net(above))
 
 
@@ -77,14 +99,14 @@ class CategoricalHead(nn.Module):
     num_variables : int
         Number of categorical variables, at least 1.
     num_classes : int
-        Classes of each, at least 2.
+        Number of classes of each variable, at least 2.
     variable : Module, default ``OneHot()``
-        How they are drawn: `OneHot()`, or `RelaxedOneHot(...)` for reparameterised draws.
+        How the variables are drawn: `OneHot()`, or `RelaxedOneHot(...)` for reparameterised draws.
 
     Raises
     ------
     ValueError
-        For fewer than one variable or two classes.
+        There are fewer than one variable or two classes.
 
     Examples
     --------
@@ -103,5 +125,5 @@ class CategoricalHead(nn.Module):
         self.variable = OneHot() if variable is None else variable
 
     def forward(self, features: Tensor) -> TorchDistribution:
-        """The distribution at these features."""
+        """Return the distribution at features ``[..., in_features]``, with `batch_shape` ``[...]``."""
         return self.variable(self.linear(features).unflatten(-1, self.shape))

@@ -24,10 +24,27 @@ LAYERS = ("plain", "gated", "residual")
 
 
 def activation_module(activation: str | Callable[[], nn.Module]) -> nn.Module:
-    """An activation from its name, or from a function that makes one (a class such as `torch.nn.ReLU`).
+    """Make an activation from its name, or by a function.
 
-    Raises:
-        ValueError: naming the known activations.
+    Parameters
+    ----------
+    activation : str or callable
+        A name out of `ACTIVATIONS`, or a function that makes a module, such as the class `torch.nn.ReLU`.
+
+    Returns
+    -------
+    Module
+        A new activation.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown. The message lists the known ones.
+
+    Examples
+    --------
+    >>> activation_module("leaky-relu")
+    LeakyReLU(negative_slope=0.01)
     """
     if not isinstance(activation, str):
         return activation()
@@ -38,9 +55,23 @@ def activation_module(activation: str | Callable[[], nn.Module]) -> nn.Module:
 
 
 class Gated(nn.Module):
-    r"""A gated linear layer, `(W x + b) * sigmoid(V x + c)`, `[..., in_features]` -> `[..., out_features]`.
+    """A gated linear layer, ``[..., in_features]`` -> ``[..., out_features]``.
 
-    Reference: Dauphin et al. (2017), Language Modeling with Gated Convolutional Networks, equation 1.
+    Parameters
+    ----------
+    in_features : int
+        Size of the input.
+    out_features : int
+        Size of the output.
+
+    Notes
+    -----
+    The layer computes ``(W x + b) * sigmoid(V x + c)``.
+
+    References
+    ----------
+    Y. Dauphin, A. Fan, M. Auli and D. Grangier (2017), "Language modeling with gated convolutional networks", equation
+    1.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -48,14 +79,29 @@ class Gated(nn.Module):
         self.linear = nn.Linear(in_features, 2 * out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer."""
+        """Apply the layer to ``[..., in_features]``."""
         return F.glu(self.linear(x), dim=-1)
 
 
 class Residual(nn.Module):
-    """A linear layer with activation and an identity skip, `x + f(W x + b)`; without the skip where sizes differ.
+    """A linear layer with an activation and an identity skip, ``[..., in_features]`` -> ``[..., out_features]``.
 
-    Reference: He et al. (2016), Deep Residual Learning for Image Recognition, equation 1.
+    Parameters
+    ----------
+    in_features : int
+        Size of the input.
+    out_features : int
+        Size of the output. The skip is left out where it differs from `in_features`.
+    activation : str or callable
+        As for `MLP`.
+
+    Notes
+    -----
+    The layer computes ``x + f(W x + b)``, and ``f(W x + b)`` without the skip.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren and J. Sun (2016), "Deep residual learning for image recognition", equation 1.
     """
 
     def __init__(self, in_features: int, out_features: int, activation: str | Callable[[], nn.Module]) -> None:
@@ -65,25 +111,37 @@ class Residual(nn.Module):
         self.skip = in_features == out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer."""
+        """Apply the layer to ``[..., in_features]``."""
         change = self.activation(self.linear(x))
         return x + change if self.skip else change
 
 
 class MLP(nn.Module):
-    """Hidden layers and an optional linear output layer, `[..., in_features]` -> `[..., out_features]`.
+    """Hidden layers and an optional linear output layer, ``[..., in_features]`` -> ``[..., out_features]``.
 
-    Args:
-        in_features: size of the input.
-        hidden: sizes of the hidden layers.
-        out_features: size of the output; None leaves out the last linear layer.
-        activation: a name out of `ACTIVATIONS` or a function that makes a module; gated layers have none.
-        layer: "plain", "gated" or "residual" (identity skips between hidden layers of equal size).
-        dropout: probability of dropping a hidden unit in training.
+    Parameters
+    ----------
+    in_features : int
+        Size of the input.
+    hidden : sequence of int
+        Sizes of the hidden layers. It may be empty.
+    out_features : int, optional
+        Size of the output. None leaves out the linear output layer.
+    activation : str or callable, default "relu"
+        A name out of `ACTIVATIONS`, or a function that makes a module. Gated layers do not use it.
+    layer : {"plain", "gated", "residual"}, default "plain"
+        Kind of the hidden layers. "residual" has identity skips between layers of equal size. Try "gated" or "residual"
+        if "plain" does not fit well enough.
+    dropout : float, default 0.0
+        Probability of dropping a hidden unit in training.
 
-    Raises:
-        ValueError: for an unknown layer or activation, or sizes below 1.
+    Raises
+    ------
+    ValueError
+        The layer or its activation is unknown, or a size is below 1.
 
+    Examples
+    --------
     >>> import torch
     >>> MLP(4, (8, 8), 2, layer="gated")(torch.zeros(5, 3, 4)).shape
     torch.Size([5, 3, 2])
@@ -121,23 +179,35 @@ class MLP(nn.Module):
         self.out_features = sizes[-1] if out_features is None else out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the net."""
+        """Apply the net to ``[..., in_features]``."""
         return self.layers(x)
 
 
 class TiedMLP(nn.Module):
-    """A decoder whose hidden and output weights are those of a plain encoder MLP, transposed.
+    """A decoder that uses the weights of a plain encoder `MLP`, transposed, ``[..., in_features]`` -> ``[..., D]``.
 
-    The encoder keeps its weights: only the first layer (from the latent) and the biases are parameters of this net.
+    Use it to save parameters. D is the size of the encoder's input.
 
-    Args:
-        in_features: size of the latent.
-        encoder: the plain `MLP` without output layer whose weights are used.
-        activation: as for `MLP`.
+    Parameters
+    ----------
+    in_features : int
+        Size of the latent.
+    encoder : MLP
+        The net whose weights are used: plain layers, at least one, and no output layer.
+    activation : str or callable, default "relu"
+        As for `MLP`.
 
-    Raises:
-        ValueError: if the encoder has other than linear layers and activations.
+    Raises
+    ------
+    ValueError
+        The encoder has gated or residual layers.
 
+    Notes
+    -----
+    The encoder owns the weights. The parameters of this net are its first layer, from the latent, and its biases.
+
+    Examples
+    --------
     >>> import torch
     >>> encoder = MLP(6, (5, 4))
     >>> TiedMLP(2, encoder)(torch.zeros(3, 2)).shape
@@ -157,7 +227,7 @@ class TiedMLP(nn.Module):
         self.in_features, self.out_features = in_features, linear[-1].in_features
 
     def forward(self, z: Tensor) -> Tensor:
-        """Apply the net."""
+        """Apply the net to ``[..., in_features]``."""
         hidden = self.first(z)
         for layer, bias in zip(self._tied, self.biases, strict=True):
             hidden = F.linear(self.activation(hidden), layer.weight.T, bias)

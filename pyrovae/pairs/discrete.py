@@ -21,9 +21,9 @@ from pyrovae.vae import VAE
 _DRAWS = ("exact", "relaxed", "straight-through")
 Draws = Annotated[
     Literal[_DRAWS],
-    "exact draws, for vimco, nvil and wake-sleep; or a relaxation, for elbo and iwae",
+    "exact draws for vimco, nvil and wake-sleep, or a relaxation for elbo and iwae",
 ]
-Temperature = Annotated[float, "temperature of a relaxation"]
+Temperature = Annotated[float, "temperature of the relaxation, not used by exact draws"]
 
 
 def _variables(exact: type[nn.Module], relaxed: type[nn.Module], draws: str, temperature: float) -> list[nn.Module]:
@@ -45,14 +45,35 @@ def sbn(
     spec: DataSpec,
     rows: Rows | None = None,
     *,
-    sizes: Annotated[tuple[int, ...], "binary variables of each layer, from the data upwards"] = (200, 200, 200),
-    hidden: Annotated[tuple[int, ...], "hidden layers of the nets between layers; empty is linear"] = (),
+    sizes: Annotated[tuple[int, ...], "sizes of the layers, from the data upwards"] = (200, 200, 200),
+    hidden: Annotated[tuple[int, ...], "hidden layers of the nets between two layers; empty is linear"] = (),
     activation: Annotated[str, "activation of hidden layers"] = "tanh",
     draws: Draws = "exact",
     temperature: Temperature = 2 / 3,
     likelihood: LikelihoodOption = "auto",
 ) -> VAE:
-    """Put a sigmoid belief network together; its data enter the guide less their mean."""
+    """Build a sigmoid belief network. The guide subtracts the mean of the data.
+
+    Parameters
+    ----------
+    spec : DataSpec
+        What to know of the data: shape, kind of values, classes, number of rows.
+    rows : Rows, optional
+        Training rows. They give the mean of the data. With a Bernoulli likelihood, the network then starts with the
+        right mean of every pixel. None takes a mean of zero.
+    sizes, hidden, activation, draws, temperature, likelihood
+        Options of the pair. ``pyrovae train sbn --help`` explains them.
+
+    Returns
+    -------
+    VAE
+        The pair, untrained.
+
+    Raises
+    ------
+    ValueError
+        A size or an option does not suit.
+    """
     head = make_likelihood(likelihood, spec)
     top, bottom = _variables(Bits, RelaxedBits, draws, temperature)
     centre = torch.zeros(spec.shape) if rows is None else rows.x.mean(0)
@@ -76,7 +97,7 @@ def categorical(
     rows: Rows | None = None,
     *,
     num_variables: Annotated[int, "number of categorical variables"] = 30,
-    num_classes: Annotated[int, "classes of each"] = 10,
+    num_classes: Annotated[int, "number of classes of each variable"] = 10,
     hidden: Annotated[tuple[int, ...], "hidden layers, encoder first; mirrored in the decoder"] = (300,),
     activation: Annotated[str, "activation of hidden layers"] = "relu",
     draws: Draws = "exact",
@@ -84,7 +105,27 @@ def categorical(
     learn_prior: Annotated[bool, "learn the prior class probabilities"] = False,
     likelihood: LikelihoodOption = "auto",
 ) -> VAE:
-    """Put a categorical VAE together."""
+    """Build a VAE with categorical latents.
+
+    Parameters
+    ----------
+    spec : DataSpec
+        What to know of the data: shape, kind of values, classes, number of rows.
+    rows : Rows, optional
+        Training rows. This pair does not use them.
+    num_variables, num_classes, hidden, activation, draws, temperature, learn_prior, likelihood
+        Options of the pair. ``pyrovae train categorical --help`` explains them.
+
+    Returns
+    -------
+    VAE
+        The pair, untrained.
+
+    Raises
+    ------
+    ValueError
+        A size or an option does not suit.
+    """
     head = make_likelihood(likelihood, spec)
     top, bottom = _variables(OneHot, RelaxedOneHot, draws, temperature)
     decoder = DenseDecoder(num_variables * num_classes, head.raw_shape, hidden[::-1], activation=activation)
@@ -94,11 +135,23 @@ def categorical(
 
 
 def exact(vae: VAE) -> VAE:
-    """A copy of a VAE with exact variables in the places of relaxed ones, and the same weights.
+    """Copy a VAE, with exact variables in the place of relaxed ones and the same weights.
 
-    For figures of the discrete model that a relaxed pair was trained for: those of the relaxed pair itself are of
-    another model, which only at low temperature has nearly the same likelihood.
+    Use it to evaluate the discrete model that a relaxed pair was trained for. Figures of the relaxed pair itself are
+    those of another model, whose likelihood is close to the discrete one only at low temperature.
 
+    Parameters
+    ----------
+    vae : VAE
+        The relaxed pair. It stays as it is.
+
+    Returns
+    -------
+    VAE
+        The exact pair.
+
+    Examples
+    --------
     >>> from pyrovae import data
     >>> from pyrovae.pairs import find_pair
     >>> relaxed = find_pair("sbn").build(data.load("digits", binarize="static"), draws="relaxed")

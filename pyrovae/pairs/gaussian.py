@@ -30,10 +30,26 @@ def gaussian(
     likelihood: parts.LikelihoodOption = "auto",
     likelihood_scale: parts.LikelihoodScale = 1.0,
 ) -> VAE:
-    """Put a Gaussian VAE together; without `hidden` and `layer` there are two gated layers, or plain `conv` nets.
+    """Build a Gaussian VAE. Without `hidden` and `layer` it has two gated layers, or plain convolutional nets.
 
-    Raises:
-        ValueError: for sizes or combinations that do not fit.
+    Parameters
+    ----------
+    spec : DataSpec
+        What to know of the data: shape, kind of values, classes, number of rows.
+    rows : Rows, optional
+        Training rows. The VampPrior takes its pseudo-inputs from them.
+    latent_dim, net, hidden, layer, activation, channels, tied, prior, num_components, likelihood, likelihood_scale
+        Options of the pair. ``pyrovae train gaussian --help`` explains them.
+
+    Returns
+    -------
+    VAE
+        The pair, untrained.
+
+    Raises
+    ------
+    ValueError
+        A size or a combination of options does not suit.
     """
     parts.check_sizes(latent_dim=latent_dim, num_components=num_components)
     if hidden is None:

@@ -40,10 +40,32 @@ def hierarchical(
     likelihood: parts.LikelihoodOption = "auto",
     likelihood_scale: parts.LikelihoodScale = 1.0,
 ) -> VAE:
-    """Put a hierarchical VAE together; the defaults are the two-layer nets of Burda et al. (2016).
+    """Build a hierarchical VAE. The defaults are the two-layer nets of the reference.
 
-    Raises:
-        ValueError: for sizes or combinations that do not fit.
+    Parameters
+    ----------
+    spec : DataSpec
+        What to know of the data: shape, kind of values, classes, number of rows.
+    rows : Rows, optional
+        Training rows. The VampPrior takes its pseudo-inputs from them.
+    latent_dims, net, hidden, hidden_between, layer, activation, channels, skip
+        Options of the pair, see below.
+    prior, num_components, likelihood, likelihood_scale
+        Options of the pair. ``pyrovae train hierarchical --help`` explains them.
+
+    Returns
+    -------
+    VAE
+        The pair, untrained.
+
+    Raises
+    ------
+    ValueError
+        A size or a combination of options does not suit.
+
+    References
+    ----------
+    Y. Burda, R. Grosse and R. Salakhutdinov (2016), "Importance weighted autoencoders", section 5.
     """
     if not latent_dims or min(latent_dims) < 1:
         raise ValueError(f"latent_dims must hold at least one positive number, got {latent_dims}")

@@ -16,21 +16,21 @@ from pyrovae.priors import MixturePrior, StandardNormal, VampPrior
 
 LikelihoodName = Literal["auto", "bernoulli", "normal", "normal-learned", "normal-predicted", "discretized-logistic"]
 
-LikelihoodOption = Annotated[LikelihoodName, "likelihood of the data; auto goes by their kind"]
+LikelihoodOption = Annotated[LikelihoodName, "likelihood of the data; auto chooses by their kind"]
 GreyLikelihood = Annotated[
     LikelihoodName, "likelihood of the data; auto is bernoulli for values in [0, 1], else normal-learned"
 ]
 LikelihoodScale = Annotated[float, "standard deviation of the likelihood 'normal'"]
 Net = Annotated[Literal["dense", "conv"], "kind of encoder and decoder"]
-HIDDEN = "hidden layers, encoder first, mirrored in the decoder; one entry for conv, its dense layer"
-LAYER = "kind of dense layers; for conv plain, or residual with blocks of convolutions"
+HIDDEN = "hidden layers of the encoder, mirrored in the decoder; one number for conv, its dense layer"
+LAYER = "kind of hidden layers; conv has plain and residual"
 Hidden = Annotated[tuple[int, ...], HIDDEN]
 LayerName = Literal["plain", "gated", "residual"]
 Layer = Annotated[LayerName, LAYER]
 Activation = Annotated[str, "activation of plain and residual layers and convolutions: " + ", ".join(ACTIVATIONS)]
 Channels = Annotated[tuple[int, ...], "channels of convolutional nets at half and quarter size"]
-Tied = Annotated[bool, "decoder uses the encoder's weights, transposed (plain dense or conv)"]
-NumComponents = Annotated[int, "components of a mixture, pseudo-inputs of a VampPrior"]
+Tied = Annotated[bool, "the decoder uses the weights of the encoder, transposed; for plain layers"]
+NumComponents = Annotated[int, "number of components of a mixture, or of pseudo-inputs of a VampPrior"]
 
 _AUTOMATIC = {
     "binary": "bernoulli",
@@ -42,10 +42,34 @@ _AUTOMATIC = {
 
 
 def make_likelihood(name: str, spec: DataSpec, scale: float = 1.0, *, grey: bool = False) -> Likelihood:
-    """A likelihood by name for a data set; "auto" goes by the kind of its values.
+    """Make a likelihood by name for a data set.
 
-    Grey values in [0, 1] get the Bernoulli cross-entropy, as is usual, which is no probability of the data. With `grey`
-    the 256 values of bytes do so too, for pairs whose references have it.
+    Parameters
+    ----------
+    name : {"auto", "bernoulli", "normal", "normal-learned", "normal-predicted", "discretized-logistic"}
+        Which one. "auto" chooses by the kind of the values: Bernoulli for "binary" and "unit", discretised logistic for
+        "8-bit", and a normal with learned scales for "symmetric" and "real".
+    spec : DataSpec
+        Shape and kind of the data.
+    scale : float, default 1.0
+        Standard deviation of "normal", positive, in the units of the data.
+    grey : bool, default False
+        Whether "auto" takes Bernoulli for "8-bit" too, for pairs whose references do so.
+
+    Returns
+    -------
+    Likelihood
+        The likelihood.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown, the scale is not positive, or the discretised logistic is asked for data of another kind
+        than "8-bit".
+
+    Notes
+    -----
+    Bernoulli scores grey values in [0, 1] by the cross-entropy. This is usual, but it is not a probability of the data.
     """
     if name == "auto":
         name = "bernoulli" if grey and spec.kind == "8-bit" else _AUTOMATIC[spec.kind]
@@ -69,10 +93,34 @@ def make_encoder(
     channels: Sequence[int] = (32, 64),
     dropout: float = 0.0,
 ) -> nn.Module:
-    """An encoder of data with `hidden[-1]` features; `dropout`, gated layers and several sizes are for dense nets.
+    """Make an encoder of data with `hidden[-1]` features.
 
-    Raises:
-        ValueError: for sizes or combinations that do not fit.
+    Parameters
+    ----------
+    data_shape : sequence of int
+        Shape of one datum.
+    net : {"dense", "conv"}, default "dense"
+        Kind of net. "conv" is for pictures.
+    hidden : sequence of int, default (500,)
+        Sizes of the hidden layers. "conv" takes one size, that of its dense layer.
+    layer : {"plain", "gated", "residual"}, default "plain"
+        Kind of layer. "gated" is for dense nets.
+    activation : str, default "relu"
+        A name out of `pyrovae.nn.mlp.ACTIVATIONS`.
+    channels : sequence of int, default (32, 64)
+        Two numbers of channels, for "conv".
+    dropout : float, default 0.0
+        Probability of dropping a hidden unit in training, for dense nets.
+
+    Returns
+    -------
+    Module
+        The encoder.
+
+    Raises
+    ------
+    ValueError
+        A size or a combination of options does not suit.
     """
     activation_module(activation)  # gated layers have none, and would let a misspelt name pass
     if not hidden:
@@ -97,10 +145,36 @@ def make_decoder(
     channels: Sequence[int] = (32, 64),
     tied_to: Any = None,
 ) -> nn.Module:
-    """The decoder that mirrors the encoder of the same options, with its weights if it is given as `tied_to`.
+    """Make the decoder that mirrors the encoder of the same options.
 
-    Raises:
-        ValueError: for sizes or combinations that do not fit.
+    Parameters
+    ----------
+    in_features : int
+        Size of what the decoder sees.
+    raw_shape : sequence of int
+        `raw_shape` of the likelihood.
+    net : {"dense", "conv"}, default "dense"
+        Kind of net. "conv" is for pictures.
+    hidden : sequence of int, default (500,)
+        Sizes of the hidden layers of the encoder. The decoder has them in reverse order.
+    layer : {"plain", "gated", "residual"}, default "plain"
+        Kind of layer. "gated" is for dense nets.
+    activation : str, default "relu"
+        A name out of `pyrovae.nn.mlp.ACTIVATIONS`.
+    channels : sequence of int, default (32, 64)
+        Two numbers of channels, for "conv".
+    tied_to : Module, optional
+        The encoder, if the decoder is to use its weights, transposed. None gives the decoder its own weights.
+
+    Returns
+    -------
+    Module
+        The decoder.
+
+    Raises
+    ------
+    ValueError
+        A size or a combination of options does not suit.
     """
     activation_module(activation)
     if net == "conv":
@@ -114,17 +188,30 @@ def make_decoder(
 def make_nets(
     data_shape: Sequence[int], latent_dim: int, raw_shape: Sequence[int], *, tied: bool = False, **options: Any
 ) -> tuple[nn.Module, nn.Module]:
-    """An encoder of data and a decoder from a latent of size `latent_dim`, the one mirroring the other.
+    """Make an encoder of data and a decoder that mirrors it.
 
-    Args:
-        data_shape: shape of one datum.
-        latent_dim: size of what the decoder sees.
-        raw_shape: `raw_shape` of the likelihood.
-        tied: let the decoder use the encoder's weights.
-        **options: those of `make_encoder` and `make_decoder`.
+    Parameters
+    ----------
+    data_shape : sequence of int
+        Shape of one datum.
+    latent_dim : int
+        Size of what the decoder sees.
+    raw_shape : sequence of int
+        `raw_shape` of the likelihood.
+    tied : bool, default False
+        Whether the decoder uses the weights of the encoder.
+    **options
+        Options that `make_encoder` and `make_decoder` both have.
 
-    Raises:
-        ValueError: for sizes or combinations that do not fit.
+    Returns
+    -------
+    encoder, decoder : Module
+        The nets.
+
+    Raises
+    ------
+    ValueError
+        A size or a combination of options does not suit.
     """
     encoder = make_encoder(data_shape, **options)
     return encoder, make_decoder(latent_dim, raw_shape, tied_to=encoder if tied else None, **options)
@@ -137,14 +224,25 @@ def make_prior(
     posterior: Callable[[Tensor], Any],
     draw_inputs: Callable[[int], Tensor],
 ) -> nn.Module:
-    """A prior of a vector latent by name: "standard-normal", "mixture" or "vamp".
+    """Make a prior of a vector latent by name.
 
-    Args:
-        name: which one.
-        latent_dim: size of the latent.
-        num_components: components of a mixture, pseudo-inputs of a VampPrior.
-        posterior: what a VampPrior is a mixture of.
-        draw_inputs: gives so many initial pseudo-inputs.
+    Parameters
+    ----------
+    name : {"standard-normal", "mixture", "vamp"}
+        Which one.
+    latent_dim : int
+        Size of the latent.
+    num_components : int
+        Components of the mixture, or pseudo-inputs of the VampPrior.
+    posterior : callable
+        The distribution that a VampPrior is a mixture of, as a function of its pseudo-inputs.
+    draw_inputs : callable
+        Gives so many initial pseudo-inputs, as a Tensor. Only "vamp" calls it.
+
+    Returns
+    -------
+    Module
+        The prior.
     """
     if name == "vamp":
         return VampPrior(posterior, draw_inputs(num_components))
@@ -152,9 +250,9 @@ def make_prior(
 
 
 def random_rows(spec: DataSpec, rows: Rows | None, num_rows: int) -> Tensor:
-    """Initial values of pseudo-inputs, ``[num_rows, ...]``: training data drawn with replacement.
+    """Draw initial pseudo-inputs, ``[num_rows, ...]``, from the training data with replacement.
 
-    Without rows they are zeros, which is enough for a pair whose weights are read from a file next.
+    Without rows they are zeros. That is enough for a pair whose weights are read from a file next.
     """
     if rows is None:
         return torch.zeros(num_rows, *spec.shape)
@@ -164,8 +262,10 @@ def random_rows(spec: DataSpec, rows: Rows | None, num_rows: int) -> Tensor:
 def check_sizes(**sizes: int) -> None:
     """Check that options are at least 1.
 
-    Raises:
-        ValueError: naming the first that is not.
+    Raises
+    ------
+    ValueError
+        An option is below 1. The message names it.
     """
     for name, value in sizes.items():
         if value < 1:

@@ -20,7 +20,23 @@ Builder = Callable[..., VAE]
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a pair: a keyword argument of its builder."""
+    """One option of a pair: a keyword argument of its builder.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument.
+    type : callable
+        Makes a value from a text.
+    default : Any
+        Value if the option is not given.
+    help : str
+        What the option is, for the command line.
+    choices : tuple, optional
+        All values that are allowed. None allows any of the type.
+    required : bool, default False
+        Whether the option has no default.
+    """
 
     name: str
     type: Callable[[str], Any]
@@ -34,13 +50,26 @@ class Option:
 class Pair:
     """A way to make a VAE, known by name.
 
-    Args:
-        name: a registered name, or `module:function` for a user's own.
-        summary: one line.
-        builder: makes the VAE; takes the `DataSpec` as argument `spec` and the training rows as `rows` if it has them,
-            and options as keywords.
-        training: arguments of the Trainer that suit this pair, where they differ from its defaults.
-        own: whether this is a user's own pair.
+    Get one from `find_pair`, and make the VAE with `build`.
+
+    Parameters
+    ----------
+    name : str
+        A registered name, or ``module:function`` for one of the user's own.
+    summary : str
+        One line on what it is.
+    builder : callable
+        Makes the VAE. It gets the `DataSpec` as argument `spec` and the training rows as `rows`, if it has these
+        arguments, and options as keywords.
+    training : mapping of str to Any, default {}
+        Arguments of the Trainer that suit this pair, where they differ from the defaults.
+    own : bool, default False
+        Whether this is one of the user's own.
+
+    Examples
+    --------
+    >>> find_pair("gaussian").options[0].name
+    'latent_dim'
     """
 
     name: str
@@ -51,10 +80,12 @@ class Pair:
 
     @property
     def options(self) -> list[Option]:
-        """The builder's keyword arguments that fit on a command line: numbers, texts, switches, lists of integers.
+        """The arguments of the builder that fit on a command line: numbers, texts, switches and lists of integers.
 
-        Raises:
-            ValueError: if the annotations of the builder cannot be read.
+        Raises
+        ------
+        ValueError
+            The annotations of the builder cannot be read.
         """
         try:
             signature = inspect.signature(self.builder, eval_str=True)
@@ -81,14 +112,14 @@ class Pair:
         Returns
         -------
         VAE
-            The VAE. It knows how it was made (`VAE.made_by`), so that `VAE.save` can write that down.
+            The VAE. It knows how it was made (`VAE.made_by`), so that `VAE.save` can write it down.
 
         Raises
         ------
         ValueError
-            For an option that the pair does not have, and if a user's own builder fails.
+            The pair does not have such an option, or a builder of the user's own fails.
         TypeError
-            If the builder returns no VAE.
+            The builder does not return a VAE.
         """
         parameters = inspect.signature(self.builder).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -115,7 +146,24 @@ _BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWOR
 
 
 def register_pair(name: str, *, summary: str, **training: Any) -> Callable[[Builder], Builder]:
-    """Enter a builder as a pair; keywords are arguments of the Trainer that suit it."""
+    """Register a builder as a pair, as a decorator.
+
+    Use it to give a pair of your own a name, in a module that is imported before the name is used.
+
+    Parameters
+    ----------
+    name : str
+        Name of the pair.
+    summary : str
+        One line on what it is.
+    **training
+        Arguments of the Trainer that suit it.
+
+    Returns
+    -------
+    callable
+        A decorator that registers a builder and returns it unchanged.
+    """
 
     def enter(builder: Builder) -> Builder:
         _PAIRS[name] = Pair(name, summary, builder, training)
@@ -125,15 +173,32 @@ def register_pair(name: str, *, summary: str, **training: Any) -> Callable[[Buil
 
 
 def pairs() -> list[Pair]:
-    """All registered pairs by name."""
+    """Return all registered pairs, in the order of their names."""
     return [_PAIRS[name] for name in sorted(_PAIRS)]
 
 
 def find_pair(name: str) -> Pair:
-    """A pair by its registered name, or a user's own by `module:function`, imported from the working directory.
+    """Find a pair by its registered name, or import one of the user's own.
 
-    Raises:
-        ValueError: listing the known names, or saying why the function cannot be had.
+    Parameters
+    ----------
+    name : str
+        A registered name, or ``module:function``. The module may be in the working directory or installed.
+
+    Returns
+    -------
+    Pair
+        The pair.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown, with a list of the known ones; or the function cannot be imported, with the reason.
+
+    Examples
+    --------
+    >>> find_pair("stick-breaking").training
+    {'objective': 'mean-field'}
     """
     if ":" in name:
         return _own_pair(name)
@@ -147,7 +212,7 @@ def find_pair(name: str) -> Pair:
 
 
 def is_own(name: str) -> bool:
-    """Whether a name has the form `module:function`.
+    """Tell whether a name has the form ``module:function``.
 
     >>> is_own("mymodule:make_vae"), is_own("gaussian"), is_own("warm-up:100")
     (True, False, False)
@@ -202,7 +267,7 @@ def _option(parameter: inspect.Parameter) -> Option | None:
 
 
 def integers(text: str) -> tuple[int, ...]:
-    """Whole numbers separated by commas.
+    """Read whole numbers that are separated by commas.
 
     >>> integers("300,300")
     (300, 300)

@@ -42,18 +42,40 @@ def semi_supervised(
     noise: Annotated[float, "standard deviation of noise on the classifier's input in training"] = 0.0,
     shift: Annotated[int, "pixels by which pictures are moved at random before the classifier in training"] = 0,
     classification_weight: Annotated[
-        float, "weight of log q(y|x) of a labelled row, times the number of rows over that of labelled ones"
+        float, "weight of log q(y|x) of a labelled row, in units of number of rows / number of labelled rows"
     ] = 1.0,
     learn_class_prior: Annotated[bool, "learn the class probabilities"] = False,
     likelihood: parts.GreyLikelihood = "auto",
 ) -> VAE:
-    """Put a semi-supervised pair together; `hidden[-1]` is also the size of the layer that takes the label in.
+    """Build a semi-supervised pair, with a Gaussian or a stick-breaking latent.
 
-    The classification weight is the alpha of Kingma et al. (2014), whose choice is 0.1 in trainings of 3000 epochs;
-    with fewer epochs 1 to 5 gives fewer errors.
+    The layer that takes the label in has size `hidden[-1]`. `classification_weight` is the alpha of the reference,
+    which chooses 0.1 for trainings of 3000 epochs. With fewer epochs, 1 to 5 gives fewer errors.
 
-    Raises:
-        ValueError: for sizes or combinations that do not fit, and data without labels.
+    Parameters
+    ----------
+    spec : DataSpec
+        What to know of the data: shape, kind of values, classes, number of rows.
+    rows : Rows, optional
+        Training rows. This pair does not use them.
+    latent, latent_dim, truncation, concentration, net, hidden, layer, activation, channels
+        Options of the pair, see below.
+    dropout, noise, shift, classification_weight, learn_class_prior, likelihood
+        Options of the pair. ``pyrovae train semi-supervised --help`` explains them.
+
+    Returns
+    -------
+    VAE
+        The pair, untrained.
+
+    Raises
+    ------
+    ValueError
+        A size or a combination of options does not suit, or the training rows have fewer than two classes.
+
+    References
+    ----------
+    D. Kingma, D. Rezende, S. Mohamed and M. Welling (2014), "Semi-supervised learning with deep generative models".
     """
     num_classes = spec.num_classes
     if num_classes is None or num_classes < 2:
@@ -109,7 +131,7 @@ register_family(
                     EvaluationFigure(
                         "classification_error",
                         "share of rows",
-                        "labelled rows whose most probable class under q(y|x) is another; for pairs that infer a class",
+                        "labelled rows whose most probable class under q(y|x) is wrong; for pairs that infer a class",
                     ),
                 ),
                 _classification_error,

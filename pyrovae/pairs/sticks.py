@@ -39,9 +39,9 @@ def stick_breaking(
     rows: Rows | None = None,
     *,
     truncation: Annotated[int, "number of weights of the stick"] = 50,
-    concentration: Annotated[float, "concentration of the prior; initial value or prior mean if it is not fixed"] = 5.0,
+    concentration: Annotated[float, "concentration of the prior; initial if learned, prior mean if inferred"] = 5.0,
     concentration_is: Annotated[
-        Literal["fixed", "learned", "inferred"], "treatment of the concentration; inferred: with a Gamma hyperprior"
+        Literal["fixed", "learned", "inferred"], "what becomes of the concentration; inferred uses a Gamma hyperprior"
     ] = "fixed",
     hyperprior_shape: Annotated[float, "shape of the Gamma hyperprior"] = 1.0,
     posterior: Annotated[
@@ -56,10 +56,28 @@ def stick_breaking(
     likelihood: parts.GreyLikelihood = "auto",
     likelihood_scale: parts.LikelihoodScale = 1.0,
 ) -> VAE:
-    """Put a stick-breaking VAE together.
+    """Build a stick-breaking VAE.
 
-    Raises:
-        ValueError: for sizes or combinations that do not fit.
+    Parameters
+    ----------
+    spec : DataSpec
+        What to know of the data: shape, kind of values, classes, number of rows.
+    rows : Rows, optional
+        Training rows. This pair does not use them.
+    truncation, concentration, concentration_is, hyperprior_shape, posterior
+        Options of the pair, see below.
+    net, hidden, layer, activation, channels, tied, likelihood, likelihood_scale
+        Options of the pair. ``pyrovae train stick-breaking --help`` explains them.
+
+    Returns
+    -------
+    VAE
+        The pair, untrained.
+
+    Raises
+    ------
+    ValueError
+        A size or a combination of options does not suit.
     """
     if posterior not in _GUIDES:
         raise ValueError(f"posterior must be one of {', '.join(_GUIDES)}, got {posterior!r}")

@@ -1,4 +1,4 @@
-"""Pictures of a VAE: every function returns a matplotlib Figure of its own and leaves pyplot's state alone."""
+"""Figures of a VAE. Every function returns a new matplotlib Figure and leaves the state of pyplot as it is."""
 
 from pyrovae.plotting.drawing import gradient_variance
 from pyrovae.plotting.latents import METHODS, interpolation, latent_profile, latent_scatter

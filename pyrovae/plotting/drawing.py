@@ -19,7 +19,7 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
 
 class Mosaic(NamedTuple):
-    """Pictures side by side as one."""
+    """Pictures side by side, as one picture."""
 
     pixels: np.ndarray
     """`[height, width, 3]`, 0 = black, 1 = white."""
@@ -30,7 +30,7 @@ class Mosaic(NamedTuple):
 
 
 def is_pictures(x: Tensor) -> bool:
-    """Whether data are pictures: `[N, C, H, W]` of one or three channels, or `[N, H, W]`.
+    """Tell whether data are pictures: ``[N, C, H, W]`` of one or three channels, or ``[N, H, W]``.
 
     >>> is_pictures(torch.zeros(5, 3, 8, 8)), is_pictures(torch.zeros(5, 64))
     (True, False)
@@ -41,12 +41,24 @@ def is_pictures(x: Tensor) -> bool:
 def mosaic(pictures: Tensor, columns: int, show_range: tuple[float, float], group: int = 1) -> Mosaic:
     """Put pictures side by side in reading order, on white.
 
-    Args:
-        pictures: see `is_pictures`; NaN is drawn white.
-        columns: pictures in a row.
-        show_range: values that become black and white; beyond them is clipped.
-        group: rows that belong together; groups stand further apart.
+    Parameters
+    ----------
+    pictures : Tensor, shape ``[N, C, H, W]`` or ``[N, H, W]``
+        Pictures, see `is_pictures`. NaN is drawn white.
+    columns : int
+        Pictures per row.
+    show_range : tuple of float
+        Values that become black and white. Values beyond them are clipped.
+    group : int, default 1
+        Number of rows that belong together. Groups stand further apart.
 
+    Returns
+    -------
+    Mosaic
+        The pixels, and where the rows and columns are.
+
+    Examples
+    --------
     >>> mosaic(torch.zeros(3, 1, 8, 8), 2, (0.0, 1.0)).pixels.shape
     (17, 17, 3)
     """
@@ -68,7 +80,7 @@ def mosaic(pictures: Tensor, columns: int, show_range: tuple[float, float], grou
 
 
 def draw_mosaic(pictures: Mosaic, title: str) -> tuple[Figure, Axes]:
-    """A figure that shows a mosaic, its size going by the number of pictures, without ticks."""
+    """Draw a mosaic as a figure without ticks. The size of the figure goes by the number of pictures."""
     height, width = pictures.pixels.shape[:2]
     inches = float(np.clip(0.75 * len(pictures.columns), 2.5, 8.0))
     figure = Figure(figsize=(inches + 0.4, inches * height / width + 0.8), layout="constrained")
@@ -84,15 +96,27 @@ def draw_mosaic(pictures: Mosaic, title: str) -> tuple[Figure, Axes]:
 def heat_map(
     values: Tensor, title: str, *, rows: str, columns: str, value: str, diverging: bool = False
 ) -> tuple[Figure, Axes]:
-    """A figure that shows a matrix `[R, C]` as colours, with the names of its rows, columns and values.
+    """Draw a matrix as colours.
 
-    Args:
-        values: the matrix.
-        title: the title.
-        rows: what a row is.
-        columns: what a column is.
-        value: what an entry is.
-        diverging: colours for signs, zero in the middle.
+    Parameters
+    ----------
+    values : Tensor, shape ``[R, C]``
+        The matrix.
+    title : str
+        Title of the figure.
+    rows : str
+        What a row is.
+    columns : str
+        What a column is.
+    value : str
+        What an entry is.
+    diverging : bool, default False
+        Whether the colours show the sign, with zero in the middle.
+
+    Returns
+    -------
+    Figure, Axes
+        The figure and the axes of the matrix.
     """
     height, width = values.shape
     size = float(np.clip(0.3 * width + 2.0, 4.5, 9.0)), float(np.clip(0.3 * height + 1.2, 2.5, 7.0))
@@ -108,7 +132,7 @@ def heat_map(
 
 
 def picture_pairs(x: Tensor, x_hat: Tensor, title: str, show_range: tuple[float, float]) -> Figure:
-    """A figure of pictures, ten in a row, each with a second one below."""
+    """Draw pictures in rows of ten, each with a second one below."""
     columns = min(10, len(x))
     strips = math.ceil(len(x) / columns)
     blank = x.new_full((strips * columns - len(x), *x.shape[1:]), math.nan)
@@ -120,7 +144,7 @@ def picture_pairs(x: Tensor, x_hat: Tensor, title: str, show_range: tuple[float,
 
 
 def profile_pairs(x: Tensor, x_hat: Tensor, title: str) -> Figure:
-    """A figure of data as curves over their entries, each with a second one in the same panel."""
+    """Draw data as curves over their entries, each with a second curve in the same panel."""
     columns = min(3, len(x))
     lines = math.ceil(len(x) / columns)
     figure = Figure(figsize=(max(3.0 * columns, 5.0), 1.4 * lines + 1.2), layout="constrained")
@@ -141,13 +165,24 @@ def profile_pairs(x: Tensor, x_hat: Tensor, title: str) -> Figure:
 
 
 def gradient_variance(frame: pd.DataFrame) -> Figure:
-    """The signal-to-noise ratio of each objective's gradient as bars, model and guide apart, on a logarithmic scale.
+    """Draw the signal-to-noise ratio of the gradients of objectives as bars, on a logarithmic scale.
 
-    Args:
-        frame: what `metrics.gradient_variance` gives.
+    Use it to compare estimators. Each objective has one bar for the model and one for the guide.
 
-    Raises:
-        ValueError: if it has no rows, or no ratio that a logarithmic scale can show.
+    Parameters
+    ----------
+    frame : DataFrame
+        Result of `metrics.gradient_variance`.
+
+    Returns
+    -------
+    Figure
+        The figure.
+
+    Raises
+    ------
+    ValueError
+        There is no finite, positive ratio. A logarithmic scale can show no other.
     """
     ratios = frame.pivot(index="objective", columns="program", values="signal_to_noise")
     shown = ratios.where(np.isfinite(ratios) & (ratios > 0))
@@ -184,5 +219,5 @@ def gradient_variance(frame: pd.DataFrame) -> Figure:
 
 
 def clean(axes: Axes) -> None:
-    """Leave out the frame above and on the right."""
+    """Hide the frame above and on the right."""
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Figures of latents: scatter and profile by class, and the way from one datum to another."""
+"""Figures of latents: a scatter and a profile by class, and the way from one datum to another."""
 
 from __future__ import annotations
 
@@ -33,18 +33,31 @@ _UNKNOWN = "#BBBBBB"
 
 
 def latent_scatter(latents: Tensor, labels: Tensor | None = None, method: str = "auto", seed: int = 0) -> Figure:
-    """Latents in the plane, coloured by label, with the label written where the median of its class is.
+    """Draw latents as points in the plane, coloured by label.
 
-    Two dimensions are drawn as they are, more through principal components or t-SNE, one as a histogram.
+    Two dimensions are drawn as they are. More are reduced by principal components or t-SNE. One is drawn as a
+    histogram. Each label is written at the median of its class.
 
-    Args:
-        latents: `[N, latent_dim]`, such as `metrics.latent_means` gives.
-        labels: `[N]`, -1 for unknown.
-        method: "pca", "tsne", or "auto" for t-SNE up to 500 rows and principal components beyond.
-        seed: seed of t-SNE.
+    Parameters
+    ----------
+    latents : Tensor, shape ``[N, latent_dim]``
+        Latents, such as `metrics.latent_means` gives.
+    labels : Tensor of int, shape ``[N]``, optional
+        Labels; -1 means unknown. None draws all points alike.
+    method : {"auto", "pca", "tsne"}, default "auto"
+        How more than two dimensions are reduced. "auto" takes t-SNE for 4 to 500 rows, and else principal components.
+    seed : int, default 0
+        Seed of the reduction.
 
-    Raises:
-        ValueError: for an unknown method.
+    Returns
+    -------
+    Figure
+        The figure.
+
+    Raises
+    ------
+    ValueError
+        The method is unknown.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
@@ -67,14 +80,24 @@ def latent_scatter(latents: Tensor, labels: Tensor | None = None, method: str = 
 
 
 def latent_profile(latents: Tensor, labels: Tensor) -> Figure:
-    """The mean latent of each class as a heat map, classes down and latent dimensions across.
+    """Draw the mean latent of each class as a heat map, with a row per class and a column per latent dimension.
 
-    Args:
-        latents: `[N, latent_dim]`, such as `metrics.latent_means` gives.
-        labels: `[N]`; rows labelled -1 are left out.
+    Parameters
+    ----------
+    latents : Tensor, shape ``[N, latent_dim]``
+        Latents, such as `metrics.latent_means` gives.
+    labels : Tensor of int, shape ``[N]``
+        Labels. Rows labelled -1 are left out.
 
-    Raises:
-        ValueError: if no row has a label.
+    Returns
+    -------
+    Figure
+        The figure.
+
+    Raises
+    ------
+    ValueError
+        No row has a label.
     """
     latents, labels = latents.detach().cpu(), labels.cpu()
     classes = labels[labels >= 0].unique().tolist()
@@ -97,20 +120,35 @@ def interpolation(
     show_range: tuple[float, float] = (0.0, 1.0),
     **data: Tensor | None,
 ) -> Figure:
-    """Means of p(x|z) on the straight line between the latent means of two data, or on several such lines.
+    """Draw means of p(x|z) on the straight line between the latent means of two data, or on several such lines.
 
-    Pictures are drawn in a row, between the two data; other data as a heat map with a row for each step.
+    Pictures stand in a row between the two data. Other data are drawn as a heat map, with a row per step.
 
-    Args:
-        vae: the VAE.
-        x0: where the lines begin, `[R, ...]`; R = 1 for data that are no pictures.
-        x1: where they end, of the same shape.
-        steps: points on a line, its ends among them.
-        show_range: values of pictures shown as black and white.
-        **data: `mask` and `y` of the rows of `x0` and then `x1`, each `[2 R, ...]`; labels of `x0` are decoded with.
+    Parameters
+    ----------
+    vae : VAE
+        The VAE.
+    x0 : Tensor, shape ``[R, ...]``
+        Where the lines begin. R must be 1 for data that are not pictures.
+    x1 : Tensor, shape of `x0`
+        Where the lines end.
+    steps : int, default 10
+        Points on a line, with its two ends, at least 2.
+    show_range : tuple of float, default (0.0, 1.0)
+        Values of pictures shown as black and white.
+    **data : Tensor
+        `mask` and `y` of the rows of `x0` and then of `x1`, each ``[2 R, ...]``. A line is decoded with the label of
+        `x0`.
 
-    Raises:
-        ValueError: if the shapes differ or do not suit, for fewer than two steps, and for discrete latents.
+    Returns
+    -------
+    Figure
+        The figure.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ or do not suit, there are fewer than two steps, or a latent is discrete.
     """
     rows = len(x0)
     if x0.shape != x1.shape or not rows or (rows > 1 and not is_pictures(x0)):
@@ -150,7 +188,7 @@ def _lerp(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
 
 
 def draw_classes(axes: Axes, points: np.ndarray, labels: Tensor | None, **names: str) -> None:
-    """Points `[N, 2]` coloured by label, the labels written at the medians; `names` are what `in_plane` gives."""
+    """Draw points ``[N, 2]`` coloured by label, with the labels at the medians. `names` is what `in_plane` returns."""
     classes = torch.zeros(len(points), dtype=torch.long) if labels is None else labels.cpu()
     axes.set(**names)
     if names["xlabel"].startswith("t-SNE"):
@@ -165,7 +203,7 @@ def draw_classes(axes: Axes, points: np.ndarray, labels: Tensor | None, **names:
 
 
 def _class_styles(labels: Tensor) -> Iterator[tuple[int, str, str]]:
-    """Label, colour and marker of each class that occurs; after ten classes the colours return with another marker.
+    """Label, colour and marker of each class that occurs. After ten classes the colours return with another marker.
 
     >>> [style for style in _class_styles(torch.tensor([7, -1]))]
     [(-1, '#BBBBBB', '.'), (7, '#882255', 'o')]
@@ -178,7 +216,7 @@ def _class_styles(labels: Tensor) -> Iterator[tuple[int, str, str]]:
 
 
 def in_plane(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, dict[str, str]]:
-    """Points `[N, D]` brought to `[N, 2]` as `latent_scatter` says, with the title and the names of the axes."""
+    """Reduce points ``[N, D]`` to ``[N, 2]`` as `latent_scatter` does. Return them with title and names of the axes."""
     number, dimension = points.shape
     if dimension == 2:
         return points, {"title": "Latent means", "xlabel": "$z_1$", "ylabel": "$z_2$"}

@@ -1,4 +1,4 @@
-"""Pictures of a VAE: every function returns a matplotlib Figure of its own and leaves pyplot's state alone."""
+"""Figures of a run: training curves, samples, reconstructions, and all figures of a trained VAE."""
 
 from __future__ import annotations
 
@@ -43,15 +43,25 @@ _ROWS = 2000  # held-out rows whose latents are drawn
 
 
 def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
-    """Losses over the epochs, with the KL weight and the learning rate below where they change.
+    """Draw the losses over the epochs.
 
-    The vertical axis spans the losses after the first tenth of the epochs, lest the steep beginning flatten the rest.
+    Below them stand the KL weight, the learning rate and further validation figures, where they change. The vertical
+    axis spans the losses after the first tenth of the epochs, because the steep beginning would flatten the rest.
 
-    Args:
-        rows: `History.rows` or `RunFolder.read_metrics()`.
+    Parameters
+    ----------
+    rows : sequence of mapping of str to float
+        Metrics of the epochs: `History.rows` or ``RunFolder.read_metrics()``.
 
-    Raises:
-        ValueError: if there are no rows.
+    Returns
+    -------
+    Figure
+        The figure.
+
+    Raises
+    ------
+    ValueError
+        There are no rows.
     """
     if not rows:
         raise ValueError("there are no metrics to draw: no epoch has ended yet")
@@ -90,15 +100,26 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def sample_grid(images: Tensor, *, title: str = "Samples", show_range: tuple[float, float] = (0.0, 1.0)) -> Figure:
-    """Samples side by side: pictures as a square grid, other data as a heat map with a row for each.
+    """Draw samples side by side: pictures as a square grid, other data as a heat map with a row per sample.
 
-    Args:
-        images: pictures `[N, C, H, W]` of one or three channels, or `[N, H, W]`; or other data `[N, ...]`.
-        title: the title.
-        show_range: values of pictures shown as black and white.
+    Parameters
+    ----------
+    images : Tensor, shape ``[N, ...]``
+        Pictures ``[N, C, H, W]`` of one or three channels, or ``[N, H, W]``; or other data.
+    title : str, default "Samples"
+        Title of the figure.
+    show_range : tuple of float, default (0.0, 1.0)
+        Values of pictures shown as black and white.
 
-    Raises:
-        ValueError: if there are none.
+    Returns
+    -------
+    Figure
+        The figure.
+
+    Raises
+    ------
+    ValueError
+        There are no samples.
     """
     if not len(images):
         raise ValueError("there is nothing to draw: the tensor has no rows")
@@ -110,16 +131,28 @@ def sample_grid(images: Tensor, *, title: str = "Samples", show_range: tuple[flo
 def reconstructions(
     x: Tensor, x_hat: Tensor, *, title: str = "Reconstructions", show_range: tuple[float, float] = (0.0, 1.0)
 ) -> Figure:
-    """Originals with their reconstructions below: pictures in rows of ten, other data as line profiles.
+    """Draw data with their reconstructions: pictures in rows of ten above each other, other data as curves.
 
-    Args:
-        x: data `[N, ...]`; NaN stands for missing entries.
-        x_hat: their reconstructions, of the same shape.
-        title: the title.
-        show_range: values of pictures shown as black and white.
+    Parameters
+    ----------
+    x : Tensor, shape ``[N, ...]``
+        The data, with NaN for missing entries.
+    x_hat : Tensor, shape of `x`
+        Their reconstructions.
+    title : str, default "Reconstructions"
+        Title of the figure.
+    show_range : tuple of float, default (0.0, 1.0)
+        Values of pictures shown as black and white.
 
-    Raises:
-        ValueError: if the shapes differ or there are no rows.
+    Returns
+    -------
+    Figure
+        The figure.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, or there are no rows.
     """
     if x.shape != x_hat.shape or not len(x):
         raise ValueError(f"give rows of one shape, got {tuple(x.shape)} and {tuple(x_hat.shape)}")
@@ -128,10 +161,19 @@ def reconstructions(
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure to a file, whole or not at all, in the format that the ending says.
+    """Write a figure to a file, whole or not at all. The ending of the name gives the format.
 
-    Raises:
-        ValueError: for an ending that matplotlib does not know.
+    Parameters
+    ----------
+    figure : Figure
+        The figure.
+    path : str or Path
+        The file, such as "samples.png". A file of this name is replaced.
+
+    Raises
+    ------
+    ValueError
+        Matplotlib does not know the ending.
     """
     path = Path(path)
     known, kind = FigureCanvasBase.get_supported_filetypes(), path.suffix.lower().removeprefix(".")
@@ -143,16 +185,23 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def run_figures(vae: VAE, dataset: Dataset, rows: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
-    """All figures of a trained VAE by name, drawn on held-out rows; those that do not apply are left out.
+    """Draw all figures of a trained VAE, on held-out rows. Figures that do not apply are left out.
 
-    The names are training_curves (where there are metrics), samples, reconstructions, interpolation (not for discrete
-    latents), latent_scatter, latent_profile (where there are labels), and those that the families of the VAE add, such
-    as samples_by_sticks.
+    Parameters
+    ----------
+    vae : VAE
+        The VAE.
+    dataset : Dataset
+        Its data.
+    rows : sequence of mapping of str to float
+        Metrics of the training, see `training_curves`. May be empty.
 
-    Args:
-        vae: the VAE.
-        dataset: its data.
-        rows: metrics of the training, see `training_curves`.
+    Returns
+    -------
+    dict of str to Figure
+        The figures by name: training_curves (where there are metrics), samples, reconstructions, interpolation (not for
+        discrete latents), latent_scatter, latent_profile (where there are labels), and those that the families of the
+        VAE add, such as samples_by_sticks.
     """
     pictured = Pictured(vae, dataset, rows)
     with programs.evaluating(vae):
@@ -173,7 +222,17 @@ def _drawn(draw: Callable[[Pictured], Figure | None], pictured: Pictured) -> Fig
 
 @dataclass(frozen=True)
 class Pictured:
-    """What the figures of a run are drawn from."""
+    """What the figures of a run are drawn from.
+
+    Parameters
+    ----------
+    vae : VAE
+        The VAE.
+    dataset : Dataset
+        Its data.
+    rows : sequence of mapping of str to float
+        Metrics of the training.
+    """
 
     vae: VAE
     dataset: Dataset
@@ -181,7 +240,7 @@ class Pictured:
 
     @cached_property
     def held_out(self) -> Rows:
-        """Some rows: of the test data, or where there are none, of the others."""
+        """The first 2000 rows of the test data, or of the validation or training data if there are none."""
         dataset = self.dataset
         name = next((name for name in ("test", "validation") if len(dataset.splits()[name])), "train")
         some = dataset.splits()[name].take(slice(_ROWS))
@@ -189,7 +248,7 @@ class Pictured:
 
     @cached_property
     def latents(self) -> Tensor:
-        """Latent means of these rows."""
+        """Latent means of these rows, shape ``[N, latent_dim]``."""
         return latents_of(self.vae, self.held_out)
 
     @property
@@ -206,7 +265,7 @@ class Pictured:
         return is_pictures(self.held_out.x)
 
     def first(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The first rows with what the programs take; labels that the pair infers are those that it infers."""
+        """Return the first rows and the other data of the programs. Labels that the pair infers are inferred ones."""
         some = self.held_out.take(slice(number))
         return arguments(self.vae, with_inferred_labels(self.vae, some))
 

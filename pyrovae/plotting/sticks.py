@@ -1,4 +1,4 @@
-"""Figures of sticks: their weights by class, what the decoder makes of them, and their latent space beside another."""
+"""Figures of sticks: weights by class, what the decoder makes of them, and latent spaces side by side."""
 
 from __future__ import annotations
 
@@ -27,16 +27,26 @@ _PICTURED, _PICTURED_IN_ROW = 50, 25  # weights with a picture
 
 
 def sticks_by_class(weights: Tensor, labels: Tensor) -> Figure:
-    """The mean weights of each class as a heat map, with the number of weights that hold 99 % of its sticks beside it.
+    """Draw the mean weights of each class as a heat map, beside the number of weights that hold 99 % of the stick.
 
-    Weights at the end of the stick that hold less than a thousandth of it in every class are left out.
+    Weights at the end of the stick are left out where all of them together hold less than a thousandth in every class.
 
-    Args:
-        weights: `[N, truncation]`, such as `metrics.stick_weights` gives.
-        labels: `[N]`; rows labelled -1 are left out.
+    Parameters
+    ----------
+    weights : Tensor, shape ``[N, truncation]``
+        Weights, such as `metrics.stick_weights` gives.
+    labels : Tensor of int, shape ``[N]``
+        Labels. Rows labelled -1 are left out.
 
-    Raises:
-        ValueError: if no row has a label.
+    Returns
+    -------
+    Figure
+        The figure.
+
+    Raises
+    ------
+    ValueError
+        No row has a label.
     """
     weights, labels = weights.detach().cpu(), labels.cpu()
     classes = labels[labels >= 0].unique().tolist()
@@ -70,20 +80,33 @@ def sticks_by_class(weights: Tensor, labels: Tensor) -> Figure:
 
 @torch.no_grad()
 def decoder_weights(vae: VAE, *, show_range: tuple[float, float] = (0.0, 1.0)) -> Figure:
-    """The norms of the columns of the decoder's first layer, one for each latent feature, sorted.
+    """Draw the norms of the columns of the decoder's first layer, one for each latent feature, sorted.
 
-    Where the features are the weights of a stick and the data pictures, the mean of p(x|z) is drawn below for sticks
-    that are all in one weight, in the same order, for the first 50: what the weight stands for, alone.
+    Use it to see which features the decoder uses. For sticks and pictures, the first 50 weights have a picture below,
+    in the same order: the mean of p(x|z) for a stick that is all in this one weight. With classes it is that of class
+    0.
 
-    Args:
-        vae: a VAE whose model has a `prior` and a `decoder` that begins with a linear or gated layer, such as those of
-            the library.
-        show_range: values of pictures shown as black and white.
+    Parameters
+    ----------
+    vae : VAE
+        A VAE whose model has a `prior` and a `decoder` that begins with a linear or gated layer, as the library's have.
+    show_range : tuple of float, default (0.0, 1.0)
+        Values of pictures shown as black and white.
 
-    Raises:
-        ValueError: for another decoder.
+    Returns
+    -------
+    Figure
+        The figure.
 
-    Reference: Nalisnick and Smyth (2017), on columns that a Gaussian VAE sets to zero, and sticks do not.
+    Raises
+    ------
+    ValueError
+        The decoder is another one.
+
+    References
+    ----------
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders": a Gaussian VAE sets columns to zero,
+    sticks do not.
     """
     layer = first_layer(vae)
     if layer is None:
@@ -122,7 +145,7 @@ def decoder_weights(vae: VAE, *, show_range: tuple[float, float] = (0.0, 1.0)) -
 
 
 def first_layer(vae: VAE) -> Tensor | None:
-    """The columns of the decoder's first layer that take latent features, `[out, num_features]`, if it is linear."""
+    """Return the columns of the decoder's first layer for latent features, ``[out, num_features]``, or None."""
     decoder, prior = (getattr(vae.model, name, None) for name in ("decoder", "prior"))
     if not isinstance(decoder, nn.Module) or not hasattr(prior, "num_features"):
         return None
@@ -163,23 +186,39 @@ def samples_by_sticks(
     *,
     show_range: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
-    """Means of p(x|z) for draws from the prior whose stick has 1, 2, ... weights, each row with its own number.
+    """Draw means of p(x|z) for sticks from the prior that end after 1, 2, 3 or more weights, a row per number.
 
-    The fractions are independent, so this is the prior given that the stick is used up after so many. A column has the
-    same fractions all the way down: its stick is broken on and on. In a pair with classes the columns go through them.
-    Data that are no pictures are drawn as a heat map, one draw a row.
+    Use it to see what each further weight adds. The fractions are independent, so these are draws from the prior, given
+    that the stick is used up after so many weights. A column has the same fractions in all rows: its stick is broken
+    further and further. In a pair with classes, the columns go through the classes. Data that are not pictures are
+    drawn as a heat map, with one draw per number of weights.
 
-    Args:
-        vae: a VAE with a stick.
-        counts: numbers of weights, each from 1 to the truncation; by default 1, 2, 3, 5, 8, ... as
-            long as the prior leaves something of the stick, and the truncation.
-        columns: draws a row.
-        show_range: values of pictures shown as black and white.
+    Parameters
+    ----------
+    vae : VAE
+        A VAE with a stick.
+    counts : sequence of int, optional
+        Numbers of weights, each from 1 to the truncation. None takes 1, 2, 3, 5, 8, ... until they typically hold 99 %
+        of a stick of the prior, and the truncation.
+    columns : int, default 12
+        Draws per row.
+    show_range : tuple of float, default (0.0, 1.0)
+        Values of pictures shown as black and white.
 
-    Raises:
-        ValueError: for a VAE without a stick, and for impossible numbers.
+    Returns
+    -------
+    Figure
+        The figure.
 
-    Reference: Nalisnick and Smyth (2017), who draw from Dirichlet distributions of so many dimensions.
+    Raises
+    ------
+    ValueError
+        The VAE has no stick, or a number is out of range.
+
+    References
+    ----------
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders". The authors draw from Dirichlet
+    distributions of so many dimensions instead.
     """
     if not has_sticks(vae):
         raise ValueError(f"this VAE has no stick: its prior is no StickBreakingPrior, latents {vae.sites.latent}")
@@ -207,7 +246,7 @@ def samples_by_sticks(
 
 
 def _growing(truncation: int, enough: float) -> list[int]:
-    """Fibonacci's numbers below the truncation up to the first that is enough, and the truncation.
+    """Fibonacci numbers below the truncation up to the first that is enough, and the truncation.
 
     >>> _growing(50, 23.0), _growing(10, 23.0), _growing(2, 0.1)
     ([1, 2, 3, 5, 8, 13, 21, 34, 50], [1, 2, 3, 5, 8, 10], [1, 2])
@@ -220,20 +259,33 @@ def _growing(truncation: int, enough: float) -> list[int]:
 
 
 def latent_comparison(vaes: Mapping[str, VAE], split: Rows, *, seed: int = 0) -> Figure:
-    """The latents of several VAEs side by side in the plane, coloured by label: such as Gaussian and stick-breaking.
+    """Draw the latents of several VAEs side by side in the plane, coloured by label.
 
-    Latents are posterior means, those of sticks the mean weights. More than two dimensions are brought down by t-SNE,
-    of the first 500 rows.
+    Use it to compare latent spaces, such as a Gaussian and a stick-breaking one. Latents are posterior means; those of
+    sticks are the mean weights. More than two dimensions are reduced by t-SNE. The first 500 rows are drawn.
 
-    Args:
-        vaes: the VAEs by name.
-        split: some rows.
-        seed: seed of t-SNE.
+    Parameters
+    ----------
+    vaes : mapping of str to VAE
+        The VAEs by name, each with at least two latent dimensions.
+    split : Rows
+        Some rows, at least four.
+    seed : int, default 0
+        Seed of t-SNE.
 
-    Raises:
-        ValueError: without VAEs, and for fewer than four rows.
+    Returns
+    -------
+    Figure
+        The figure.
 
-    Reference: Nalisnick and Smyth (2017).
+    Raises
+    ------
+    ValueError
+        There are no VAEs, or fewer than four rows.
+
+    References
+    ----------
+    E. Nalisnick and P. Smyth (2017), "Stick-breaking variational autoencoders".
     """
     some = split.take(slice(TSNE_ROWS))
     if not vaes or len(some.x) < 4:

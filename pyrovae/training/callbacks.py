@@ -150,14 +150,24 @@ class TensorBoard(Callback):
 
 
 class TemperatureSchedule(Callback):
-    """Move the temperature of every relaxed variable of a VAE with the training time.
+    """Moves the temperature of every relaxed variable of a VAE with the training time.
 
-    Bounds at different temperatures are those of different models, so the weights of the best epoch may be those of an
-    early and warm one: without a patience, take the last weights, or a schedule that ends well before the training.
+    Use it to train with smooth draws first and with nearly discrete draws later.
 
-    Args:
-        schedule: the temperature as a function of the time in epochs, such as
-            `WarmUp(epochs=50, start=1.0, end=0.1)`.
+    Parameters
+    ----------
+    schedule : Schedule or callable
+        The temperature as a function of the time in epochs, such as ``WarmUp(epochs=50, start=1.0, end=0.1)``.
+
+    Raises
+    ------
+    ValueError
+        When the training starts: the VAE has no relaxed variable.
+
+    Notes
+    -----
+    Bounds at different temperatures are those of different models. So the best epoch may be an early one, with a high
+    temperature. To avoid this, take a schedule that ends long before the training does.
     """
 
     def __init__(self, schedule: Schedule | Callable[[float], float]) -> None:
@@ -168,11 +178,7 @@ class TemperatureSchedule(Callback):
         self.on_batch(progress)
 
     def on_batch(self, progress: Progress) -> None:
-        """Set the temperature for the next batch.
-
-        Raises:
-            ValueError: if the VAE has no relaxed variable.
-        """
+        """Set the temperature for the next batch."""
         relaxed = [module for module in progress.vae.modules() if isinstance(module, RelaxedVariable)]
         if not relaxed:
             raise ValueError("TemperatureSchedule: this VAE has no relaxed variable")

@@ -15,9 +15,30 @@ from pyrovae.storage import FORMAT_VERSION, CheckpointError, check_version, writ
 class RunFolder:
     """The folder of a training run.
 
-    `config.json` (how the run was made), `metrics.csv` (a row an epoch), `model.safetensors` (best weights),
-    `last/state.safetensors` (everything needed to resume), `figures/`. Every file is replaced in one step, the state
-    last, so that a kill at any moment leaves a folder that resumes.
+    Pass it to `Trainer.fit` as `run`, to save the training and to resume it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder. It is made when the first file is written.
+
+    Notes
+    -----
+    The folder holds
+
+    * `config.json`: how the run was made,
+    * `metrics.csv`: a row per epoch,
+    * `model.safetensors`: the best weights,
+    * `last/state.safetensors`: everything that is needed to resume,
+    * `figures/`.
+
+    Every file is replaced in one step, the state last. So a training that is killed at any moment leaves a folder that
+    can be resumed.
+
+    Examples
+    --------
+    >>> RunFolder("runs/digits").weights_path.as_posix()
+    'runs/digits/model.safetensors'
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -25,33 +46,35 @@ class RunFolder:
 
     @property
     def config_path(self) -> Path:
-        """Where the configuration is."""
+        """Path of the configuration."""
         return self.path / "config.json"
 
     @property
     def weights_path(self) -> Path:
-        """Where the best weights are."""
+        """Path of the best weights."""
         return self.path / "model.safetensors"
 
     @property
     def state_path(self) -> Path:
-        """Where the state of the training is."""
+        """Path of the state of the training."""
         return self.path / "last" / "state.safetensors"
 
     @property
     def figures_path(self) -> Path:
-        """Where figures go."""
+        """Folder of the figures."""
         return self.path / "figures"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write the configuration."""
+        """Write the configuration, which must consist of JSON values."""
         write_atomically(self.config_path, json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:
         """Read the configuration.
 
-        Raises:
-            CheckpointError: if the folder is no run of this library, or of a newer version.
+        Raises
+        ------
+        CheckpointError
+            The folder has no configuration, the file is damaged, or a newer version of the library wrote it.
         """
         try:
             config = dict(json.loads(self.config_path.read_text()))
@@ -63,7 +86,7 @@ class RunFolder:
         return config
 
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write the table of metrics, the columns being those of all rows in their first order."""
+        """Write the table of metrics. It has the columns of all rows, in the order in which they first occur."""
         rows = list(rows)
         text = io.StringIO()
         writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
@@ -72,7 +95,7 @@ class RunFolder:
         write_atomically(self.path / "metrics.csv", text.getvalue())
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """Read the table of metrics; empty before the first epoch has ended."""
+        """Read the table of metrics, a dictionary per epoch. It is empty before the first epoch has ended."""
         try:
             text = (self.path / "metrics.csv").read_text()
         except FileNotFoundError:

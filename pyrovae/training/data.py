@@ -11,7 +11,17 @@ from pyrovae.data.dataset import Rows, Transform
 
 
 class TrainingData(NamedTuple):
-    """Training and validation data as the Trainer uses them; `Dataset`s have the same names."""
+    """Training and validation data as the Trainer uses them. A `Dataset` has fields of the same names.
+
+    Parameters
+    ----------
+    train : Rows
+        Training rows.
+    validation : Rows, optional
+        Validation rows.
+    transform : callable, optional
+        What is done to each training minibatch, from `Rows` to `Rows`.
+    """
 
     train: Rows
     validation: Rows | None = None
@@ -19,10 +29,22 @@ class TrainingData(NamedTuple):
 
 
 def training_data(data: Any) -> TrainingData:
-    """Training data from a `Dataset`, a tensor, or a pair of tensors.
+    """Make training data from a `Dataset`, a tensor, or a pair of tensors. The training rows are numbered.
 
-    Raises:
-        TypeError: for anything else.
+    Parameters
+    ----------
+    data : Dataset, TrainingData, Tensor or pair of Tensor
+        The data. A pair is training and validation data.
+
+    Returns
+    -------
+    TrainingData
+        The data.
+
+    Raises
+    ------
+    TypeError
+        The data are something else.
     """
     if isinstance(data, TrainingData):
         return data._replace(train=data.train.numbered())
@@ -40,12 +62,12 @@ def training_data(data: Any) -> TrainingData:
 
 
 def rows_on(rows: Rows, device: torch.device) -> Rows:
-    """Rows on a device.
+    """Move rows to a device.
 
     Raises
     ------
     ValueError
-        If there are none.
+        There are no rows.
     """
     if not len(rows):
         raise ValueError("there are no rows to train or validate on")

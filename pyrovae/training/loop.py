@@ -31,13 +31,18 @@ from pyrovae.vae import VAE
 
 
 class Fit:
-    """One training under way.
+    """One training, from start to end. `Trainer.fit` makes it and runs it.
 
-    Args:
-        options: its options.
-        vae: the VAE, prepared here.
-        data: training and validation data.
-        run: where to save, if anywhere.
+    Parameters
+    ----------
+    options : TrainingOptions
+        Options of the training.
+    vae : VAE
+        The VAE. It is prepared here.
+    data : TrainingData
+        Training and validation data.
+    run : RunFolder or None
+        Where to save. None does not save.
     """
 
     def __init__(self, options: TrainingOptions, vae: VAE, data: TrainingData, run: RunFolder | None) -> None:
@@ -74,7 +79,7 @@ class Fit:
         self.saved_at = self.started_at = time.monotonic()
 
     def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
-        """Compiled steps for full batches, of which this is one if there are any."""
+        """Compile steps for full batches. This batch is compiled now if it is a full one."""
         compiled = CompiledLoss(self.vae, self.objective)
         self.vae.train()
         if len(x) == self.options.batch_size:
@@ -82,7 +87,7 @@ class Fit:
         return compiled
 
     def run(self, resume: bool, stack: ExitStack) -> History:
-        """Train to the end, from the start or from the last state; `stack` is left when the training ends."""
+        """Train to the end, from the start or from the last state. The caller closes `stack` when the training ends."""
         if resume:
             self.state = load_state(self.folder, self.vae, self.optimizer, self.scheduler, self.learned)
             if self.state.permutation is not None and len(self.state.permutation) != self.rows:
@@ -114,7 +119,7 @@ class Fit:
         return History(self.state.history, self.state.best_epoch, self.state.stopped)
 
     def epoch(self) -> None:
-        """One pass over the data, or the rest of one that was interrupted."""
+        """Do one pass over the data, or the rest of one that was interrupted."""
         state, options = self.state, self.options
         self.vae.train()
         if state.permutation is None:
@@ -136,7 +141,7 @@ class Fit:
             self.stop_for_interrupt()
 
     def step(self, index: Tensor) -> float:
-        """One step of the optimizer; returns the loss of these rows."""
+        """Do one step of the optimizer. Return the loss of these rows, summed, in nats."""
         options, state = self.options, self.state
         x, data = arguments(self.vae, self.transform(self.train.take(index)))
         beta = options.kl_weight(state.epoch + state.batch / self.progress.num_batches)
@@ -157,7 +162,7 @@ class Fit:
         return loss
 
     def finish_epoch(self) -> None:
-        """Validate, keep the best weights, move the schedules, decide whether to stop, save."""
+        """Validate, keep the best weights, move the schedules, decide whether to stop, and save."""
         state, options = self.state, self.options
         self.check_parameters()
         row = {"epoch": state.epoch + 1, "loss": state.loss_sum / self.rows}
@@ -186,13 +191,16 @@ class Fit:
             self.save()
 
     def compares_nothing(self, row: Mapping[str, float]) -> bool:
-        """Whether this epoch's loss is of another KL weight than the best one's, so that the later weights are kept."""
+        """Whether the monitor is the training loss, and the best epoch had another KL weight than this one.
+
+        The later weights are then kept.
+        """
         if self.monitor != "loss" or not self.state.best_epoch:
             return False
         return row["kl_weight"] != self.state.history[self.state.best_epoch - 1]["kl_weight"]
 
     def reason_to_stop(self) -> str | None:
-        """Why the training is over, if it is."""
+        """Why the training is over; None if it goes on."""
         state, options = self.state, self.options
         if state.epoch >= options.epochs:
             return f"all {options.epochs} epochs done"
@@ -202,7 +210,7 @@ class Fit:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """The loss per datum of the validation data at KL weight 1, with the same random numbers every time."""
+        """The validation loss in nats per datum, at KL weight 1, with the same random numbers every time."""
         self.vae.eval()
         total, rows = 0.0, len(self.validation.x)
         with seeded(0):
@@ -215,12 +223,12 @@ class Fit:
         return total / rows
 
     def first_rows(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """A batch of training data, to try the pair on."""
+        """The first batch of training data, to try the pair on."""
         first = self.train.take(slice(self.options.batch_size))
         return arguments(self.vae, self.transform(first))
 
     def check_parameters(self) -> None:
-        """Stop if a parameter is not finite, or is none that the optimizer knows."""
+        """Stop if a parameter is not finite, or if the optimizer does not know it."""
         for name, value in self.vae.named_parameters():
             if not value.isfinite().all():
                 self.stop_for_non_finite(f"parameter {name!r} is not finite")
@@ -243,7 +251,7 @@ class Fit:
             getattr(callback, event)(progress)
 
     def save_if_due(self) -> None:
-        """Save if the last time is long enough ago."""
+        """Save if `checkpoint_seconds` have passed since the last time."""
         if self.folder is not None and time.monotonic() - self.saved_at >= self.options.checkpoint_seconds:
             self.save()
 
@@ -254,7 +262,7 @@ class Fit:
         self.saved_at = time.monotonic()
 
     def stop_for_interrupt(self) -> None:
-        """Save and leave after Ctrl-C."""
+        """Save, and leave after Ctrl-C."""
         epoch, batch = self.state.epoch, self.state.batch
         where = f"in epoch {epoch + 1} after batch {batch}" if batch else f"after epoch {epoch}"
         if self.folder is None:
@@ -267,7 +275,7 @@ class Fit:
         raise TrainingInterrupted(f"interrupted {where}; everything is saved{how}")
 
     def stop_for_non_finite(self, what: str, x: Tensor | None = None, data: Mapping[str, Tensor] | None = None) -> None:
-        """Put the best weights back and leave with the place where the numbers went wrong."""
+        """Put the best weights back, and leave with the place where a number stopped being finite."""
         state = self.state
         batch = min(state.batch + 1, self.progress.num_batches)
         found = "" if x is None else f", from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **data)}"

@@ -1,4 +1,4 @@
-"""Everything a training needs to go on where it stopped, in memory and on disk."""
+"""All that a training needs to go on where it stopped, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from pyrovae.vae import VAE
 
 @dataclass
 class TrainingState:
-    """The position of a training, its history and its best weights."""
+    """How far a training is, its history and its best weights."""
 
     epoch: int = 0
     """Finished epochs."""
     batch: int = 0
-    """Finished batches of the epoch under way."""
+    """Finished batches of the present epoch."""
     batch_size: int = 0
-    """Rows of a batch."""
+    """Rows per batch."""
     loss_sum: float = 0.0
-    """Summed loss of those batches."""
+    """Summed loss of these batches, in nats."""
     seconds: float = 0.0
-    """Time spent training, over all sittings."""
+    """Time spent training, in seconds, with that before a resume."""
     history: list[dict[str, float]] = field(default_factory=list)
     best_value: float | None = None
+    """Value of the monitor in the best epoch; None before the first epoch has ended."""
     best_epoch: int = 0
+    """The best epoch, counted from 1; 0 before the first has ended."""
     stopped: str | None = None
     """Why the training ended; None while it goes on."""
     permutation: Tensor | None = None
-    """The order of the rows in the epoch under way."""
+    """The order of the rows in the present epoch; None before its first batch."""
     best: dict[str, Tensor] = field(default_factory=dict)
     """The best weights so far; at first those that the training began with."""
 
@@ -56,7 +58,23 @@ def save_state(
     scheduler: LRScheduler | None,
     learned: nn.Module | None = None,
 ) -> None:
-    """Write best weights, metrics and, last, the state; `learned` is what the objective itself learns."""
+    """Write the best weights, the metrics and, last, the state.
+
+    Parameters
+    ----------
+    run : RunFolder
+        Where to write.
+    state : TrainingState
+        How far the training is.
+    vae : VAE
+        The pair, with its present weights.
+    optimizer : Optimizer
+        The optimizer.
+    scheduler : LRScheduler or None
+        The schedule of the learning rate.
+    learned : Module, optional
+        What the objective itself learns.
+    """
     save_best(run, state)
     if state.history:
         run.write_metrics(state.history)
@@ -86,10 +104,32 @@ def load_state(
     scheduler: LRScheduler | None,
     learned: nn.Module | None = None,
 ) -> TrainingState:
-    """Read what `save_state` wrote into the weights, the optimizer, the schedule and torch's random numbers.
+    """Read what `save_state` wrote.
 
-    Raises:
-        CheckpointError: if the state is missing, damaged, of another architecture or of a newer version.
+    The weights, the optimizer, the schedule, `learned` and torch's random numbers are set to what they were.
+
+    Parameters
+    ----------
+    run : RunFolder
+        Where to read.
+    vae : VAE
+        The pair.
+    optimizer : Optimizer
+        The optimizer, of the same kind and for the same parameters as in the training that wrote the state.
+    scheduler : LRScheduler or None
+        The schedule of the learning rate.
+    learned : Module, optional
+        What the objective itself learns.
+
+    Returns
+    -------
+    TrainingState
+        How far the training is.
+
+    Raises
+    ------
+    CheckpointError
+        The state is missing or damaged, or it is of another architecture, another optimizer or a newer version.
     """
     tensors, information = load_tensors(run.state_path)
     parts: dict[str, dict[str, Tensor]] = {}

@@ -159,7 +159,7 @@ def test_errors():
     network, model = TinyNetwork(1), TinyModel()
     with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
         TinyNetwork(0)
-    with pytest.raises(ValueError, match="VIMCO needs at least 2 samples a datum, got 1"):
+    with pytest.raises(ValueError, match="VIMCO needs at least 2 samples per datum, got 1"):
         VIMCO(network, model)
     with pytest.raises(TypeError, match="inference_network must be an InferenceNetwork, got TinyModel"):
         ELBO(model, network)

@@ -126,7 +126,7 @@ def relaxed_network():
 
 def test_temperature_follows_the_schedule_in_model_and_guide():
     seen, vae = Seen(), relaxed_network()
-    trainer_with_schedule(5, seen).fit(vae, binary(PIXELS).repeat(4, 1))  # two batches an epoch
+    trainer_with_schedule(5, seen).fit(vae, binary(PIXELS).repeat(4, 1))  # two batches per epoch
     assert seen.temperatures == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.2, 0.2]
     # The best weights come with the temperature that they were best at.
     assert float(vae.model.variable.temperature) == float(vae.guide.layer_variable.temperature) <= 1.0

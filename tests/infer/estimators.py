@@ -31,7 +31,7 @@ class Comparison(NamedTuple):
         return f"{self.estimator}, K={self.count}, {self.pair}{weight}"
 
     def z_scores(self, draws: int) -> Values:
-        """How many standard errors the mean of so many draws a datum is from the exact gradient, by parameter."""
+        """How many standard errors the mean of so many draws per datum is from the exact gradient, by parameter."""
         case = CASES[self.pair]
         return z_scores(draws_of_gradient(self.make(), case, self.beta, draws), self.exact())
 
