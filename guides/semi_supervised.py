@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyrovae.distributions.labels import KnownLabels, labelled_logits
 from pyrovae.nn.mlp import LAYERS, activation_module
-from pyrovae.programs import objective_term
+from pyrovae.sites import objective_term
 
 
 class Classifier(nn.Module):

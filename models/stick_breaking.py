@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.distributions import Gamma
 from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyrovae.infer.minibatch import COUNTED
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.gaussian import num_rows, observe
 from pyrovae.priors import StickBreakingPrior
@@ -113,4 +115,16 @@ class _GammaHyperprior(nn.Module):
 
 def share_of_global(rows: int, num_data: int | None) -> AbstractContextManager:
     """A context in which a global site counts by the part of the data that a batch of `rows` rows is."""
-    return nullcontext() if num_data is None else poutine.scale(scale=rows / num_data)
+    return nullcontext() if num_data is None else _Share(rows / num_data)
+
+
+class _Share(Messenger):
+    """Scale sites by a share, and tell `MinibatchScale` that it is done."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        msg["scale"] = msg["scale"] * self.share
+        msg["infer"] = {**(msg["infer"] or {}), COUNTED: True}

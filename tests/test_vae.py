@@ -133,17 +133,17 @@ def test_forward_with_a_plate_of_pixels_outside_the_rows():
     """Rows stand in dimension -1, pixels in -2: summing must not mix them."""
 
     def model(x):
-        with pyro.plate("data", x.shape[1], dim=-1):
-            z = pyro.sample("z", dist.Normal(torch.zeros(x.shape[1]), 1.0))
-            with pyro.plate("pixels", x.shape[0], dim=-2):
-                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            with pyro.plate("pixels", x.shape[1], dim=-2):
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x.T)
 
     def guide(x):
-        with pyro.plate("data", x.shape[1], dim=-1):
-            pyro.sample("z", dist.Normal(x.mean(0), 1e-6))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.mean(1), 1e-6))
 
     x = torch.arange(16.0).reshape(4, 4)  # as many pixels as rows
-    expected = -dist.Normal(x.mean(0), 1.0).log_prob(x).sum(0)
+    expected = -dist.Normal(x.mean(1, keepdim=True), 1.0).log_prob(x).sum(1)
     torch.testing.assert_close(VAE(model, guide)(x).nll, expected, rtol=1e-4, atol=1e-3)
 
 
@@ -420,10 +420,11 @@ def _normal_guide(x):
         pyro.sample("z", dist.Normal(x.reshape(len(x), -1).mean(-1), 1.0))
 
 
-def test_ambiguous_data_site_is_refused_and_can_be_named():
+def test_several_data_sites_and_one_that_is_chosen():
     x = torch.zeros(3, 2)
-    with pytest.raises(ValueError, match=r"observes 'left', 'right'; say which site is the data with VAE\(.*observed"):
-        VAE(_labelled, _normal_guide, example=x)
+    both = VAE(_labelled, _normal_guide, example=x)
+    assert both.sites.all_observed == ("left", "right")
+    assert both.sample(4).keys() == both.reconstruct(x).keys() == both(x).reconstruction.keys() == {"left", "right"}
     vae = VAE(_labelled, _normal_guide, observed="right", example=x)
     assert vae.sites.observed == "right"
     # Both observations still count in the log-likelihood.

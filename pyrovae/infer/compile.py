@@ -129,7 +129,7 @@ class CompiledLoss:
             return loss.detach(), {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}
 
         with torch.random.fork_rng(), pyro.validation_enabled(False):
-            self._let_objective_find_out(inputs)
+            self._run_objective_once(inputs)
             parameters, buffers, *rest = self._arguments(inputs, beta)
             try:
                 graph = make_fx(step)(parameters, {name: value.clone() for name, value in buffers.items()}, *rest)
@@ -142,7 +142,7 @@ class CompiledLoss:
         self._compiled[self._key(inputs, beta)] = run = _compiled(graph, self._backend)
         return run
 
-    def _let_objective_find_out(self, inputs: Mapping[str, Tensor]) -> None:
+    def _run_objective_once(self, inputs: Mapping[str, Tensor]) -> None:
         """Run the objective as it is, because its first call looks into the pair and may make what it learns."""
         data, vae = dict(inputs), self._step.vae
         with torch.no_grad(), programs.evaluating(vae), vae.scope():

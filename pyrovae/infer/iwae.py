@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pyro import poutine
 from torch import Tensor
 
 from pyrovae.infer import functional
-from pyrovae.infer.log_weights import LogWeights, Score
+from pyrovae.infer.scoring import LogWeights, Score
 from pyrovae.infer.objective import Objective, Pair, frozen, with_values
-from pyrovae.programs import Program, sample_sites
+from pyrovae.programs import Program, trace_pair
+from pyrovae.sites import PARTICLES, latent_sites
 
 GRADIENTS = ("standard", "stl", "dreg")
 
@@ -31,7 +33,8 @@ class IWAE(Objective):
       Unbiased, its signal-to-noise ratio rises with K.
 
     "stl" and "dreg" run the guide twice and need every site reparameterised; the model's gradient is the standard one
-    in all three. What a guide draws beside its sites, such as the units that dropout leaves, differs between the runs.
+    in all three. A guide that draws beside its sites, such as the units that dropout leaves, is refused, because its
+    two runs would differ.
 
     Args:
         num_particles: K.
@@ -87,6 +90,14 @@ class Renyi(Objective):
         return functional.renyi(weights.log_weight, self.alpha, weights.log_score)
 
 
+def _generator_state() -> list[bytes]:
+    """The state of torch's generators, to see whether somebody drew."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return [state.numpy().tobytes() for state in states]
+
+
 class _Path:
     """Log weights whose gradient by the guide runs along the draws alone, weighted once more for DReG."""
 
@@ -102,17 +113,23 @@ class _Path:
 
     def run(self, model: Program, guide: Program, score: Score) -> LogWeights:
         drawn = self.pair.trace(guide)
-        for name, site in sample_sites(drawn).items():
+        for name, site in latent_sites(drawn).items():
             if not site["fn"].has_rsample:
                 raise ValueError(
                     f"site {name!r} has no reparameterised draws, which gradient='stl' and 'dreg' need; "
                     "use gradient='standard', VIMCO or ReweightedWakeSleep"
                 )
         hooked = with_values(drawn, self.hook) if self.squared else drawn
-        model_trace = self.pair.trace(poutine.replay(model, trace=hooked))
+        model_trace = trace_pair(model, guide, self.pair.args, self.pair.kwargs, drawn=hooked).model
         # The second run of the guide scores the draws: its parameters are constants, its inputs (other draws) are not.
         with frozen(self.pair.guide, drawn):
+            before = _generator_state()
             guide_trace = self.pair.trace(poutine.replay(guide, trace=hooked))
+            if before != _generator_state():
+                raise ValueError(
+                    "the guide draws random numbers beside its sites, dropout perhaps, and gradient='stl' and 'dreg' "
+                    "would score its draws under other ones; use gradient='standard', or take them out of the guide"
+                )
         weights = score(model_trace, guide_trace)
         self.done += len(weights.log_p)
         return weights
@@ -136,7 +153,7 @@ class _Path:
 
     def shaped(self, first: int, event_dim: int, frames: list[Any], like: Tensor) -> Tensor:
         """The weights of the particles of one run, shaped to multiply a site's value."""
-        particle = next((f for f in frames if f.name == "num_particles_vectorized"), None)
+        particle = next((f for f in frames if f.name == PARTICLES), None)
         count = 1 if particle is None else particle.size
         weight = self.weight[first : first + count]
         shape = [1] * like.dim()

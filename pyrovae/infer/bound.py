@@ -1,0 +1,74 @@
+"""The evidence lower bound of each datum, in its two parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from pyrovae.infer.scoring import Scorer
+from pyrovae.programs import Traces
+from pyrovae.sites import Layout, OutsidePlateError, is_local, is_point, latent_sites, sample_sites
+
+
+def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood and KL of every datum at the draws of a trace, each `[B]` in nats.
+
+    Every site counts once, without scales. All observed sites of the model and its factors are in the first; latents
+    outside the plate over the data, and what the guide observes, are in neither.
+
+    Raises
+    ------
+    ValueError
+        If an observed site stands outside the plate over the data.
+    """
+    scorer = Scorer(layout)
+    of_model, of_guide = sample_sites(traces.model), latent_sites(traces.guide)
+
+    def per_datum(value: Tensor, site: Mapping[str, Any]) -> Tensor:
+        return scorer.per_datum(scale_and_mask(value, mask=site["mask"]), site)[0]
+
+    nll: Any = 0.0
+    for name, site in of_model.items():
+        if site["is_observed"]:
+            if not is_local(site, layout.plates):
+                raise OutsidePlateError(
+                    f"observed site {name!r} lies outside the plate over the data, so it has no part per datum; put "
+                    "it into the plate"
+                )
+            nll = nll - per_datum(site["fn"].log_prob(site["value"]), site)
+    latent = [name for name in of_guide if name in of_model]
+    known = _known_divergences(list(traces.guide.nodes), list(traces.model.nodes), latent)
+    kl: Any = 0.0
+    for name, site in of_guide.items():
+        if name in layout.shared:
+            continue
+        kl = kl + per_datum(_divergence(site, of_model.get(name), name in known), site)
+    return nll, kl
+
+
+def _known_divergences(guide: Sequence[str], model: Sequence[str], latent: Sequence[str]) -> set[str]:
+    """The latents whose divergence may be taken in closed form, from the order of the sites in both programs.
+
+    In the closed form the model's distribution is given. It is not where it may depend on a latent that the model draws
+    first and the guide later, and so perhaps from this one, as in layers that the guide infers from the data upwards.
+    """
+    return {
+        name
+        for name in latent
+        if not set(guide[guide.index(name) + 1 :]) & set(model[: model.index(name)]) & set(latent)
+    }
+
+
+def _divergence(guide_site: Mapping[str, Any], model_site: Mapping[str, Any] | None, known: bool) -> Tensor:
+    """KL of a site, exact if known; a site that the guide has alone gives its log-probability."""
+    if known and not is_point(guide_site):
+        try:
+            return kl_divergence(guide_site["fn"], model_site["fn"])
+        except NotImplementedError:
+            pass
+    value = guide_site["fn"].log_prob(guide_site["value"])
+    return value if model_site is None else value - model_site["fn"].log_prob(guide_site["value"])
