@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.infer.points import global_means
-from pyrovae.sites import data_sites, latent_sites, rows_first, sample_sites
+from pyrovae.sites import data_sites, is_factor, latent_sites, rows_first, sample_sites
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
@@ -162,7 +162,7 @@ class Decoding:
             return {chosen: sites[chosen]}
         latents = (*self.vae.sites.latent, *self.vae.sites.shared)  # which handlers may have given values
         observed = {name: site for name, site in data_sites(trace).items() if name not in latents}
-        drawn = {n: site for n, site in sites.items() if site["infer"].get("was_observed") and n not in observed}
+        drawn = {n: s for n, s in sites.items() if s["infer"].get("was_observed") and n not in observed and not is_factor(s)}
         names = [name for name in self.vae.sites.all_observed if name in sites]
         return {**observed, **drawn} or {name: sites[name] for name in names}
 

@@ -22,7 +22,7 @@ from pyrovae.infer.minibatch import MinibatchScale
 from pyrovae.infer.particles import can_vectorize
 from pyrovae.infer.points import MeanMessenger, check_densities, global_means
 from pyrovae.parameters import PairParameters
-from pyrovae.sites import Layout, Sites, categorical_sites, data_frame, find_sites, is_global, plate_nesting, sample_sites
+from pyrovae.sites import Layout, Sites, categorical_sites, data_frame, find_sites, is_global, plate_nesting, row_dim, sample_sites
 
 __all__ = ["OUTPUTS", "VAE", "Forward", "MeanMessenger"]
 
@@ -107,6 +107,7 @@ class VAE(PairParameters):
         # A datum of zeros, to run programs that need data; a buffer, so that it follows device and type.
         self.register_buffer("_datum", None, persistent=False)
         self.flat_sites: dict[str, torch.Size] = {}
+        self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
         self._collected = False
         self._vectorize: bool | None = None
         self._has_densities = False
@@ -181,6 +182,7 @@ class VAE(PairParameters):
             layout = programs.look_at(self.model, self.guide, (x,), given, traces)
         self._sites = find_sites(*traces, layout, self.chosen_site, self._latent)
         self.flat_sites = flattened_sites(traces.model, x, given.get("mask"), layout.plates)
+        self.row_dims = {name: row_dim(traces.guide.nodes[name], layout.plates) for name in self._sites.latent}
         self._layout, self._collected = layout, True
         return self
 
