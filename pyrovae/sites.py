@@ -53,6 +53,15 @@ class OutsidePlateError(ValueError):
     """A site has no number per datum."""
 
 
+def outside_plate(name: str, *, observed: bool) -> str:
+    """What is wrong with a site outside the plate over the data, and what to do."""
+    if observed:
+        kind, advice = "observed", "put it into the plate"
+    else:
+        kind, advice = "latent", f"fix it with condition={{{name!r}: value}}, or train with an ELBO of Pyro"
+    return f"{kind} site {name!r} lies outside the plate over the data, so it has no weight per datum; {advice}"
+
+
 def is_deterministic(site: Site) -> bool:
     """Whether a trace site was written by `pyro.deterministic`."""
     return bool(site["infer"].get("_deterministic"))

@@ -22,7 +22,21 @@ from pyrovae.infer.minibatch import MinibatchScale
 from pyrovae.infer.particles import can_vectorize
 from pyrovae.infer.points import MeanMessenger, check_densities, global_means
 from pyrovae.parameters import PairParameters
-from pyrovae.sites import Layout, Sites, categorical_sites, data_frame, find_sites, is_global, plate_nesting, row_dim, sample_sites
+from pyrovae.sites import (
+    Layout,
+    OutsidePlateError,
+    Sites,
+    categorical_sites,
+    data_frame,
+    data_sites,
+    find_sites,
+    is_global,
+    is_local,
+    outside_plate,
+    plate_nesting,
+    row_dim,
+    sample_sites,
+)
 
 __all__ = ["OUTPUTS", "VAE", "Forward", "MeanMessenger"]
 
@@ -108,6 +122,7 @@ class VAE(PairParameters):
         self.register_buffer("_datum", None, persistent=False)
         self.flat_sites: dict[str, torch.Size] = {}
         self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
+        self._data_outside: tuple[str, ...] = ()  # data sites that are no sum over rows
         self._collected = False
         self._vectorize: bool | None = None
         self._has_densities = False
@@ -182,6 +197,8 @@ class VAE(PairParameters):
             layout = programs.look_at(self.model, self.guide, (x,), given, traces)
         self._sites = find_sites(*traces, layout, self.chosen_site, self._latent)
         self.flat_sites = flattened_sites(traces.model, x, given.get("mask"), layout.plates)
+        outside = [name for name, site in data_sites(traces.model).items() if not is_local(site, layout.plates)]
+        self._data_outside = tuple(outside)
         self.row_dims = {name: row_dim(traces.guide.nodes[name], layout.plates) for name in self._sites.latent}
         self._layout, self._collected = layout, True
         return self
@@ -201,6 +218,8 @@ class VAE(PairParameters):
         ValueError
             If a data site of the pair stands outside that plate, so that it is no sum over rows.
         """
+        if rows < total and self._data_outside:
+            raise OutsidePlateError(outside_plate(self._data_outside[0], observed=True))
         return MinibatchScale(rows, total, self.sites.plates)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VAE:
@@ -338,10 +357,13 @@ class VAE(PairParameters):
         self.prepare(x, **data)
         given = programs.keywords(self.model, self.guide, **data)
         condition = self._with_marked_means(condition)
+        for name in self.sites.shared:
+            if name not in condition:
+                raise OutsidePlateError(outside_plate(name, observed=False))
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
             if not self._has_densities:
-                check_densities(self.guide, (x,), given, condition)
+                check_densities(self.guide, self._layout, (x,), given, condition)
                 self._has_densities = True
             result = log_likelihood(
                 self, self._layout, x, num_samples, chunk_size, vectorize, condition, given

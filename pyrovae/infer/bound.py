@@ -11,7 +11,7 @@ from torch.distributions import kl_divergence
 
 from pyrovae.infer.scoring import Scorer
 from pyrovae.programs import Traces
-from pyrovae.sites import Layout, OutsidePlateError, is_local, is_point, latent_sites, sample_sites
+from pyrovae.sites import Layout, OutsidePlateError, is_local, is_point, latent_sites, outside_plate, sample_sites
 
 
 def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
@@ -35,10 +35,7 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
     for name, site in of_model.items():
         if site["is_observed"]:
             if not is_local(site, layout.plates):
-                raise OutsidePlateError(
-                    f"observed site {name!r} lies outside the plate over the data, so it has no part per datum; put "
-                    "it into the plate"
-                )
+                raise OutsidePlateError(outside_plate(name, observed=True))
             nll = nll - per_datum(site["fn"].log_prob(site["value"]), site)
     latent = [name for name in of_guide if name in of_model]
     known = _known_divergences(list(traces.guide.nodes), list(traces.model.nodes), latent)

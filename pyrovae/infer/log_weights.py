@@ -96,7 +96,7 @@ def log_weights(
         if condition:
             log_condition(condition)
     if not weighted:
-        check_densities(guide, args, kwargs, condition or ())
+        check_densities(guide, layout, args, kwargs, condition or ())
     programs = conditioned(model, guide, condition)
     if num_particles > 1 and vectorize is None:
         vectorize = can_vectorize(

@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrovae.programs import Program, trace, trial
-from pyrovae.sites import is_point, latent_sites
+from pyrovae.sites import Layout, is_local, is_point, latent_sites
 
 
 class MeanMessenger(Messenger):
@@ -55,12 +55,12 @@ def _has_mean(site: Mapping[str, Any]) -> bool:
 
 
 def check_densities(
-    guide: Program, args: tuple, kwargs: Mapping[str, Any], fixed: Collection[str] = ()
+    guide: Program, layout: Layout, args: tuple, kwargs: Mapping[str, Any], fixed: Collection[str] = ()
 ) -> None:
-    """Refuse a guide with a latent that always has the same value, because it has no importance weights.
+    """Refuse a guide with a latent of a datum that is no draw, because it has no importance weights.
 
-    A `Delta` at a function of another draw is let through: its density is that of the draw, corrected by its
-    `log_density`, as Pyro's AutoGuides and EasyGuides write it.
+    A `Delta` at a function of another draw of the datum is let through: its density is that of the draw, corrected by
+    its `log_density`, as Pyro's AutoGuides and EasyGuides write it.
 
     Raises
     ------
@@ -69,16 +69,16 @@ def check_densities(
     """
     with trial(guide):
         first = trace(guide, args, kwargs)
-        sites = {name: site for name, site in latent_sites(first).items() if name not in fixed}
+        sites = {n: s for n, s in latent_sites(first).items() if n not in fixed and is_local(s, layout.plates)}
         points = [name for name, site in sites.items() if is_point(site)]
         if not points:
             return
         draws = first.copy()
         leaves = {}
         for name, site in latent_sites(first).items():
-            if name in points:
+            if is_point(site):
                 draws.remove_node(name)
-            elif site["value"].is_floating_point():
+            elif name in sites and site["value"].is_floating_point():
                 leaves[name] = site["value"].detach().clone().requires_grad_()
                 draws.nodes[name] = {**site, "value": leaves[name]}
         with torch.enable_grad():
@@ -90,7 +90,7 @@ def check_densities(
                     reached = torch.autograd.grad(value.sum(), [*leaves.values()], allow_unused=True, retain_graph=True)
                 if all(gradient is None for gradient in reached):
                     raise ValueError(
-                        f"site {name!r} of the guide is a Delta, all of whose probability is on one value, so it has "
-                        "no importance weights and there is no log-likelihood; draw it from a distribution with a "
+                        f"site {name!r} of the guide is a Delta that is no function of another draw of the datum, so it "
+                        "has no importance weights and there is no log-likelihood; draw it from a distribution with a "
                         "density, or compare training losses"
                     )

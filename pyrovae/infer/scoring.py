@@ -11,7 +11,17 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.programs import Program
-from pyrovae.sites import PARTICLES, Layout, OutsidePlateError, Site, data_frame, frames_of, is_local, sample_sites
+from pyrovae.sites import (
+    PARTICLES,
+    Layout,
+    OutsidePlateError,
+    Site,
+    data_frame,
+    frames_of,
+    is_local,
+    outside_plate,
+    sample_sites,
+)
 
 DATA_SHARE = "data_share"
 """Key of `site["infer"]`: what `MinibatchScale` multiplied a site inside the plate over the data by."""
@@ -90,6 +100,10 @@ class Scorer:
         """Log weights `[K, B]`; `particles` is dimension and size of the plate over particles, if there is one."""
         guide_sites = _without(sample_sites(guide_trace), self.fixed)
         model_sites = _without(sample_sites(model_trace), self.fixed)
+        if not self.weighted:
+            # Whatever a guide draws for all data beside the latents, the weights of a datum are right given it.
+            plates = self.layout.plates
+            guide_sites = {n: s for n, s in guide_sites.items() if n in model_sites or is_local(s, plates)}
         size = self._read_plate(model_sites, guide_sites)
 
         def log_prob(site: Site, weight: Any = 1.0) -> Tensor:
@@ -162,7 +176,7 @@ class Scorer:
         counted = [*model_sites.values(), *(s for s in guide_sites.values() if self.weighted or not s["is_observed"])]
         for site in counted:
             if not is_local(site, plates):
-                raise OutsidePlateError(_outside(site))
+                raise OutsidePlateError(outside_plate(site["name"], observed=site["is_observed"]))
         frame = data_frame(observed[0], plates)
         if frame is None:
             share, size, self.data_dim = 1.0, observed[0]["fn"].batch_shape[-1], -1
@@ -228,15 +242,6 @@ class Scorer:
             value = value.reshape(value.shape[: len(first)] + value.shape[batch:])
             found[name] = value.unsqueeze(0) if particles is None else value
         return found
-
-
-def _outside(site: Site) -> str:
-    name = site["name"]
-    if site["is_observed"]:
-        kind, advice = "observed", "put it into the plate"
-    else:
-        kind, advice = "latent", f"fix it with condition={{{name!r}: value}}, or train with an ELBO of Pyro"
-    return f"{kind} site {name!r} lies outside the plate over the data, so it has no weight per datum; {advice}"
 
 
 def _without(sites: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
