@@ -193,31 +193,53 @@ def _point(name: str, fn: TorchDistribution, output: str) -> Tensor:
     return value
 
 
-def flattened_sites(trace: Trace, x: Tensor, mask: Tensor | None, plates: frozenset[str]) -> dict[str, torch.Size]:
+def flattened_sites(
+    model: programs.Program, trace: Trace, x: Tensor, given: Mapping[str, Tensor], plates: frozenset[str]
+) -> dict[str, torch.Size]:
     """Those data sites whose value is the data, row by row, in another shape; with the shape of a row of the data.
+
+    Where the value is a copy, the model is run once more, on data that look different in every layout.
 
     Parameters
     ----------
+    model : callable
+        The model.
     trace : Trace
-        A trace of the model on `x`.
+        A trace of it on `x`.
     x : Tensor
         Data `[B, ...]`.
-    mask : Tensor, optional
-        What is observed of them.
+    given : mapping from str to Tensor
+        Further arguments, `mask` among them.
     plates : frozenset of str
         The names of the plates over the data.
     """
-    found = {}
+    found = _flattened(trace, x, given.get("mask"), plates)
+    if all(_is_view(trace.nodes[name]["value"], x) for name in found):
+        return dict.fromkeys(found, x.shape[1:])
+    try:
+        with programs.trial(model), pyro.validation_enabled(False):
+            other = torch.rand(x.shape).to(x) if x.is_floating_point() else torch.randint_like(x, int(x.max()) + 2)
+            again = _flattened(programs.trace(model, (other,), given), other, given.get("mask"), plates)
+    except Exception:  # a program that takes no such data: its sites keep their own shape
+        again = set()
+    return dict.fromkeys(found & again, x.shape[1:])
+
+
+def _flattened(trace: Trace, x: Tensor, mask: Tensor | None, plates: frozenset[str]) -> set[str]:
+    found = set()
     for name, site in data_sites(trace).items():
-        value = site["value"]
-        if not isinstance(value, Tensor) or not value.dim():
+        if not isinstance(site["value"], Tensor) or not site["value"].dim():
             continue
-        value = rows_first(value, site, plates)
+        value = rows_first(site["value"], site, plates)
         if value.shape == x.shape or value.numel() != x.numel() or len(value) != len(x):
             continue
-        same = value.reshape(x.shape) == x
+        same = (value.reshape(x.shape) == x) | x.isnan()
         if mask is not None and mask.shape == x.shape:
             same = same | ~mask
-        if bool((same | x.isnan()).all()):
-            found[name] = x.shape[1:]
+        if bool(same.all()):
+            found.add(name)
     return found
+
+
+def _is_view(value: Tensor, x: Tensor) -> bool:
+    return value.data_ptr() == x.data_ptr() and value.is_contiguous() and x.is_contiguous()

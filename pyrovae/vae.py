@@ -196,7 +196,8 @@ class VAE(PairParameters):
         with self.scope():
             layout = programs.look_at(self.model, self.guide, (x,), given, traces)
         self._sites = find_sites(*traces, layout, self.chosen_site, self._latent)
-        self.flat_sites = flattened_sites(traces.model, x, given.get("mask"), layout.plates)
+        with self.scope():
+            self.flat_sites = flattened_sites(self.model, traces.model, x, given, layout.plates)
         outside = [name for name, site in data_sites(traces.model).items() if not is_local(site, layout.plates)]
         self._data_outside = tuple(outside)
         self.row_dims = {name: row_dim(traces.guide.nodes[name], layout.plates) for name in self._sites.latent}
