@@ -17,7 +17,7 @@ from pyrovae.infer.points import global_means
 from pyrovae.sites import data_sites, is_factor, latent_sites, rows_first, sample_sites
 
 if TYPE_CHECKING:
-    from pyrovae.vae import VAE
+    from pyrovae.prepared import PreparedPair
 
 
 class Decoding:
@@ -25,11 +25,11 @@ class Decoding:
 
     Parameters
     ----------
-    vae : VAE
+    vae : PreparedPair
         The pair.
     """
 
-    def __init__(self, vae: VAE) -> None:
+    def __init__(self, vae: PreparedPair) -> None:
         self.vae = vae
         self._reads: dict[bool, bool] = {}  # whether the model reads values of the data; with its data drawn or given
 
@@ -162,7 +162,9 @@ class Decoding:
             return {chosen: sites[chosen]}
         latents = (*self.vae.sites.latent, *self.vae.sites.shared)  # which handlers may have given values
         observed = {name: site for name, site in data_sites(trace).items() if name not in latents}
-        drawn = {n: s for n, s in sites.items() if s["infer"].get("was_observed") and n not in observed and not is_factor(s)}
+        drawn = {
+            n: s for n, s in sites.items() if s["infer"].get("was_observed") and n not in observed and not is_factor(s)
+        }
         names = [name for name in self.vae.sites.all_observed if name in sites]
         return {**observed, **drawn} or {name: sites[name] for name in names}
 

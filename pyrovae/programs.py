@@ -18,7 +18,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyrovae.sites import Layout, check_shapes, find_layout, rows_of, sample_sites
+from pyrovae.sites import sample_sites
 
 Program = Callable[..., Any]
 
@@ -75,50 +75,6 @@ def trial(*programs: Program) -> Iterator[None]:
             stack.enter_context(evaluating(module))
         stack.enter_context(store.scope(store.get_state()))
         yield
-
-
-def look_at(
-    model: Program,
-    guide: Program,
-    args: tuple,
-    kwargs: Mapping[str, Any],
-    traces: Traces | None = None,
-) -> Layout:
-    """Check a pair on its first data, and find its plate over the data.
-
-    Parameters
-    ----------
-    model, guide : callable
-        The two programs.
-    args, kwargs : tuple and mapping
-        Arguments of both, the data first.
-    traces : Traces, optional
-        Traces on these arguments, where there are some.
-
-    Raises
-    ------
-    ValueError
-        If a batch dimension stands in no plate (a forgotten `to_event`), or the plate over the data is ambiguous.
-    """
-    rows = rows_of(args, kwargs)
-
-    def probe() -> tuple[Trace, Trace, int]:
-        """Both programs on one row less, or on two rows in place of one."""
-        other = rows - 1 or 2
-
-        def cut(value: Any) -> Any:
-            if not isinstance(value, Tensor) or not value.dim() or len(value) != rows:
-                return value
-            return value[:other] if other < rows else torch.cat([value, value])
-
-        changed = tuple(map(cut, args)), {name: cut(value) for name, value in kwargs.items()}
-        return *trace_pair(model, guide, *changed), other
-
-    with trial(model, guide):
-        if traces is None:
-            traces = trace_pair(model, guide, args, kwargs)
-        check_shapes(*traces)
-        return find_layout(*traces, rows, probe)
 
 
 def _signature(program: Program) -> Mapping[str, inspect.Parameter]:

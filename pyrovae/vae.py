@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae import programs
-from pyrovae.decoding import Decoding, flattened_sites
 from pyrovae.infer.bound import bound_terms
 from pyrovae.infer.functional import LogLikelihood
 from pyrovae.infer.likelihood import log_likelihood
-from pyrovae.infer.log_weights import conditioned, log_condition
-from pyrovae.infer.minibatch import MinibatchScale
-from pyrovae.infer.particles import can_vectorize
-from pyrovae.infer.points import MeanMessenger, check_densities, global_means
-from pyrovae.parameters import PairParameters
-from pyrovae.sites import (
-    Layout,
-    OutsidePlateError,
-    Sites,
-    categorical_sites,
-    data_frame,
-    data_sites,
-    find_sites,
-    is_global,
-    is_local,
-    outside_plate,
-    plate_nesting,
-    row_dim,
-    sample_sites,
-)
+from pyrovae.infer.points import MeanMessenger, check_densities
+from pyrovae.layout import OutsidePlateError, outside_plate
+from pyrovae.prepared import PreparedPair
 
 __all__ = ["OUTPUTS", "VAE", "Forward", "MeanMessenger"]
 
@@ -55,7 +35,7 @@ class Forward(NamedTuple):
     that model and guide draw in opposite orders."""
 
 
-class VAE(PairParameters):
+class VAE(PreparedPair):
     """A complete variational autoencoder made of a Pyro model and a Pyro guide of one signature.
 
     Both are `PyroModule`s or plain callables: functions, bound methods of an `nn.Module`, functions that call
@@ -114,134 +94,10 @@ class VAE(PairParameters):
         for label, program in (("model", model), ("guide", guide)):
             if not callable(program):
                 raise TypeError(f"{label} must be callable, got {type(program).__name__}")
-        super().__init__(model, guide)
-        self.chosen_site, self._latent = observed, latent
-        self._sites: Sites | None = None
-        self._layout: Layout | None = None  # None until data were seen
-        # A datum of zeros, to run programs that need data; a buffer, so that it follows device and type.
-        self.register_buffer("_datum", None, persistent=False)
-        self.flat_sites: dict[str, torch.Size] = {}
-        self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
-        self._data_outside: tuple[str, ...] = ()  # data sites that are no sum over rows
-        self._collected = False
-        self._vectorize: bool | None = None
-        self._has_densities = False
-        self._means_are_logged = False
-        self._decoding = Decoding(self)
+        super().__init__(model, guide, observed, latent)
+        self._has_densities = False  # whether the guide was found to have importance weights
         if example is not None:
             self.prepare(example)
-
-    # -- what the pair looks like -------------------------------------------------------------------------------------
-
-    @property
-    def sites(self) -> Sites:
-        """The names of the data sites, the latent sites and the plates over the data."""
-        if self._sites is None:
-            if not programs.runs_without_data(self.model):
-                raise RuntimeError(
-                    f"{programs.describe(self.model)} needs data to run, and this VAE has seen none: "
-                    "give VAE(..., example=x), or call a method with data first"
-                )
-            self._look_without_data()
-        return self._sites
-
-    def _look_without_data(self) -> None:
-        """Find the sites of a pair that runs without data; those of this library call the data site "x"."""
-        theirs = pyro.get_param_store().get_state()
-        with programs.evaluating(self), torch.no_grad(), torch.random.fork_rng():
-            trace, state = self._collect("model", lambda: programs.trace(self.model, (), {"size": 1}))
-        self._adopt("model", state, theirs)
-        observed, names = self.chosen_site or "x", sample_sites(trace)
-        if observed not in names:
-            raise ValueError(f"the model has no site {observed!r}; its sites are {sorted(names)}")
-        shared = tuple(name for name, site in names.items() if is_global(site))
-        latent = self._latent or tuple(name for name in names if name != observed and name not in shared)
-        plates = frozenset(frame.name for frame in names[observed]["cond_indep_stack"])
-        classes = categorical_sites(names, latent)
-        self._sites = Sites(observed, latent, plate_nesting(trace), shared, classes, (observed,), plates)
-        self._datum = torch.zeros_like(trace.nodes[observed]["value"][0])
-
-    def blank(self, rows: int) -> Tensor:
-        """Data of zeros, for programs that need some to run."""
-        _ = self.sites
-        return self._datum.expand(rows, *self._datum.shape)
-
-    def prepare(self, x: Tensor, **data: Tensor | None) -> VAE:
-        """Find the sites and collect the parameters of param sites from one run on `x`; later calls do nothing.
-
-        A param site whose name is in Pyro's own parameter store takes its value from there, with a log line.
-
-        Raises
-        ------
-        ValueError
-            If nothing is observed, two different parameters share a name, or a batch dimension stands in no plate.
-        """
-        given = programs.keywords(self.model, self.guide, **data)
-        if not len(x):
-            raise ValueError(f"x must hold at least one row, got shape {tuple(x.shape)}")
-        if self._datum is None or self._datum.shape != x.shape[1:]:
-            self._datum = torch.zeros_like(x[0])
-        if self._collected:
-            return self
-        theirs = pyro.get_param_store().get_state()
-        with torch.random.fork_rng(), torch.no_grad(), programs.evaluating(self):
-            # A store of its own for each program, since a shared one hides the second parameter of a name.
-            drawn, of_guide = self._collect("guide", lambda: programs.trace(self.guide, (x,), given))
-            traces, of_model = self._collect(
-                "model", lambda: programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn)
-            )
-        programs.check_names(of_model["params"], of_guide["params"])
-        self._adopt("guide", of_guide, theirs)
-        self._adopt("model", of_model, theirs)
-        with self.scope():
-            layout = programs.look_at(self.model, self.guide, (x,), given, traces)
-        self._sites = find_sites(*traces, layout, self.chosen_site, self._latent)
-        with self.scope():
-            self.flat_sites = flattened_sites(self.model, traces.model, x, given, layout.plates)
-        outside = [name for name, site in data_sites(traces.model).items() if not is_local(site, layout.plates)]
-        self._data_outside = tuple(outside)
-        self.row_dims = {name: row_dim(traces.guide.nodes[name], layout.plates) for name in self._sites.latent}
-        self._layout, self._collected = layout, True
-        return self
-
-    def minibatch_scale(self, rows: int, total: int) -> MinibatchScale:
-        """A context in which latents outside the plate over the data count by the share of a batch, for any ELBO.
-
-        Parameters
-        ----------
-        rows : int
-            Rows of the batch.
-        total : int
-            Rows of all data.
-
-        Raises
-        ------
-        ValueError
-            If a data site of the pair stands outside that plate, so that it is no sum over rows.
-        """
-        if rows < total and self._data_outside:
-            raise OutsidePlateError(outside_plate(self._data_outside[0], observed=True))
-        return MinibatchScale(rows, total, self.sites.plates)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> VAE:
-        """Copy the pair with its parameters.
-
-        Raises
-        ------
-        TypeError
-            If a program is a function that works with modules, because a copy would go on using those of the original.
-        """
-        functions = [p for p in (self.model, self.guide) if programs.is_function_of_modules(p)]
-        if functions or self.has_hidden_modules:
-            name = programs.describe(functions[0] if functions else self.model)
-            raise TypeError(
-                f"{name} is a function that works with modules of its own, and a copy would still use them; write the "
-                "pair as modules to copy it"
-            )
-        new = self.__class__.__new__(self.__class__)
-        memo[id(self)] = new
-        new.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
-        return new
 
     # -- inference ----------------------------------------------------------------------------------------------------
 
@@ -366,21 +222,8 @@ class VAE(PairParameters):
             if not self._has_densities:
                 check_densities(self.guide, self._layout, (x,), given, condition)
                 self._has_densities = True
-            result = log_likelihood(
-                self, self._layout, x, num_samples, chunk_size, vectorize, condition, given
-            )
+            result = log_likelihood(self, self._layout, x, num_samples, chunk_size, vectorize, condition, given)
         return result if return_details else result.value
-
-    def vectorizes(self, x: Tensor, *, condition: Mapping[str, Tensor] | None = None, **data: Tensor | None) -> bool:
-        """Whether the pair can run many particles in one call; tried once, with the first data."""
-        if self._vectorize is None:
-            given = {name: value[:2] for name, value in programs.keywords(self.model, self.guide, **data).items()}
-            self.prepare(x, **data)
-            condition = self._with_marked_means(condition, tell=False)
-            pair = conditioned(self.model, self.guide, condition)
-            with self.scope(), programs.evaluating(self):
-                self._vectorize = can_vectorize(*pair, self._layout, (x[:2],), given, fixed=condition)
-        return self._vectorize
 
     # -- pictures of the model ----------------------------------------------------------------------------------------
 
@@ -427,51 +270,3 @@ class VAE(PairParameters):
             given = programs.keywords(self.model, **data)
             trace = programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn).model
         return self._decoding.values(trace, "mean")
-
-    # -- inner workings -----------------------------------------------------------------------------------------------
-
-    def _guide_trace(self, x: Tensor, data: Mapping[str, Tensor | None]) -> poutine.Trace:
-        self.prepare(x, **data)
-        with self.scope():
-            trace = programs.trace(self.guide, (x,), programs.keywords(self.guide, **data))
-        for name in self.sites.latent:
-            frame = data_frame(trace.nodes[name], self.sites.plates)
-            if frame is not None and frame.size != len(x) and frame.size < frame.full_size:
-                raise ValueError(
-                    f"the plate {frame.name!r} draws {frame.size} of {frame.full_size} rows by itself, so there is "
-                    f"nothing for each of the {len(x)} rows of x; train such a pair, and write one that takes all rows "
-                    "to encode and reconstruct"
-                )
-        return trace
-
-    def _traces(self, x: Tensor, data: Mapping[str, Tensor | None]) -> programs.Traces:
-        drawn = self._guide_trace(x, data)
-        with self.scope():
-            given = programs.keywords(self.model, **data)
-            return programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn)
-
-    @torch.no_grad()
-    def global_means(self, data: Tensor | None = None) -> dict[str, Tensor]:
-        """The guide's means of the latents outside the plate over the data, by site.
-
-        Parameters
-        ----------
-        data : Tensor, optional
-            Rows for the guide, if its distribution of them depends on data.
-        """
-        return self._decoding.shared_values(means=True, data=data)
-
-    def _with_marked_means(self, condition: Mapping[str, Tensor] | None, *, tell: bool = True) -> dict[str, Tensor]:
-        """The given values of latents outside the data plate, and the guide's means of the other marked ones."""
-        given = dict(condition or {})
-        missing = [name for name in self.sites.shared if name not in given]
-        if not missing:
-            return given
-        with self.scope(), programs.evaluating(self), torch.random.fork_rng():
-            drawn = sample_sites(programs.trace(self.guide, (self.blank(1),)))
-            marked = [name for name in missing if is_global(drawn[name])]
-            means = global_means(self.guide, marked, (self.blank(1),)) if marked else {}
-        if means and tell and not self._means_are_logged:
-            log_condition(means)
-            self._means_are_logged = True
-        return given | means

@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
-from pyrovae import programs, sites
+from pyrovae import layout, programs, sites
 
 NET = nn.Linear(2, 2)
 
@@ -106,9 +106,9 @@ def test_sites_are_sorted_by_role():
     trace = poutine.trace(model).get_trace(torch.zeros(3))
     assert list(sites.sample_sites(trace)) == ["z", "x"]
     assert sites.plate_nesting(trace) == 2
-    layout = sites.find_layout(trace, trace, 3)
-    assert layout == (frozenset({"data"}), 3, 2, ())
-    found = sites.find_sites(trace, trace, layout, latent=("z",))
+    found = layout.find_layout(trace, trace, 3)
+    assert found == (frozenset({"data"}), 3, 2, ())
+    found = layout.find_sites(trace, trace, found, latent=("z",))
     assert found == ("x", ("z",), 2, (), (), ("x",), frozenset({"data"}))
 
 

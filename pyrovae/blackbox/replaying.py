@@ -141,7 +141,9 @@ class Programs:
         latents = [self._to_latent(name, trace.nodes[name]["value"]) for name in self.names]
         data = self.vae._decoding.values(trace, "draw")
         if not isinstance(data, Tensor):
-            raise ValueError(f"the model dreams one data site, and this one has {sorted(data)}; VAE(..., observed=NAME)")
+            raise ValueError(
+                f"the model dreams one data site, and this one has {sorted(data)}; VAE(..., observed=NAME)"
+            )
         return [data], latents
 
     def blank(self, rows: int) -> Tensor:

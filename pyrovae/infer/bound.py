@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.infer.scoring import Scorer
+from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Traces
-from pyrovae.sites import Layout, OutsidePlateError, is_local, is_point, latent_sites, outside_plate, sample_sites
+from pyrovae.sites import is_local, is_point, latent_sites, sample_sites
 
 
 def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyrovae.infer import functional
-from pyrovae.infer.scoring import LogWeights, Score
 from pyrovae.infer.objective import Objective, Pair, frozen, with_values
+from pyrovae.infer.scoring import LogWeights, Score
 from pyrovae.programs import Program, trace_pair
 from pyrovae.sites import PARTICLES, latent_sites
 

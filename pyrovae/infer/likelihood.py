@@ -11,7 +11,7 @@ from torch import Tensor
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
 from pyrovae.infer.log_weights import conditioned, weights_of
 from pyrovae.infer.scoring import Scorer
-from pyrovae.sites import Layout
+from pyrovae.layout import Layout
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE

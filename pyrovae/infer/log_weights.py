@@ -12,8 +12,9 @@ from torch import Tensor
 from pyrovae.infer.particles import can_vectorize, over_particles
 from pyrovae.infer.points import check_densities, global_means
 from pyrovae.infer.scoring import LogWeights, Score, Scorer
-from pyrovae.programs import Program, look_at, trace_pair, trial
-from pyrovae.sites import Layout, OutsidePlateError, is_global, latent_sites
+from pyrovae.layout import OutsidePlateError, look_at
+from pyrovae.programs import Program, trace_pair, trial
+from pyrovae.sites import is_global, latent_sites
 
 __all__ = ["LogWeights", "OutsidePlateError", "conditioned", "log_condition", "log_weights", "weights_of"]
 
@@ -99,9 +100,7 @@ def log_weights(
         check_densities(guide, layout, args, kwargs, condition or ())
     programs = conditioned(model, guide, condition)
     if num_particles > 1 and vectorize is None:
-        vectorize = can_vectorize(
-            *programs, layout, args, kwargs, fixed=condition, max_plate_nesting=max_plate_nesting
-        )
+        vectorize = can_vectorize(*programs, layout, args, kwargs, fixed=condition, max_plate_nesting=max_plate_nesting)
     nesting = layout.max_plate_nesting if max_plate_nesting is None else max_plate_nesting
     scorer = Scorer(layout, weighted=weighted, fixed=condition or (), draws=return_draws)
     return weights_of(*programs, num_particles, nesting if vectorize else None, scorer, args, kwargs)

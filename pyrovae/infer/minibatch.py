@@ -67,6 +67,3 @@ class MinibatchScale(Messenger):
     def _is_row(self, msg: dict[str, Any]) -> bool:
         """Whether a site of programs without plates is one of rows."""
         return not self.plates and bool(msg["fn"].batch_shape) and not frames_of(msg)
-
-
-

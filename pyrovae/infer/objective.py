@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from pyrovae.infer.particles import can_vectorize, over_particles
 from pyrovae.infer.scoring import LogWeights, Run, Score, Scorer
-from pyrovae.programs import Program, look_at, owned_modules, trace, trace_pair
-from pyrovae.sites import Layout, sample_sites
+from pyrovae.layout import Layout, look_at
+from pyrovae.programs import Program, owned_modules, trace, trace_pair
+from pyrovae.sites import sample_sites
 
 
 class Pair:

@@ -15,8 +15,9 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.infer.scoring import LogWeights, Run, Scorer
+from pyrovae.layout import Layout, OutsidePlateError
 from pyrovae.programs import Program, describe, trace_pair, trial
-from pyrovae.sites import PARTICLES, Layout, OutsidePlateError, latent_sites
+from pyrovae.sites import PARTICLES, latent_sites
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyrovae.layout import Layout
 from pyrovae.programs import Program, trace, trial
-from pyrovae.sites import Layout, is_local, is_point, latent_sites
+from pyrovae.sites import is_local, is_point, latent_sites
 
 
 class MeanMessenger(Messenger):

@@ -10,18 +10,9 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
+from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Program
-from pyrovae.sites import (
-    PARTICLES,
-    Layout,
-    OutsidePlateError,
-    Site,
-    data_frame,
-    frames_of,
-    is_local,
-    outside_plate,
-    sample_sites,
-)
+from pyrovae.sites import PARTICLES, Site, data_frame, frames_of, is_local, sample_sites
 
 DATA_SHARE = "data_share"
 """Key of `site["infer"]`: what `MinibatchScale` multiplied a site inside the plate over the data by."""
@@ -169,7 +160,9 @@ class Scorer:
         for name, site in model_sites.items():
             if not site["is_observed"] and name not in guide_sites:
                 hint = "; obs_mask= makes it, so draw it in the guide too" if name.endswith("_unobserved") else ""
-                raise ValueError(f"latent site {name!r} of the model is missing from the guide; condition= can fix it{hint}")
+                raise ValueError(
+                    f"latent site {name!r} of the model is missing from the guide; condition= can fix it{hint}"
+                )
         observed = [site for site in model_sites.values() if site["is_observed"]]
         if not observed:
             raise ValueError("the model observes nothing, so it has no log weight")

@@ -148,9 +148,7 @@ class ReweightedWakeSleep(Objective):
                 f"shape {tuple(data.shape)}; use sleep_phi=0"
             )
         x = value.reshape(data.shape).to(data.dtype)
-        dreamt = Pair(
-            pair.model, pair.guide, (x, *pair.args[1:]), pair.kwargs, 1, None, pair.scorer.layout
-        )
+        dreamt = Pair(pair.model, pair.guide, (x, *pair.args[1:]), pair.kwargs, 1, None, pair.scorer.layout)
         latent = dream.copy()
         latent.remove_node(names[0])
 

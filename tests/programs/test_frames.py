@@ -79,7 +79,7 @@ def test_nested_plates_of_one_size_and_a_global_step_latent():
         x = torch.randn(rows, 3)
         vae = VAE(model, guide)
         assert vae.prepare(x).sites.shared == ("w",)
-        with pytest.raises(ValueError, match="latent site 'w' lies outside the plate over the data.*condition="):
+        with pytest.raises(ValueError, match=r"latent site 'w' lies outside the plate over the data.*condition="):
             vae.log_likelihood(x, 4)
         w = torch.randn(3)
         exact = dist.Normal(w, 2**0.5).log_prob(x).sum(1)

@@ -124,6 +124,7 @@ def test_a_share_that_the_program_takes_itself_is_not_taken_twice():
 
 def test_objectives_of_this_library_divide_a_full_size_plate_out():
     """Also under `MinibatchScale`, inside and outside of the logarithm."""
+
     def local(x):
         with pyro.plate("data", 64, subsample=torch.arange(len(x))):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -197,7 +198,7 @@ def test_bayesian_decoder():
     assert vae.sites.shared == ("linear.weight", "linear.bias")
     assert vae.sites.latent == ("z",)
     weight, bias = vae.guide.loc.detach(), torch.tensor([5.0, 6.0])
-    with pytest.raises(ValueError, match="latent site 'linear.weight' lies outside the plate.*condition="):
+    with pytest.raises(ValueError, match=r"latent site 'linear.weight' lies outside the plate.*condition="):
         vae.log_likelihood(x, 5)
     means = vae.global_means()
     torch.testing.assert_close(means["linear.weight"], weight)
@@ -255,9 +256,11 @@ def test_stock_svi_takes_the_context():
 def test_automatic_guides_of_global_and_local_latents(kind):
     """`AutoNormal` draws each latent by itself; a guide that draws all rows together has no weights of a row."""
     x = 100 + torch.randn(6)
-    automatic = AutoNormal(model, init_loc_fn=init_to_value(values={"mu": torch.tensor(100.0), "z": x})) if (
-        kind == "normal"
-    ) else AutoDiagonalNormal(model)
+    automatic = (
+        AutoNormal(model, init_loc_fn=init_to_value(values={"mu": torch.tensor(100.0), "z": x}))
+        if (kind == "normal")
+        else AutoDiagonalNormal(model)
+    )
     vae = VAE(model, automatic, example=x)
     assert vae.sites.shared == ("mu",)
     with pytest.raises(ValueError, match="latent site 'mu' lies outside"):

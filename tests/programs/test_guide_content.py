@@ -111,7 +111,7 @@ def test_delta_guide_has_no_importance_weights():
 
     x = torch.randn(4)
     for call in (VAE(model, guide).log_likelihood, lambda x, k: log_weights(model, guide, k, x)):
-        with pytest.raises(ValueError, match="site 'z' of the guide is a Delta.*no importance weights"):
+        with pytest.raises(ValueError, match=r"site 'z' of the guide is a Delta.*no importance weights"):
             call(x, 10)
     assert IWAE(1).loss(model, guide, x) == pytest.approx(Trace_ELBO().loss(model, guide, x))
     torch.testing.assert_close(VAE(model, guide).reconstruct(x), x / 2)
@@ -144,7 +144,9 @@ class Easy(EasyGuide):
     def guide(self, x):
         group = self.group(match="z")
         with self.plate("data", len(x), subsample=torch.arange(len(x))):
-            group.sample("latent", dist.Normal((x / 2).unsqueeze(-1), 0.5**0.5).to_event(1), infer={"is_auxiliary": True})
+            group.sample(
+                "latent", dist.Normal((x / 2).unsqueeze(-1), 0.5**0.5).to_event(1), infer={"is_auxiliary": True}
+            )
 
 
 @pytest.mark.parametrize("kind", ["delta", "easy"])

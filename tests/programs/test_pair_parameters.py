@@ -18,7 +18,19 @@ from pyrovae import VAE
 from pyrovae.infer import make_objective
 from pyrovae.training import Trainer
 
-OBJECTIVES = ("elbo", "mean-field", "graph", "iwae", "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws", "wake-sleep")
+OBJECTIVES = (
+    "elbo",
+    "mean-field",
+    "graph",
+    "iwae",
+    "iwae-stl",
+    "iwae-dreg",
+    "renyi",
+    "vimco",
+    "nvil",
+    "rws",
+    "wake-sleep",
+)
 
 
 class Guide(LinearGuide):

@@ -1,4 +1,4 @@
-"""Scales and masks belong to their sites: one particle of a multi-sample objective is `Trace_ELBO` at the same draws."""
+"""Scales and masks belong to their sites: one particle of an objective is `Trace_ELBO` at the same draws."""
 
 import itertools
 import math
@@ -112,7 +112,9 @@ def test_a_weight_of_one_likelihood_is_inside_the_logarithm():
     # A held-out figure counts every site once.
     pyro.set_rng_seed(1)
     plain = log_weights(*pair, 4, x)
-    torch.testing.assert_close(plain.log_weight, weights.log_weight - 147 * dist.Normal(z * loc, 1.0).log_prob(torch.ones(())))
+    torch.testing.assert_close(
+        plain.log_weight, weights.log_weight - 147 * dist.Normal(z * loc, 1.0).log_prob(torch.ones(()))
+    )
 
 
 def test_observations_under_a_mask():
@@ -143,7 +145,7 @@ def test_observations_under_a_mask():
         pyro.set_rng_seed(0)
         losses.append(objective.loss(model, guide, x))
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    with pytest.raises(ValueError, match="latent site 'x_unobserved' of the model is missing.*obs_mask="):
+    with pytest.raises(ValueError, match=r"latent site 'x_unobserved' of the model is missing.*obs_mask="):
         IWAE(2).loss(model, without, x)
 
 
