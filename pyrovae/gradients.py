@@ -41,21 +41,35 @@ def gradient_variance(
     Pyro's parameter store and the caller's random numbers stay as they are; a baseline that an objective owns does
     learn its running mean.
 
-    Reference: Rainforth et al. (2018), Tighter Variational Bounds are Not Necessarily Better, equation 6, for a single
+    References
+    ----------
+    Rainforth et al. (2018), Tighter Variational Bounds are Not Necessarily Better, equation 6, for a single
     entry.
 
-    Args:
-        vae: the pair, as far trained as is of interest.
-        objectives: what to compare, by the name to show.
-        x: one batch of data `[B, ...]`.
-        num_draws: gradients drawn for each objective.
-        num_warmup: gradients drawn before them and thrown away, for baselines to settle.
-        seed: seed of the draws, the same for every objective.
-        **data: `mask`, `y`, `index`.
+    Parameters
+    ----------
+    vae : VAE
+        The pair, as far trained as is of interest.
+    objectives : mapping from str to ELBO
+        What to compare, by the name to show.
+    x : Tensor
+        One batch of data `[B, ...]`.
+    num_draws : int, default 100
+        Gradients drawn for each objective.
+    num_warmup : int, default 10
+        Gradients drawn before them and thrown away, for baselines to settle.
+    seed : int, default 0
+        Seed of the draws, the same for every objective.
+    **data : Tensor | None
+        `mask`, `y`, `index`.
 
-    Raises:
-        ValueError: if there are no objectives, fewer than two draws, or no parameters.
+    Raises
+    ------
+    ValueError
+        If there are no objectives, fewer than two draws, or no parameters.
 
+    Examples
+    --------
     >>> import pyro, pyro.distributions as dist
     >>> def model(x):
     ...     loc = pyro.param("loc", torch.tensor(0.0))

@@ -182,7 +182,8 @@ def _data_plates(
             )
         return frozenset(shared)
     certain = all(len(suspects & of_program.keys()) <= 1 for of_program in (of_model, of_guide))
-    if certain and suspects & of_model.keys() and _agree(suspects, of_model, of_guide):
+    around_data = any(f.name in suspects for site in observed for f in frames_of(site))
+    if certain and around_data and _agree(suspects, of_model, of_guide):
         return frozenset(suspects)
     try:
         traces = probe()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import pyro
@@ -23,8 +24,10 @@ from pyrovae.sites import (
     categorical_sites,
     data_frame,
     data_sites,
+    is_auxiliary,
     is_global,
     is_local,
+    latent_sites,
     plate_nesting,
     row_dim,
     sample_sites,
@@ -59,7 +62,9 @@ class PreparedPair(PairParameters):
         self.register_buffer("_datum", None, persistent=False)
         self.flat_sites: dict[str, torch.Size] = {}
         self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
+        self._first_sites: frozenset[str] = frozenset()
         self._data_outside: tuple[str, ...] = ()  # data sites that are no sum over rows
+        self._shares_scale = True  # whether a minibatch changes what some site counts
         self._vectorize: bool | None = None
         self._means_are_logged = False
         self._decoding = Decoding(self)
@@ -131,12 +136,20 @@ class PreparedPair(PairParameters):
             self.flat_sites = flattened_sites(self.model, traces.model, x, given, layout.plates)
         outside = [name for name, site in data_sites(traces.model).items() if not is_local(site, layout.plates)]
         self._data_outside = tuple(outside)
-        self.row_dims = {name: row_dim(traces.guide.nodes[name], layout.plates) for name in self._sites.latent}
+        sites = [*sample_sites(traces.model).values(), *sample_sites(traces.guide).values()]
+        frames = [frame for frame in (data_frame(site, layout.plates) for site in sites) if frame is not None]
+        self._shares_scale = any(not is_local(site, layout.plates) for site in sites) or any(
+            frame.full_size != len(x) for frame in frames
+        )
+        self._first_sites = frozenset(sample_sites(traces.guide))
         self._layout = layout
+        self.latents_of(traces.guide)
         return self
 
-    def minibatch_scale(self, rows: int, total: int) -> MinibatchScale:
-        """A context in which latents outside the plate over the data count by the share of a batch, for any ELBO.
+    def minibatch_scale(self, rows: int, total: int) -> AbstractContextManager:
+        """A context in which what stands outside the plate over the data counts by the share of a batch.
+
+        For any ELBO. It does nothing where there is nothing to do. See `infer.MinibatchScale`.
 
         Parameters
         ----------
@@ -150,7 +163,9 @@ class PreparedPair(PairParameters):
         ValueError
             If a data site of the pair stands outside that plate, so that it is no sum over rows.
         """
-        if rows < total and self._data_outside:
+        if not self._shares_scale:
+            return nullcontext()
+        if rows != total and self._data_outside:
             raise OutsidePlateError(outside_plate(self._data_outside[0], observed=True))
         return MinibatchScale(rows, total, self.sites.plates)
 
@@ -177,19 +192,44 @@ class PreparedPair(PairParameters):
     def vectorizes(self, x: Tensor, *, condition: Mapping[str, Tensor] | None = None, **data: Tensor | None) -> bool:
         """Whether the pair can run many particles in one call; tried once, with the first data."""
         if self._vectorize is None:
-            given = {name: value[:2] for name, value in programs.keywords(self.model, self.guide, **data).items()}
+            given = programs.keywords(self.model, self.guide, **data)
             self.prepare(x, **data)
             condition = self._with_marked_means(condition, tell=False)
             pair = conditioned(self.model, self.guide, condition)
             with self.scope(), programs.evaluating(self):
-                self._vectorize = can_vectorize(*pair, self._layout, (x[:2],), given, fixed=condition)
+                few = {name: value[:2] for name, value in given.items()}
+                x, given = (x[:2], few) if self._takes(x[:2], few) else (x, given)
+                self._vectorize = can_vectorize(*pair, self._layout, (x,), given, fixed=condition)
         return self._vectorize
+
+    def _takes(self, x: Tensor, given: Mapping[str, Tensor]) -> bool:
+        """Whether the programs run on these rows; some are written for one number of rows."""
+        try:
+            with programs.trial(self.model, self.guide):
+                programs.trace_pair(self.model, self.guide, (x,), given)
+        except Exception:
+            return False
+        return True
+
+    def latents_of(self, trace: Trace) -> list[str]:
+        """The names of the latents of each datum in a trace of the guide.
+
+        Those of a batch may differ from those of another one, as with sequences of several lengths.
+        """
+        plates, known = self.sites.plates, set(self.sites.latent)
+        names = []
+        for name, site in latent_sites(trace).items():
+            new = self._latent is None and name not in self._first_sites and not is_auxiliary(site)
+            if name in known or (new and is_local(site, plates)):
+                names.append(name)
+                self.row_dims[name] = row_dim(site, plates)
+        return names
 
     def _guide_trace(self, x: Tensor, data: Mapping[str, Tensor | None]) -> Trace:
         self.prepare(x, **data)
         with self.scope():
             trace = programs.trace(self.guide, (x,), programs.keywords(self.guide, **data))
-        for name in self.sites.latent:
+        for name in self.latents_of(trace):
             frame = data_frame(trace.nodes[name], self.sites.plates)
             if frame is not None and frame.size != len(x) and frame.size < frame.full_size:
                 raise ValueError(

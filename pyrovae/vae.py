@@ -68,7 +68,7 @@ class VAE(PreparedPair):
 
     Examples
     --------
-    >>> import pyro.distributions as dist
+    >>> import pyro, pyro.distributions as dist
     >>> def model(x):
     ...     with pyro.plate("data", len(x)):
     ...         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
@@ -107,7 +107,7 @@ class VAE(PreparedPair):
         Where a site depends on another one (several layers), it is given at a draw of that one.
         """
         trace = self._guide_trace(x, data)
-        return {name: trace.nodes[name]["fn"] for name in self.sites.latent}
+        return {name: trace.nodes[name]["fn"] for name in self.latents_of(trace)}
 
     def encode(self, x: Tensor, **data: Tensor | None) -> TorchDistribution | dict[str, TorchDistribution]:
         """The guide's distribution q(z|x) of the latent; a dictionary by site where there are several."""
@@ -139,7 +139,7 @@ class VAE(PreparedPair):
             if len(self.sites.latent) != 1:
                 raise ValueError(f"this pair has the latent sites {self.sites.latent}; give a dictionary by site")
             z = {self.sites.latent[0]: z}
-        unknown = sorted(set(z) - set(self.sites.latent))
+        unknown = sorted(set(z) - {*self.sites.latent, *self.row_dims})
         if unknown or not z:
             raise ValueError(f"decode got the latents {sorted(z)}; this pair has {self.sites.latent}")
         values = {**self._decoding.shared_values(means=True, data=data), **z}

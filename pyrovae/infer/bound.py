@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pyro.distributions.util import scale_and_mask
@@ -44,7 +45,14 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
     for name, site in of_guide.items():
         if name in layout.shared:
             continue
-        kl = kl + per_datum(_divergence(site, of_model.get(name), name in known), site)
+        of_prior = of_model.get(name)
+        if name in known and not is_point(site) and _same_mask(site["mask"], of_prior["mask"]):
+            with suppress(NotImplementedError):
+                kl = kl + per_datum(kl_divergence(site["fn"], of_prior["fn"]), site)
+                continue
+        kl = kl + per_datum(site["fn"].log_prob(site["value"]), site)
+        if of_prior is not None:  # a site that the guide has alone has no prior
+            kl = kl - per_datum(of_prior["fn"].log_prob(site["value"]), of_prior)
     return nll, kl
 
 
@@ -61,12 +69,8 @@ def _known_divergences(guide: Sequence[str], model: Sequence[str], latent: Seque
     }
 
 
-def _divergence(guide_site: Mapping[str, Any], model_site: Mapping[str, Any] | None, known: bool) -> Tensor:
-    """KL of a site, exact if known; a site that the guide has alone gives its log-probability."""
-    if known and not is_point(guide_site):
-        try:
-            return kl_divergence(guide_site["fn"], model_site["fn"])
-        except NotImplementedError:
-            pass
-    value = guide_site["fn"].log_prob(guide_site["value"])
-    return value if model_site is None else value - model_site["fn"].log_prob(guide_site["value"])
+def _same_mask(first: Any, second: Any) -> bool:
+    """Whether a latent is masked alike in guide and model."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape == second.shape and bool((first == second).all())
+    return first is second

@@ -36,17 +36,27 @@ class IWAE(Objective):
     in all three. A guide that draws beside its sites, such as the units that dropout leaves, is refused, because its
     two runs would differ.
 
-    Args:
-        num_particles: K.
-        gradient: "standard", "stl" or "dreg".
-        **options: those of `Objective`.
+    Parameters
+    ----------
+    num_particles : int, default 10
+        Draws of the latents per datum, K.
+    gradient : str, default "standard"
+        "standard", "stl" or "dreg".
+    **options : Any
+        Those of `Objective`.
 
-    Raises:
-        ValueError: for another gradient; when run, for a site without reparameterised draws under "stl" or "dreg".
+    Raises
+    ------
+    ValueError
+        For another gradient; when run, for a site without reparameterised draws under "stl" or "dreg".
 
-    References: Burda et al. (2016), equation 8; Roeder, Wu and Duvenaud (2017); Tucker, Lawson, Gu and Maddison (2019),
+    References
+    ----------
+    Burda et al. (2016), equation 8; Roeder, Wu and Duvenaud (2017); Tucker, Lawson, Gu and Maddison (2019),
     equation 8.
 
+    Examples
+    --------
     >>> IWAE(num_particles=10, gradient="dreg").gradient
     'dreg'
     """
@@ -72,12 +82,18 @@ class Renyi(Objective):
     alpha = 1 is the ELBO, alpha = 0 is `IWAE`. In contrast to Pyro's `RenyiELBO` every datum has weights of its own
     whatever the plates, and draws that are not reparameterised get their score.
 
-    Args:
-        alpha: the order; below 1 the bound is tighter than the ELBO.
-        num_particles: K.
-        **options: those of `Objective`.
+    Parameters
+    ----------
+    alpha : float, default 0.5
+        The order; below 1 the bound is tighter than the ELBO.
+    num_particles : int, default 10
+        Draws of the latents per datum, K.
+    **options : Any
+        Those of `Objective`.
 
-    Reference: Li and Turner (2016), Renyi Divergence Variational Inference, equation 12.
+    References
+    ----------
+    Li and Turner (2016), Renyi Divergence Variational Inference, equation 12.
     """
 
     def __init__(self, alpha: float = 0.5, num_particles: int = 10, **options: Any) -> None:

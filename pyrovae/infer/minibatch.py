@@ -28,7 +28,7 @@ class MinibatchScale(Messenger):
     rows : int
         Rows of the batch, B.
     total : int
-        Rows of all data, N.
+        Rows of all data, N; of the training data for a batch of others.
     plates : collection of str
         The names of the plates over the data (`vae.sites.plates`); empty for programs without plates, whose sites
         with a batch dimension are rows.
@@ -48,8 +48,8 @@ class MinibatchScale(Messenger):
 
     def __init__(self, rows: int, total: int, plates: Collection[str]) -> None:
         super().__init__()
-        if not 0 < rows <= total:
-            raise ValueError(f"a batch has between 1 and all {total} rows, got {rows}")
+        if min(rows, total) < 1:
+            raise ValueError(f"a batch and the data have at least one row, got {rows} of {total}")
         self.rows, self.total, self.plates = rows, total, frozenset(plates)
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ class MinibatchScale(Messenger):
         frame = next((frame for frame in frames_of(msg) if frame.name in self.plates), None)
         if frame is not None:
             share = self.rows / frame.full_size
-            if share < 1:
+            if share != 1 and frame.full_size != frame.size:
                 msg["infer"] = {**(msg["infer"] or {}), DATA_SHARE: share}
                 msg["scale"] = msg["scale"] * share
         elif not self._is_row(msg) and not (msg["infer"] or {}).get(COUNTED):

@@ -91,7 +91,7 @@ def check_densities(
                     reached = torch.autograd.grad(value.sum(), [*leaves.values()], allow_unused=True, retain_graph=True)
                 if all(gradient is None for gradient in reached):
                     raise ValueError(
-                        f"site {name!r} of the guide is a Delta that is no function of another draw of the datum, so it "
-                        "has no importance weights and there is no log-likelihood; draw it from a distribution with a "
-                        "density, or compare training losses"
+                        f"site {name!r} of the guide is a Delta that is no function of another draw of the datum, so "
+                        "it has no importance weights and there is no log-likelihood; draw it from a distribution with "
+                        "a density, or compare training losses"
                     )

@@ -211,8 +211,8 @@ class Scorer:
             for frame in site["cond_indep_stack"]:
                 if frame.full_size != frame.size and frame.name not in self.layout.plates and frame.name != PARTICLES:
                     raise ValueError(
-                        f"the plate {frame.name!r} around site {site['name']!r} draws {frame.size} of {frame.full_size} "
-                        "elements of a datum, so there is no log-likelihood of the whole; give all of them"
+                        f"the plate {frame.name!r} around site {site['name']!r} draws {frame.size} of {frame.full_size}"
+                        " elements of a datum, so there is no log-likelihood of the whole; give all of them"
                     )
 
     def _draws(self, guide_sites: Mapping[str, Site], particles: tuple[int, int] | None) -> dict[str, Tensor]:

@@ -48,21 +48,33 @@ class ReweightedWakeSleep(Objective):
     `wake_phi=1, sleep_phi=0` is wake-wake, `wake_phi=0, sleep_phi=1` wake-sleep with K particles for the model,
     one half each the reweighted wake-sleep of the paper.
 
-    Args:
-        num_particles: K.
-        wake_phi: weight of wake-phi.
-        sleep_phi: weight of sleep-phi.
-        defensive: probability with which a particle is drawn from the uniform distribution over the values of all
-            latent sites instead of the guide; the mixture is the proposal whose weights count. Discrete sites only.
-        **options: those of `Objective`.
+    Parameters
+    ----------
+    num_particles : int, default 10
+        Draws of the latents per datum, K.
+    wake_phi : float, default 0.5
+        Weight of wake-phi.
+    sleep_phi : float, default 0.5
+        Weight of sleep-phi.
+    defensive : float, default 0.0
+        Probability with which a particle is drawn from the uniform distribution over the values of all latent sites
+        instead of the guide; the mixture is the proposal whose weights count. Discrete sites only.
+    **options : Any
+        Those of `Objective`.
 
-    Raises:
-        ValueError: for negative weights, a probability outside [0, 1), or wake-phi with a single particle, whose weight
-            is 1 and whose gradient is noise; when run with `defensive`, for a latent site without finitely many values.
+    Raises
+    ------
+    ValueError
+        For negative weights, a probability outside [0, 1), or wake-phi with a single particle, whose weight is 1 and
+        whose gradient is noise; when run with `defensive`, for a latent site without finitely many values.
 
-    References: Bornschein and Bengio (2015), Reweighted Wake-Sleep, equations 6 to 9; Le et al. (2020), Revisiting
+    References
+    ----------
+    Bornschein and Bengio (2015), Reweighted Wake-Sleep, equations 6 to 9; Le et al. (2020), Revisiting
     Reweighted Wake-Sleep, sections 3 and 5 (delta-wake-wake).
 
+    Examples
+    --------
     >>> ReweightedWakeSleep(num_particles=10, wake_phi=1.0, sleep_phi=0.0).num_particles
     10
     """
@@ -164,7 +176,9 @@ class ReweightedWakeSleep(Objective):
 def WakeSleep(num_particles: int = 1, **options: Any) -> ReweightedWakeSleep:
     """The wake-sleep algorithm: one particle for the model, dreams for the guide.
 
-    Reference: Hinton, Dayan, Frey and Neal (1995), The Wake-Sleep Algorithm for Unsupervised Neural Networks.
+    References
+    ----------
+    Hinton, Dayan, Frey and Neal (1995), The Wake-Sleep Algorithm for Unsupervised Neural Networks.
     """
     return ReweightedWakeSleep(num_particles, wake_phi=0.0, sleep_phi=1.0, **options)
 

@@ -6,8 +6,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
 
 from pyrovae import VAE
+from pyrovae.infer import IWAE
 from pyrovae.latents import latent_means
 from pyrovae.training import Trainer
 
@@ -253,3 +256,75 @@ def test_a_mean_that_does_not_exist(fn, name):
             call()
     assert vae.sample(2).shape == (2, *event)
     assert math.isfinite(float(vae.bound_terms(x)[1].sum()))
+
+
+# -- sequences --------------------------------------------------------------------------------------------------------
+
+
+def walk(x, lengths):
+    """A random walk under noise, the steps beyond the length of a row masked out."""
+    with pyro.plate("rows", len(x)):
+        previous = torch.zeros(len(x))
+        for t in pyro.markov(range(x.shape[1])):
+            with poutine.mask(mask=lengths > t):
+                previous = pyro.sample(f"z_{t}", dist.Normal(previous, 1.0))
+                pyro.sample(f"x_{t}", dist.Normal(previous, 1.0), obs=x[:, t])
+
+
+def walk_guide(x, lengths):
+    with pyro.plate("rows", len(x)):
+        for t in pyro.markov(range(x.shape[1])):
+            with poutine.mask(mask=lengths > t):
+                pyro.sample(f"z_{t}", dist.Normal(0.6 * x[:, t], 0.8))
+
+
+def test_sequences_of_several_lengths():
+    def pair(program, lengths):
+        return lambda x: program(x, lengths)
+
+    x, lengths = torch.randn(4, 3), torch.tensor([3, 1, 2, 3])
+    vae = VAE(pair(walk, lengths), pair(walk_guide, lengths))
+    steps = torch.arange(3.0) + 1
+    covariance = torch.minimum(steps, steps.unsqueeze(1)) + torch.eye(3)
+    for longest in (2, 3, 1):
+        seen = lengths.clamp(max=longest)
+        exact = [
+            dist.MultivariateNormal(torch.zeros(n), covariance[:n, :n]).log_prob(row[:n])
+            for row, n in zip(x, seen.tolist(), strict=True)
+        ]
+        batch = x[:, :longest]
+        value = vae.log_likelihood(batch, 5000)
+        torch.testing.assert_close(value, torch.stack(exact), rtol=0, atol=0.15)
+        names = [f"z_{t}" for t in range(longest)]
+        assert list(vae.posterior(batch)) == names
+        assert list(vae.reconstruct(batch)) == [f"x_{t}" for t in range(longest)] or longest == 1
+        assert latent_means(vae, batch).shape == (4, longest)
+        forward = vae(batch.repeat(1, 1))
+        assert forward.kl.shape == (4,)
+        losses = []
+        for objective in (Trace_ELBO(), IWAE(1)):
+            pyro.set_rng_seed(0)
+            losses.append(objective.loss(vae.model, vae.guide, batch))
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_mask_of_one_program_masks_its_density_alone(both):
+    seen = torch.tensor([True, False, True])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            with poutine.mask(mask=seen):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)), poutine.mask(mask=seen.clone() if both else torch.tensor(True)):
+            pyro.sample("z", dist.Normal(x, 0.5))
+
+    x = torch.randn(3)
+    repeats = [VAE(model, guide)(x) for _ in range(3000)]
+    kl = torch.stack([forward.kl for forward in repeats]).mean(0)
+    exact = torch.distributions.kl_divergence(dist.Normal(x, 0.5), dist.Normal(0.0, 1.0))
+    entropy = dist.Normal(x, 0.5).entropy()
+    torch.testing.assert_close(kl, torch.where(seen, exact, 0.0 if both else -entropy), rtol=0, atol=0.06)
