@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from pyro.poutine import Trace
-from pyro.util import check_site_shape
+from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from pyrovae.programs import Program, Traces, trace_pair, trial
@@ -110,6 +111,9 @@ def look_at(
         if traces is None:
             traces = trace_pair(model, guide, args, kwargs)
         check_shapes(*traces)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pyro warns of need not be wrong here
+            check_model_guide_match(*traces)  # refuses latents of another shape in the guide
         return find_layout(*traces, rows, probe)
 
 

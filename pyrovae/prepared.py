@@ -62,6 +62,7 @@ class PreparedPair(PairParameters):
         self.register_buffer("_datum", None, persistent=False)
         self.flat_sites: dict[str, torch.Size] = {}
         self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
+        self._event_dims: dict[str, int] = {}
         self._first_sites: frozenset[str] = frozenset()
         self._data_outside: tuple[str, ...] = ()  # data sites that are no sum over rows
         self._shares_scale = True  # whether a minibatch changes what some site counts
@@ -202,11 +203,16 @@ class PreparedPair(PairParameters):
                 self._vectorize = can_vectorize(*pair, self._layout, (x,), given, fixed=condition)
         return self._vectorize
 
+    def rows_of_latents(self, z: Mapping[str, Tensor]) -> int:
+        """How many rows there are values of latents for."""
+        name, value = next(iter(z.items()))
+        dim = self.row_dims.get(name, 0) - self._event_dims.get(name, 0)
+        return len(value) if value.dim() < -dim else value.shape[dim]
+
     def _takes(self, x: Tensor, given: Mapping[str, Tensor]) -> bool:
         """Whether the programs run on these rows; some are written for one number of rows."""
         try:
-            with programs.trial(self.model, self.guide):
-                programs.trace_pair(self.model, self.guide, (x,), given)
+            look_at(self.model, self.guide, (x,), given)
         except Exception:
             return False
         return True
@@ -223,6 +229,7 @@ class PreparedPair(PairParameters):
             if name in known or (new and is_local(site, plates)):
                 names.append(name)
                 self.row_dims[name] = row_dim(site, plates)
+                self._event_dims[name] = site["fn"].event_dim
         return names
 
     def _guide_trace(self, x: Tensor, data: Mapping[str, Tensor | None]) -> Trace:

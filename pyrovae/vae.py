@@ -143,7 +143,7 @@ class VAE(PreparedPair):
         if unknown or not z:
             raise ValueError(f"decode got the latents {sorted(z)}; this pair has {self.sites.latent}")
         values = {**self._decoding.shared_values(means=True, data=data), **z}
-        rows = len(next(iter(z.values()))) if data is None else len(data)
+        rows = self.rows_of_latents(z) if data is None else len(data)
 
         def change(model: programs.Program) -> programs.Program:
             return poutine.condition(model, data=values)

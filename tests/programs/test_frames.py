@@ -57,6 +57,19 @@ def test_every_method_with_a_second_plate(left):
         assert nll.shape == kl.shape == (rows,)
     assert vae.sample(7).shape == (7, 3)
     assert vae.sites.plates == {"rows"}
+    z = torch.randn(4, 3)
+    decoded = vae.decode(z.T if left else z).mean
+    torch.testing.assert_close(decoded.T if left else decoded, z)
+
+
+def test_a_latent_that_the_guide_draws_once_for_all_rows_raises_as_in_stock_pyro():
+    def guide(x):
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    model, _ = series(left=False)
+    for call in (VAE(model, guide).log_likelihood, lambda x, k: log_weights(model, guide, k, x)):
+        with pytest.raises(ValueError, match="Model and guide shapes disagree at site 'z'"):
+            call(torch.randn(4, 3), 5)
 
 
 def test_nested_plates_of_one_size_and_a_global_step_latent():
