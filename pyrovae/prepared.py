@@ -13,13 +13,14 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae import programs
-from pyrovae.decoding import Decoding, flattened_sites
+from pyrovae.decoding import Decoding
 from pyrovae.infer.log_weights import conditioned, log_condition
 from pyrovae.infer.minibatch import MinibatchScale
 from pyrovae.infer.particles import can_vectorize
 from pyrovae.infer.points import global_means
 from pyrovae.layout import Layout, OutsidePlateError, Sites, find_sites, look_at, outside_plate
 from pyrovae.parameters import PairParameters
+from pyrovae.shapes import data_in_order
 from pyrovae.sites import (
     categorical_sites,
     data_frame,
@@ -134,7 +135,8 @@ class PreparedPair(PairParameters):
             layout = look_at(self.model, self.guide, (x,), given, traces)
         self._sites = find_sites(*traces, layout, self.chosen_site, self._latent)
         with self.scope():
-            self.flat_sites = flattened_sites(self.model, traces.model, x, given, layout.plates)
+            in_order = data_in_order(self.model, traces.model, (x,), given, layout.plates)
+        self.flat_sites = {name: x.shape[1:] for name, shape in in_order.items() if shape != x.shape[1:]}
         outside = [name for name, site in data_sites(traces.model).items() if not is_local(site, layout.plates)]
         self._data_outside = tuple(outside)
         sites = [*sample_sites(traces.model).values(), *sample_sites(traces.guide).values()]

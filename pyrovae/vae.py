@@ -112,6 +112,8 @@ class VAE(PreparedPair):
     def encode(self, x: Tensor, **data: Tensor | None) -> TorchDistribution | dict[str, TorchDistribution]:
         """The guide's distribution q(z|x) of the latent; a dictionary by site where there are several."""
         posterior = self.posterior(x, **data)
+        if not posterior:
+            raise ValueError(f"no latent of this pair belongs to a datum; those of all data are {self.sites.shared}")
         return next(iter(posterior.values())) if len(posterior) == 1 else posterior
 
     def decode(

@@ -35,6 +35,11 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
 
     nll: Any = 0.0
     for name, site in of_model.items():
+        if not site["is_observed"] and name not in of_guide:
+            raise ValueError(
+                f"latent site {name!r} of the model is missing from the guide, so there is no bound at a draw; draw it "
+                "in the guide, or train with objective='enum' if it is marked for enumeration"
+            )
         if site["is_observed"]:
             if not is_local(site, layout.plates):
                 raise OutsidePlateError(outside_plate(name, observed=True))

@@ -17,8 +17,9 @@ from torch import Tensor
 from pyrovae.infer import functional
 from pyrovae.infer.objective import Objective, Pair
 from pyrovae.infer.scoring import LogWeights, Score
-from pyrovae.programs import Program, trace_pair
-from pyrovae.sites import Site, frames_of, is_deterministic, latent_sites
+from pyrovae.programs import Program, trace_pair, trial
+from pyrovae.shapes import data_in_order
+from pyrovae.sites import Site, frames_of, is_deterministic, latent_sites, rows_first
 
 
 class WakeSleepLosses(NamedTuple):
@@ -99,6 +100,7 @@ class ReweightedWakeSleep(Objective):
         if not 0 <= defensive < 1:
             raise ValueError(f"defensive is a probability below 1, got {defensive}")
         self.wake_phi, self.sleep_phi, self.defensive = wake_phi, sleep_phi, defensive
+        self._dreamt_before: Any = None  # the pair whose dreams are known to be like its data
 
     def bound(self, pair: Pair) -> Tensor:
         """The importance-weighted bound of each datum, with the gradients of both losses."""
@@ -153,13 +155,19 @@ class ReweightedWakeSleep(Objective):
         names = [name for name, site in latent_sites(dream).items() if site["infer"].get("was_observed")]
         if len(names) != 1:
             raise ValueError(f"the sleep phase dreams one data site, and the model observes {names}; use sleep_phi=0")
-        value = dream.nodes[names[0]]["value"]
-        if value.numel() != data.numel():
-            raise ValueError(
-                f"the sleep phase dreams data, and site {names[0]!r} of shape {tuple(value.shape)} is not the data of "
-                f"shape {tuple(data.shape)}; use sleep_phi=0"
-            )
-        x = value.reshape(data.shape).to(data.dtype)
+        plates = pair.scorer.layout.plates
+        if self._dreamt_before is not self._found:
+            with trial(pair.model, pair.guide):
+                traced = trace_pair(pair.model, pair.guide, pair.args, pair.kwargs).model
+                in_order = data_in_order(pair.model, traced, pair.args, pair.kwargs, plates)
+            if names[0] not in in_order:
+                raise ValueError(
+                    f"the sleep phase hands dreams of site {names[0]!r} to the guide as data, and the value of this "
+                    "site is the data in another layout or unit; observe the data as they are, or use sleep_phi=0"
+                )
+            self._dreamt_before = self._found
+        site = dream.nodes[names[0]]
+        x = rows_first(site["value"], site, plates).reshape(data.shape).to(data.dtype)
         dreamt = Pair(pair.model, pair.guide, (x, *pair.args[1:]), pair.kwargs, 1, None, pair.scorer.layout)
         latent = dream.copy()
         latent.remove_node(names[0])

@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO
 
 from pyrovae import VAE
-from pyrovae.infer import IWAE
+from pyrovae.infer import IWAE, make_objective
 from pyrovae.latents import latent_means
 from pyrovae.training import Trainer
 
@@ -328,3 +328,28 @@ def test_a_mask_of_one_program_masks_its_density_alone(both):
     exact = torch.distributions.kl_divergence(dist.Normal(x, 0.5), dist.Normal(0.0, 1.0))
     entropy = dist.Normal(x, 0.5).entropy()
     torch.testing.assert_close(kl, torch.where(seen, exact, 0.0 if both else -entropy), rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize("example", [torch.rand(6, 3, 4, 4), torch.zeros(6, 3, 4, 4)], ids=["random", "zeros"])
+def test_dreams_are_handed_over_in_the_order_of_the_data(example):
+    for model in (channels_last, flat_channels_last):
+        with pytest.raises(ValueError, match=r"site 'x' .*data in another layout or unit"):
+            make_objective("wake-sleep").loss(model, picture_guide, example)
+    assert math.isfinite(make_objective("wake-wake", num_particles=2).loss(channels_last, picture_guide, example))
+
+
+def test_dreams_of_a_plate_left_of_the_rows():
+    """The guide sees each dream as data: a cross-entropy that is lowest for the exact posterior."""
+
+    def model(x):
+        with pyro.plate("rows", len(x)), pyro.plate("time", 3, dim=-2):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.T)
+
+    def guide(x):
+        with pyro.plate("rows", len(x)), pyro.plate("time", 3, dim=-2):
+            pyro.sample("z", dist.Normal(x.T / 2, 0.5**0.5))
+
+    x = torch.randn(3000, 3)
+    loss = make_objective("wake-sleep").losses(model, guide, x).guide / 3000
+    assert loss == pytest.approx(3 * float(dist.Normal(0.0, 0.5**0.5).entropy()), abs=0.1)
