@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro.poutine import Trace
-from pyro.util import check_model_guide_match, check_site_shape
+from pyro.util import check_model_guide_match
 from torch import Tensor
 
 from pyrovae.programs import Program, Traces, trace_pair, trial
 from pyrovae.sites import (
     Site,
     categorical_sites,
+    check_shapes,
     data_frame,
     data_sites,
     frames_of,
@@ -55,6 +56,8 @@ class Layout(NamedTuple):
     max_plate_nesting: int
     shared: tuple[str, ...]
     """Latents outside the plate over the data."""
+    enumerated: tuple[str, ...] = ()
+    """Latents that the model marks for enumeration and the guide does not draw."""
 
 
 class OutsidePlateError(ValueError):
@@ -158,7 +161,13 @@ def find_layout(
         for name, site in {**guide_sites, **model_sites}.items()
         if not site["is_observed"] and not is_local(site, plates)
     ]
-    return Layout(plates, rows, plate_nesting(model, guide), tuple(shared))
+    enumerated = tuple(
+        name
+        for name, site in model_sites.items()
+        if not site["is_observed"] and name not in guide_sites and site["infer"].get("enumerate") == "parallel"
+    )
+    shared = [name for name in shared if name not in enumerated]
+    return Layout(plates, rows, plate_nesting(model, guide), tuple(shared), enumerated)
 
 
 def _data_plates(
@@ -220,33 +229,6 @@ def _agree(suspects: set[str], of_model: Mapping[str, Any], of_guide: Mapping[st
 
 def _frames(sites: Iterable[Site]) -> dict[str, Any]:
     return {frame.name: frame for site in sites for frame in frames_of(site)}
-
-
-def check_shapes(*traces: Trace) -> None:
-    """Pyro's own check that every batch dimension of a site stands in a plate, as stock SVI makes it at first.
-
-    Programs without any plates are let through, see `find_layout`.
-
-    Raises
-    ------
-    ValueError
-        As of Pyro, naming the site and the shapes.
-    """
-    sites = [site for trace in traces for site in sample_sites(trace).values()]
-    if not any(frame.vectorized for site in sites for frame in site["cond_indep_stack"]):
-        return
-    for site in sites:
-        value, event_dim = site["value"], site["fn"].event_dim
-        shape = value.shape[: value.dim() - event_dim] if isinstance(value, Tensor) else torch.Size()
-        try:
-            shape = torch.broadcast_shapes(site["fn"].batch_shape, shape)
-        except RuntimeError:
-            raise ValueError(
-                f"site {site['name']!r} has a value of shape {tuple(value.shape)}, which does not fit its "
-                f"distribution of batch shape {tuple(site['fn'].batch_shape)} and event shape "
-                f"{tuple(site['fn'].event_shape)}"
-            ) from None
-        check_site_shape({**site, "log_prob": torch.empty(()).expand(shape)}, float("inf"))
 
 
 def find_sites(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.decoding import Decoding
+from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.log_weights import conditioned, log_condition
 from pyrovae.infer.minibatch import MinibatchScale
 from pyrovae.infer.particles import can_vectorize
@@ -198,7 +199,8 @@ class PreparedPair(PairParameters):
             given = programs.keywords(self.model, self.guide, **data)
             self.prepare(x, **data)
             condition = self._with_marked_means(condition, tell=False)
-            pair = conditioned(self.model, self.guide, condition)
+            model, guide = conditioned(self.model, self.guide, condition)
+            pair = enumerated(model, self._layout), guide
             with self.scope(), programs.evaluating(self):
                 few = {name: value[:2] for name, value in given.items()}
                 x, given = (x[:2], few) if self._takes(x[:2], few) else (x, given)

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pyro
+import torch
 from pyro.distributions import Delta, Unit
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
+from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import Categorical
 
@@ -145,3 +147,30 @@ def rows_first(value: Tensor, site: Site, plates: Collection[str]) -> Tensor:
     """A value of a site with the rows of the data as its first dimension."""
     dim = row_dim(site, plates)
     return value if dim is None else value.movedim(dim - site["fn"].event_dim, 0)
+
+
+def check_shapes(*traces: Trace) -> None:
+    """Pyro's own check that every batch dimension of a site stands in a plate, as stock SVI makes it at first.
+
+    Programs without any plates are let through, see `find_layout`.
+
+    Raises
+    ------
+    ValueError
+        As of Pyro, naming the site and the shapes.
+    """
+    sites = [site for trace in traces for site in sample_sites(trace).values()]
+    if not any(frame.vectorized for site in sites for frame in site["cond_indep_stack"]):
+        return
+    for site in sites:
+        value, event_dim = site["value"], site["fn"].event_dim
+        shape = value.shape[: value.dim() - event_dim] if isinstance(value, Tensor) else torch.Size()
+        try:
+            shape = torch.broadcast_shapes(site["fn"].batch_shape, shape)
+        except RuntimeError:
+            raise ValueError(
+                f"site {site['name']!r} has a value of shape {tuple(value.shape)}, which does not fit its "
+                f"distribution of batch shape {tuple(site['fn'].batch_shape)} and event shape "
+                f"{tuple(site['fn'].event_shape)}"
+            ) from None
+        check_site_shape({**site, "log_prob": torch.empty(()).expand(shape)}, float("inf"))

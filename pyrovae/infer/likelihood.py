@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
 from pyrovae.infer.log_weights import conditioned, weights_of
 from pyrovae.infer.scoring import Scorer
@@ -50,7 +51,8 @@ def log_likelihood(
     """
     # Few rows at a time and many samples of each: a chunk should hold more samples than the guide has work.
     rows = max(1, min(len(x), chunk_size // (min(num_samples, 64) if vectorize else 1)))
-    programs = conditioned(vae.model, vae.guide, condition)
+    model, guide = conditioned(vae.model, vae.guide, condition)
+    programs = enumerated(model, layout), guide
     parts = []
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)

@@ -9,6 +9,7 @@ from typing import Any
 from pyro import poutine
 from torch import Tensor
 
+from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.particles import can_vectorize, over_particles
 from pyrovae.infer.points import check_densities, global_means
 from pyrovae.infer.scoring import LogWeights, Score, Scorer
@@ -99,6 +100,7 @@ def log_weights(
     if not weighted:
         check_densities(guide, layout, args, kwargs, condition or ())
     programs = conditioned(model, guide, condition)
+    programs = enumerated(programs[0], layout, max_plate_nesting), programs[1]
     if num_particles > 1 and vectorize is None:
         vectorize = can_vectorize(*programs, layout, args, kwargs, fixed=condition, max_plate_nesting=max_plate_nesting)
     nesting = layout.max_plate_nesting if max_plate_nesting is None else max_plate_nesting

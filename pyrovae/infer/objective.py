@@ -14,6 +14,7 @@ from pyro.infer import ELBO
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
+from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.particles import can_vectorize, over_particles
 from pyrovae.infer.scoring import LogWeights, Run, Score, Scorer
 from pyrovae.layout import Layout, look_at
@@ -160,9 +161,18 @@ class Objective(ELBO):
             nesting = found.layout.max_plate_nesting if self.max_plate_nesting == math.inf else self.max_plate_nesting
             vectorize = found.vectorize if self.vectorize_particles is None else self.vectorize_particles
             if vectorize is None:
-                vectorize = can_vectorize(model, guide, found.layout, args, kwargs, max_plate_nesting=nesting)
+                vectorize = can_vectorize(
+                    enumerated(model, found.layout, nesting),
+                    guide,
+                    found.layout,
+                    args,
+                    kwargs,
+                    max_plate_nesting=nesting,
+                )
                 self._found = found._replace(vectorize=vectorize)
             nesting = nesting if vectorize else None
+        if found.layout.enumerated:
+            model = enumerated(model, found.layout, nesting)
         return Pair(model, guide, args, kwargs, self.num_particles, nesting, found.layout)
 
     def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:

@@ -10,6 +10,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
+from pyrovae.infer.enumeration import summed_log_prob
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Program
 from pyrovae.sites import PARTICLES, Site, data_frame, frames_of, is_local, sample_sites
@@ -104,7 +105,10 @@ class Scorer:
             value = self.per_datum(value, site, particles, size)
             return value if isinstance(weight, float) and weight == 1 else value * weight
 
-        log_p = sum(log_prob(site, self._weight(site)) for site in model_sites.values())
+        if self.layout.enumerated:
+            log_p = self._summed(model_trace, model_sites, size, particles)
+        else:
+            log_p = sum(log_prob(site, self._weight(site)) for site in model_sites.values())
         log_q = log_score = self.log_q = torch.zeros_like(log_p)
         in_guide: list[Site] = []
         beside = torch.zeros(())
@@ -158,7 +162,7 @@ class Scorer:
         """Find scale, dimension and size of the plate over the data in new traces; check that all sites are in it."""
         plates = self.layout.plates
         for name, site in model_sites.items():
-            if not site["is_observed"] and name not in guide_sites:
+            if not site["is_observed"] and name not in guide_sites and name not in self.layout.enumerated:
                 hint = "; obs_mask= makes it, so draw it in the guide too" if name.endswith("_unobserved") else ""
                 raise ValueError(
                     f"latent site {name!r} of the model is missing from the guide; condition= can fix it{hint}"
@@ -198,6 +202,24 @@ class Scorer:
             numbers = not isinstance(first, Tensor) and all(not isinstance(site["scale"], Tensor) for site in sites)
             self._common = numbers and all(site["scale"] == first for site in sites)
         self.scale = first if self._common else share
+
+    def _summed(
+        self, trace: Trace, sites: Mapping[str, Site], size: int | None, particles: tuple[int, int] | None
+    ) -> Tensor:
+        """Log p with the enumerated latents summed out."""
+        for name, site in sites.items():
+            weight = self._weight(site)
+            if not isinstance(weight, float) or weight != 1:
+                raise ValueError(
+                    f"site {name!r} has a weight of its own, and latents {self.layout.enumerated} of the model are "
+                    "summed out; weigh all sites alike, or use objective='enum'"
+                )
+
+        def log_prob(site: Site) -> Tensor:
+            return scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+
+        count = None if particles is None else particles[1]
+        return summed_log_prob(trace, sites, log_prob, self.layout, size, count)
 
     def _weight(self, site: Site) -> Any:
         """The weight of a site relative to what all sites have in common."""

@@ -149,6 +149,9 @@ class ReweightedWakeSleep(Objective):
 
     def _dream(self, pair: Pair) -> LogWeights:
         """Log weights of latents and data dreamt by the model, with the guide's density of them in `log_score`."""
+        summed = pair.scorer.layout.enumerated
+        if summed:
+            raise ValueError(f"the sleep phase cannot dream latents that are summed out, {summed}; use sleep_phi=0")
         with torch.no_grad():
             dream = pair.trace(poutine.uncondition(pair.model))
         data = pair.args[0]
