@@ -213,11 +213,12 @@ def module_parameters(program: Program) -> dict[str, nn.Parameter]:
     if not isinstance(program, PyroModule):
         return {}
     names = {}
+    prefix = f"{program._pyro_name}." if program._pyro_name else ""  # of a part of another PyroModule
     for name, parameter in program.named_parameters():
         first, _, rest = name.partition(".")
         child = getattr(program, first)
         plain = isinstance(child, nn.Module) and not isinstance(child, PyroModule)
-        names[f"{first}$$${rest}" if plain else name.removesuffix("_unconstrained")] = parameter
+        names[prefix + (f"{first}$$${rest}" if plain else name.removesuffix("_unconstrained"))] = parameter
     return names
 
 

@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from pyro.util import check_site_shape
 from torch import Tensor
-from torch.distributions import Categorical
+from torch.distributions import Categorical, OneHotCategorical
 
 Site = Mapping[str, Any]
 PARTICLES = "num_particles_vectorized"
@@ -92,8 +92,9 @@ def data_sites(trace: Trace) -> dict[str, dict[str, Any]]:
 
 
 def categorical_sites(sites: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the names whose trace site has a categorical distribution."""
-    return tuple(name for name in names if name in sites and isinstance(sites[name]["fn"], Categorical))
+    """Those of the names whose trace site has a categorical distribution, over numbers or one-hot vectors."""
+    kinds = Categorical | OneHotCategorical
+    return tuple(name for name in names if name in sites and isinstance(sites[name]["fn"], kinds))
 
 
 def rows_of(args: tuple, kwargs: Mapping[str, Any]) -> int | None:

@@ -142,7 +142,7 @@ class NVIL(Objective):
         if self.module is None:
             baseline, scale = torch.zeros_like(signal), 1.0
         else:
-            x, mask = pair.args[0], pair.kwargs.get("mask")
+            x, mask = pair.data, pair.kwargs.get("mask")
             if mask is not None:
                 x = torch.where(mask, x, 0.0)  # what is missing may be NaN
             if (self.module.mean.device, self.module.mean.dtype) != (x.device, signal.dtype):

@@ -58,6 +58,19 @@ class Pair:
         """Trace a program with the arguments of the pair."""
         return trace(program, self.args, self.kwargs)
 
+    @property
+    def data(self) -> Tensor:
+        """The data, which are the first argument.
+
+        Raises
+        ------
+        ValueError
+            If they are no tensor.
+        """
+        if not self.args or not isinstance(self.args[0], Tensor):
+            raise ValueError("this objective looks at the data, so give them as the first argument, as a tensor")
+        return self.args[0]
+
     def over_particles(self, run: Run) -> LogWeights:
         """Call `run(model, guide, score)` for all particles at once or for each of them; log weights `[K, B]`."""
         return over_particles(run, self.model, self.guide, self.num_particles, self.max_plate_nesting, self.scorer)

@@ -154,7 +154,7 @@ class ReweightedWakeSleep(Objective):
             raise ValueError(f"the sleep phase cannot dream latents that are summed out, {summed}; use sleep_phi=0")
         with torch.no_grad():
             dream = pair.trace(poutine.uncondition(pair.model))
-        data = pair.args[0]
+        data = pair.data
         names = [name for name, site in latent_sites(dream).items() if site["infer"].get("was_observed")]
         if len(names) != 1:
             raise ValueError(f"the sleep phase dreams one data site, and the model observes {names}; use sleep_phi=0")

@@ -9,7 +9,7 @@ from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import nn
 
 from pyrovae import VAE
-from pyrovae.infer import IWAE, VIMCO, KLWeightMessenger, Renyi, log_weights, make_objective
+from pyrovae.infer import IWAE, VIMCO, CompiledLoss, KLWeightMessenger, Renyi, log_weights, make_objective
 
 WEIGHTS, LOCS = torch.tensor([0.3, 0.7], dtype=torch.float64), torch.tensor([-1.0, 2.0], dtype=torch.float64)
 
@@ -171,3 +171,20 @@ def test_a_net_in_the_model():
     z = weights.draws["z"]
     mixed = (net(z.unsqueeze(-1)).log_softmax(-1) + dist.Normal(LOCS, 1.0).log_prob(x.unsqueeze(-1))).logsumexp(-1)
     torch.testing.assert_close(weights.log_p, dist.Normal(0.0, 1.0).log_prob(z) + mixed)
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_compiled_steps(kind):
+    model, program, _, shape = PAIRS[kind]
+    x = data(shape)
+    objective, vae = IWAE(3, vectorize_particles=True), VAE(model, program, example=x)
+    step = CompiledLoss(vae, objective, backend="eager")
+    pyro.set_rng_seed(0)
+    compiled = step(x)
+    gradients = {name: p.grad.clone() for name, p in vae.named_parameters()}
+    vae.zero_grad()
+    pyro.set_rng_seed(0)
+    with vae.scope():
+        assert objective.loss_and_grads(model, program, x) == pytest.approx(compiled.item())
+    for name, parameter in vae.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name])

@@ -304,3 +304,19 @@ def test_modules_are_written_as_they_are():
     vae.model(torch.zeros(2, 5))
     assert dict(vae.named_parameters())["owners.model.loadings"] is vae.model.loadings
     assert isinstance(vae.model, PyroModule)
+
+
+def test_two_parts_of_one_module_do_not_clash():
+    """Pyro calls their parameters by the whole path, so that those of one name are two."""
+
+    class Net(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.model, self.guide = LinearModel(5, 2), LinearGuide(5, 2)
+            self.guide.noise = nn.Parameter(torch.ones(3))
+
+    net = Net()
+    vae = VAE(net.model, net.guide, example=torch.randn(4, 5))
+    groups = vae.parameter_groups()
+    assert {id(p) for p in groups["model"]} == {id(p) for p in net.model.parameters()}
+    assert {id(p) for p in groups["guide"]} == {id(p) for p in net.guide.parameters()}
