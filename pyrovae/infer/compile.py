@@ -33,16 +33,24 @@ class CompiledLoss:
     What a program decides in Python is decided once for each shape: a branch on values of data or parameters makes
     tracing fail. Arguments of distributions are not checked.
 
-    Args:
-        vae: the pair, prepared.
-        objective: an objective of this library.
-        backend: of `torch.compile`; "inductor" writes and compiles C++ or Triton code, "eager" runs what was recorded.
+    Parameters
+    ----------
+    vae : VAE
+        The pair, prepared.
+    objective : Objective
+        An objective of this library.
+    backend : str, default "inductor"
+        Of `torch.compile`; "inductor" writes and compiles C++ or Triton code, "eager" runs what was recorded.
 
-    Raises:
-        CompileError: for an objective of Pyro, which reads numbers out of tensors as it goes, and for a pair with
-            parameters of modules that only its programs know; when called, if the programs cannot be traced, or there
-            is no compiler on this machine.
+    Raises
+    ------
+    CompileError
+        For an objective of Pyro, which reads numbers out of tensors as it goes, and for a pair with parameters of
+        modules that only its programs know; when called, if the programs cannot be traced, or there is no compiler on
+        this machine.
 
+    Examples
+    --------
     >>> import pyro.distributions as dist
     >>> from pyrovae import VAE
     >>> from pyrovae.infer import IWAE
@@ -78,10 +86,14 @@ class CompiledLoss:
     def __call__(self, x: Tensor, beta: float = 1.0, **data: Tensor) -> Tensor:
         """The loss of a batch, its gradients being put into the parameters: a scalar, summed over the rows, in nats.
 
-        Args:
-            x: a batch of data, `[B, ...]`.
-            beta: weight of the KL term.
-            **data: further tensors for the programs, such as `mask`.
+        Parameters
+        ----------
+        x : Tensor
+            A batch of data, `[B, ...]`.
+        beta : float, default 1.0
+            Weight of the KL term.
+        **data : Tensor
+            Further tensors for the programs, such as `mask`.
         """
         inputs = {"x": x, **data}
         run = self._compiled.get(self._key(inputs, beta)) or self._compile(inputs, beta)
@@ -129,7 +141,7 @@ class CompiledLoss:
             return loss.detach(), {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}
 
         with torch.random.fork_rng(), pyro.validation_enabled(False):
-            self._let_objective_find_out(inputs)
+            self._run_objective_once(inputs)
             parameters, buffers, *rest = self._arguments(inputs, beta)
             try:
                 graph = make_fx(step)(parameters, {name: value.clone() for name, value in buffers.items()}, *rest)
@@ -142,7 +154,7 @@ class CompiledLoss:
         self._compiled[self._key(inputs, beta)] = run = _compiled(graph, self._backend)
         return run
 
-    def _let_objective_find_out(self, inputs: Mapping[str, Tensor]) -> None:
+    def _run_objective_once(self, inputs: Mapping[str, Tensor]) -> None:
         """Run the objective as it is, because its first call looks into the pair and may make what it learns."""
         data, vae = dict(inputs), self._step.vae
         with torch.no_grad(), programs.evaluating(vae), vae.scope():
