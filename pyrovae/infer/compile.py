@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -39,6 +40,9 @@ class CompiledLoss:
         The pair, prepared.
     objective : Objective
         An objective of this library.
+    num_data : int, optional
+        Rows of all data. Latents outside the plate over the data then count by the share of a batch, see
+        `MinibatchScale`.
     backend : str, default "inductor"
         Of `torch.compile`; "inductor" writes and compiles C++ or Triton code, "eager" runs what was recorded.
 
@@ -68,7 +72,9 @@ class CompiledLoss:
     (torch.Size([]), torch.Size([1, 1]))
     """
 
-    def __init__(self, vae: VAE, objective: Objective, *, backend: str = "inductor") -> None:
+    def __init__(
+        self, vae: VAE, objective: Objective, *, num_data: int | None = None, backend: str = "inductor"
+    ) -> None:
         if not isinstance(objective, Objective):
             raise CompileError(
                 f"{type(objective).__name__} cannot be compiled; objectives of this library can, such as iwae, vimco, "
@@ -79,7 +85,7 @@ class CompiledLoss:
                 f"{programs.describe(vae.model)} and its guide work with modules that cannot be found from outside, in "
                 "a list or behind another function; name them in the programs, or write the pair as modules, to compile"
             )
-        self._step = _Step(vae, objective)
+        self._step = _Step(vae, objective, num_data)
         self._backend = backend
         self._compiled: dict[Any, Any] = {}
 
@@ -180,8 +186,9 @@ def _compiled(graph: torch.fx.GraphModule, backend: str) -> Any:
 class _Step(nn.Module):
     """The loss as a function of all that is learned or kept: the pair's parameters and buffers and the objective's."""
 
-    def __init__(self, vae: VAE, objective: Objective) -> None:
+    def __init__(self, vae: VAE, objective: Objective, num_data: int | None) -> None:
         super().__init__()
+        self.num_data = num_data
         self.vae = vae
         self.learned = objective.module
         self.objective = objective
@@ -189,8 +196,7 @@ class _Step(nn.Module):
     def forward(self, beta: Tensor | None, inputs: Mapping[str, Tensor]) -> Tensor:
         data = dict(inputs)
         x = data.pop("x")
-        with self.vae.scope():
-            if beta is None:
-                return self.objective.training_loss(self.vae.model, self.vae.guide, x, **data)
-            with KLWeightMessenger(beta):
-                return self.objective.training_loss(self.vae.model, self.vae.guide, x, **data)
+        weight = nullcontext() if beta is None else KLWeightMessenger(beta)
+        share = nullcontext() if self.num_data is None else self.vae.minibatch_scale(len(x), self.num_data)
+        with self.vae.scope(), weight, share:
+            return self.objective.training_loss(self.vae.model, self.vae.guide, x, **data)
