@@ -31,6 +31,7 @@ class Decoding:
 
     def __init__(self, vae: PreparedPair) -> None:
         self.vae = vae
+        self._amortised: bool | None = None  # whether latents of all data depend on data in the guide
         self._reads: dict[bool, bool] = {}  # whether the model reads values of the data; with its data drawn or given
 
     def trace(
@@ -77,24 +78,37 @@ class Decoding:
             self._reads[draws_data] = self._depends(model, keywords)
         return self._reads[draws_data]
 
-    def _depends(self, program: programs.Program, keywords: Mapping[str, Tensor]) -> bool:
-        """Whether a site that is shown, the values of observed ones aside, differs between different data."""
+    def _depends(self, program: programs.Program, keywords: Mapping[str, Tensor], hidden: bool = False) -> bool:
+        """Whether a site that is shown, the values of observed ones aside, differs between different data.
+
+        Data on which the program fails count as a difference, unless it has `hidden` sites that may be the reason.
+        """
         rows = next((len(t) for t in keywords.values() if isinstance(t, Tensor) and t.dim()), 2)
         found: list[list[Tensor]] = []
-        try:
-            with programs.trial(program, self.vae.model), pyro.validation_enabled(False):
-                for x in self._trial_data(rows):
-                    torch.manual_seed(0)
+        with programs.trial(program, self.vae.model), pyro.validation_enabled(False):
+            for x in self._trial_data(rows):
+                torch.manual_seed(0)
+                try:
                     sites = sample_sites(programs.trace(program, (x,), keywords)).values()
-                    drawn = [site["value"] for site in sites if not site["is_observed"]]
-                    found.append([*drawn, *(value for site in sites for value in _parameters(site["fn"]))])
-        except Exception:  # whatever a program makes of data that are none
+                except Exception:  # whatever a program makes of data that are none
+                    if hidden:
+                        continue
+                    return True
+                drawn = [site["value"] for site in sites if not site["is_observed"]]
+                found.append([*drawn, *(value for site in sites for value in _parameters(site["fn"]))])
+        if len(found) < 2:
             return True
         first = found[0]
         for other in found[1:]:
             if len(other) != len(first) or not all(_same(a, b) for a, b in zip(first, other, strict=True)):
                 return True
         return any(value.is_floating_point() and bool(value.isnan().any()) for value in first)
+
+    def _globals_depend(self, names: tuple[str, ...]) -> bool:
+        """Whether the guide's distribution of latents of all data depends on the data."""
+        if self._amortised is None:
+            self._amortised = self._depends(_only(self.vae.guide, names), {}, hidden=True)
+        return self._amortised
 
     def _trial_data(self, rows: int) -> list[Tensor]:
         """Data of several kinds; the first are NaN where that is a number."""
@@ -126,7 +140,7 @@ class Decoding:
         if not names:
             return {}
         with vae.scope():
-            if data is None and self._depends(_only(vae.guide, names), {}):
+            if data is None and self._globals_depend(names):
                 raise ValueError(
                     f"the latents {names} outside the plate over the data depend on data in the guide; give data=x"
                 )
