@@ -11,6 +11,7 @@ from pyro.poutine import Trace
 from pyro.util import check_model_guide_match
 from torch import Tensor
 
+from pyrovae.infer.points import draws_beside
 from pyrovae.programs import Program, Traces, trace_pair, trial
 from pyrovae.sites import (
     Site,
@@ -58,6 +59,8 @@ class Layout(NamedTuple):
     """Latents outside the plate over the data."""
     enumerated: tuple[str, ...] = ()
     """Latents that the model marks for enumeration and the guide does not draw."""
+    beside: tuple[str, ...] = ()
+    """Draws of the guide that the model does not have and that no latent is a function of, see `draws_beside`."""
 
 
 class OutsidePlateError(ValueError):
@@ -117,7 +120,8 @@ def look_at(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pyro warns of need not be wrong here
             check_model_guide_match(*traces)  # refuses latents of another shape in the guide
-        return find_layout(*traces, rows, probe)
+        layout = find_layout(*traces, rows, probe)
+        return layout._replace(beside=draws_beside(guide, *traces, args, kwargs))
 
 
 def find_layout(
@@ -156,6 +160,13 @@ def find_layout(
                     f"site {site['name']!r} has the batch shape {shape} in a program without a plate over the "
                     "rows of the data; put the rows into pyro.plate, and the other dimensions into .to_event"
                 )
+    for name, site in guide_sites.items():
+        frames = [data_frame(s, plates) for s in (site, model_sites.get(name, site))]
+        if None not in frames and frames[0].dim != frames[1].dim:
+            raise ValueError(
+                f"site {name!r} has its rows in dimension {frames[1].dim} in the model and in {frames[0].dim} in the "
+                "guide; give both plates over the data the same dim="
+            )
     shared = [
         name
         for name, site in {**guide_sites, **model_sites}.items()
@@ -164,7 +175,10 @@ def find_layout(
     enumerated = tuple(
         name
         for name, site in model_sites.items()
-        if not site["is_observed"] and name not in guide_sites and site["infer"].get("enumerate") == "parallel"
+        if not site["is_observed"]
+        and name not in guide_sites
+        and site["infer"].get("enumerate") == "parallel"
+        and getattr(site["fn"], "has_enumerate_support", False)
     )
     shared = [name for name in shared if name not in enumerated]
     return Layout(plates, rows, plate_nesting(model, guide), tuple(shared), enumerated)

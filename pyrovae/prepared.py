@@ -24,6 +24,7 @@ from pyrovae.parameters import PairParameters
 from pyrovae.shapes import data_in_order
 from pyrovae.sites import (
     categorical_sites,
+    check_rows,
     data_frame,
     data_sites,
     is_auxiliary,
@@ -64,6 +65,7 @@ class PreparedPair(PairParameters):
         self.register_buffer("_datum", None, persistent=False)
         self.first_rows: Tensor | None = None  # two rows of the first data, to try programs on
         self.flat_sites: dict[str, torch.Size] = {}
+        self.sites_in_order: frozenset[str] = frozenset()  # data sites whose value is the data, perhaps flattened
         self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
         self._event_dims: dict[str, int] = {}
         self._first_sites: frozenset[str] = frozenset()
@@ -138,6 +140,7 @@ class PreparedPair(PairParameters):
         self._sites = find_sites(*traces, layout, self.chosen_site, self._latent)
         with self.scope():
             in_order = data_in_order(self.model, traces.model, (x,), given, layout.plates)
+        self.sites_in_order = frozenset(in_order)
         self.flat_sites = {name: x.shape[1:] for name, shape in in_order.items() if shape != x.shape[1:]}
         outside = [name for name, site in data_sites(traces.model).items() if not is_local(site, layout.plates)]
         self._data_outside = tuple(outside)
@@ -242,14 +245,7 @@ class PreparedPair(PairParameters):
         self.prepare(x, **data)
         with self.scope():
             trace = programs.trace(self.guide, (x,), programs.keywords(self.guide, **data))
-        for name in self.latents_of(trace):
-            frame = data_frame(trace.nodes[name], self.sites.plates)
-            if frame is not None and frame.size != len(x) and frame.size < frame.full_size:
-                raise ValueError(
-                    f"the plate {frame.name!r} draws {frame.size} of {frame.full_size} rows by itself, so there is "
-                    f"nothing for each of the {len(x)} rows of x; train such a pair, and write one that takes all rows "
-                    "to encode and reconstruct"
-                )
+        check_rows((trace.nodes[name] for name in self.latents_of(trace)), self.sites.plates, len(x))
         return trace
 
     def _traces(self, x: Tensor, data: Mapping[str, Tensor | None]) -> programs.Traces:
@@ -257,6 +253,14 @@ class PreparedPair(PairParameters):
         with self.scope():
             given = programs.keywords(self.model, **data)
             return programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn)
+
+    def _summed(self, traces: programs.Traces, x: Tensor, data: Mapping[str, Tensor | None]) -> programs.Traces:
+        """Traces whose model takes all values of the latents that it marks for enumeration, at the same draws."""
+        if not self._layout.enumerated:
+            return traces
+        model, given = enumerated(self.model, self._layout), programs.keywords(self.model, **data)
+        with self.scope():
+            return programs.trace_pair(model, self.guide, (x,), given, drawn=traces.guide)
 
     @torch.no_grad()
     def global_means(self, data: Tensor | None = None) -> dict[str, Tensor]:

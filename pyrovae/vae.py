@@ -175,13 +175,13 @@ class VAE(PreparedPair):
             If the distribution of the data has no mean; `bound_terms` does without.
         """
         traces = self._traces(x, data)
-        nll, kl = bound_terms(traces, self._layout)
+        nll, kl = bound_terms(self._summed(traces, x, data), self._layout)
         return Forward(self._decoding.values(traces.model, "mean"), nll, kl)
 
     def bound_terms(self, x: Tensor, **data: Tensor | None) -> tuple[Any, Tensor, Tensor]:
         """p(x|z), negative log-likelihood `[B]` and KL `[B]` of every datum at one draw of the latents, in nats."""
         traces = self._traces(x, data)
-        return self._decoding.distributions(traces.model), *bound_terms(traces, self._layout)
+        return self._decoding.distributions(traces.model), *bound_terms(self._summed(traces, x, data), self._layout)
 
     @torch.no_grad()
     def log_likelihood(
@@ -269,7 +269,7 @@ class VAE(PreparedPair):
         values |= self._with_marked_means(None)
 
         def change(model: programs.Program) -> programs.Program:
-            return poutine.condition(poutine.uncondition(model), data=values)
+            return poutine.condition(programs.unconditioned(model), data=values)
 
         trace = self._decoding.trace(change, num_samples, data, given, draws_data=True)
         return self._decoding.values(trace, output)

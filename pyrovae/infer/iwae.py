@@ -135,6 +135,11 @@ class _Path:
                     f"site {name!r} has no reparameterised draws, which gradient='stl' and 'dreg' need; "
                     "use gradient='standard', VIMCO or ReweightedWakeSleep"
                 )
+            if hasattr(site["value"], "_unquantize"):
+                raise ValueError(
+                    f"site {name!r} draws straight through, so its draws are no function of its noise, which "
+                    "gradient='stl' and 'dreg' need; use gradient='standard', or the relaxed distribution"
+                )
         hooked = with_values(drawn, self.hook)
         model_trace = trace_pair(model, guide, self.pair.args, self.pair.kwargs, drawn=hooked).model
         # The second run of the guide scores the draws: its parameters are constants, its inputs (other draws) are not.

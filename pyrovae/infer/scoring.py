@@ -13,7 +13,17 @@ from torch import Tensor
 from pyrovae.infer.enumeration import summed_log_prob
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Program
-from pyrovae.sites import PARTICLES, Site, data_frame, frames_of, is_local, sample_sites
+from pyrovae.sites import (
+    PARTICLES,
+    Site,
+    data_frame,
+    frames_of,
+    is_local,
+    masked_alike,
+    masks_of,
+    name_of,
+    sample_sites,
+)
 
 DATA_SHARE = "data_share"
 """Key of `site["infer"]`: what `MinibatchScale` multiplied a site inside the plate over the data by."""
@@ -94,8 +104,11 @@ class Scorer:
         model_sites = _without(sample_sites(model_trace), self.fixed)
         if not self.weighted:
             # Whatever a guide draws for all data beside the latents, the weights of a datum are right given it.
-            plates = self.layout.plates
-            guide_sites = {n: s for n, s in guide_sites.items() if n in model_sites or is_local(s, plates)}
+            plates, beside = self.layout.plates, self.layout.beside
+            guide_sites = {
+                n: s for n, s in guide_sites.items() if n in model_sites or (is_local(s, plates) and n not in beside)
+            }
+            guide_sites |= _under_one_mask(model_sites, guide_sites)
         size = self._read_plate(model_sites, guide_sites)
 
         def log_prob(site: Site, weight: Any = 1.0) -> Tensor:
@@ -215,6 +228,19 @@ class Scorer:
                     "summed out; weigh all sites alike, or use objective='enum'"
                 )
 
+        return self.summed(trace, sites, size, particles)
+
+    def summed(
+        self,
+        trace: Trace,
+        sites: Mapping[str, Site],
+        size: int | None = None,
+        particles: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """The log-probability of sites of an enumerated model without weights, the marked latents summed out."""
+        if size is None:
+            frames = (data_frame(site, self.layout.plates) for site in sites.values())
+            size = next(frame.size for frame in frames if frame is not None)
         count = None if particles is None else particles[1]
         return summed_log_prob(trace, sites, masked_log_prob, self.layout, size, count)
 
@@ -266,6 +292,12 @@ def masked_log_prob(site: Site) -> Tensor:
     """
     try:
         value = site["fn"].log_prob(site["value"])
+    except ValueError as error:
+        support = getattr(site["fn"], "support", None)
+        raise ValueError(
+            f"site {site['name']!r} has values outside of the support {support}. Expected values that its "
+            f"{name_of(site['fn'])} distribution takes: let the other program draw such ones, or give such data"
+        ) from error
     except (KeyError, NotImplementedError) as error:
         raise ValueError(
             f"site {site['name']!r} has a transform without an inverse, so that draws of another run cannot be scored; "
@@ -276,3 +308,26 @@ def masked_log_prob(site: Site) -> Tensor:
 
 def _without(sites: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: site for name, site in sites.items() if name not in names}
+
+
+def _under_one_mask(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> dict[str, Any]:
+    """The guide's sites of what `obs_mask=` makes a latent, each under the model's mask.
+
+    Raises
+    ------
+    ValueError
+        If a latent is masked otherwise in the model than in the guide, so that its density has no counterpart.
+    """
+    changed = {}
+    for name, site in guide_sites.items():
+        of_model = model_sites.get(name)
+        if of_model is None or site["is_observed"] or masked_alike(site, of_model):
+            continue
+        if not name.endswith("_unobserved") or masks_of(site):
+            raise ValueError(
+                f"latent site {name!r} is under one mask in the model and another one in the guide, so that it has no "
+                "importance weight; mask it alike in both"
+            )
+        # Of the entries that are observed, model and figure know nothing, whatever the guide draws there.
+        changed[name] = {**site, "mask": of_model["mask"]}
+    return changed

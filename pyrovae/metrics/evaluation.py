@@ -225,13 +225,20 @@ def _neighbour_figures(evaluated: Evaluated) -> dict[str, float]:
 
 
 def _reconstruction_error(vae: VAE, likelihood: Likelihood | None, x: Tensor, data: dict[str, Tensor]) -> Tensor:
-    """Summed error of the observed entries of each row, ``[B]``; NaN where the distribution of the data has no mean."""
+    """Summed error of the observed entries of each row, ``[B]``.
+
+    It is NaN where the distribution of the data has no mean, where there are several of them, and where its values are
+    the data in another layout or unit.
+    """
     try:
         x_hat = vae.reconstruct(x, **data)
     except NotImplementedError:
-        return x.new_full((len(x),), math.nan)
-    error = (x_hat - x).square() if likelihood is None else likelihood.error(x_hat, x)
-    return fill_missing(error, data.get("mask"), 0.0).flatten(1).sum(1)
+        x_hat = None
+    in_order = (vae.chosen_site or vae.sites.observed) in vae.sites_in_order
+    if not isinstance(x_hat, Tensor) or not in_order or x_hat.shape != x.shape:
+        return torch.full((len(x),), math.nan, device=x.device)
+    error = (x_hat - x.to(x_hat)).square() if likelihood is None else likelihood.error(x_hat, x)
+    return fill_missing(error, data.get("mask"), 0.0).reshape(len(x), -1).sum(1)
 
 
 def _is_probability(vae: VAE, x: Tensor, data: dict[str, Tensor], kind: str | None) -> bool:

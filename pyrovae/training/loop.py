@@ -27,6 +27,7 @@ from pyrovae.training.optimizers import learning_rates, make_lr_scheduler, make_
 from pyrovae.training.options import TrainingOptions
 from pyrovae.training.setup import find_monitor, objective_for, validation_figures
 from pyrovae.training.state import TrainingState, load_state, save_best, save_state
+from pyrovae.training.trial import first_loss
 from pyrovae.vae import VAE
 
 
@@ -58,7 +59,7 @@ class Fit:
             # Whatever an objective finds out in its first call, and all checks, happen here: no random number is used
             # up and no running statistic moves, so that a resumed training is where it was.
             with torch.no_grad(), programs.evaluating(vae), vae.scope():
-                self.objective.loss(vae.model, vae.guide, x, **given)
+                first_loss(self.objective, vae, x, **given)
                 has_sites = bool(pyro.get_param_store())
         self.figures, self.validation = validation_figures(vae, self.validation)
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
@@ -155,7 +156,8 @@ class Fit:
         if not math.isfinite(loss):
             self.stop_for_non_finite(f"the loss is {loss}", x, data)
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, 1 / len(x))
+        if gradients:  # none where a mask hides everything
+            torch._foreach_mul_(gradients, 1 / len(x))
         if options.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.clipped, options.gradient_clip)
         self.optimizer.step()
