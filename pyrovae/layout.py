@@ -67,10 +67,12 @@ class OutsidePlateError(ValueError):
     """A site has no number per datum."""
 
 
-def outside_plate(name: str, *, observed: bool) -> str:
+def outside_plate(name: str, *, observed: bool, in_model: bool = True) -> str:
     """What is wrong with a site outside the plate over the data, and what to do."""
     if observed:
         kind, advice = "observed", "put it into the plate"
+    elif not in_model:
+        kind, advice = "latent", "the guide alone draws it; train with an ELBO of Pyro"
     else:
         kind, advice = "latent", f"fix it with condition={{{name!r}: value}}, or train with an ELBO of Pyro"
     return f"{kind} site {name!r} lies outside the plate over the data, so it has no weight per datum; {advice}"

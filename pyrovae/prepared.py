@@ -69,6 +69,7 @@ class PreparedPair(PairParameters):
         self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
         self._event_dims: dict[str, int] = {}
         self._first_sites: frozenset[str] = frozenset()
+        self._shared_shapes: dict[str, torch.Size] = {}
         self._data_outside: tuple[str, ...] = ()  # data sites that are no sum over rows
         self._shares_scale = True  # whether a minibatch changes what some site counts
         self._vectorize: bool | None = None
@@ -150,6 +151,7 @@ class PreparedPair(PairParameters):
             frame.full_size != len(x) for frame in frames
         )
         self._first_sites = frozenset(sample_sites(traces.guide))
+        self._shared_shapes = {name: traces.guide.nodes[name]["value"].shape for name in self._sites.shared}
         self.first_rows = x[:2].detach().clone()
         self._layout = layout
         self.latents_of(traces.guide)
@@ -212,6 +214,17 @@ class PreparedPair(PairParameters):
                 self._vectorize = can_vectorize(*pair, self._layout, (x,), given, fixed=condition)
         return self._vectorize
 
+    def cut_latent(self, name: str, value: Any, part: slice, rows: int) -> Any:
+        """Values of a latent for some of the rows; those of all data are given as they are."""
+        if self.row_dims.get(name) is None or not isinstance(value, Tensor):
+            return value
+        dim = self.row_dims[name] - self._event_dims[name]
+        if value.dim() < -dim or value.shape[dim] != rows:
+            return value
+        index: list[Any] = [slice(None)] * value.dim()
+        index[dim] = part
+        return value[tuple(index)]
+
     def rows_of_latents(self, z: Mapping[str, Tensor]) -> int:
         """How many rows there are values of latents for."""
         name, value = next(iter(z.items()))
@@ -261,6 +274,19 @@ class PreparedPair(PairParameters):
         model, given = enumerated(self.model, self._layout), programs.keywords(self.model, **data)
         with self.scope():
             return programs.trace_pair(model, self.guide, (x,), given, drawn=traces.guide)
+
+    def _check_condition(self, condition: Mapping[str, Any]) -> None:
+        """Refuse values of data sites, and of latents of all data where the shape is another one."""
+        for name, value in condition.items():
+            if name in self.sites.all_observed:
+                raise ValueError(f"condition= fixes latents, and site {name!r} is observed; give other data instead")
+            expected = self._shared_shapes.get(name)
+            if expected is None or not isinstance(value, Tensor) or value.shape == expected:
+                continue
+            if value.numel() != 1 or expected.numel() != 1:
+                raise ValueError(
+                    f"condition={{{name!r}: ...}} has the shape {tuple(value.shape)}, and the site {tuple(expected)}"
+                )
 
     @torch.no_grad()
     def global_means(self, data: Tensor | None = None) -> dict[str, Tensor]:

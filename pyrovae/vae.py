@@ -230,6 +230,7 @@ class VAE(PreparedPair):
         self.prepare(x, **data)
         given = programs.keywords(self.model, self.guide, **data)
         condition = self._with_marked_means(condition)
+        self._check_condition(condition)
         for name in self.sites.shared:
             if name not in condition:
                 raise OutsidePlateError(outside_plate(name, observed=False))

@@ -168,7 +168,9 @@ class _Path:
         def again(gradient: Tensor) -> Tensor:
             # A KL weight beta leaves 1 - beta of the weight w as it is: the score term to be taken out is beta w's, and
             # its reparameterised form has the coefficient beta (w - w^2). What arrives here carries w already.
-            beta = site["scale"] / self.pair.scale
+            beta = self.pair.scorer.weight(site)
+            if isinstance(beta, Tensor) and beta.dim():  # a weight of its own for each row
+                beta = beta.reshape(beta.shape + (1,) * site["fn"].event_dim)
             weight = self.shaped(first, site["fn"].event_dim, frames, gradient)
             return gradient * (1 - beta + beta * weight)
 

@@ -11,6 +11,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.infer.enumeration import summed_log_prob
+from pyrovae.infer.kl_weight import KL_WEIGHT
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Program
 from pyrovae.sites import (
@@ -100,8 +101,12 @@ class Scorer:
 
     def __call__(self, model_trace: Trace, guide_trace: Trace, particles: tuple[int, int] | None = None) -> LogWeights:
         """Log weights `[K, B]`; `particles` is dimension and size of the plate over particles, if there is one."""
-        guide_sites = _without(sample_sites(guide_trace), self.fixed)
-        model_sites = _without(sample_sites(model_trace), self.fixed)
+        guide_sites, model_sites = sample_sites(guide_trace), sample_sites(model_trace)
+        if self.fixed:
+            for name in self.fixed:
+                if name not in model_sites:
+                    raise ValueError(f"condition={{{name!r}: ...}} is no site of the model, which has {[*model_sites]}")
+            guide_sites, model_sites = _without(guide_sites, self.fixed), _without(model_sites, self.fixed)
         if not self.weighted:
             # Whatever a guide draws for all data beside the latents, the weights of a datum are right given it.
             plates, beside = self.layout.plates, self.layout.beside
@@ -121,7 +126,7 @@ class Scorer:
         if self.layout.enumerated:
             log_p = self._summed(model_trace, model_sites, size, particles)
         else:
-            log_p = sum(log_prob(site, self._weight(site)) for site in model_sites.values())
+            log_p = sum(log_prob(site, self.weight(site)) for site in model_sites.values())
         log_q = log_score = self.log_q = torch.zeros_like(log_p)
         in_guide: list[Site] = []
         beside = torch.zeros(())
@@ -129,7 +134,7 @@ class Scorer:
             if site["is_observed"]:
                 in_guide.append(site)
                 continue
-            value, weight = log_prob(site), self._weight(site)
+            value, weight = log_prob(site), self.weight(site)
             plain = isinstance(weight, float) and weight == 1
             if not plain and isinstance(weight, Tensor) and weight.dim():
                 weighted = log_prob(site, weight)
@@ -146,7 +151,7 @@ class Scorer:
             # gradient of a score that is weighted by the log weight of the latents.
             signal = (log_p - log_q + beside).detach()
             for site in in_guide:
-                value = log_prob(site, self._weight(site))
+                value = log_prob(site, self.weight(site))
                 if not site["fn"].has_rsample:
                     score = signal * log_prob(site)
                     value = value.detach() - score + score.detach()
@@ -186,7 +191,8 @@ class Scorer:
         counted = [*model_sites.values(), *(s for s in guide_sites.values() if self.weighted or not s["is_observed"])]
         for site in counted:
             if not is_local(site, plates):
-                raise OutsidePlateError(outside_plate(site["name"], observed=site["is_observed"]))
+                name = site["name"]
+                raise OutsidePlateError(outside_plate(name, observed=site["is_observed"], in_model=name in model_sites))
         frame = data_frame(observed[0], plates)
         if frame is None:
             share, size, self.data_dim = 1.0, observed[0]["fn"].batch_shape[-1], -1
@@ -205,15 +211,18 @@ class Scorer:
 
     def _find_scale(self, sites: Sequence[Site], share: float, size: int) -> None:
         """Take what all sites have in common out of their scales."""
-        first = sites[0]["scale"]
+        scales = [_without_kl_weight(site) for site in sites]
+        first = scales[0]
         if isinstance(first, Tensor) and first.dim():
-            row_weights = first.shape == (size,) and self.data_dim == -1
+            row_weights = first.numel() == size and first.dim() >= -self.data_dim and first.shape[self.data_dim] == size
             self._common = row_weights and all(
-                isinstance(site["scale"], Tensor) and torch.equal(site["scale"], first) for site in sites[1:]
+                isinstance(scale, Tensor) and torch.equal(scale, first) for scale in scales[1:]
             )
         else:
-            numbers = not isinstance(first, Tensor) and all(not isinstance(site["scale"], Tensor) for site in sites)
-            self._common = numbers and all(site["scale"] == first for site in sites)
+            numbers = not any(isinstance(scale, Tensor) for scale in scales)
+            self._common = numbers and all(scale == first for scale in scales)
+        if self._common and isinstance(first, Tensor):
+            first = first.reshape(-1)
         self.scale = first if self._common else share
 
     def _summed(
@@ -221,7 +230,7 @@ class Scorer:
     ) -> Tensor:
         """Log p with the enumerated latents summed out."""
         for name, site in sites.items():
-            weight = self._weight(site)
+            weight = self.weight(site)
             if not isinstance(weight, float) or weight != 1:
                 raise ValueError(
                     f"site {name!r} has a weight of its own, and latents {self.layout.enumerated} of the model are "
@@ -244,10 +253,12 @@ class Scorer:
         count = None if particles is None else particles[1]
         return summed_log_prob(trace, sites, masked_log_prob, self.layout, size, count)
 
-    def _weight(self, site: Site) -> Any:
+    def weight(self, site: Site) -> Any:
         """The weight of a site relative to what all sites have in common."""
-        if not self.weighted or self._common:
+        if not self.weighted:
             return 1.0
+        if self._common:
+            return site["infer"][KL_WEIGHT][0] if KL_WEIGHT in site["infer"] else 1.0
         scale = site["scale"]
         return scale if isinstance(self.scale, float) and self.scale == 1 else scale / self.scale
 
@@ -304,6 +315,12 @@ def masked_log_prob(site: Site) -> Tensor:
             "use an objective that runs the guide once (elbo, iwae, vimco, renyi), or a flow with an inverse"
         ) from error
     return scale_and_mask(value, mask=site["mask"])
+
+
+def _without_kl_weight(site: Site) -> Any:
+    """The scale of a site without the KL weight, where no other handler came after it."""
+    _, before, after = site["infer"].get(KL_WEIGHT, (None, None, None))
+    return before if after is not None and site["scale"] is after else site["scale"]
 
 
 def _without(sites: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
