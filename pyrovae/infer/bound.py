@@ -11,7 +11,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.infer.scoring import Scorer, masked_log_prob
+from pyrovae.infer.scoring import Scorer, masked_log_prob, under_mask_of_model
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Traces
 from pyrovae.sites import is_local, is_point, latent_sites, masked_alike, sample_sites
@@ -61,6 +61,8 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
         if name in layout.shared or name in layout.beside:
             continue
         of_prior = of_model.get(name)
+        if of_prior is not None:
+            site = under_mask_of_model(site, of_prior)
         if name in known and not summed and not is_point(site) and masked_alike(site, of_prior):
             with suppress(NotImplementedError):
                 kl = kl + per_datum(kl_divergence(site["fn"], of_prior["fn"]), site)

@@ -345,6 +345,15 @@ def _under_one_mask(model_sites: Mapping[str, Site], guide_sites: Mapping[str, S
                 f"latent site {name!r} is under one mask in the model and another one in the guide, so that it has no "
                 "importance weight; mask it alike in both"
             )
-        # Of the entries that are observed, model and figure know nothing, whatever the guide draws there.
-        changed[name] = {**site, "mask": of_model["mask"]}
+        changed[name] = under_mask_of_model(site, of_model)
     return changed
+
+
+def under_mask_of_model(site: Site, of_model: Site) -> Site:
+    """A site of the guide that `obs_mask=` asks for, masked as in the model.
+
+    Of the entries that are observed model and figure know nothing, whatever the guide draws there.
+    """
+    if not site["name"].endswith("_unobserved") or masks_of(site):
+        return site
+    return {**site, "mask": of_model["mask"]}

@@ -27,6 +27,8 @@ def first_loss(objective: ELBO, vae: VAE, x: Tensor, **data: Tensor | None) -> N
         check_pyro_objective(objective, *programs.trace_pair(vae.model, vae.guide, (x,), given))
     try:
         objective.loss(vae.model, vae.guide, x, **given)
+    except Warning:  # an error where the caller makes errors of warnings
+        raise
     except Exception as error:
         lines = [line.strip().rstrip(":") for line in str(error).splitlines() if line.strip()]
         if len(lines) == 1 and isinstance(error, ValueError | TypeError | NotImplementedError):
