@@ -108,6 +108,19 @@ def accepts(program: Program, argument: str) -> bool:
     return parameter is not None and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
 
 
+def argument_names(program: Program, *, positional: bool = False) -> list[str]:
+    """The arguments that a program names, in their order; perhaps those alone that can be given by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = kinds if positional else (*kinds, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, parameter in _signature(program).items() if parameter.kind in taken]
+
+
+def required_arguments(program: Program) -> list[str]:
+    """The named arguments that a program cannot be called without."""
+    parameters = _signature(program)
+    return [name for name in argument_names(program) if parameters[name].default is inspect.Parameter.empty]
+
+
 def takes_any_keyword(program: Program) -> bool:
     """Whether a program has an argument such as `**options`."""
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in _signature(program).values())
