@@ -114,7 +114,8 @@ class HeldBatches:
         """What `collate` makes of some rows; their index stays with them."""
         if self.data.collate is None:
             return rows
-        made = rows_from(self.vae, self.data.collate(arguments_of(rows, self.data.form, self._first_name)))
+        given = arguments_of(rows, self.data.form, self._first_name)
+        made = rows_from(self.vae, self.data.collate(given), "what collate gives")
         keeps = made.index is None and rows.index is not None and "index" not in made.fields()
         return made.replace(index=rows.index) if keeps else made
 

@@ -22,7 +22,7 @@ from pyrovae.storage import load_module_tensors, module_tensors
 from pyrovae.training.batching import batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
-from pyrovae.training.checks import check_pair, check_resumed
+from pyrovae.training.checks import check_pair, check_resumed, trying
 from pyrovae.training.data import TrainingData
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
@@ -58,16 +58,17 @@ class Fit:
         with torch.random.fork_rng():
             x, given = arguments(vae, self.train.first())
             check_arguments(vae, given)
-            self.objective = objective_for(vae.prepare(x, **given), options, x, **given)
+            with trying("the first batch", x, given):
+                self.objective = objective_for(vae.prepare(x, **given), options, x, **given)
             # Whatever an objective finds out in its first call, and all checks, happen here: no random number is used
             # up and no running statistic moves, so that a resumed training is where it was.
             with torch.no_grad(), programs.evaluating(vae), vae.scope():
-                with vae.minibatch_scale(len(x), self.rows):
+                with trying("the first batch", x, given), vae.minibatch_scale(len(x), self.rows):
                     self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
         self.figures, self.validation = validation_batches(vae, data)
         with torch.random.fork_rng():
-            check_pair(vae, self.objective, self.train, self.validation is not None, x, given)
+            check_pair(vae, self.objective, self.train, self.validation, x, given)
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
         self.full = options.batch_size if self.train.resumes_within_epochs else len(x)
         self.compiled = self.compile(x, given) if options.compile else None
