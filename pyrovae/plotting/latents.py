@@ -174,7 +174,7 @@ def interpolation(
     title = "Interpolation between two data"
     if not is_pictures(x0):
         names = {"rows": "step", "columns": "entry of the datum", "value": "mean of p(x|z)"}
-        return heat_map(decoded[0].flatten(1), title, **names)[0]
+        return heat_map(decoded[0].reshape(steps, -1), title, **names)[0]
     lines = torch.cat([ends[:rows, None], decoded, ends[rows:, None]], 1)
     pictures = mosaic(lines.flatten(0, 1), steps + 2, show_range)
     figure, axes = draw_mosaic(pictures, title)
