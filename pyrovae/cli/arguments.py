@@ -175,7 +175,7 @@ def _add_evaluate(verbs: Any) -> None:
     text = "samples of all rows that are in memory at once"
     verb.add_argument("--chunk-size", type=int, metavar="N", default=8192, help=text)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of rows and samples")
-    text = "print one JSON object, with the keys that README.md explains"
+    text = "print one JSON object, with the keys that docs/command_line.md explains"
     verb.add_argument("--json", action="store_true", help=text)
 
 
