@@ -16,7 +16,7 @@ from pyrovae.distributions.labels import KnownLabels, labelled_logits
 from pyrovae.masks import fill_missing
 from pyrovae.nn import encoded
 from pyrovae.nn.mlp import LAYERS, activation_module
-from pyrovae.programs import objective_term
+from pyrovae.sites import objective_term
 
 
 class Classifier(nn.Module):

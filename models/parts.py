@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pyro
-from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyrovae.infer.minibatch import COUNTED
 from pyrovae.likelihoods import Likelihood
 
 
@@ -61,8 +63,17 @@ def layer_names(sizes: Sequence[int]) -> tuple[str, ...]:
 
 
 def share_of_global(rows: int, num_data: int | None) -> AbstractContextManager:
-    """Return a context for a global site, in which a batch counts it `rows` / `num_data` times.
+    """A context in which a global site counts by the part of the data that a batch of `rows` rows is."""
+    return nullcontext() if num_data is None else _Share(rows / num_data)
 
-    Over an epoch the site then counts once. With `num_data` None it counts once in every batch.
-    """
-    return nullcontext() if num_data is None else poutine.scale(scale=rows / num_data)
+
+class _Share(Messenger):
+    """Scale sites by a share, and tell `MinibatchScale` that it is done."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        msg["scale"] = msg["scale"] * self.share
+        msg["infer"] = {**(msg["infer"] or {}), COUNTED: True}

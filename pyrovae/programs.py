@@ -1,4 +1,4 @@
-"""What a Pyro program shows from outside: its arguments, its sites, its modules and its parameters."""
+"""What a Pyro program shows from outside: its arguments, its modules and its parameters; and how a pair is traced."""
 
 from __future__ import annotations
 
@@ -6,169 +6,131 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.nn import PyroModule
 from pyro.poutine import Trace
-from pyro.poutine.util import site_is_subsample
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.distributions import Categorical
+
+from pyrovae.sites import sample_sites
 
 Program = Callable[..., Any]
 
 
-class Sites(NamedTuple):
-    """The sites of a pair: what the data is called, what the latents are called, and how deep the plates go."""
+class Traces(NamedTuple):
+    """A trace of each program of a pair, the model's replayed against the guide's."""
 
-    observed: str
-    latent: tuple[str, ...]
-    max_plate_nesting: int
-    shared: tuple[str, ...] = ()
-    """Latents that belong to no datum, see `is_global`; not among `latent`."""
-    classes: tuple[str, ...] = ()
-    """Those of `latent` that are categorical in the model."""
+    model: Trace
+    guide: Trace
 
 
-def is_deterministic(site: Mapping[str, Any]) -> bool:
-    """Whether a trace site was written by `pyro.deterministic`."""
-    return bool(site["infer"].get("_deterministic"))
+def trace(program: Program, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> Trace:
+    """Run a program and return its trace."""
+    return poutine.trace(program).get_trace(*args, **(kwargs or {}))
 
 
-def objective_term(name: str, value: Tensor) -> None:
-    """Add a term to the objective of the pair, in a guide: a factor that is no part of the density of the latents.
+def trace_pair(
+    model: Program,
+    guide: Program,
+    args: tuple = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    drawn: Trace | None = None,
+) -> Traces:
+    """Run the guide and, with its draws, the model.
 
-    Every ELBO adds `value`, differentiable in the guide. Log weights leave it out, those of this library's objectives
-    aside, and no KL weight applies to it.
+    Every figure and every objective starts from here.
 
-    Args:
-        name: the name of its site.
-        value: one number for each datum (and particle), in nats; call it inside the plate over the data.
+    Parameters
+    ----------
+    model, guide : callable
+        The two programs.
+    args, kwargs : tuple and mapping
+        Arguments of both.
+    drawn : Trace, optional
+        A trace of the guide that there is already; otherwise the guide is run.
     """
-    # `pyro.factor` with a mark, and with the sign that a guide's factors have.
-    unit = Unit(-value, has_rsample=True)
-    pyro.sample(name, unit, obs=unit.sample(), infer={"is_auxiliary": True, "objective_term": True})
+    if drawn is None:
+        drawn = trace(guide, args, kwargs)
+    return Traces(trace(poutine.replay(model, trace=drawn), args, kwargs), drawn)
 
 
-def is_objective_term(site: Mapping[str, Any]) -> bool:
-    """Whether a trace site was written by `objective_term`."""
-    return bool(site["infer"].get("objective_term"))
+@contextmanager
+def trial(*programs: Program) -> Iterator[None]:
+    """A context for runs that must leave nothing behind.
 
-
-def is_global(site: Mapping[str, Any]) -> bool:
-    """Whether a site is marked, by `infer={"is_global": True}`, as a latent of all data together, outside their plate.
-
-    Such a site is left out of what is said of a single datum; there it has its posterior mean (`global_means`).
+    No gradients, none of the caller's random numbers, running statistics and parameter store as they were.
     """
-    return bool(site["infer"].get("is_global"))
+    store = pyro.get_param_store()
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng())
+        for module in {id(m): m for program in programs for m in owned_modules(program).values()}.values():
+            stack.enter_context(evaluating(module))
+        stack.enter_context(store.scope(store.get_state()))
+        yield
 
 
-def global_means(guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-    """The mean of every site of the guide that is marked as global, by name; draws nothing from the caller's numbers.
-
-    Raises:
-        ValueError: for a site whose distribution has no mean of its own kind.
-    """
-    with torch.no_grad(), torch.random.fork_rng():
-        sites = sample_sites(poutine.trace(guide).get_trace(*args, **kwargs))
-    means = {}
-    for name, site in sites.items():
-        if is_global(site):
-            if not site["fn"].has_rsample:
-                raise ValueError(
-                    f"global site {name!r} has no mean that it can take; give condition={{{name!r}: value}}"
-                )
-            means[name] = site["fn"].mean
-    return means
+def _signature(program: Program) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a program, behind the handlers and decorators that it is wrapped in."""
+    function = program.forward if isinstance(program, nn.Module) else program
+    parameters = inspect.signature(function).parameters
+    inner = _wrapped(function)
+    if inner is not None and all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
+        return _signature(inner)
+    return parameters
 
 
-def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:
-    """The sample sites of a trace by name, without subsampling and deterministic ones."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site) and not is_deterministic(site)
-    }
+def _wrapped(function: Any) -> Program | None:
+    """The program that a handler of Pyro or a decorator has around it, if it is one."""
+    if isinstance(function, functools.partial):
+        handled = len(function.args) > 1 and isinstance(function.args[0], Messenger)
+        return function.args[1] if handled else None
+    if isinstance(function, types.FunctionType):
+        inside = [v for v in inspect.getclosurevars(function).nonlocals.values() if _is_program(v)]
+        return inside[0] if len(inside) == 1 else None
+    return None
 
 
-def plate_nesting(*traces: Trace) -> int:
-    """The number of batch dimensions that the plates of the traces take."""
-    dims = [
-        frame.dim
-        for trace in traces
-        for site in sample_sites(trace).values()
-        for frame in site["cond_indep_stack"]
-        if frame.vectorized
-    ]
-    return -min(dims) if dims else 0
-
-
-def find_sites(model: Trace, guide: Trace, observed: str | None = None, latent: Iterable[str] | None = None) -> Sites:
-    """Name the data and the latents of a pair from one trace of each.
-
-    Args:
-        model: a trace of the model, replayed against `guide`.
-        guide: a trace of the guide.
-        observed: the name of the data site; by default the only observed site.
-        latent: the names of the latent sites; by default the sites of the guide, factors aside.
-
-    Raises:
-        ValueError: if the data site is ambiguous or missing, or a name is no site.
-    """
-    model_sites, guide_sites = sample_sites(model), sample_sites(guide)
-    candidates = [name for name, site in model_sites.items() if site["is_observed"]]
-    if observed is None:
-        if len(candidates) != 1:
-            found = f"observes {', '.join(map(repr, candidates))}" if candidates else "observes nothing"
-            raise ValueError(f"the model {found}; say which site is the data with VAE(..., observed=NAME)")
-        observed = candidates[0]
-    elif observed not in model_sites:
-        raise ValueError(f"observed={observed!r} is no site of the model; its sites are {sorted(model_sites)}")
-    if latent is None:
-        latent = tuple(n for n, site in guide_sites.items() if not site["is_observed"] and not is_global(site))
-        if not latent:
-            raise ValueError("the guide has no sample site, so there is no latent variable to infer")
-    latent = tuple(latent)
-    for name in latent:
-        if name not in guide_sites:
-            raise ValueError(f"latent={name!r} is no site of the guide; its sites are {sorted(guide_sites)}")
-    shared = tuple(name for name, site in guide_sites.items() if is_global(site) and name not in latent)
-    return Sites(observed, latent, plate_nesting(model, guide), shared, categorical_sites(model_sites, latent))
-
-
-def categorical_sites(sites: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the names whose trace site has a categorical distribution."""
-    return tuple(name for name in names if name in sites and isinstance(sites[name]["fn"], Categorical))
+def _is_program(value: Any) -> bool:
+    return isinstance(value, types.FunctionType | types.MethodType | functools.partial)
 
 
 def accepts(program: Program, argument: str) -> bool:
-    """Whether a program takes an argument of this name (or any keyword)."""
-    function = program.forward if isinstance(program, nn.Module) else program
-    parameters = inspect.signature(function).parameters
-    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    """Whether a program names an argument; that it takes any keyword does not count."""
+    parameter = _signature(program).get(argument)
+    return parameter is not None and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+
+
+def takes_any_keyword(program: Program) -> bool:
+    """Whether a program has an argument such as `**options`."""
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in _signature(program).values())
 
 
 def runs_without_data(program: Program) -> bool:
     """Whether a program has the argument `size` of the library's signature (any keyword does not count)."""
-    function = program.forward if isinstance(program, nn.Module) else program
-    return "size" in inspect.signature(function).parameters
+    return accepts(program, "size")
 
 
 def keywords(*programs: Program, **data: Tensor | None) -> dict[str, Tensor]:
     """Those of `mask`, `y`, `index` that are given.
 
-    Raises:
-        TypeError: if one of the programs has no argument for one that is given.
+    Raises
+    ------
+    TypeError
+        If one of the programs has no argument for one that is given. Any keyword of a program will do here, because
+        the caller named it.
     """
     given = {name: value for name, value in data.items() if value is not None}
     for name in given:
         for program in programs:
-            if not accepts(program, name):
+            if not accepts(program, name) and not takes_any_keyword(program):
                 raise TypeError(f"{name}= was given, but {describe(program)} takes no argument {name!r}")
     return given
 
@@ -196,32 +158,54 @@ def owned_modules(program: Program) -> dict[str, nn.Module]:
     """The modules a program works with, by name.
 
     A module owns itself, a bound method belongs to its object, a function to the modules it names (its closure and
-    the globals it refers to), `functools.partial` to those of its function and arguments.
+    the globals it refers to), `functools.partial` to those of its function and arguments. Handlers, decorators,
+    lambdas and functions of the same file are looked through.
     """
     if isinstance(program, nn.Module):
         return {"": program}
+    found: dict[str, nn.Module] = {}
+    _collect(program, found, set())
+    return found
+
+
+def _collect(program: Program, found: dict[str, nn.Module], seen: set[int]) -> None:
+    """Add the modules of a program, and of the programs it refers to."""
+    if id(program) in seen:
+        return
+    seen.add(id(program))
+    for name, value in _references(program).items():
+        if isinstance(value, nn.Module):
+            if not any(value is module for module in found.values()):
+                found[name if name not in found else f"{name}_{len(found)}"] = value
+        elif _is_program(value):
+            _collect(value, found, seen)
+
+
+def _references(program: Program) -> dict[str, Any]:
+    """What a program refers to, by name: modules, other programs, and anything else."""
     if isinstance(program, functools.partial):
-        found = owned_modules(program.func)
         values = [*program.args, *program.keywords.values()]
-        return found | {f"argument{i}": v for i, v in enumerate(values) if isinstance(v, nn.Module)}
+        owned = {f"argument{i}": v for i, v in enumerate(v for v in values if isinstance(v, nn.Module))}
+        others = {f"program{i}": v for i, v in enumerate([program.func, *values]) if not isinstance(v, nn.Module)}
+        return others | owned
     if isinstance(program, types.MethodType):
         owner = program.__self__
-        return {"": owner} if isinstance(owner, nn.Module) else _modules_of(vars(owner))
+        return {"": owner} if isinstance(owner, nn.Module) else dict(vars(owner))
     if isinstance(program, types.FunctionType):
         variables = inspect.getclosurevars(program)
-        return _modules_of({**variables.globals, **variables.nonlocals})
-    return _modules_of(vars(program)) if hasattr(program, "__dict__") else {}
+        # Functions of other files are a library's.
+        named = {n: v for n, v in variables.globals.items() if getattr(v, "__module__", None) == program.__module__}
+        modules = {n: v for n, v in variables.globals.items() if isinstance(v, nn.Module)}
+        return {**modules, **named, **variables.nonlocals}
+    return dict(vars(program)) if hasattr(program, "__dict__") else {}
 
 
 def is_function_of_modules(program: Program) -> bool:
-    """Whether a program is a function, perhaps a partial one, whose modules no copy of it would replace."""
+    """Whether a program is a function, perhaps a wrapped one, whose modules no copy of it would replace."""
     if isinstance(program, functools.partial):
-        return is_function_of_modules(program.func)
+        inside = [program.func, *program.args, *program.keywords.values()]
+        return any(is_function_of_modules(value) for value in inside if _is_program(value))
     return isinstance(program, types.FunctionType) and bool(owned_modules(program))
-
-
-def _modules_of(namespace: Mapping[str, Any]) -> dict[str, nn.Module]:
-    return {name: value for name, value in namespace.items() if isinstance(value, nn.Module)}
 
 
 def module_parameters(program: Program) -> dict[str, nn.Parameter]:
@@ -229,19 +213,22 @@ def module_parameters(program: Program) -> dict[str, nn.Parameter]:
     if not isinstance(program, PyroModule):
         return {}
     names = {}
+    prefix = f"{program._pyro_name}." if program._pyro_name else ""  # of a part of another PyroModule
     for name, parameter in program.named_parameters():
         first, _, rest = name.partition(".")
         child = getattr(program, first)
         plain = isinstance(child, nn.Module) and not isinstance(child, PyroModule)
-        names[f"{first}$$${rest}" if plain else name.removesuffix("_unconstrained")] = parameter
+        names[prefix + (f"{first}$$${rest}" if plain else name.removesuffix("_unconstrained"))] = parameter
     return names
 
 
 def check_names(model: Mapping[str, Tensor], guide: Mapping[str, Tensor]) -> None:
     """Refuse two different parameters of one name, of which Pyro would keep a single one.
 
-    Raises:
-        ValueError: naming the parameter.
+    Raises
+    ------
+    ValueError
+        Naming the parameter.
     """
     for name in model.keys() & guide.keys():
         if model[name] is guide[name]:
@@ -262,13 +249,12 @@ def find_non_finite(model: Program, guide: Program, *args: Any, **kwargs: Any) -
                 for parameter_name, parameter in module.named_parameters(prefix=name):
                     if not parameter.isfinite().all():
                         return f"parameter {parameter_name!r} of the {label}"
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-        for label, trace in (("guide", guide_trace), ("model", model_trace)):
-            for name, site in trace.nodes.items():
+        traces = trace_pair(model, guide, args, kwargs)
+        for label, found in (("guide", traces.guide), ("model", traces.model)):
+            for name, site in found.nodes.items():
                 if site["type"] == "param" and not site["value"].isfinite().all():
                     return f"parameter {name!r} of the {label}"
-            for name, site in sample_sites(trace).items():
+            for name, site in sample_sites(found).items():
                 # Not the values at once: what a mask hides may be anything.
                 if not scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]).sum().isfinite():
                     what = "log-probability" if site["value"].isfinite().all() else "value"
@@ -281,9 +267,12 @@ def with_param_site(program: Program, parameters: Iterable[nn.Parameter]) -> Pro
 
     Plain `nn.Module`s that nobody hands to `pyro.module` make no such site.
 
-    Args:
-        program: a model or a guide.
-        parameters: parameters of the pair, of which one that is trained gets the site.
+    Parameters
+    ----------
+    program : callable
+        A model or a guide.
+    parameters : iterable of nn.Parameter
+        Parameters of the pair, of which one that is trained gets the site.
     """
     anchor = next(parameter for parameter in parameters if parameter.requires_grad)
 

@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
-from pyrovae import programs
+from pyrovae import layout, programs, sites
 
 NET = nn.Linear(2, 2)
 
@@ -64,12 +64,9 @@ def test_arguments():
         return data
 
     model = library_pair().model
-    assert [programs.accepts(p, "mask") for p in (narrow, open_ended, model, model.forward)] == [
-        False,
-        True,
-        True,
-        True,
-    ]
+    found = [programs.accepts(p, "mask") for p in (narrow, open_ended, model, model.forward)]
+    assert found == [False, False, True, True]
+    assert programs.keywords(open_ended, mask=torch.ones(1)).keys() == {"mask"}  # the caller named it
     assert [programs.runs_without_data(p) for p in (narrow, open_ended, model)] == [False, False, True]
     mask = torch.ones(1)
     assert programs.keywords(model, mask=mask, y=None) == {"mask": mask}
@@ -107,9 +104,12 @@ def test_sites_are_sorted_by_role():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     trace = poutine.trace(model).get_trace(torch.zeros(3))
-    assert list(programs.sample_sites(trace)) == ["z", "x"]
-    assert programs.plate_nesting(trace) == 2
-    assert programs.find_sites(trace, trace, latent=("z",)) == ("x", ("z",), 2, (), ())
+    assert list(sites.sample_sites(trace)) == ["z", "x"]
+    assert sites.plate_nesting(trace) == 2
+    found = layout.find_layout(trace, trace, 3)
+    assert found == (frozenset({"data"}), 3, 2, (), ())
+    found = layout.find_sites(trace, trace, found, latent=("z",))
+    assert found == ("x", ("z",), 2, (), (), ("x",), frozenset({"data"}))
 
 
 def test_evaluation_mode_is_undone_part_by_part():

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from pyrovae import programs
 from pyrovae.blackbox.networks import Tensors
-from pyrovae.infer.log_weights import data_plate, log_weights, per_datum
+from pyrovae.infer.log_weights import log_weights
+from pyrovae.infer.scoring import Scorer
+from pyrovae.sites import PARTICLES, latent_sites, row_dim, sample_sites
 from pyrovae.vae import VAE
 
 
@@ -65,7 +67,7 @@ class Programs:
         parameters = nn.ParameterDict()
         if self.vae.param_sites:
             with self.vae.scope(), torch.no_grad(), torch.random.fork_rng(), programs.evaluating(self.vae):
-                trace = poutine.trace(program).get_trace(self.blank(2))
+                trace = programs.trace(program, (self.blank(2),))
             for name, site in trace.nodes.items():
                 parameter = self.vae.param_sites.get(name.replace(".", "/")) if site["type"] == "param" else None
                 if parameter is not None and id(parameter) not in known:
@@ -99,14 +101,15 @@ class Programs:
                 with torch.no_grad(), programs.evaluating(self.vae):
                     log_weights(self.vae.model, self.vae.guide, 1, x, **given)  # refuses what has no weight per datum
                 self.checked = True
-            trace = poutine.trace(self.vae.guide).get_trace(x, **given)
+            self.vae.prepare(x, **given)
+            trace = programs.trace(self.vae.guide, (x,), given)
         sites = {name: trace.nodes[name] for name in self.names}
-        for name, site in programs.sample_sites(trace).items():
-            if name not in sites and not site["is_observed"]:
+        for name in latent_sites(trace):
+            if name not in sites:
                 raise ValueError(f"site {name!r} of the guide is not among the latents of the VAE, {self.names}")
         self.layout = _Layout(
             len(x),
-            data_plate([*sites.values()], [*sites.values()], len(x))[0],
+            row_dim(next(iter(sites.values())), self.vae.sites.plates),
             {name: site["fn"].event_dim for name, site in sites.items()},
             {name: site["value"].shape for name, site in sites.items()},
         )
@@ -161,7 +164,7 @@ class Programs:
         parts = []
         with self.vae.scope():
             for _ in range(1 if vectorized else count):
-                trace = poutine.trace(program).get_trace(x, **given)
+                trace = programs.trace(program, (x,), given)
                 parts.append([self._to_latent(name, trace.nodes[name]["value"]) for name in self.names])
         return [torch.cat(values, 1) for values in zip(*parts, strict=True)]
 
@@ -190,15 +193,14 @@ class Programs:
         count = latents[0].shape[1]
         vectorized = self._vectorizes(data, count)
         columns = [latents] if vectorized else [[value[:, k : k + 1] for value in latents] for k in range(count)]
-        rows, data_dim = len(data[0]), self.layout.data_dim
+        rows, scorer = len(data[0]), Scorer(self.vae._layout)
         particles = (-self.depth - 1, count) if vectorized else None
-        keep = (-self.depth - 1, data_dim) if vectorized else data_dim
         parts = []
         for column in columns:
-            sites = programs.sample_sites(self._replayed(which, data, column, vectorized=vectorized))
+            sites = sample_sites(self._replayed(which, data, column, vectorized=vectorized))
             parts.append(
                 sum(
-                    per_datum(scale_and_mask(s["fn"].log_prob(s["value"]), mask=s["mask"]), keep, particles, rows)
+                    scorer.per_datum(scale_and_mask(s["fn"].log_prob(s["value"]), mask=s["mask"]), s, particles, rows)
                     for name, s in sites.items()
                     if wanted is None or name in wanted
                 )
@@ -232,15 +234,19 @@ class Programs:
         """
         if self.arguments:
             raise ValueError(f"the model dreams x alone, and the data have {', '.join(self.arguments)} too")
-        trace = self.vae._model_trace(poutine.uncondition(self.vae.model), count, {})
+        trace = self.vae._decoding.trace(poutine.uncondition, count, None, {}, draws_data=True)
         self._ensure_layout([self.blank(count)])
         latents = [self._to_latent(name, trace.nodes[name]["value"]) for name in self.names]
-        return [self.vae._as_data(trace.nodes[self.vae.sites.observed]["value"])], latents
+        data = self.vae._decoding.values(trace, "draw")
+        if not isinstance(data, Tensor):
+            raise ValueError(
+                f"the model dreams one data site, and this one has {sorted(data)}; VAE(..., observed=NAME)"
+            )
+        return [data], latents
 
     def blank(self, rows: int) -> Tensor:
         """Return data of zeros, shape ``[rows, ...]``, for programs that need data to run."""
-        _ = self.vae.sites
-        return self.vae._datum.expand(rows, *self.vae._datum.shape)
+        return self.vae.blank(rows)
 
     def _ensure_layout(self, data: list[Tensor]) -> None:
         """Run the guide once if the layout is unknown for data with this number of rows."""
@@ -253,7 +259,7 @@ class Programs:
         return count > 1 and self.vae.vectorizes(x, **given)
 
     def _in_plate(self, program: programs.Program, count: int) -> programs.Program:
-        return pyro.plate("num_particles_vectorized", count, dim=-self.depth - 1)(program)
+        return pyro.plate(PARTICLES, count, dim=-self.depth - 1)(program)
 
     def _to_latent(self, name: str, value: Tensor) -> Tensor:
         """The value of a site, with batch and samples first."""
@@ -284,7 +290,7 @@ class Programs:
         if vectorized:
             program = self._in_plate(program, latents[0].shape[1])
         with self.vae.scope():
-            return poutine.trace(program).get_trace(x, **given)
+            return programs.trace(program, (x,), given)
 
 
 def parameters_of(distribution: Any) -> Mapping[str, Tensor]:

@@ -5,6 +5,7 @@ from pyrovae.infer.functional import LogLikelihood, effective_sample_size, log_m
 from pyrovae.infer.iwae import IWAE, Renyi
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.log_weights import LogWeights, log_weights
+from pyrovae.infer.minibatch import MinibatchScale
 from pyrovae.infer.nvil import NVIL
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.objectives import make_objective, objective_names
@@ -20,6 +21,7 @@ __all__ = [
     "KLWeightMessenger",
     "LogLikelihood",
     "LogWeights",
+    "MinibatchScale",
     "Objective",
     "Renyi",
     "ReweightedWakeSleep",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -33,16 +34,27 @@ class CompiledLoss:
     What a program decides in Python is decided once for each shape: a branch on values of data or parameters makes
     tracing fail. Arguments of distributions are not checked.
 
-    Args:
-        vae: the pair, prepared.
-        objective: an objective of this library.
-        backend: of `torch.compile`; "inductor" writes and compiles C++ or Triton code, "eager" runs what was recorded.
+    Parameters
+    ----------
+    vae : VAE
+        The pair, prepared.
+    objective : Objective
+        An objective of this library.
+    num_data : int, optional
+        Rows of all data. Latents outside the plate over the data then count by the share of a batch, see
+        `MinibatchScale`.
+    backend : str, default "inductor"
+        Of `torch.compile`; "inductor" writes and compiles C++ or Triton code, "eager" runs what was recorded.
 
-    Raises:
-        CompileError: for an objective of Pyro, which reads numbers out of tensors as it goes, and for a pair with
-            parameters of modules that only its programs know; when called, if the programs cannot be traced, or there
-            is no compiler on this machine.
+    Raises
+    ------
+    CompileError
+        For an objective of Pyro, which reads numbers out of tensors as it goes, and for a pair with parameters of
+        modules that only its programs know; when called, if the programs cannot be traced, or there is no compiler on
+        this machine.
 
+    Examples
+    --------
     >>> import pyro.distributions as dist
     >>> from pyrovae import VAE
     >>> from pyrovae.infer import IWAE
@@ -60,7 +72,9 @@ class CompiledLoss:
     (torch.Size([]), torch.Size([1, 1]))
     """
 
-    def __init__(self, vae: VAE, objective: Objective, *, backend: str = "inductor") -> None:
+    def __init__(
+        self, vae: VAE, objective: Objective, *, num_data: int | None = None, backend: str = "inductor"
+    ) -> None:
         if not isinstance(objective, Objective):
             raise CompileError(
                 f"{type(objective).__name__} cannot be compiled; objectives of this library can, such as iwae, vimco, "
@@ -71,17 +85,21 @@ class CompiledLoss:
                 f"{programs.describe(vae.model)} and its guide work with modules that cannot be found from outside, in "
                 "a list or behind another function; name them in the programs, or write the pair as modules, to compile"
             )
-        self._step = _Step(vae, objective)
+        self._step = _Step(vae, objective, num_data)
         self._backend = backend
         self._compiled: dict[Any, Any] = {}
 
     def __call__(self, x: Tensor, beta: float = 1.0, **data: Tensor) -> Tensor:
         """The loss of a batch, its gradients being put into the parameters: a scalar, summed over the rows, in nats.
 
-        Args:
-            x: a batch of data, `[B, ...]`.
-            beta: weight of the KL term.
-            **data: further tensors for the programs, such as `mask`.
+        Parameters
+        ----------
+        x : Tensor
+            A batch of data, `[B, ...]`.
+        beta : float, default 1.0
+            Weight of the KL term.
+        **data : Tensor
+            Further tensors for the programs, such as `mask`.
         """
         inputs = {"x": x, **data}
         run = self._compiled.get(self._key(inputs, beta)) or self._compile(inputs, beta)
@@ -129,7 +147,7 @@ class CompiledLoss:
             return loss.detach(), {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}
 
         with torch.random.fork_rng(), pyro.validation_enabled(False):
-            self._let_objective_find_out(inputs)
+            self._run_objective_once(inputs)
             parameters, buffers, *rest = self._arguments(inputs, beta)
             try:
                 graph = make_fx(step)(parameters, {name: value.clone() for name, value in buffers.items()}, *rest)
@@ -142,7 +160,7 @@ class CompiledLoss:
         self._compiled[self._key(inputs, beta)] = run = _compiled(graph, self._backend)
         return run
 
-    def _let_objective_find_out(self, inputs: Mapping[str, Tensor]) -> None:
+    def _run_objective_once(self, inputs: Mapping[str, Tensor]) -> None:
         """Run the objective as it is, because its first call looks into the pair and may make what it learns."""
         data, vae = dict(inputs), self._step.vae
         with torch.no_grad(), programs.evaluating(vae), vae.scope():
@@ -168,8 +186,9 @@ def _compiled(graph: torch.fx.GraphModule, backend: str) -> Any:
 class _Step(nn.Module):
     """The loss as a function of all that is learned or kept: the pair's parameters and buffers and the objective's."""
 
-    def __init__(self, vae: VAE, objective: Objective) -> None:
+    def __init__(self, vae: VAE, objective: Objective, num_data: int | None) -> None:
         super().__init__()
+        self.num_data = num_data
         self.vae = vae
         self.learned = objective.module
         self.objective = objective
@@ -177,8 +196,7 @@ class _Step(nn.Module):
     def forward(self, beta: Tensor | None, inputs: Mapping[str, Tensor]) -> Tensor:
         data = dict(inputs)
         x = data.pop("x")
-        with self.vae.scope():
-            if beta is None:
-                return self.objective.training_loss(self.vae.model, self.vae.guide, x, **data)
-            with KLWeightMessenger(beta):
-                return self.objective.training_loss(self.vae.model, self.vae.guide, x, **data)
+        weight = nullcontext() if beta is None else KLWeightMessenger(beta)
+        share = nullcontext() if self.num_data is None else self.vae.minibatch_scale(len(x), self.num_data)
+        with self.vae.scope(), weight, share:
+            return self.objective.training_loss(self.vae.model, self.vae.guide, x, **data)

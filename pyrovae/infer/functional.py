@@ -14,8 +14,12 @@ def log_mean_exp(log_weight: Tensor) -> Tensor:
 
     With `log_weight = log p(x, z_k) - log q(z_k | x)` this is the importance-weighted bound on `log p(x)`.
 
-    Reference: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, equation 8.
+    References
+    ----------
+    Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, equation 8.
 
+    Examples
+    --------
     >>> log_mean_exp(torch.tensor([[0.0], [0.0]]))
     tensor([0.])
     """
@@ -25,6 +29,8 @@ def log_mean_exp(log_weight: Tensor) -> Tensor:
 def effective_sample_size(log_weight: Tensor) -> Tensor:
     """Kish's effective number of particles, `(sum w)^2 / sum w^2`, `[K, B]` -> `[B]`, between 1 and K.
 
+    Examples
+    --------
     >>> effective_sample_size(torch.zeros(5, 2))
     tensor([5., 5.])
     """
@@ -43,6 +49,8 @@ def elbo(log_weight: Tensor, log_score: Tensor | None = None) -> Tensor:
     With `log_score` its gradient is right for draws that are not reparameterised too: each one's score is weighted by
     its own log weight.
 
+    Examples
+    --------
     >>> elbo(torch.tensor([[1.0], [3.0]]))
     tensor([2.])
     """
@@ -58,8 +66,12 @@ def renyi(log_weight: Tensor, alpha: float, log_score: Tensor | None = None) -> 
     alpha = 1 is the ELBO, alpha = 0 the importance-weighted bound, alpha -> -inf the largest weight. A lower bound of
     log p(x) for alpha >= 0.
 
-    Reference: Li and Turner (2016), Renyi Divergence Variational Inference, equations 4 and 12.
+    References
+    ----------
+    Li and Turner (2016), Renyi Divergence Variational Inference, equations 4 and 12.
 
+    Examples
+    --------
     >>> renyi(torch.tensor([[1.0], [3.0]]), 1.0)
     tensor([2.])
     """
@@ -75,6 +87,8 @@ def iwae(log_weight: Tensor, log_score: Tensor | None = None) -> Tensor:
     With `log_score`, every non-reparameterised draw's score is weighted by the bound itself: unbiased, and of a
     variance that `vimco` brings down.
 
+    Examples
+    --------
     >>> iwae(torch.zeros(5, 1))
     tensor([0.])
     """
@@ -87,6 +101,8 @@ def log_sum_of_others(log_weight: Tensor) -> Tensor:
 
     Sums from both ends, so nothing is subtracted and weights that differ by any factor do no harm.
 
+    Examples
+    --------
     >>> log_sum_of_others(torch.tensor([[0.0], [1e4], [0.0]])).squeeze(1)
     tensor([1.0000e+04, 6.9315e-01, 1.0000e+04])
     """
@@ -110,10 +126,14 @@ def vimco_signal(log_weight: Tensor, control_variate: str = "geometric") -> Tens
     The bound minus the bound in which particle k's weight is replaced by the geometric or the arithmetic mean of the
     others'.
 
-    Reference: Mnih and Rezende (2016), Variational Inference for Monte Carlo Objectives, equations 9 and 10.
+    References
+    ----------
+    Mnih and Rezende (2016), Variational Inference for Monte Carlo Objectives, equations 9 and 10.
 
-    Raises:
-        ValueError: for fewer than two particles, or another control variate.
+    Raises
+    ------
+    ValueError
+        For fewer than two particles, or another control variate.
     """
     count = len(log_weight)
     if count < 2:
@@ -132,8 +152,12 @@ def vimco_signal(log_weight: Tensor, control_variate: str = "geometric") -> Tens
 def vimco(log_weight: Tensor, log_score: Tensor, control_variate: str = "geometric") -> Tensor:
     """The importance-weighted bound with VIMCO's gradient for non-reparameterised draws, `[K, B]` -> `[B]`, in nats.
 
-    Reference: Mnih and Rezende (2016), equation 11.
+    References
+    ----------
+    Mnih and Rezende (2016), equation 11.
 
+    Examples
+    --------
     >>> vimco(torch.zeros(3, 2), torch.zeros(3, 2))
     tensor([0., 0.])
     """
@@ -155,7 +179,9 @@ def nvil(
     `[B]` that does not depend on the draws; the scale divides the gradient by `log_score` and leaves the rest alone.
     `latent_weight` is what `log_score` is multiplied by within `log_weight`, a KL weight.
 
-    Reference: Mnih and Gregor (2014), Neural Variational Inference and Learning, equations 7 to 9; for several
+    References
+    ----------
+    Mnih and Gregor (2014), Neural Variational Inference and Learning, equations 7 to 9; for several
     particles Mnih and Rezende (2016), section 2.4.
     """
     value = log_mean_exp(log_weight)
@@ -167,7 +193,9 @@ def nvil(
 def wake_theta(log_p: Tensor, log_q: Tensor) -> Tensor:
     """The importance-weighted bound whose gradient reaches the model alone, `[K, B]` -> `[B]`, in nats.
 
-    Reference: Bornschein and Bengio (2015), Reweighted Wake-Sleep, equation 6.
+    References
+    ----------
+    Bornschein and Bengio (2015), Reweighted Wake-Sleep, equation 6.
     """
     return log_mean_exp(log_p - log_q.detach())
 
@@ -183,7 +211,9 @@ def wake_phi(log_p: Tensor, log_q: Tensor) -> Tensor:
     The normalised weights are constants, the particles must be too. Biased for the gradient of -KL(p(z|x) || q) at
     finite K, consistent as K grows.
 
-    Reference: Bornschein and Bengio (2015), equation 8.
+    References
+    ----------
+    Bornschein and Bengio (2015), equation 8.
     """
     return (normalized(log_p - log_q) * log_q).sum(0)
 
@@ -191,7 +221,9 @@ def wake_phi(log_p: Tensor, log_q: Tensor) -> Tensor:
 def sleep_phi(log_q: Tensor) -> Tensor:
     """The mean log-probability of latents dreamt by the model under the guide, `[K, B]` -> `[B]`.
 
-    Reference: Hinton, Dayan, Frey and Neal (1995), The Wake-Sleep Algorithm, equation 10.
+    References
+    ----------
+    Hinton, Dayan, Frey and Neal (1995), The Wake-Sleep Algorithm, equation 10.
     """
     return log_q.mean(0)
 
@@ -210,6 +242,8 @@ class LogLikelihood(NamedTuple):
 class LogWeightSum:
     """Running sums over chunks of log weights, enough for the log-likelihood and its error in `[B]` memory.
 
+    Examples
+    --------
     >>> total = LogWeightSum()
     >>> total.add(torch.zeros(3, 2)); total.add(torch.zeros(4, 2))
     >>> total.count, total.result().value.round(decimals=6).tolist()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pyro import poutine
 from torch import Tensor
 
 from pyrovae.infer import functional
-from pyrovae.infer.log_weights import LogWeights, Score
 from pyrovae.infer.objective import Objective, Pair, frozen, with_values
-from pyrovae.programs import Program, sample_sites
+from pyrovae.infer.scoring import LogWeights, Score
+from pyrovae.programs import Program, trace_pair
+from pyrovae.sites import PARTICLES, latent_sites
 
 GRADIENTS = ("standard", "stl", "dreg")
 
@@ -31,19 +33,30 @@ class IWAE(Objective):
       Unbiased, its signal-to-noise ratio rises with K.
 
     "stl" and "dreg" run the guide twice and need every site reparameterised; the model's gradient is the standard one
-    in all three. What a guide draws beside its sites, such as the units that dropout leaves, differs between the runs.
+    in all three. A guide that draws beside its sites, such as the units that dropout leaves, is refused, because its
+    two runs would differ.
 
-    Args:
-        num_particles: K.
-        gradient: "standard", "stl" or "dreg".
-        **options: those of `Objective`.
+    Parameters
+    ----------
+    num_particles : int, default 10
+        Draws of the latents per datum, K.
+    gradient : str, default "standard"
+        "standard", "stl" or "dreg".
+    **options : Any
+        Those of `Objective`.
 
-    Raises:
-        ValueError: for another gradient; when run, for a site without reparameterised draws under "stl" or "dreg".
+    Raises
+    ------
+    ValueError
+        For another gradient; when run, for a site without reparameterised draws under "stl" or "dreg".
 
-    References: Burda et al. (2016), equation 8; Roeder, Wu and Duvenaud (2017); Tucker, Lawson, Gu and Maddison (2019),
+    References
+    ----------
+    Burda et al. (2016), equation 8; Roeder, Wu and Duvenaud (2017); Tucker, Lawson, Gu and Maddison (2019),
     equation 8.
 
+    Examples
+    --------
     >>> IWAE(num_particles=10, gradient="dreg").gradient
     'dreg'
     """
@@ -69,12 +82,18 @@ class Renyi(Objective):
     alpha = 1 is the ELBO, alpha = 0 is `IWAE`. In contrast to Pyro's `RenyiELBO` every datum has weights of its own
     whatever the plates, and draws that are not reparameterised get their score.
 
-    Args:
-        alpha: the order; below 1 the bound is tighter than the ELBO.
-        num_particles: K.
-        **options: those of `Objective`.
+    Parameters
+    ----------
+    alpha : float, default 0.5
+        The order; below 1 the bound is tighter than the ELBO.
+    num_particles : int, default 10
+        Draws of the latents per datum, K.
+    **options : Any
+        Those of `Objective`.
 
-    Reference: Li and Turner (2016), Renyi Divergence Variational Inference, equation 12.
+    References
+    ----------
+    Li and Turner (2016), Renyi Divergence Variational Inference, equation 12.
     """
 
     def __init__(self, alpha: float = 0.5, num_particles: int = 10, **options: Any) -> None:
@@ -85,6 +104,14 @@ class Renyi(Objective):
         """The Renyi bound, `[B]`."""
         weights = pair.log_weights()
         return functional.renyi(weights.log_weight, self.alpha, weights.log_score)
+
+
+def _generator_state() -> list[bytes]:
+    """The state of torch's generators, to see whether somebody drew."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return [state.numpy().tobytes() for state in states]
 
 
 class _Path:
@@ -102,18 +129,24 @@ class _Path:
 
     def run(self, model: Program, guide: Program, score: Score) -> LogWeights:
         drawn = self.pair.trace(guide)
-        for name, site in sample_sites(drawn).items():
+        for name, site in latent_sites(drawn).items():
             if not site["fn"].has_rsample:
                 raise ValueError(
                     f"site {name!r} has no reparameterised draws, which gradient='stl' and 'dreg' need; "
                     "use gradient='standard', VIMCO or ReweightedWakeSleep"
                 )
-        hooked = with_values(drawn, self.hook) if self.squared else drawn
-        model_trace = self.pair.trace(poutine.replay(model, trace=hooked))
+        hooked = with_values(drawn, self.hook)
+        model_trace = trace_pair(model, guide, self.pair.args, self.pair.kwargs, drawn=hooked).model
         # The second run of the guide scores the draws: its parameters are constants, its inputs (other draws) are not.
         with frozen(self.pair.guide, drawn):
+            before = _generator_state()
             guide_trace = self.pair.trace(poutine.replay(guide, trace=hooked))
-        weights = score(model_trace, guide_trace)
+            if before != _generator_state():
+                raise ValueError(
+                    "the guide draws random numbers beside its sites, dropout perhaps, and gradient='stl' and 'dreg' "
+                    "would score its draws under other ones; use gradient='standard', or take them out of the guide"
+                )
+            weights = score(model_trace, guide_trace)  # here too: a flow runs its nets when it is scored
         self.done += len(weights.log_p)
         return weights
 
@@ -121,7 +154,10 @@ class _Path:
         value = site["value"]
         if not value.requires_grad:
             return value
+        # A tensor of its own: a flow would not invert the one that it drew, and its path would be lost.
         value, first = value.view_as(value), self.done
+        if not self.squared:
+            return value
         frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
 
         def again(gradient: Tensor) -> Tensor:
@@ -136,7 +172,7 @@ class _Path:
 
     def shaped(self, first: int, event_dim: int, frames: list[Any], like: Tensor) -> Tensor:
         """The weights of the particles of one run, shaped to multiply a site's value."""
-        particle = next((f for f in frames if f.name == "num_particles_vectorized"), None)
+        particle = next((f for f in frames if f.name == PARTICLES), None)
         count = 1 if particle is None else particle.size
         weight = self.weight[first : first + count]
         shape = [1] * like.dim()

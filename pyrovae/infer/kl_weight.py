@@ -16,8 +16,12 @@ class KLWeightMessenger(Messenger):
     any pair and any `pyro.infer.ELBO`, analytic KL terms included. `beta` may be 0, which `poutine.scale` refuses, and
     may be a tensor. Observed sites, labels among them, keep their weight.
 
-    Reference: Higgins et al. (2017), beta-VAE, equation 4.
+    References
+    ----------
+    Higgins et al. (2017), beta-VAE, equation 4.
 
+    Examples
+    --------
     >>> import pyro, torch, pyro.distributions as dist
     >>> def guide(x):
     ...     with pyro.plate("data", len(x)):

@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import pyro
-import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
-from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.programs import (
-    Program,
-    describe,
-    global_means,
-    is_global,
-    is_objective_term,
-    plate_nesting,
-    sample_sites,
-)
+from pyrovae.infer.enumeration import enumerated
+from pyrovae.infer.particles import can_vectorize, over_particles
+from pyrovae.infer.points import check_densities, global_means
+from pyrovae.infer.scoring import LogWeights, Score, Scorer
+from pyrovae.layout import OutsidePlateError, look_at
+from pyrovae.programs import Program, trace_pair, trial
+from pyrovae.sites import is_global, latent_sites
+
+__all__ = ["LogWeights", "OutsidePlateError", "conditioned", "log_condition", "log_weights", "weights_of"]
 
 logger = logging.getLogger(__name__)
-
-PARTICLES = "num_particles_vectorized"
-
-
-class LogWeights(NamedTuple):
-    """Log densities of a pair, each `[K, B]`: particles times batch, in nats."""
-
-    log_p: Tensor
-    """log p(x, z_k) under the model."""
-    log_q: Tensor
-    """log q(z_k | x) under the guide."""
-    log_score: Tensor
-    """The part of `log_q` from sites without reparameterised draws, which carries the score function."""
-
-    @property
-    def log_weight(self) -> Tensor:
-        """The log weight, `log p(x, z_k) - log q(z_k | x)`."""
-        return self.log_p - self.log_q
 
 
 def log_weights(
@@ -53,6 +31,7 @@ def log_weights(
     max_plate_nesting: int | None = None,
     vectorize: bool | None = None,
     weighted: bool = False,
+    return_draws: bool = False,
     **kwargs: Any,
 ) -> LogWeights:
     r"""Draw particles from the guide and score them under guide and model, datum by datum.
@@ -60,24 +39,46 @@ def log_weights(
     Masks of sites and distributions apply; the scale of a subsampling plate is divided out. The particles are one
     vectorised call where the pair allows it, and a loop otherwise.
 
-    Args:
-        model: the model program.
-        guide: the guide program, of the same signature.
-        num_particles: K.
-        *args: arguments of both programs.
-        condition: values of latent sites that are fixed instead of drawn, by name; their density is left out. The
-            way to have global latent variables; None gives those that are marked so (`programs.is_global`) their
-            posterior means, with a log line.
-        max_plate_nesting: depth of the plates, if known; otherwise one more run finds it.
-        vectorize: True and False insist on one way; None tries the vectorised call and falls back, with a log line.
-        weighted: for an objective: keep the weight of latent sites relative to the observed ones (a KL weight), and add
-            the guide's `objective_term`s to `log_p`; otherwise every site counts once, and these terms do not.
-        **kwargs: keyword arguments of both programs.
+    Parameters
+    ----------
+    model : callable
+        The model program.
+    guide : callable
+        The guide program, of the same signature.
+    num_particles : int
+        Their number K.
+    *args : Any
+        Arguments of both programs, the data first.
+    condition : mapping from str to Tensor, optional
+        Values of latent sites that are fixed instead of drawn, by name; their density is left out. The way to have
+        latents outside the plate over the data; None gives those that are marked so (`sites.is_global`) their
+        posterior means, with a log line.
+    max_plate_nesting : int, optional
+        Depth of the plates, if it is to be larger than what one run of the pair shows.
+    vectorize : bool, optional
+        True and False insist on one way; None tries the vectorised call and falls back, with a log line.
+    weighted : bool, default False
+        For an objective: every site counts by its scale relative to what all have in common, a KL weight among them,
+        and observed sites and factors of the guide enter `log_p`; otherwise every site counts once, and these do not.
+    return_draws : bool, default False
+        Return the draws of every latent site too, by name, each `[K, B, ...event]`.
+    **kwargs : Any
+        Keyword arguments of both programs.
 
-    Raises:
-        ValueError: if a site lies outside the data plate, or a latent site is missing from the guide.
+    Returns
+    -------
+    LogWeights
+        `log_p`, `log_q` and `log_score`, each `[K, B]` in nats, and `draws`.
 
-    >>> import pyro.distributions as dist
+    Raises
+    ------
+    ValueError
+        If a site lies outside the plate over the data, a batch dimension is in no plate, a latent site is missing from
+        the guide, or one has all its probability on one value.
+
+    Examples
+    --------
+    >>> import pyro, torch, pyro.distributions as dist
     >>> def model(x):
     ...     with pyro.plate("data", len(x)):
     ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -85,20 +86,50 @@ def log_weights(
     >>> def guide(x):
     ...     with pyro.plate("data", len(x)):
     ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
-    >>> log_weights(model, guide, 7, torch.zeros(3)).log_weight.shape
-    torch.Size([7, 3])
+    >>> weights = log_weights(model, guide, 7, torch.zeros(3), return_draws=True)
+    >>> weights.log_weight.shape, weights.draws["z"].shape
+    (torch.Size([7, 3]), torch.Size([7, 3]))
     """
     if num_particles < 1:
         raise ValueError(f"num_particles must be at least 1, got {num_particles}")
-    settings = {"max_plate_nesting": max_plate_nesting, "vectorize": vectorize, "weighted": weighted}
-    try:
-        return _log_weights(model, guide, num_particles, args, kwargs, condition, **settings)
-    except OutsidePlateError:
-        means = global_means(guide, *args, **kwargs) if condition is None else {}
-        if not means:
-            raise
-    log_condition(means)
-    return _log_weights(model, guide, num_particles, args, kwargs, means, **settings)
+    layout = look_at(model, guide, args, kwargs)
+    if condition is None and layout.shared:
+        condition = marked_means(model, guide, args, kwargs) or None
+        if condition:
+            log_condition(condition)
+    if not weighted:
+        check_densities(guide, layout, args, kwargs, condition or ())
+    programs = conditioned(model, guide, condition)
+    programs = enumerated(programs[0], layout, max_plate_nesting), programs[1]
+    if num_particles > 1 and vectorize is None:
+        vectorize = can_vectorize(*programs, layout, args, kwargs, fixed=condition, max_plate_nesting=max_plate_nesting)
+    nesting = layout.max_plate_nesting if max_plate_nesting is None else max_plate_nesting
+    scorer = Scorer(layout, weighted=weighted, fixed=condition or (), draws=return_draws)
+    return weights_of(*programs, num_particles, nesting if vectorize else None, scorer, args, kwargs)
+
+
+def weights_of(
+    model: Program,
+    guide: Program,
+    num_particles: int,
+    max_plate_nesting: int | None,
+    scorer: Scorer,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+) -> LogWeights:
+    """Log weights of a pair that was looked at before; `max_plate_nesting` None loops over the particles."""
+
+    def run(model: Program, guide: Program, score: Score) -> LogWeights:
+        return score(*trace_pair(model, guide, args, kwargs))
+
+    return over_particles(run, model, guide, num_particles, max_plate_nesting, scorer)
+
+
+def marked_means(model: Program, guide: Program, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The means of the guide's sites that are marked as global."""
+    with trial(model, guide):
+        names = [n for n, site in latent_sites(trace_pair(model, guide, args, kwargs).guide).items() if is_global(site)]
+        return global_means(guide, names, args, kwargs) if names else {}
 
 
 def log_condition(means: Mapping[str, Tensor]) -> None:
@@ -107,254 +138,10 @@ def log_condition(means: Mapping[str, Tensor]) -> None:
     logger.info("global latents are fixed at their posterior means: %s; condition= chooses other values", values)
 
 
-def _log_weights(
-    model: Program,
-    guide: Program,
-    num_particles: int,
-    args: tuple,
-    kwargs: dict,
-    condition: Mapping[str, Tensor] | None,
-    *,
-    max_plate_nesting: int | None,
-    vectorize: bool | None,
-    weighted: bool,
-) -> LogWeights:
-    model, guide = _conditioned(model, guide, condition)
-    if num_particles > 1 and vectorize is not False and max_plate_nesting is None:
-        max_plate_nesting = guess_plate_nesting(model, guide, *args, **kwargs)
-    if num_particles > 1 and vectorize is None:
-        vectorize = can_vectorize(model, guide, max_plate_nesting, *args, condition=condition, **kwargs)
-    scorer = Scorer(_rows(args), weighted=weighted, fixed=condition or ())
-
-    def run(model: Program, guide: Program, score: Score) -> LogWeights:
-        return score(*_traces(model, guide, args, kwargs))
-
-    return over_particles(run, model, guide, num_particles, max_plate_nesting if vectorize else None, scorer)
-
-
-def over_particles(
-    run: Callable[[Program, Program, Score], LogWeights],
-    model: Program,
-    guide: Program,
-    num_particles: int,
-    max_plate_nesting: int | None,
-    scorer: Scorer,
-) -> LogWeights:
-    """Run a pair with particles: once inside a plate over them, or as often as there are particles.
-
-    Args:
-        run: takes the two programs and a function from a trace of each to their log weights; returns log weights.
-        model: the model program.
-        guide: the guide program.
-        num_particles: K.
-        max_plate_nesting: depth of the plates of the pair, for one vectorised call; None loops.
-        scorer: reads traces.
-    """
-    if num_particles > 1 and max_plate_nesting is not None:
-        dim = _particle_dim(max_plate_nesting)
-        in_plate = [pyro.plate(PARTICLES, num_particles, dim=dim)(program) for program in (model, guide)]
-        return run(*in_plate, lambda *traces: scorer(*traces, (dim, num_particles)))
-    parts = [run(model, guide, scorer) for _ in range(num_particles)]
-    return LogWeights(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def guess_plate_nesting(model: Program, guide: Program, *args: Any, **kwargs: Any) -> int:
-    """The depth of a pair's plates from one run, which draws nothing from the caller's random numbers."""
-    with torch.no_grad(), torch.random.fork_rng():
-        return plate_nesting(*_traces(model, guide, args, kwargs))
-
-
-def can_vectorize(
-    model: Program,
-    guide: Program,
-    max_plate_nesting: int,
-    *args: Any,
-    condition: Mapping[str, Tensor] | None = None,
-    **kwargs: Any,
-) -> bool:
-    """Whether a few particles of a pair go through in one vectorised call; if not, one log line says why.
-
-    Takes the arguments of `log_weights`, draws nothing from the caller's random numbers. The log weights of the call
-    are compared with those of its draws taken one at a time, because a program that means another dimension than it
-    says (`softmax(dim=1)`) runs without an error on one dimension more.
-    """
-    model, guide = _conditioned(model, guide, condition)
-    dim, count, scorer = _particle_dim(max_plate_nesting), 3, Scorer(_rows(args), fixed=condition or ())
-    try:
-        with torch.no_grad(), torch.random.fork_rng():
-            _, shapes = _traces(model, guide, args, kwargs)
-            in_plate = [pyro.plate(PARTICLES, count, dim=dim)(program) for program in (model, guide)]
-            traces = _traces(*in_plate, args, kwargs)
-            together = scorer(*traces, (dim, count))
-            for particle in range(count):
-                draws = _one_particle(traces[1], shapes, dim, particle)
-                single = _traces(model, poutine.replay(guide, trace=draws), args, kwargs)
-                alone = scorer(*single)
-                for name, values, expected in zip(LogWeights._fields, together, alone, strict=True):
-                    if not torch.allclose(values[particle], expected[0], rtol=1e-3, atol=1e-3, equal_nan=True):
-                        raise ValueError(f"it changes the value of {name}")
-    except OutsidePlateError:
-        raise
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).strip().splitlines()[0]
-        logger.info("the particles of %s are looped over: one vectorised call failed (%s)", describe(model), reason)
-        return False
-    return True
-
-
-class OutsidePlateError(ValueError):
-    """A site has no number per datum."""
-
-
-def _conditioned(model: Program, guide: Program, condition: Mapping[str, Tensor] | None) -> tuple[Program, Program]:
+def conditioned(model: Program, guide: Program, condition: Mapping[str, Tensor] | None) -> tuple[Program, Program]:
+    """The two programs with some latents fixed, whose densities are left out of the guide."""
     if not condition:
         return model, guide
     # The guide's other sites may depend on the fixed ones, so they get the value before they are hidden.
-    fixed_guide = poutine.block(poutine.condition(guide, data=condition), hide=list(condition))
-    return poutine.condition(model, data=condition), fixed_guide
-
-
-def _particle_dim(max_plate_nesting: int) -> int:
-    """The dimension left of all plates; a program without plates still has its rows in dimension -1."""
-    return -max(max_plate_nesting, 1) - 1
-
-
-def _one_particle(trace: Trace, shapes: Trace, dim: int, particle: int) -> Trace:
-    """The draws of one particle out of a vectorised trace, each of the shape that it has in the trace `shapes`."""
-    single = trace.copy()
-    for name, site in sample_sites(trace).items():
-        if site["is_observed"]:
-            continue
-        value = site["value"].select(dim - site["fn"].event_dim, particle)
-        single.nodes[name] = {**site, "value": value.reshape(shapes.nodes[name]["value"].shape)}
-    return single
-
-
-def _traces(model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs), guide_trace
-
-
-def _rows(args: tuple) -> int | None:
-    return args[0].shape[0] if args and isinstance(args[0], Tensor) and args[0].dim() else None
-
-
-class Scorer:
-    """Reads log weights off a trace of the model and a trace of the guide.
-
-    Args:
-        rows: rows of the data, if known.
-        weighted: keep the weight of latent sites relative to the observed ones, and add `objective_term`s to log p.
-        fixed: names of latent sites that are left out.
-
-    Attributes:
-        scale: the scale of the data plate in the last traces read.
-        data_dim: the dimension of that plate.
-        log_q: log q without any weights, `[K, B]`, of the last traces read.
-        latent_weight: the weight, relative to the observed ones, of the guide's site without reparameterised draws, the
-            last one where there are several.
-    """
-
-    def __init__(self, rows: int | None, *, weighted: bool = False, fixed: Collection[str] = ()) -> None:
-        self.rows, self.weighted, self.fixed = rows, weighted, fixed
-        self.scale: Any = 1.0
-        self.data_dim = -1
-        self.latent_weight: Any = 1.0
-        self.log_q: Tensor | None = None
-
-    def __call__(self, model_trace: Trace, guide_trace: Trace, particles: tuple[int, int] | None = None) -> LogWeights:
-        """Log weights `[K, B]`; `particles` is dimension and size of the plate over particles, if there is one."""
-        guide_sites = _without(sample_sites(guide_trace), self.fixed)
-        model_sites = _without(sample_sites(model_trace), self.fixed)
-        observed = [site for site in model_sites.values() if site["is_observed"]]
-        if not observed:
-            raise ValueError("the model observes nothing, so it has no log weight")
-        data_dim, size, self.scale = data_plate(observed, [*guide_sites.values()], self.rows)
-        self.data_dim = data_dim
-        self._check(model_sites, guide_sites, data_dim, size)
-        keep = data_dim if particles is None else (particles[0], data_dim)
-
-        def log_prob(site: Mapping[str, Any]) -> Tensor:
-            value = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-            return per_datum(value, keep, particles, size)
-
-        def weight(site: Mapping[str, Any]) -> Any:
-            return site["scale"] / self.scale if self.weighted and not site["is_observed"] else 1.0
-
-        log_p = sum(log_prob(site) * weight(site) for site in model_sites.values())
-        log_q = log_score = self.log_q = torch.zeros_like(log_p)
-        for site in guide_sites.values():
-            if is_objective_term(site):
-                if self.weighted:  # for an objective; it stands in no density
-                    log_p = log_p - log_prob(site)
-                continue
-            value = log_prob(site)
-            log_q, self.log_q = log_q + value * weight(site), self.log_q + value
-            if not site["fn"].has_rsample:
-                log_score = log_score + value
-                self.latent_weight = weight(site)
-        return LogWeights(log_p, log_q, log_score)
-
-    @staticmethod
-    def _check(model_sites: Mapping, guide_sites: Mapping, data_dim: int, size: int | None) -> None:
-        for name, site in {**model_sites, **guide_sites}.items():
-            if not site["is_observed"] and name not in guide_sites:
-                raise ValueError(f"latent site {name!r} of the model is missing from the guide; condition= can fix it")
-            if not _inside(site, data_dim, size):
-                if site["is_observed"]:
-                    kind, advice = "observed", "put it into the plate"
-                else:
-                    kind, advice = "latent", f"fix it with condition={{{name!r}: value}}, or train with an ELBO of Pyro"
-                raise OutsidePlateError(
-                    f"{kind} site {name!r} lies outside the plate over the data, so it has no weight per datum; "
-                    f"{advice}"
-                )
-
-
-Score = Callable[..., LogWeights]
-
-
-def _without(sites: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: site for name, site in sites.items() if name not in names}
-
-
-def data_plate(
-    observed: Sequence[Mapping[str, Any]], latent: Sequence[Mapping[str, Any]], rows: int | None
-) -> tuple[int, int | None, Any]:
-    """Dimension, size and scale of the plate over the data.
-
-    It is the plate of the first observed site that has as many rows as the data and, if there are several such, holds
-    the latent sites too (a square of rows and pixels has two plates of one size).
-    """
-    for site in observed:
-        frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]
-        matching = [f for f in frames if rows in (f.size, f.full_size)] or (frames if len(frames) == 1 else [])
-        dims = [{g.dim for g in other["cond_indep_stack"]} for other in latent]
-        shared = [f for f in matching if all(f.dim in found for found in dims)] or matching
-        if shared:
-            frame = min(shared, key=lambda f: f.dim)
-            return frame.dim, frame.size, site["scale"]
-    return -1, rows, observed[0]["scale"]
-
-
-def _inside(site: dict[str, Any], data_dim: int, size: int | None) -> bool:
-    if is_global(site):
-        return False
-    if any(frame.dim == data_dim for frame in site["cond_indep_stack"] if frame.vectorized):
-        return True
-    shape = site["fn"].batch_shape
-    return size is not None and len(shape) >= -data_dim and shape[data_dim] == size
-
-
-def per_datum(value: Tensor, keep: Any, particles: tuple[int, int] | None, size: int | None) -> Tensor:
-    """Sum a log-probability over every batch dimension but particles and data: `[K, B]`."""
-    particle_dim, data_dim = (None, keep) if particles is None else keep
-    depth = -data_dim if particle_dim is None else -particle_dim
-    value = value.reshape((1,) * (depth - value.dim()) + value.shape)
-    kept = {value.dim() + data_dim} | ({value.dim() + particle_dim} if particle_dim is not None else set())
-    others = [d for d in range(value.dim()) if d not in kept]
-    if others:
-        value = value.sum(others)
-    value = value if particle_dim is not None else value.unsqueeze(0)
-    count = 1 if particles is None else particles[1]
-    return value.expand(count, value.shape[1] if size is None else size)
+    fixed_guide = poutine.block(poutine.condition(guide, data=dict(condition)), hide=list(condition))
+    return poutine.condition(model, data=dict(condition)), fixed_guide

@@ -19,9 +19,12 @@ BASELINES = ("none", "running-mean", "input")
 class Baseline(nn.Module):
     """The mean of the learning signal, as a running mean and, optionally, a net of the data; and its running variance.
 
-    Args:
-        net: from data `[B, ...]` to `[B]` or `[B, 1]`; None for the running mean alone.
-        decay: weight of the past in the running mean and variance.
+    Parameters
+    ----------
+    net : nn.Module, optional
+        From data `[B, ...]` to `[B]` or `[B, 1]`; None for the running mean alone.
+    decay : float, default 0.9
+        Weight of the past in the running mean and variance.
     """
 
     def __init__(self, net: nn.Module | None = None, *, decay: float = 0.9) -> None:
@@ -81,20 +84,32 @@ class NVIL(Objective):
     takes it from `module`. Dividing the signal by its running standard deviation, where that exceeds 1, changes the
     length of the guide's step and not its direction.
 
-    Args:
-        num_particles: K.
-        baseline: "none", "running-mean", "input" (running mean plus a net of the data with 100 tanh units), or a net of
-            your own from data `[B, ...]` to `[B, 1]`; entries that `mask` hides enter it as zeros.
-        normalize: divide the signal by its running standard deviation where that is above 1.
-        decay: weight of the past in the running mean and variance.
-        **options: those of `Objective`.
+    Parameters
+    ----------
+    num_particles : int, default 1
+        Draws of the latents per datum, K.
+    baseline : str or nn.Module, default "running-mean"
+        "none", "running-mean", "input" (running mean plus a net of the data with 100 tanh units), or a net of your own
+        from data `[B, ...]` to `[B, 1]`; entries that `mask` hides enter it as zeros.
+    normalize : bool, default True
+        Divide the signal by its running standard deviation where that is above 1.
+    decay : float, default 0.9
+        Weight of the past in the running mean and variance.
+    **options : Any
+        Those of `Objective`.
 
-    Raises:
-        ValueError: for an unknown baseline.
+    Raises
+    ------
+    ValueError
+        For an unknown baseline.
 
-    References: Mnih and Gregor (2014), Neural Variational Inference and Learning in Belief Networks, section 2.3; Mnih
+    References
+    ----------
+    Mnih and Gregor (2014), Neural Variational Inference and Learning in Belief Networks, section 2.3; Mnih
     and Rezende (2016), section 2.4.
 
+    Examples
+    --------
     >>> NVIL(num_particles=5, baseline="input").module is not None
     True
     """
@@ -128,8 +143,7 @@ class NVIL(Objective):
         if self.module is None:
             baseline, scale = torch.zeros_like(signal), 1.0
         else:
-            x, mask = pair.args[0], pair.kwargs.get("mask")
-            x = fill_missing(x, mask, 0.0)
+            x = fill_missing(pair.data, pair.kwargs.get("mask"), 0.0)
             if (self.module.mean.device, self.module.mean.dtype) != (x.device, signal.dtype):
                 self.module.to(device=x.device, dtype=signal.dtype)
             baseline = self.module(x)

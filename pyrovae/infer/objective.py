@@ -7,37 +7,36 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from pyro import poutine
 from pyro.infer import ELBO
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyrovae.infer.log_weights import (
-    LogWeights,
-    Score,
-    Scorer,
-    can_vectorize,
-    guess_plate_nesting,
-    over_particles,
-)
-from pyrovae.programs import Program, owned_modules, sample_sites
-
-Run = Callable[[Program, Program, Score], LogWeights]
+from pyrovae.infer.enumeration import enumerated
+from pyrovae.infer.particles import can_vectorize, over_particles
+from pyrovae.infer.scoring import LogWeights, Run, Score, Scorer
+from pyrovae.layout import Layout, look_at
+from pyrovae.programs import Program, owned_modules, trace, trace_pair
+from pyrovae.sites import sample_sites
 
 
 class Pair:
     """A pair at work on one batch: its programs, their arguments, and how its particles are run.
 
-    Args:
-        model: the model program.
-        guide: the guide program.
-        args: arguments of both, the data first.
-        kwargs: keyword arguments of both.
-        num_particles: K.
-        max_plate_nesting: depth of the plates for one vectorised call over the particles; None loops over them.
+    Parameters
+    ----------
+    model, guide : callable
+        The two programs.
+    args, kwargs : tuple and dict
+        Arguments of both, the data first.
+    num_particles : int
+        Their number K.
+    max_plate_nesting : int or None
+        Depth of the plates for one vectorised call over the particles; None loops over them.
+    layout : Layout
+        Which plate is over the data.
     """
 
     def __init__(
@@ -48,16 +47,29 @@ class Pair:
         kwargs: dict[str, Any],
         num_particles: int,
         max_plate_nesting: int | None,
+        layout: Layout,
     ) -> None:
         self.model, self.guide = model, guide
         self.args, self.kwargs = args, kwargs
         self.num_particles, self.max_plate_nesting = num_particles, max_plate_nesting
-        rows = len(args[0]) if args and isinstance(args[0], Tensor) and args[0].dim() else None
-        self.scorer = Scorer(rows, weighted=True)
+        self.scorer = Scorer(layout, weighted=True)
 
     def trace(self, program: Program) -> Trace:
         """Trace a program with the arguments of the pair."""
-        return poutine.trace(program).get_trace(*self.args, **self.kwargs)
+        return trace(program, self.args, self.kwargs)
+
+    @property
+    def data(self) -> Tensor:
+        """The data, which are the first argument.
+
+        Raises
+        ------
+        ValueError
+            If they are no tensor.
+        """
+        if not self.args or not isinstance(self.args[0], Tensor):
+            raise ValueError("this objective looks at the data, so give them as the first argument, as a tensor")
+        return self.args[0]
 
     def over_particles(self, run: Run) -> LogWeights:
         """Call `run(model, guide, score)` for all particles at once or for each of them; log weights `[K, B]`."""
@@ -67,32 +79,48 @@ class Pair:
         """Draw from the guide and score under both programs."""
 
         def run(model: Program, guide: Program, score: Score) -> LogWeights:
-            drawn = self.trace(guide)
-            return score(self.trace(poutine.replay(model, trace=drawn)), drawn)
+            return score(*trace_pair(model, guide, self.args, self.kwargs))
 
         return self.over_particles(run)
 
     @property
     def scale(self) -> Tensor | float:
-        """The scale of a subsampling data plate, known once log weights were formed."""
+        """The scale of a subsampling data plate, or the weights of the rows, known once log weights were formed."""
         return self.scorer.scale
+
+
+class _Found(NamedTuple):
+    """What an objective found out about a pair with its first batch."""
+
+    model: Program
+    guide: Program
+    layout: Layout
+    vectorize: bool | None
 
 
 class Objective(ELBO):
     """A bound that is a sum over the data of a function of the log weights `[K, B]` of each datum.
 
     A concrete objective overrides `bound`. Masks are inside the log weights, and so is a KL weight
-    (`KLWeightMessenger`, or `poutine.scale` around the latents); the scale of a subsampling plate multiplies the
-    result. For `pyro.infer.SVI` and the Trainer alike.
+    (`KLWeightMessenger`) or any other scale of some of the sites; what is common to all, such as the scale of a
+    subsampling plate, multiplies the result. For `pyro.infer.SVI` and the Trainer alike.
 
-    Args:
-        num_particles: K, draws of the latents a datum.
-        vectorize_particles: run all particles in one call, or loop over them; None tries and decides for good with the
-            first batch.
-        max_plate_nesting: depth of the pair's plates; None finds it with the first batch.
+    The first batch of a pair is checked as stock SVI does, and shows which plate is over the data. Observed sites and
+    factors of a guide enter as in `Trace_ELBO`.
 
-    Attributes:
-        module: a module with what the objective itself learns, such as a baseline; None if it learns nothing.
+    Parameters
+    ----------
+    num_particles : int, default 1
+        Draws of the latents per datum, K.
+    vectorize_particles : bool, optional
+        Run all particles in one call, or loop over them; None tries it with the first batch of a pair.
+    max_plate_nesting : int, optional
+        Depth of the pair's plates; None finds it with the first batch.
+
+    Attributes
+    ----------
+    module : nn.Module or None
+        What the objective itself learns, such as a baseline.
     """
 
     module: nn.Module | None = None
@@ -109,6 +137,7 @@ class Objective(ELBO):
         super().__init__(num_particles=num_particles)
         self.vectorize_particles = vectorize_particles
         self.max_plate_nesting = math.inf if max_plate_nesting is None else max_plate_nesting
+        self._found: _Found | None = None
 
     @abstractmethod
     def bound(self, pair: Pair) -> Tensor:
@@ -137,20 +166,31 @@ class Objective(ELBO):
         return loss.item()
 
     def _pair(self, model: Program, guide: Program, args: tuple, kwargs: dict[str, Any]) -> Pair:
+        found = self._found
+        if found is None or found.model != model or found.guide != guide:
+            found = self._found = _Found(model, guide, look_at(model, guide, args, kwargs), None)
         nesting = None
         if self.num_particles > 1:
-            if self.max_plate_nesting == math.inf:
-                self.max_plate_nesting = guess_plate_nesting(model, guide, *args, **kwargs)
-            if self.vectorize_particles is None:
-                self.vectorize_particles = can_vectorize(model, guide, self.max_plate_nesting, *args, **kwargs)
-            nesting = self.max_plate_nesting if self.vectorize_particles else None
-        return Pair(model, guide, args, kwargs, self.num_particles, nesting)
+            nesting = found.layout.max_plate_nesting if self.max_plate_nesting == math.inf else self.max_plate_nesting
+            vectorize = found.vectorize if self.vectorize_particles is None else self.vectorize_particles
+            if vectorize is None:
+                vectorize = can_vectorize(
+                    enumerated(model, found.layout, nesting),
+                    guide,
+                    found.layout,
+                    args,
+                    kwargs,
+                    max_plate_nesting=nesting,
+                )
+                self._found = found._replace(vectorize=vectorize)
+            nesting = nesting if vectorize else None
+        if found.layout.enumerated:
+            model = enumerated(model, found.layout, nesting)
+        return Pair(model, guide, args, kwargs, self.num_particles, nesting, found.layout)
 
     def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
         """Pyro's own hook, which this library's objectives do without."""
-        pair = self._pair(model, guide, args, kwargs)
-        drawn = pair.trace(guide)
-        return pair.trace(poutine.replay(model, trace=drawn)), drawn
+        return trace_pair(model, guide, args, kwargs)
 
 
 def with_values(trace: Trace, change: Callable[[str, dict[str, Any]], Tensor]) -> Trace:
@@ -163,12 +203,12 @@ def with_values(trace: Trace, change: Callable[[str, dict[str, Any]], Tensor]) -
 
 
 @contextmanager
-def frozen(program: Program, trace: Trace) -> Iterator[None]:
+def frozen(program: Program, traced: Trace) -> Iterator[None]:
     """A context in which the parameters of a traced program are constants to what is computed.
 
     They are those of its param sites and those of its modules, which in a plain `nn.Module` have no sites.
     """
-    parameters = [site["value"].unconstrained() for site in trace.nodes.values() if site["type"] == "param"]
+    parameters = [site["value"].unconstrained() for site in traced.nodes.values() if site["type"] == "param"]
     for module in owned_modules(program).values():
         parameters.extend(module.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]

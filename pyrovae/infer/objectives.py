@@ -29,17 +29,25 @@ def objective_names() -> list[str]:
 def make_objective(name: str, *, num_particles: int | None = None, **options: Any) -> ELBO:
     """An objective from its name.
 
-    Args:
-        name: "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it),
-            "graph", "enum" (sums out the sites of the guide that are marked `infer={"enumerate": "parallel"}`), "iwae",
-            "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws", "wake-wake", "wake-sleep" and whatever else is
-            registered.
-        num_particles: draws of the latents a datum; None is the objective's own default.
-        **options: further arguments of the objective, such as `alpha` of "renyi".
+    Parameters
+    ----------
+    name : str
+        "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it),
+        "graph", "enum" (sums out the sites of the guide that are marked `infer={"enumerate": "parallel"}`), "iwae",
+        "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws", "wake-wake", "wake-sleep" and whatever else is
+        registered.
+    num_particles : int, optional
+        Draws of the latents per datum; None is the objective's own default.
+    **options : Any
+        Further arguments of the objective, such as `alpha` of "renyi".
 
-    Raises:
-        ValueError: for an unknown name, or options that the objective does not take.
+    Raises
+    ------
+    ValueError
+        For an unknown name, or options that the objective does not take.
 
+    Examples
+    --------
     >>> type(make_objective("mean-field")).__name__
     'TraceMeanField_ELBO'
     """

@@ -19,16 +19,26 @@ class VIMCO(Objective):
     `IWAE(gradient="standard")`. Reparameterised sites of a mixed pair get their pathwise gradient; where all are, it is
     `IWAE`.
 
-    Args:
-        num_particles: K, at least 2.
-        control_variate: "geometric" or "arithmetic" mean of the other weights.
-        **options: those of `Objective`.
+    Parameters
+    ----------
+    num_particles : int, default 10
+        Draws of the latents per datum, K, at least 2.
+    control_variate : str, default "geometric"
+        "geometric" or "arithmetic" mean of the other weights.
+    **options : Any
+        Those of `Objective`.
 
-    Raises:
-        ValueError: for fewer than two particles, or another control variate.
+    Raises
+    ------
+    ValueError
+        For fewer than two particles, or another control variate.
 
-    Reference: Mnih and Rezende (2016), Variational Inference for Monte Carlo Objectives, equations 9 to 11.
+    References
+    ----------
+    Mnih and Rezende (2016), Variational Inference for Monte Carlo Objectives, equations 9 to 11.
 
+    Examples
+    --------
     >>> VIMCO(num_particles=5).num_particles
     5
     """

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from pyro import poutine
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.infer import functional
-from pyrovae.infer.log_weights import PARTICLES, LogWeights, Score
-from pyrovae.infer.objective import Objective, Pair, with_values
-from pyrovae.programs import Program, sample_sites
+from pyrovae.infer.objective import Objective, Pair
+from pyrovae.infer.scoring import LogWeights, Score
+from pyrovae.programs import Program, trace_pair, trial
+from pyrovae.shapes import data_in_order
+from pyrovae.sites import Site, frames_of, is_deterministic, latent_sites, rows_first
 
 
 class WakeSleepLosses(NamedTuple):
@@ -38,27 +43,39 @@ class ReweightedWakeSleep(Objective):
     minibatches and masks enter as with every other objective; there are as many dreams as rows in the batch, and the
     guide sees of each what the mask shows of its row.
 
-    The guide runs twice, to draw and to be scored; what it draws beside its sites, such as the units that dropout
-    leaves, differs between the runs.
+    The guide runs once, so that its draws are scored under what it drew beside its sites, such as the units that
+    dropout leaves.
 
     `wake_phi=1, sleep_phi=0` is wake-wake, `wake_phi=0, sleep_phi=1` wake-sleep with K particles for the model,
     one half each the reweighted wake-sleep of the paper.
 
-    Args:
-        num_particles: K.
-        wake_phi: weight of wake-phi.
-        sleep_phi: weight of sleep-phi.
-        defensive: probability with which a particle is drawn from the uniform distribution over the values of all
-            latent sites instead of the guide; the mixture is the proposal whose weights count. Discrete sites only.
-        **options: those of `Objective`.
+    Parameters
+    ----------
+    num_particles : int, default 10
+        Draws of the latents per datum, K.
+    wake_phi : float, default 0.5
+        Weight of wake-phi.
+    sleep_phi : float, default 0.5
+        Weight of sleep-phi.
+    defensive : float, default 0.0
+        Probability with which a particle is drawn from the uniform distribution over the values of all latent sites
+        instead of the guide; the mixture is the proposal whose weights count. Discrete sites only.
+    **options : Any
+        Those of `Objective`.
 
-    Raises:
-        ValueError: for negative weights, a probability outside [0, 1), or wake-phi with a single particle, whose weight
-            is 1 and whose gradient is noise; when run with `defensive`, for a latent site without finitely many values.
+    Raises
+    ------
+    ValueError
+        For negative weights, a probability outside [0, 1), or wake-phi with a single particle, whose weight is 1 and
+        whose gradient is noise; when run with `defensive`, for a latent site without finitely many values.
 
-    References: Bornschein and Bengio (2015), Reweighted Wake-Sleep, equations 6 to 9; Le et al. (2020), Revisiting
+    References
+    ----------
+    Bornschein and Bengio (2015), Reweighted Wake-Sleep, equations 6 to 9; Le et al. (2020), Revisiting
     Reweighted Wake-Sleep, sections 3 and 5 (delta-wake-wake).
 
+    Examples
+    --------
     >>> ReweightedWakeSleep(num_particles=10, wake_phi=1.0, sleep_phi=0.0).num_particles
     10
     """
@@ -83,6 +100,7 @@ class ReweightedWakeSleep(Objective):
         if not 0 <= defensive < 1:
             raise ValueError(f"defensive is a probability below 1, got {defensive}")
         self.wake_phi, self.sleep_phi, self.defensive = wake_phi, sleep_phi, defensive
+        self._dreamt_before: Any = None  # the pair whose dreams are known to be like its data
 
     def bound(self, pair: Pair) -> Tensor:
         """The importance-weighted bound of each datum, with the gradients of both losses."""
@@ -116,43 +134,44 @@ class ReweightedWakeSleep(Objective):
         """
 
         def run(model: Program, guide: Program, score: Score) -> LogWeights:
-            with torch.no_grad():
+            # One run: what else it draws, such as the units that dropout leaves, belongs to its draws.
+            with DetachedDraws(self.defensive, pair.scorer.layout.plates):
                 drawn = pair.trace(guide)
-                if self.defensive:
-                    drawn = self._mixed(drawn)
-            guide_trace = pair.trace(poutine.replay(guide, trace=drawn))
-            weights = score(pair.trace(poutine.replay(model, trace=guide_trace)), guide_trace)
+            weights = score(*trace_pair(model, guide, pair.args, pair.kwargs, drawn=drawn))
             whole = pair.scorer.log_q
             if not self.defensive:
                 return weights._replace(log_score=whole)
-            _check_plates(drawn, pair.scorer.data_dim)
             uniform = whole.new_tensor(_uniform_log_prob(drawn))
             mixture = torch.logaddexp(math.log1p(-self.defensive) + whole, math.log(self.defensive) + uniform)
             return weights._replace(log_q=pair.scorer.latent_weight * mixture, log_score=whole)
 
         return run
 
-    def _mixed(self, drawn: Trace) -> Trace:
-        """Draws of which whole particles are replaced by uniform ones."""
-        site = next(iter(trace_latents(drawn).values()))
-        chosen = torch.rand(site["fn"].batch_shape, device=site["value"].device) < self.defensive
-
-        def change(name: str, site: dict[str, Any]) -> Tensor:
-            pick = chosen.reshape(chosen.shape + (1,) * site["fn"].event_dim)
-            return torch.where(pick, _uniform_draw(name, site), site["value"])
-
-        return with_values(drawn, change)
-
     def _dream(self, pair: Pair) -> LogWeights:
         """Log weights of latents and data dreamt by the model, with the guide's density of them in `log_score`."""
+        summed = pair.scorer.layout.enumerated
+        if summed:
+            raise ValueError(f"the sleep phase cannot dream latents that are summed out, {summed}; use sleep_phi=0")
         with torch.no_grad():
             dream = pair.trace(poutine.uncondition(pair.model))
-        data = pair.args[0]
-        names = [name for name, site in sample_sites(dream).items() if site["infer"].get("was_observed")]
+        data = pair.data
+        names = [name for name, site in latent_sites(dream).items() if site["infer"].get("was_observed")]
         if len(names) != 1:
             raise ValueError(f"the sleep phase dreams one data site, and the model observes {names}; use sleep_phi=0")
-        x = dream.nodes[names[0]]["value"].reshape(data.shape).to(data.dtype)
-        dreamt = Pair(pair.model, pair.guide, (x, *pair.args[1:]), pair.kwargs, 1, None)
+        plates = pair.scorer.layout.plates
+        if self._dreamt_before is not self._found:
+            with trial(pair.model, pair.guide):
+                traced = trace_pair(pair.model, pair.guide, pair.args, pair.kwargs).model
+                in_order = data_in_order(pair.model, traced, pair.args, pair.kwargs, plates)
+            if names[0] not in in_order:
+                raise ValueError(
+                    f"the sleep phase hands dreams of site {names[0]!r} to the guide as data, and the value of this "
+                    "site is the data in another layout or unit; observe the data as they are, or use sleep_phi=0"
+                )
+            self._dreamt_before = self._found
+        site = dream.nodes[names[0]]
+        x = rows_first(site["value"], site, plates).reshape(data.shape).to(data.dtype)
+        dreamt = Pair(pair.model, pair.guide, (x, *pair.args[1:]), pair.kwargs, 1, None, pair.scorer.layout)
         latent = dream.copy()
         latent.remove_node(names[0])
 
@@ -168,14 +187,53 @@ class ReweightedWakeSleep(Objective):
 def WakeSleep(num_particles: int = 1, **options: Any) -> ReweightedWakeSleep:
     """The wake-sleep algorithm: one particle for the model, dreams for the guide.
 
-    Reference: Hinton, Dayan, Frey and Neal (1995), The Wake-Sleep Algorithm for Unsupervised Neural Networks.
+    References
+    ----------
+    Hinton, Dayan, Frey and Neal (1995), The Wake-Sleep Algorithm for Unsupervised Neural Networks.
     """
     return ReweightedWakeSleep(num_particles, wake_phi=0.0, sleep_phi=1.0, **options)
 
 
-def trace_latents(trace: Trace) -> dict[str, dict[str, Any]]:
-    """The latent sites of a trace of a guide."""
-    return {name: site for name, site in sample_sites(trace).items() if not site["is_observed"]}
+class DetachedDraws(Messenger):
+    """Make constants of the draws of latent sites; with some probability a particle's are uniform instead.
+
+    Parameters
+    ----------
+    defensive : float, default 0.0
+        That probability; all latents of a datum are replaced together.
+    plates : collection of str
+        The names of the plates over the data.
+
+    Raises
+    ------
+    ValueError
+        If draws are to be replaced and a latent has several rows per datum, or a mask of its own.
+    """
+
+    def __init__(self, defensive: float = 0.0, plates: Collection[str] = ()) -> None:
+        super().__init__()
+        self.defensive, self.plates = defensive, plates
+        self.chosen: Tensor | None = None
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] or not isinstance(msg["value"], Tensor) or site_is_subsample(msg):
+            return
+        msg["value"] = msg["value"].detach()
+        if self.defensive and not is_deterministic(msg):
+            self._check(msg)
+            if self.chosen is None:
+                self.chosen = torch.rand(msg["fn"].batch_shape, device=msg["value"].device) < self.defensive
+            pick = self.chosen.reshape(self.chosen.shape + (1,) * msg["fn"].event_dim)
+            msg["value"] = torch.where(pick, _uniform_draw(msg["name"], msg), msg["value"])
+
+    def _check(self, site: Site) -> None:
+        inner = [frame.name for frame in frames_of(site) if frame.name not in self.plates and self.plates]
+        if inner or site["mask"] is not None:
+            where = f"in the plate {inner[0]!r} within a datum" if inner else "under a mask"
+            raise ValueError(
+                f"defensive= replaces all latents of a datum together, and site {site['name']!r} lies {where}; write "
+                "such a site as one distribution, with to_event, or use defensive=0"
+            )
 
 
 def _values(name: str, site: dict[str, Any]) -> tuple[str, int]:
@@ -198,23 +256,10 @@ def _uniform_draw(name: str, site: dict[str, Any]) -> Tensor:
     return F.one_hot(index, count).to(value.dtype)
 
 
-def _check_plates(trace: Trace, data_dim: int) -> None:
-    """Whole particles are replaced, so every latent has one row a datum and no mask of its own."""
-    for name, site in trace_latents(trace).items():
-        frames = {frame.dim: frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
-        inner = [plate for dim, plate in frames.items() if dim != data_dim and plate != PARTICLES]
-        if inner or site["mask"] is not None:
-            where = f"in the plate {inner[0]!r} within a datum" if inner else "under a mask"
-            raise ValueError(
-                f"defensive= replaces all latents of a datum together, and site {name!r} lies {where}; write such a "
-                "site as one distribution, with to_event, or use defensive=0"
-            )
-
-
 def _uniform_log_prob(trace: Trace) -> float:
     """The log-probability of any value of a datum's latents under the uniform distribution."""
     total = 0.0
-    for name, site in trace_latents(trace).items():
+    for name, site in latent_sites(trace).items():
         kind, count = _values(name, site)
         entries = site["fn"].event_shape.numel() // (count if kind == "one-hot" else 1)
         total -= entries * math.log(count)

@@ -103,7 +103,7 @@ def gradient_variance(
     given = programs.keywords(vae.model, vae.guide, **data)
     if not any(parameter.requires_grad for parameter in vae.parameters()):
         raise ValueError(f"the pair of {programs.describe(vae.model)} has no parameters that are trained")
-    rows = []
+    rows, model = [], programs.with_param_site(vae.model, vae.parameters())
     with vae.scope(), torch.random.fork_rng(), _gradients_kept(vae):
         parameters = _by_program(vae, x, given)
         for name, objective in objectives.items():
@@ -111,7 +111,7 @@ def gradient_variance(
             moments = {program: _Moments() for program in parameters}
             for draw in range(num_warmup + num_draws):
                 vae.zero_grad()
-                objective.loss_and_grads(programs.with_param_site(vae.model, vae.parameters()), vae.guide, x, **given)
+                objective.loss_and_grads(model, vae.guide, x, **given)
                 if draw >= num_warmup:
                     for program, moment in moments.items():
                         moment.add(_flat_gradient(parameters[program]))
@@ -145,11 +145,11 @@ def _by_program(vae: VAE, x: Tensor, given: Mapping[str, Tensor]) -> dict[str, l
     """The parameters that the densities of each program depend on; a program without any is left out."""
     candidates = [parameter for parameter in vae.parameters() if parameter.requires_grad]
     with torch.no_grad():
-        drawn = poutine.trace(vae.guide).get_trace(x, **given)
+        drawn = programs.trace(vae.guide, (x,), given)
     found: dict[str, list[nn.Parameter]] = {}
     taken: set[int] = set()
     for label, program in (("guide", vae.guide), ("model", vae.model)):
-        density = poutine.trace(poutine.replay(program, trace=drawn)).get_trace(x, **given).log_prob_sum()
+        density = programs.trace(poutine.replay(program, trace=drawn), (x,), given).log_prob_sum()
         if not isinstance(density, Tensor) or not density.requires_grad:
             continue
         gradients = torch.autograd.grad(density, candidates, allow_unused=True)

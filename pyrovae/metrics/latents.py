@@ -151,7 +151,11 @@ def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Ten
     """Compute the mean of q(z|x) by site, each ``[B, ...]``; see `latent_means` for sites without a closed form."""
     with MeanMessenger():
         posterior = vae.posterior(x, **data)
-    return {name: _mean(q) for name, q in posterior.items()}
+    means = {}
+    for name, q in posterior.items():
+        mean, dim = _mean(q), vae.row_dims[name]
+        means[name] = mean.movedim(dim + len(q.batch_shape), 0)
+    return means
 
 
 def row_means(vae: VAE, x: Tensor, data: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -189,8 +193,6 @@ def _mean(q: TorchDistribution) -> Tensor:
 
 
 def _by_row(name: str, value: Tensor, rows: int) -> Tensor:
-    # The data plate is the first dimension, unless plates within a datum stand to the left of it.
-    dim = next((dim for dim, size in enumerate(value.shape) if size == rows), None)
-    if dim is None:
+    if len(value) != rows:
         raise ValueError(f"site {name!r} has means of shape {tuple(value.shape)} for {rows} rows of data")
-    return value.movedim(dim, 0).reshape(rows, -1)
+    return value.reshape(rows, -1)

@@ -80,7 +80,7 @@ class Fit:
 
     def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
         """Compile steps for full batches. This batch is compiled now if it is a full one."""
-        compiled = CompiledLoss(self.vae, self.objective)
+        compiled = CompiledLoss(self.vae, self.objective, num_data=self.rows)
         self.vae.train()
         if len(x) == self.options.batch_size:
             compiled.prepare(x, self.options.kl_weight(0.0), **given)
@@ -148,7 +148,8 @@ class Fit:
         if self.compiled is not None and len(x) == options.batch_size:
             loss = self.compiled(x, beta, **data).item()
         else:
-            with KLWeightMessenger(beta) if beta != 1 else nullcontext():
+            weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
+            with weight, self.vae.minibatch_scale(len(x), self.rows):
                 loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
             loss = sum(loss) if isinstance(loss, tuple) else loss  # Pyro's wake-sleep: one loss for each program
         if not math.isfinite(loss):
@@ -215,7 +216,8 @@ class Fit:
         total, rows = 0.0, len(self.validation.x)
         with seeded(0):
             for x, data in batches(self.vae, self.validation, 1000):
-                loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)
+                with self.vae.minibatch_scale(len(x), self.rows):
+                    loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)
                 loss = float(sum(loss) if isinstance(loss, tuple) else loss)
                 if not math.isfinite(loss):
                     self.stop_for_non_finite(f"the validation loss is {loss}", x, data)

@@ -118,7 +118,9 @@ def bounds(objective, pair, x, rows, **given):
     model, guide = pair
     objective.max_plate_nesting, objective.vectorize_particles = 1, True
     with torch.random.fork_rng():
-        found = objective.bound(objective._pair(model, FixedNoise(rows)(guide), (x,), given))
+        at_work = objective._pair(model, guide, (x,), given)
+        at_work.guide = FixedNoise(rows)(guide)
+        found = objective.bound(at_work)
         found.sum().backward()
     return found.detach()
 

@@ -126,18 +126,21 @@ def test_forward_with_a_plate_of_pixels_outside_the_rows():
     """Rows stand in dimension -1, pixels in -2: summing must not mix them."""
 
     def model(x):
-        with pyro.plate("data", x.shape[1], dim=-1):
-            z = pyro.sample("z", dist.Normal(torch.zeros(x.shape[1]), 1.0))
-            with pyro.plate("pixels", x.shape[0], dim=-2):
-                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            with pyro.plate("pixels", x.shape[1], dim=-2):
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x.T)
 
     def guide(x):
-        with pyro.plate("data", x.shape[1], dim=-1):
-            pyro.sample("z", dist.Normal(x.mean(0), 1e-6))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.mean(1), 1e-6))
 
     x = torch.arange(16.0).reshape(4, 4)  # as many pixels as rows
-    expected = -dist.Normal(x.mean(0), 1.0).log_prob(x).sum(0)
+    expected = -dist.Normal(x.mean(1, keepdim=True), 1.0).log_prob(x).sum(1)
     torch.testing.assert_close(VAE(model, guide)(x).nll, expected, rtol=1e-4, atol=1e-3)
+
+
+# -- parameters -------------------------------------------------------------------------------------------------------
 
 
 def test_two_latent_layers():

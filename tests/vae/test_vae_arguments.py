@@ -21,10 +21,11 @@ def _normal_guide(x):
         pyro.sample("z", dist.Normal(x.reshape(len(x), -1).mean(-1), 1.0))
 
 
-def test_ambiguous_data_site_is_refused_and_can_be_named():
+def test_several_data_sites_and_one_that_is_chosen():
     x = torch.zeros(3, 2)
-    with pytest.raises(ValueError, match=r"observes 'left', 'right'; say which site is the data with VAE\(.*observed"):
-        VAE(_labelled, _normal_guide, example=x)
+    both = VAE(_labelled, _normal_guide, example=x)
+    assert both.sites.all_observed == ("left", "right")
+    assert both.sample(4).keys() == both.reconstruct(x).keys() == both(x).reconstruction.keys() == {"left", "right"}
     vae = VAE(_labelled, _normal_guide, observed="right", example=x)
     assert vae.sites.observed == "right"
     # Both observations still count in the log-likelihood.

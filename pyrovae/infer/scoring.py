@@ -1,0 +1,278 @@
+"""From a trace of each program to log weights, one number per particle and per datum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyrovae.infer.enumeration import summed_log_prob
+from pyrovae.layout import Layout, OutsidePlateError, outside_plate
+from pyrovae.programs import Program
+from pyrovae.sites import PARTICLES, Site, data_frame, frames_of, is_local, sample_sites
+
+DATA_SHARE = "data_share"
+"""Key of `site["infer"]`: what `MinibatchScale` multiplied a site inside the plate over the data by."""
+
+
+class LogWeights(NamedTuple):
+    """Log densities of a pair, each `[K, B]`: particles times batch, in nats."""
+
+    log_p: Tensor
+    """log p(x, z_k) under the model."""
+    log_q: Tensor
+    """log q(z_k | x) under the guide."""
+    log_score: Tensor
+    """The part of `log_q` from sites without reparameterised draws, which carries the score function."""
+    draws: dict[str, Tensor] | None = None
+    """The draws of every latent site by name, each `[K, B, ...event]`, if they were asked for."""
+
+    @property
+    def log_weight(self) -> Tensor:
+        """The log weight, `log p(x, z_k) - log q(z_k | x)`."""
+        return self.log_p - self.log_q
+
+    @staticmethod
+    def joined(parts: Sequence[LogWeights]) -> LogWeights:
+        """The log weights of several groups of particles as one."""
+        log_p, log_q, log_score = (torch.cat([part[i] for part in parts]) for i in range(3))
+        if parts[0].draws is None:
+            return LogWeights(log_p, log_q, log_score)
+        draws = {name: torch.cat([part.draws[name] for part in parts]) for name in parts[0].draws}
+        return LogWeights(log_p, log_q, log_score, draws)
+
+
+Score = Callable[..., LogWeights]
+Run = Callable[[Program, Program, Score], LogWeights]
+
+
+class Scorer:
+    """Reads log weights off a trace of the model and a trace of the guide.
+
+    Parameters
+    ----------
+    layout : Layout
+        Which plate is over the data.
+    weighted : bool
+        For an objective: every site counts by the scale that its handlers give it, relative to what they give all of
+        them, and observed sites and factors of the guide enter `log_p` as in an ELBO of Pyro. Otherwise every site
+        counts once, and these sites do not.
+    fixed : collection of str
+        Names of latent sites that are left out.
+    draws : bool
+        Return the draws too.
+
+    Attributes
+    ----------
+    scale : float or Tensor
+        What is common to all sites of the last traces read: the scale of a subsampling plate, or a weight of the rows.
+    data_dim : int
+        The dimension of the plate over the data.
+    log_q : Tensor
+        log q without any weights, `[K, B]`, of the last traces read.
+    latent_weight : float or Tensor
+        The weight, relative to `scale`, of the guide's site without reparameterised draws, the last of several.
+    """
+
+    def __init__(
+        self, layout: Layout, *, weighted: bool = False, fixed: Collection[str] = (), draws: bool = False
+    ) -> None:
+        self.layout, self.weighted, self.fixed, self.draws = layout, weighted, fixed, draws
+        self.scale: Any = 1.0
+        self.data_dim = -1
+        self.latent_weight: Any = 1.0
+        self.log_q: Tensor | None = None
+        self._common = False
+
+    def __call__(self, model_trace: Trace, guide_trace: Trace, particles: tuple[int, int] | None = None) -> LogWeights:
+        """Log weights `[K, B]`; `particles` is dimension and size of the plate over particles, if there is one."""
+        guide_sites = _without(sample_sites(guide_trace), self.fixed)
+        model_sites = _without(sample_sites(model_trace), self.fixed)
+        if not self.weighted:
+            # Whatever a guide draws for all data beside the latents, the weights of a datum are right given it.
+            plates = self.layout.plates
+            guide_sites = {n: s for n, s in guide_sites.items() if n in model_sites or is_local(s, plates)}
+        size = self._read_plate(model_sites, guide_sites)
+
+        def log_prob(site: Site, weight: Any = 1.0) -> Tensor:
+            value = masked_log_prob(site)
+            if isinstance(weight, Tensor) and weight.dim():
+                value, weight = value * weight, 1.0  # one weight for each row
+            value = self.per_datum(value, site, particles, size)
+            return value if isinstance(weight, float) and weight == 1 else value * weight
+
+        if self.layout.enumerated:
+            log_p = self._summed(model_trace, model_sites, size, particles)
+        else:
+            log_p = sum(log_prob(site, self._weight(site)) for site in model_sites.values())
+        log_q = log_score = self.log_q = torch.zeros_like(log_p)
+        in_guide: list[Site] = []
+        beside = torch.zeros(())
+        for name, site in guide_sites.items():
+            if site["is_observed"]:
+                in_guide.append(site)
+                continue
+            value, weight = log_prob(site), self._weight(site)
+            plain = isinstance(weight, float) and weight == 1
+            if not plain and isinstance(weight, Tensor) and weight.dim():
+                weighted = log_prob(site, weight)
+            else:
+                weighted = value if plain else value * weight
+            log_q, self.log_q = log_q + weighted, self.log_q + value
+            if name not in model_sites:
+                beside = beside + weighted
+            if not site["fn"].has_rsample:
+                log_score = log_score + value
+                self.latent_weight = weight
+        if self.weighted and in_guide:
+            # What `Trace_ELBO` makes of it: minus its log-probability; where it is not reparameterised, with the
+            # gradient of a score that is weighted by the log weight of the latents.
+            signal = (log_p - log_q + beside).detach()
+            for site in in_guide:
+                value = log_prob(site, self._weight(site))
+                if not site["fn"].has_rsample:
+                    score = signal * log_prob(site)
+                    value = value.detach() - score + score.detach()
+                log_p = log_p - value
+        return LogWeights(log_p, log_q, log_score, self._draws(guide_sites, particles) if self.draws else None)
+
+    def per_datum(
+        self, value: Tensor, site: Site, particles: tuple[int, int] | None = None, size: int | None = None
+    ) -> Tensor:
+        """Sum a log-probability of a site over every batch dimension but particles and data: `[K, B]`."""
+        frame = data_frame(site, self.layout.plates)
+        dim = -1 if frame is None else frame.dim
+        kept = (dim,) if particles is None else (particles[0], dim)
+        depth = -min(kept)
+        if value.dim() < depth:
+            value = value.reshape((1,) * (depth - value.dim()) + value.shape)
+        others = [d for d in range(-value.dim(), 0) if d not in kept]
+        if others:
+            value = value.sum(others)
+        if particles is None:
+            value = value.unsqueeze(0)
+        count = 1 if particles is None else particles[1]
+        return value.expand(count, value.shape[1] if size is None else size)
+
+    def _read_plate(self, model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> int | None:
+        """Find scale, dimension and size of the plate over the data in new traces; check that all sites are in it."""
+        plates = self.layout.plates
+        for name, site in model_sites.items():
+            if not site["is_observed"] and name not in guide_sites and name not in self.layout.enumerated:
+                hint = "; obs_mask= makes it, so draw it in the guide too" if name.endswith("_unobserved") else ""
+                raise ValueError(
+                    f"latent site {name!r} of the model is missing from the guide; condition= can fix it{hint}"
+                )
+        observed = [site for site in model_sites.values() if site["is_observed"]]
+        if not observed:
+            raise ValueError("the model observes nothing, so it has no log weight")
+        counted = [*model_sites.values(), *(s for s in guide_sites.values() if self.weighted or not s["is_observed"])]
+        for site in counted:
+            if not is_local(site, plates):
+                raise OutsidePlateError(outside_plate(site["name"], observed=site["is_observed"]))
+        frame = data_frame(observed[0], plates)
+        if frame is None:
+            share, size, self.data_dim = 1.0, observed[0]["fn"].batch_shape[-1], -1
+        else:
+            if not frame.vectorized:
+                raise OutsidePlateError(
+                    f"the plate {frame.name!r} over the data is sequential, so that no site has its rows in a "
+                    "dimension; write it as a with statement, or train with an ELBO of Pyro"
+                )
+            share, size, self.data_dim = frame.full_size / frame.size, frame.size, frame.dim
+            share *= observed[0]["infer"].get(DATA_SHARE, 1.0)
+        if not self.weighted:
+            self._refuse_subsamples(counted)
+        self._find_scale(counted, share, size)
+        return size
+
+    def _find_scale(self, sites: Sequence[Site], share: float, size: int) -> None:
+        """Take what all sites have in common out of their scales."""
+        first = sites[0]["scale"]
+        if isinstance(first, Tensor) and first.dim():
+            row_weights = first.shape == (size,) and self.data_dim == -1
+            self._common = row_weights and all(
+                isinstance(site["scale"], Tensor) and torch.equal(site["scale"], first) for site in sites[1:]
+            )
+        else:
+            numbers = not isinstance(first, Tensor) and all(not isinstance(site["scale"], Tensor) for site in sites)
+            self._common = numbers and all(site["scale"] == first for site in sites)
+        self.scale = first if self._common else share
+
+    def _summed(
+        self, trace: Trace, sites: Mapping[str, Site], size: int | None, particles: tuple[int, int] | None
+    ) -> Tensor:
+        """Log p with the enumerated latents summed out."""
+        for name, site in sites.items():
+            weight = self._weight(site)
+            if not isinstance(weight, float) or weight != 1:
+                raise ValueError(
+                    f"site {name!r} has a weight of its own, and latents {self.layout.enumerated} of the model are "
+                    "summed out; weigh all sites alike, or use objective='enum'"
+                )
+
+        count = None if particles is None else particles[1]
+        return summed_log_prob(trace, sites, masked_log_prob, self.layout, size, count)
+
+    def _weight(self, site: Site) -> Any:
+        """The weight of a site relative to what all sites have in common."""
+        if not self.weighted or self._common:
+            return 1.0
+        scale = site["scale"]
+        return scale if isinstance(self.scale, float) and self.scale == 1 else scale / self.scale
+
+    def _refuse_subsamples(self, sites: Sequence[Site]) -> None:
+        for site in sites:
+            for frame in site["cond_indep_stack"]:
+                if frame.full_size != frame.size and frame.name not in self.layout.plates and frame.name != PARTICLES:
+                    raise ValueError(
+                        f"the plate {frame.name!r} around site {site['name']!r} draws {frame.size} of {frame.full_size}"
+                        " elements of a datum, so there is no log-likelihood of the whole; give all of them"
+                    )
+
+    def _draws(self, guide_sites: Mapping[str, Site], particles: tuple[int, int] | None) -> dict[str, Tensor]:
+        """The draws of the guide, particles and rows first."""
+        found = {}
+        for name, site in guide_sites.items():
+            if site["is_observed"]:
+                continue
+            value, event_dim = site["value"], site["fn"].event_dim
+            frame = data_frame(site, self.layout.plates)
+            dim = -1 if frame is None else frame.dim
+            first = [dim] if particles is None else [particles[0], dim]
+            first += sorted(f.dim for f in frames_of(site) if f.dim != dim)
+            batch = max(-min(first), value.dim() - event_dim)
+            value = value.reshape((1,) * (batch + event_dim - value.dim()) + value.shape)
+            if particles is not None:
+                value = value.expand(*(particles[1] if d == batch + particles[0] else -1 for d in range(value.dim())))
+            rest = [d for d in range(-batch, 0) if d not in first]  # of size 1: the site stands in no plate there
+            value = value.permute([batch + d for d in first + rest] + list(range(batch, batch + event_dim)))
+            value = value.reshape(value.shape[: len(first)] + value.shape[batch:])
+            found[name] = value.unsqueeze(0) if particles is None else value
+        return found
+
+
+def masked_log_prob(site: Site) -> Tensor:
+    """The log-probability of a site under its masks, without scales.
+
+    Raises
+    ------
+    ValueError
+        If the draw went through a transform that has no inverse, and is not the one that it just drew.
+    """
+    try:
+        value = site["fn"].log_prob(site["value"])
+    except (KeyError, NotImplementedError) as error:
+        raise ValueError(
+            f"site {site['name']!r} has a transform without an inverse, so that draws of another run cannot be scored; "
+            "use an objective that runs the guide once (elbo, iwae, vimco, renyi), or a flow with an inverse"
+        ) from error
+    return scale_and_mask(value, mask=site["mask"])
+
+
+def _without(sites: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: site for name, site in sites.items() if name not in names}

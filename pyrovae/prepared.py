@@ -1,0 +1,285 @@
+"""A pair that has seen data: its sites, its layout, its traces."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
+
+import pyro
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyrovae import programs
+from pyrovae.decoding import Decoding
+from pyrovae.infer.enumeration import enumerated
+from pyrovae.infer.log_weights import conditioned, log_condition
+from pyrovae.infer.minibatch import MinibatchScale
+from pyrovae.infer.particles import can_vectorize
+from pyrovae.infer.points import global_means
+from pyrovae.layout import Layout, OutsidePlateError, Sites, find_sites, look_at, outside_plate
+from pyrovae.parameters import PairParameters
+from pyrovae.shapes import data_in_order
+from pyrovae.sites import (
+    categorical_sites,
+    data_frame,
+    data_sites,
+    is_auxiliary,
+    is_global,
+    is_local,
+    latent_sites,
+    plate_nesting,
+    row_dim,
+    sample_sites,
+)
+
+
+class PreparedPair(PairParameters):
+    """A model and a guide, their parameters, and what their first run on data shows.
+
+    Parameters
+    ----------
+    model, guide : callable
+        The two programs.
+    observed : str, optional
+        The data site to show where a model observes several.
+    latent : tuple of str, optional
+        The latent sites, where not all sites of the guide are meant.
+    """
+
+    def __init__(
+        self,
+        model: programs.Program,
+        guide: programs.Program,
+        observed: str | None = None,
+        latent: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__(model, guide)
+        self.chosen_site, self._latent = observed, latent
+        self._sites: Sites | None = None
+        self._layout: Layout | None = None  # None until data were seen
+        # A datum of zeros, to run programs that need data; a buffer, so that it follows device and type.
+        self.register_buffer("_datum", None, persistent=False)
+        self.first_rows: Tensor | None = None  # two rows of the first data, to try programs on
+        self.flat_sites: dict[str, torch.Size] = {}
+        self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
+        self._event_dims: dict[str, int] = {}
+        self._first_sites: frozenset[str] = frozenset()
+        self._data_outside: tuple[str, ...] = ()  # data sites that are no sum over rows
+        self._shares_scale = True  # whether a minibatch changes what some site counts
+        self._vectorize: bool | None = None
+        self._means_are_logged = False
+        self._decoding = Decoding(self)
+
+    @property
+    def sites(self) -> Sites:
+        """The names of the data sites, the latent sites and the plates over the data."""
+        if self._sites is None:
+            if not programs.runs_without_data(self.model):
+                raise RuntimeError(
+                    f"{programs.describe(self.model)} needs data to run, and this VAE has seen none: "
+                    "give VAE(..., example=x), or call a method with data first"
+                )
+            self._look_without_data()
+        return self._sites
+
+    def _look_without_data(self) -> None:
+        """Find the sites of a pair that runs without data; those of this library call the data site "x"."""
+        theirs = pyro.get_param_store().get_state()
+        with programs.evaluating(self), torch.no_grad(), torch.random.fork_rng():
+            trace, state = self._collect("model", lambda: programs.trace(self.model, (), {"size": 1}))
+        self._adopt("model", state, theirs)
+        observed, names = self.chosen_site or "x", sample_sites(trace)
+        if observed not in names:
+            raise ValueError(f"the model has no site {observed!r}; its sites are {sorted(names)}")
+        shared = tuple(name for name, site in names.items() if is_global(site))
+        latent = self._latent or tuple(name for name in names if name != observed and name not in shared)
+        plates = frozenset(frame.name for frame in names[observed]["cond_indep_stack"])
+        classes = categorical_sites(names, latent)
+        self._sites = Sites(observed, latent, plate_nesting(trace), shared, classes, (observed,), plates)
+        self._datum = torch.zeros_like(trace.nodes[observed]["value"][0])
+
+    def blank(self, rows: int) -> Tensor:
+        """Data of zeros, for programs that need some to run."""
+        _ = self.sites
+        return self._datum.expand(rows, *self._datum.shape)
+
+    def prepare(self, x: Tensor, **data: Tensor | None) -> Self:
+        """Find the sites and collect the parameters of param sites from one run on `x`; later calls do nothing.
+
+        A param site whose name is in Pyro's own parameter store takes its value from there, with a log line.
+
+        Raises
+        ------
+        ValueError
+            If nothing is observed, two different parameters share a name, or a batch dimension stands in no plate.
+        """
+        given = programs.keywords(self.model, self.guide, **data)
+        if not len(x):
+            raise ValueError(f"x must hold at least one row, got shape {tuple(x.shape)}")
+        if self._datum is None or self._datum.shape != x.shape[1:]:
+            self._datum = torch.zeros_like(x[0])
+        if self._layout is not None:
+            return self
+        theirs = pyro.get_param_store().get_state()
+        with torch.random.fork_rng(), torch.no_grad(), programs.evaluating(self):
+            # A store of its own for each program, since a shared one hides the second parameter of a name.
+            drawn, of_guide = self._collect("guide", lambda: programs.trace(self.guide, (x,), given))
+            traces, of_model = self._collect(
+                "model", lambda: programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn)
+            )
+        programs.check_names(of_model["params"], of_guide["params"])
+        self._adopt("guide", of_guide, theirs)
+        self._adopt("model", of_model, theirs)
+        with self.scope():
+            layout = look_at(self.model, self.guide, (x,), given, traces)
+        self._sites = find_sites(*traces, layout, self.chosen_site, self._latent)
+        with self.scope():
+            in_order = data_in_order(self.model, traces.model, (x,), given, layout.plates)
+        self.flat_sites = {name: x.shape[1:] for name, shape in in_order.items() if shape != x.shape[1:]}
+        outside = [name for name, site in data_sites(traces.model).items() if not is_local(site, layout.plates)]
+        self._data_outside = tuple(outside)
+        sites = [*sample_sites(traces.model).values(), *sample_sites(traces.guide).values()]
+        frames = [frame for frame in (data_frame(site, layout.plates) for site in sites) if frame is not None]
+        self._shares_scale = any(not is_local(site, layout.plates) for site in sites) or any(
+            frame.full_size != len(x) for frame in frames
+        )
+        self._first_sites = frozenset(sample_sites(traces.guide))
+        self.first_rows = x[:2].detach().clone()
+        self._layout = layout
+        self.latents_of(traces.guide)
+        return self
+
+    def minibatch_scale(self, rows: int, total: int) -> AbstractContextManager:
+        """A context in which what stands outside the plate over the data counts by the share of a batch.
+
+        For any ELBO. It does nothing where there is nothing to do. See `infer.MinibatchScale`.
+
+        Parameters
+        ----------
+        rows : int
+            Rows of the batch.
+        total : int
+            Rows of all data.
+
+        Raises
+        ------
+        ValueError
+            If a data site of the pair stands outside that plate, so that it is no sum over rows.
+        """
+        if not self._shares_scale:
+            return nullcontext()
+        if rows != total and self._data_outside:
+            raise OutsidePlateError(outside_plate(self._data_outside[0], observed=True))
+        return MinibatchScale(rows, total, self.sites.plates)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy the pair with its parameters.
+
+        Raises
+        ------
+        TypeError
+            If a program is a function that works with modules, because a copy would go on using those of the original.
+        """
+        functions = [p for p in (self.model, self.guide) if programs.is_function_of_modules(p)]
+        if functions or self.has_hidden_modules:
+            name = programs.describe(functions[0] if functions else self.model)
+            raise TypeError(
+                f"{name} is a function that works with modules of its own, and a copy would still use them; write the "
+                "pair as modules to copy it"
+            )
+        new = self.__class__.__new__(self.__class__)
+        memo[id(self)] = new
+        new.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return new
+
+    def vectorizes(self, x: Tensor, *, condition: Mapping[str, Tensor] | None = None, **data: Tensor | None) -> bool:
+        """Whether the pair can run many particles in one call; tried once, with the first data."""
+        if self._vectorize is None:
+            given = programs.keywords(self.model, self.guide, **data)
+            self.prepare(x, **data)
+            condition = self._with_marked_means(condition, tell=False)
+            model, guide = conditioned(self.model, self.guide, condition)
+            pair = enumerated(model, self._layout), guide
+            with self.scope(), programs.evaluating(self):
+                few = {name: value[:2] for name, value in given.items()}
+                x, given = (x[:2], few) if self._takes(x[:2], few) else (x, given)
+                self._vectorize = can_vectorize(*pair, self._layout, (x,), given, fixed=condition)
+        return self._vectorize
+
+    def rows_of_latents(self, z: Mapping[str, Tensor]) -> int:
+        """How many rows there are values of latents for."""
+        name, value = next(iter(z.items()))
+        dim = self.row_dims.get(name, 0) - self._event_dims.get(name, 0)
+        return len(value) if value.dim() < -dim else value.shape[dim]
+
+    def _takes(self, x: Tensor, given: Mapping[str, Tensor]) -> bool:
+        """Whether the programs run on these rows; some are written for one number of rows."""
+        try:
+            look_at(self.model, self.guide, (x,), given)
+        except Exception:
+            return False
+        return True
+
+    def latents_of(self, trace: Trace) -> list[str]:
+        """The names of the latents of each datum in a trace of the guide.
+
+        Those of a batch may differ from those of another one, as with sequences of several lengths.
+        """
+        plates, known = self.sites.plates, set(self.sites.latent)
+        names = []
+        for name, site in latent_sites(trace).items():
+            new = self._latent is None and name not in self._first_sites and not is_auxiliary(site)
+            if name in known or (new and is_local(site, plates)):
+                names.append(name)
+                self.row_dims[name] = row_dim(site, plates)
+                self._event_dims[name] = site["fn"].event_dim
+        return names
+
+    def _guide_trace(self, x: Tensor, data: Mapping[str, Tensor | None]) -> Trace:
+        self.prepare(x, **data)
+        with self.scope():
+            trace = programs.trace(self.guide, (x,), programs.keywords(self.guide, **data))
+        for name in self.latents_of(trace):
+            frame = data_frame(trace.nodes[name], self.sites.plates)
+            if frame is not None and frame.size != len(x) and frame.size < frame.full_size:
+                raise ValueError(
+                    f"the plate {frame.name!r} draws {frame.size} of {frame.full_size} rows by itself, so there is "
+                    f"nothing for each of the {len(x)} rows of x; train such a pair, and write one that takes all rows "
+                    "to encode and reconstruct"
+                )
+        return trace
+
+    def _traces(self, x: Tensor, data: Mapping[str, Tensor | None]) -> programs.Traces:
+        drawn = self._guide_trace(x, data)
+        with self.scope():
+            given = programs.keywords(self.model, **data)
+            return programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn)
+
+    @torch.no_grad()
+    def global_means(self, data: Tensor | None = None) -> dict[str, Tensor]:
+        """The guide's means of the latents outside the plate over the data, by site.
+
+        Parameters
+        ----------
+        data : Tensor, optional
+            Rows for the guide, if its distribution of them depends on data.
+        """
+        return self._decoding.shared_values(means=True, data=data)
+
+    def _with_marked_means(self, condition: Mapping[str, Tensor] | None, *, tell: bool = True) -> dict[str, Tensor]:
+        """The given values of latents outside the data plate, and the guide's means of the other marked ones."""
+        given = dict(condition or {})
+        missing = [name for name in self.sites.shared if name not in given]
+        if not missing:
+            return given
+        with self.scope(), programs.evaluating(self), torch.random.fork_rng():
+            drawn = sample_sites(programs.trace(self.guide, (self.blank(1),)))
+            marked = [name for name in missing if is_global(drawn[name])]
+            means = global_means(self.guide, marked, (self.blank(1),)) if marked else {}
+        if means and tell and not self._means_are_logged:
+            log_condition(means)
+            self._means_are_logged = True
+        return given | means

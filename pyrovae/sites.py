@@ -1,0 +1,177 @@
+"""What a trace of a Pyro program shows: its sites, and the roles they play."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import Delta, Unit
+from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
+from pyro.util import check_site_shape
+from torch import Tensor
+from torch.distributions import Categorical, OneHotCategorical
+
+Site = Mapping[str, Any]
+PARTICLES = "num_particles_vectorized"
+"""The name of the plate over particles, which is Pyro's own."""
+
+
+def is_deterministic(site: Site) -> bool:
+    """Whether a trace site was written by `pyro.deterministic`."""
+    return bool(site["infer"].get("_deterministic"))
+
+
+def objective_term(name: str, value: Tensor) -> None:
+    """Add a term to the objective of the pair, in a guide: a factor that is no part of the density of the latents.
+
+    Every ELBO adds `value`, differentiable in the guide, and so do this library's objectives. Held-out figures leave
+    it out, as they do every observed site of a guide, and no KL weight applies to it.
+
+    Parameters
+    ----------
+    name : str
+        The name of its site.
+    value : Tensor
+        One number for each datum (and particle), in nats; call it inside the plate over the data.
+    """
+    # `pyro.factor` with the sign that a guide's factors have.
+    unit = Unit(-value, has_rsample=True)
+    pyro.sample(name, unit, obs=unit.sample(), infer={"is_auxiliary": True})
+
+
+def is_global(site: Site) -> bool:
+    """Whether a site is marked, by `infer={"is_global": True}`, as a latent of all data together.
+
+    Held-out figures of a marked site stand at its posterior mean; those of another latent outside the plate over the
+    data ask for a value.
+    """
+    return bool(site["infer"].get("is_global"))
+
+
+def is_factor(site: Site) -> bool:
+    """Whether a site was written by `pyro.factor`: it has a log-probability and no value."""
+    return isinstance(_base(site["fn"]), Unit)
+
+
+def is_auxiliary(site: Site) -> bool:
+    """Whether a site of a guide is marked as one that the model does not have."""
+    return bool(site["infer"].get("is_auxiliary"))
+
+
+def is_point(site: Site) -> bool:
+    """Whether all probability of a site is on one value."""
+    return isinstance(_base(site["fn"]), Delta)
+
+
+def _base(fn: Any) -> Any:
+    while hasattr(fn, "base_dist") and not isinstance(fn, Delta | Unit):
+        fn = fn.base_dist
+    return fn
+
+
+def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:
+    """The sample sites of a trace by name, without subsampling and deterministic ones."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site_is_subsample(site) and not is_deterministic(site)
+    }
+
+
+def latent_sites(trace: Trace) -> dict[str, dict[str, Any]]:
+    """The sample sites of a trace that are not observed."""
+    return {name: site for name, site in sample_sites(trace).items() if not site["is_observed"]}
+
+
+def data_sites(trace: Trace) -> dict[str, dict[str, Any]]:
+    """The observed sites of a trace, factors aside."""
+    return {name: s for name, s in sample_sites(trace).items() if s["is_observed"] and not is_factor(s)}
+
+
+def categorical_sites(sites: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the names whose trace site has a categorical distribution, over numbers or one-hot vectors."""
+    kinds = Categorical | OneHotCategorical
+    return tuple(name for name in names if name in sites and isinstance(sites[name]["fn"], kinds))
+
+
+def rows_of(args: tuple, kwargs: Mapping[str, Any]) -> int | None:
+    """The number of rows of the data: the length of the first tensor among the arguments."""
+    first = args[0] if args else kwargs.get("x")
+    return first.shape[0] if isinstance(first, Tensor) and first.dim() else None
+
+
+def frames_of(site: Site) -> list[Any]:
+    """The plates that a site stands in, that over the particles aside."""
+    return [frame for frame in site["cond_indep_stack"] if frame.name != PARTICLES]
+
+
+def plate_nesting(*traces: Trace) -> int:
+    """The number of batch dimensions that the plates of the traces take."""
+    dims = [f.dim for t in traces for s in sample_sites(t).values() for f in s["cond_indep_stack"] if f.vectorized]
+    return -min(dims) if dims else 0
+
+
+def data_frame(site: Site, plates: Collection[str]) -> Any | None:
+    """The plate over the data that a site stands in, or None.
+
+    Raises
+    ------
+    ValueError
+        If it stands in two of them.
+    """
+    found = [frame for frame in site["cond_indep_stack"] if frame.name in plates]
+    if len(found) > 1:
+        names = " and ".join(repr(frame.name) for frame in found)
+        raise ValueError(f"site {site['name']!r} stands in two plates over the rows of the data, {names}")
+    return found[0] if found else None
+
+
+def row_dim(site: Site, plates: Collection[str]) -> int | None:
+    """The batch dimension of a site that is over the data, or None for a site outside their plate."""
+    if plates:
+        frame = data_frame(site, plates)
+        return None if frame is None else frame.dim
+    return -1 if site["fn"].batch_shape and not frames_of(site) else None
+
+
+def is_local(site: Site, plates: Collection[str]) -> bool:
+    """Whether a site belongs to single data: it stands in their plate, or is a row each in a program without plates."""
+    if is_global(site):
+        return False
+    return (data_frame(site, plates) is not None) if plates else row_dim(site, plates) is not None
+
+
+def rows_first(value: Tensor, site: Site, plates: Collection[str]) -> Tensor:
+    """A value of a site with the rows of the data as its first dimension."""
+    dim = row_dim(site, plates)
+    return value if dim is None else value.movedim(dim - site["fn"].event_dim, 0)
+
+
+def check_shapes(*traces: Trace) -> None:
+    """Pyro's own check that every batch dimension of a site stands in a plate, as stock SVI makes it at first.
+
+    Programs without any plates are let through, see `find_layout`.
+
+    Raises
+    ------
+    ValueError
+        As of Pyro, naming the site and the shapes.
+    """
+    sites = [site for trace in traces for site in sample_sites(trace).values()]
+    if not any(frame.vectorized for site in sites for frame in site["cond_indep_stack"]):
+        return
+    for site in sites:
+        value, event_dim = site["value"], site["fn"].event_dim
+        shape = value.shape[: value.dim() - event_dim] if isinstance(value, Tensor) else torch.Size()
+        try:
+            shape = torch.broadcast_shapes(site["fn"].batch_shape, shape)
+        except RuntimeError:
+            raise ValueError(
+                f"site {site['name']!r} has a value of shape {tuple(value.shape)}, which does not fit its "
+                f"distribution of batch shape {tuple(site['fn'].batch_shape)} and event shape "
+                f"{tuple(site['fn'].event_shape)}"
+            ) from None
+        check_site_shape({**site, "log_prob": torch.empty(()).expand(shape)}, float("inf"))
