@@ -125,7 +125,8 @@ def sample_grid(images: Tensor, *, title: str = "Samples", show_range: tuple[flo
         raise ValueError("there is nothing to draw: the tensor has no rows")
     if is_pictures(images):
         return draw_mosaic(mosaic(images, math.ceil(math.sqrt(len(images))), show_range), title)[0]
-    return heat_map(images.reshape(len(images), -1), title, rows="sample", columns="entry of the datum", value="value")[0]
+    flat = images.reshape(len(images), -1)
+    return heat_map(flat, title, rows="sample", columns="entry of the datum", value="value")[0]
 
 
 def reconstructions(
