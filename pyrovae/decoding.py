@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.infer.points import global_means
-from pyrovae.sites import data_sites, is_factor, latent_sites, rows_first, sample_sites
+from pyrovae.sites import data_sites, is_factor, rows_first, sample_sites
 
 if TYPE_CHECKING:
     from pyrovae.prepared import PreparedPair
@@ -31,6 +31,7 @@ class Decoding:
 
     def __init__(self, vae: PreparedPair) -> None:
         self.vae = vae
+        self._amortised: bool | None = None  # whether latents of all data depend on data in the guide
         self._reads: dict[bool, bool] = {}  # whether the model reads values of the data; with its data drawn or given
 
     def trace(
@@ -70,35 +71,54 @@ class Decoding:
     def reads_data(self, draws_data: bool, keywords: Mapping[str, Tensor]) -> bool:
         """Whether values of the data reach a site of the model otherwise than by `obs=`.
 
-        Found out once, by running the model on NaN, or on two kinds of integers.
+        Found out once, by running the model on different data, NaN among them, with the same random numbers.
         """
         if draws_data not in self._reads:
             model = poutine.uncondition(self.vae.model) if draws_data else self.vae.model
-            self._reads[draws_data] = self._depends(model, list(keywords.values()), keywords, draws_data)
+            self._reads[draws_data] = self._depends(model, keywords)
         return self._reads[draws_data]
 
-    def _depends(
-        self, program: programs.Program, tensors: list[Tensor], keywords: Mapping[str, Tensor], draws_data: bool
-    ) -> bool:
-        vae = self.vae
-        rows = next((len(t) for t in tensors if isinstance(t, Tensor) and t.dim()), 2)
-        zeros = vae.blank(rows)
-        fills = (torch.full_like(zeros, torch.nan),) if zeros.is_floating_point() else (zeros, torch.ones_like(zeros))
+    def _depends(self, program: programs.Program, keywords: Mapping[str, Tensor], hidden: bool = False) -> bool:
+        """Whether a site that is shown, the values of observed ones aside, differs between different data.
+
+        Data on which the program fails count as a difference, unless it has `hidden` sites that may be the reason.
+        """
+        rows = next((len(t) for t in keywords.values() if isinstance(t, Tensor) and t.dim()), 2)
         found: list[list[Tensor]] = []
-        try:
-            with programs.trial(program, vae.model), pyro.validation_enabled(False):
-                for x in fills:
-                    torch.manual_seed(0)
-                    trace = programs.trace(program, (x,), keywords)
-                    values = [site["value"] for site in latent_sites(trace).values()]
-                    if not draws_data:
-                        values += [site["fn"].sample() for site in data_sites(trace).values()]
-                    found.append(values)
-        except Exception:  # whatever a program makes of data that are none
+        with programs.trial(program, self.vae.model), pyro.validation_enabled(False):
+            for x in self._trial_data(rows):
+                torch.manual_seed(0)
+                try:
+                    sites = sample_sites(programs.trace(program, (x,), keywords)).values()
+                except Exception:  # whatever a program makes of data that are none
+                    if hidden:
+                        continue
+                    return True
+                drawn = [site["value"] for site in sites if not site["is_observed"]]
+                found.append([*drawn, *(value for site in sites for value in _parameters(site["fn"]))])
+        if len(found) < 2:
             return True
-        if len(found) == 1:
-            return any(value.is_floating_point() and bool(value.isnan().any()) for value in found[0])
-        return any(not torch.equal(a, b) for a, b in zip(*found, strict=True))
+        first = found[0]
+        for other in found[1:]:
+            if len(other) != len(first) or not all(_same(a, b) for a, b in zip(first, other, strict=True)):
+                return True
+        return any(value.is_floating_point() and bool(value.isnan().any()) for value in first)
+
+    def _globals_depend(self, names: tuple[str, ...]) -> bool:
+        """Whether the guide's distribution of latents of all data depends on the data."""
+        if self._amortised is None:
+            self._amortised = self._depends(_only(self.vae.guide, names), {}, hidden=True)
+        return self._amortised
+
+    def _trial_data(self, rows: int) -> list[Tensor]:
+        """Data of several kinds; the first are NaN where that is a number."""
+        zeros, seen = self.vae.blank(rows), self.vae.first_rows
+        kinds = [zeros, torch.ones_like(zeros)]
+        if seen is not None and seen.shape[1:] == zeros.shape[1:]:
+            kinds.append(seen[torch.arange(rows) % len(seen)].to(zeros))
+        if zeros.is_floating_point():
+            kinds = [torch.full_like(zeros, torch.nan), *kinds, torch.randn_like(zeros)]
+        return kinds
 
     def shared_values(self, *, means: bool, data: Tensor | None = None) -> dict[str, Tensor]:
         """Values of the latents outside the plate over the data: the guide's means, or a draw of it.
@@ -120,7 +140,7 @@ class Decoding:
         if not names:
             return {}
         with vae.scope():
-            if data is None and self._depends(_only(vae.guide, names), [], {}, True):
+            if data is None and self._globals_depend(names):
                 raise ValueError(
                     f"the latents {names} outside the plate over the data depend on data in the guide; give data=x"
                 )
@@ -167,6 +187,19 @@ class Decoding:
         }
         names = [name for name in self.vae.sites.all_observed if name in sites]
         return {**observed, **drawn} or {name: sites[name] for name in names}
+
+
+def _parameters(fn: Any) -> list[Tensor]:
+    """The tensors that a distribution is made of, masks aside."""
+    found = []
+    while fn is not None:
+        found += [value for name, value in vars(fn).items() if isinstance(value, Tensor) and name != "_mask"]
+        fn = getattr(fn, "base_dist", None)
+    return found
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
 
 
 def _only(program: programs.Program, names: tuple[str, ...]) -> programs.Program:

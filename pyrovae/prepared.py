@@ -62,6 +62,7 @@ class PreparedPair(PairParameters):
         self._layout: Layout | None = None  # None until data were seen
         # A datum of zeros, to run programs that need data; a buffer, so that it follows device and type.
         self.register_buffer("_datum", None, persistent=False)
+        self.first_rows: Tensor | None = None  # two rows of the first data, to try programs on
         self.flat_sites: dict[str, torch.Size] = {}
         self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
         self._event_dims: dict[str, int] = {}
@@ -146,6 +147,7 @@ class PreparedPair(PairParameters):
             frame.full_size != len(x) for frame in frames
         )
         self._first_sites = frozenset(sample_sites(traces.guide))
+        self.first_rows = x[:2].detach().clone()
         self._layout = layout
         self.latents_of(traces.guide)
         return self

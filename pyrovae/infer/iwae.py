@@ -135,7 +135,7 @@ class _Path:
                     f"site {name!r} has no reparameterised draws, which gradient='stl' and 'dreg' need; "
                     "use gradient='standard', VIMCO or ReweightedWakeSleep"
                 )
-        hooked = with_values(drawn, self.hook) if self.squared else drawn
+        hooked = with_values(drawn, self.hook)
         model_trace = trace_pair(model, guide, self.pair.args, self.pair.kwargs, drawn=hooked).model
         # The second run of the guide scores the draws: its parameters are constants, its inputs (other draws) are not.
         with frozen(self.pair.guide, drawn):
@@ -146,7 +146,7 @@ class _Path:
                     "the guide draws random numbers beside its sites, dropout perhaps, and gradient='stl' and 'dreg' "
                     "would score its draws under other ones; use gradient='standard', or take them out of the guide"
                 )
-        weights = score(model_trace, guide_trace)
+            weights = score(model_trace, guide_trace)  # here too: a flow runs its nets when it is scored
         self.done += len(weights.log_p)
         return weights
 
@@ -154,7 +154,10 @@ class _Path:
         value = site["value"]
         if not value.requires_grad:
             return value
+        # A tensor of its own: a flow would not invert the one that it drew, and its path would be lost.
         value, first = value.view_as(value), self.done
+        if not self.squared:
+            return value
         frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
 
         def again(gradient: Tensor) -> Tensor:

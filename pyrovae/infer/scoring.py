@@ -99,7 +99,7 @@ class Scorer:
         size = self._read_plate(model_sites, guide_sites)
 
         def log_prob(site: Site, weight: Any = 1.0) -> Tensor:
-            value = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+            value = masked_log_prob(site)
             if isinstance(weight, Tensor) and weight.dim():
                 value, weight = value * weight, 1.0  # one weight for each row
             value = self.per_datum(value, site, particles, size)
@@ -215,11 +215,8 @@ class Scorer:
                     "summed out; weigh all sites alike, or use objective='enum'"
                 )
 
-        def log_prob(site: Site) -> Tensor:
-            return scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-
         count = None if particles is None else particles[1]
-        return summed_log_prob(trace, sites, log_prob, self.layout, size, count)
+        return summed_log_prob(trace, sites, masked_log_prob, self.layout, size, count)
 
     def _weight(self, site: Site) -> Any:
         """The weight of a site relative to what all sites have in common."""
@@ -257,6 +254,24 @@ class Scorer:
             value = value.reshape(value.shape[: len(first)] + value.shape[batch:])
             found[name] = value.unsqueeze(0) if particles is None else value
         return found
+
+
+def masked_log_prob(site: Site) -> Tensor:
+    """The log-probability of a site under its masks, without scales.
+
+    Raises
+    ------
+    ValueError
+        If the draw went through a transform that has no inverse, and is not the one that it just drew.
+    """
+    try:
+        value = site["fn"].log_prob(site["value"])
+    except (KeyError, NotImplementedError) as error:
+        raise ValueError(
+            f"site {site['name']!r} has a transform without an inverse, so that draws of another run cannot be scored; "
+            "use an objective that runs the guide once (elbo, iwae, vimco, renyi), or a flow with an inverse"
+        ) from error
+    return scale_and_mask(value, mask=site["mask"])
 
 
 def _without(sites: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
