@@ -60,7 +60,7 @@ class Rows:
         """The same rows, numbered from 0 if they have no index yet: training rows are."""
         return self if self.index is not None else replace(self, index=torch.arange(len(self), device=self.x.device))
 
-    def fields(self) -> dict[str, Tensor]:
+    def fields(self) -> dict[str, Any]:
         """Those of `mask`, `y` and `index` that there are, by name."""
         values = {"mask": self.mask, "y": self.y, "index": self.index}
         return {name: value for name, value in values.items() if value is not None}

@@ -215,20 +215,25 @@ def bits_per_dimension(
 
 def _neighbour_figures(evaluated: Evaluated) -> dict[str, float]:
     rows, neighbours = evaluated.rows, evaluated.neighbours
-    if neighbours is None or not bool(rows.labelled.any()):
+    if neighbours is None or rows.y is None or not bool(rows.labelled.any()):
         return {}
     near = neighbours.take(neighbours.labelled)
-    if len(near) < max(NEIGHBOURS):
+    if near.y is None or len(near) < max(NEIGHBOURS):
         return {}
     errors = knn_error(row_vectors(evaluated.vae, near), near.y, evaluated.vectors, rows.y, NEIGHBOURS)
     return {f"knn_error_{k}": error for k, error in errors.items()}
 
 
 def _reconstruction_error(vae: VAE, likelihood: Likelihood | None, x: Tensor, data: dict[str, Tensor]) -> Tensor:
-    """Summed error of the observed entries of each row, ``[B]``; NaN where the distribution of the data has no mean."""
+    """Summed error of the observed entries of each row, ``[B]``.
+
+    It is NaN where the distribution of the data has no mean, and where there are several of them.
+    """
     try:
         x_hat = vae.reconstruct(x, **data)
     except NotImplementedError:
+        return x.new_full((len(x),), math.nan)
+    if isinstance(x_hat, dict):
         return x.new_full((len(x),), math.nan)
     error = (x_hat - x).square() if likelihood is None else likelihood.error(x_hat, x)
     return fill_missing(error, data.get("mask"), 0.0).flatten(1).sum(1)
@@ -240,7 +245,7 @@ def _is_probability(vae: VAE, x: Tensor, data: dict[str, Tensor], kind: str | No
         return False
     latents = {name: q.sample() for name, q in vae.posterior(x, **data).items()}
     p = vae.decode(latents, **{name: value for name, value in data.items() if name != "mask"})
-    if kind in ("binary", "8-bit") and not p.support.is_discrete:
+    if isinstance(p, dict) or p.support is None or (kind in ("binary", "8-bit") and not p.support.is_discrete):
         return False
     draw = p.sample()
     mask = data["mask"].reshape(draw.shape) if "mask" in data else None
