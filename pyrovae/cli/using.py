@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from pyrovae import plotting
 from pyrovae.cli.options import given
+from pyrovae.decoding import only_site
 from pyrovae.metrics import known_figures
 from pyrovae.runs import Run, pick_device
 from pyrovae.storage import write_atomically
@@ -46,7 +47,7 @@ def sample(options: argparse.Namespace) -> None:
     run = Run.open(options.run, options.pair)
     vae = run.load_vae(pick_device(options.device))
     torch.manual_seed(options.seed)
-    values = vae.sample(options.num, options.output).cpu()
+    values = only_site(vae.sample(options.num, options.output)).cpu()
     if kind == ".png":
         pixels = (values + 1) / 2 if run.spec.kind == "symmetric" else values
         plotting.save_figure(plotting.sample_grid(pixels), options.out)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data import Dataset, Rows
+from pyrovae.decoding import only_site
 from pyrovae.families import families_of
 from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import latents_of, with_inferred_labels
@@ -34,7 +36,7 @@ from pyrovae.plotting.drawing import (
     picture_pairs,
     profile_pairs,
 )
-from pyrovae.plotting.latents import TSNE_ROWS, interpolation, latent_profile, latent_scatter
+from pyrovae.plotting.latents import TSNE_ROWS, interpolation, is_discrete, latent_profile, latent_scatter
 from pyrovae.storage import write_atomically
 from pyrovae.vae import VAE
 
@@ -264,7 +266,7 @@ class Pictured:
         """Whether the data are pictures."""
         return is_pictures(self.held_out.x)
 
-    def first(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def first(self, number: int) -> tuple[Tensor, dict[str, Any]]:
         """Return the first rows and the other data of the programs. Labels that the pair infers are inferred ones."""
         some = self.held_out.take(slice(number))
         return arguments(self.vae, with_inferred_labels(self.vae, some))
@@ -279,7 +281,7 @@ def _draw_samples(run: Pictured) -> Figure:
     x, data = run.first(number)
     run.vae.prepare(x, **data)
     given = {name: value for name, value in data.items() if name not in ("mask", "index")}
-    samples = run.vae.sample(len(x) if given else number, output, **given)
+    samples = only_site(run.vae.sample(len(x) if given else number, output, **given))
     title = "Samples: means of p(x|z) at draws from the prior" if output == "mean" else "Samples from the model"
     return sample_grid(samples, title=title, show_range=run.show_range)
 
@@ -287,13 +289,13 @@ def _draw_samples(run: Pictured) -> Figure:
 def _draw_reconstructions(run: Pictured) -> Figure:
     x, data = run.first(20 if run.is_pictures else 9)
     seen = fill_missing(x, data.get("mask"), math.nan)
-    return reconstructions(seen, run.vae.reconstruct(x, **data), show_range=run.show_range)
+    return reconstructions(seen, only_site(run.vae.reconstruct(x, **data)), show_range=run.show_range)
 
 
 def _draw_interpolation(run: Pictured) -> Figure | None:
     lines = min(5 if run.is_pictures else 1, len(run.held_out.x) // 2)
     x, data = run.first(2 * lines)
-    if not lines or any(q.support.is_discrete for q in run.vae.posterior(x, **data).values()):
+    if not lines or any(is_discrete(q) for q in run.vae.posterior(x, **data).values()):
         return None
     return interpolation(run.vae, *x.split(lines), show_range=run.show_range, **data)
 
@@ -307,7 +309,7 @@ def _draw_latent_scatter(run: Pictured) -> Figure:
 
 def _draw_latent_profile(run: Pictured) -> Figure | None:
     rows = run.held_out
-    return latent_profile(run.latents, rows.y) if bool(rows.labelled.any()) else None
+    return latent_profile(run.latents, rows.y) if rows.y is not None and bool(rows.labelled.any()) else None
 
 
 _RUN_FIGURES: dict[str, Callable[[Pictured], Figure | None]] = {
