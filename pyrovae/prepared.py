@@ -262,11 +262,31 @@ class PreparedPair(PairParameters):
                 )
         return trace
 
-    def _traces(self, x: Tensor, data: Mapping[str, Tensor | None]) -> programs.Traces:
+    def _traces(
+        self, x: Tensor, data: Mapping[str, Tensor | None], condition: Mapping[str, Tensor] | None = None
+    ) -> programs.Traces:
         drawn = self._guide_trace(x, data)
         with self.scope():
             given = programs.keywords(self.model, **data)
+            if condition:
+                model, guide = conditioned(self.model, self.guide, condition)
+                traces = programs.trace_pair(model, guide, (x,), given)
+                for name in condition:
+                    traces.model.remove_node(name)  # it is given, and so no term of the bound
+                return traces
             return programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn)
+
+    def observed_values(self, x: Tensor, **data: Tensor | None) -> Tensor | dict[str, Tensor]:
+        """The values of the data sites for these rows, which `reconstruct` is compared with; by site if several.
+
+        They are `x` itself unless the model observes something made of it, such as its logarithm or parts of it.
+        """
+        return self._decoding.values(self._traces(x, data).model, "draw")
+
+    def needs_rows(self, **given: Tensor | None) -> bool:
+        """Whether `sample` and `decode` of this pair need rows of data, because the model looks at them."""
+        without = programs.runs_without_data(self.model)
+        return not without and self._decoding.reads_data(True, programs.keywords(self.model, **given))
 
     @torch.no_grad()
     def global_means(self, data: Tensor | None = None) -> dict[str, Tensor]:

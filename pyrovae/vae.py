@@ -179,9 +179,14 @@ class VAE(PreparedPair):
         nll, kl = bound_terms(traces, self.layout)
         return Forward(self._decoding.values(traces.model, "mean"), nll, kl)
 
-    def bound_terms(self, x: Tensor, **data: Tensor | None) -> tuple[Any, Tensor, Tensor]:
-        """p(x|z), negative log-likelihood `[B]` and KL `[B]` of every datum at one draw of the latents, in nats."""
-        traces = self._traces(x, data)
+    def bound_terms(
+        self, x: Tensor, *, condition: Mapping[str, Tensor] | None = None, **data: Tensor | None
+    ) -> tuple[Any, Tensor, Tensor]:
+        """p(x|z), negative log-likelihood `[B]` and KL `[B]` of every datum at one draw of the latents, in nats.
+
+        `condition` gives values of latents outside the plate over the data, which are drawn otherwise.
+        """
+        traces = self._traces(x, data, condition)
         return self._decoding.distributions(traces.model), *bound_terms(traces, self.layout)
 
     @overload
@@ -282,7 +287,13 @@ class VAE(PreparedPair):
 
     @torch.no_grad()
     def sample(
-        self, num_samples: int, output: str = "draw", *, data: Tensor | None = None, **given: Tensor | None
+        self,
+        num_samples: int,
+        output: str = "draw",
+        *,
+        data: Tensor | None = None,
+        condition: Mapping[str, Tensor] | None = None,
+        **given: Tensor | None,
     ) -> Tensor | dict[str, Tensor]:
         """Draw data from the model, `[num_samples, ...]`; by site where several are observed.
 
@@ -295,6 +306,8 @@ class VAE(PreparedPair):
             Draws of p(x|z), or the mean or mode of p(x|z) at draws of z.
         data : Tensor, optional
             Rows `[num_samples, ...]` for a model that looks at its data beyond `obs=`.
+        condition : mapping from str to Tensor, optional
+            Values of latents of all data, instead of a draw or a mean.
         **given : Tensor
             Further arguments of the model, such as `y`.
         """
@@ -302,8 +315,10 @@ class VAE(PreparedPair):
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        values = self._decoding.shared_values(means=False, data=data)
-        values |= self._with_marked_means(None)
+        values = dict(condition or {})
+        if not values.keys() >= set(self.sites.shared):
+            drawn = self._decoding.shared_values(means=False, data=data)
+            values = {**drawn, **self._with_marked_means(values), **values}
 
         def change(model: programs.Program) -> programs.Program:
             return poutine.condition(poutine.uncondition(model), data=values)

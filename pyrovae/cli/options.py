@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from pyrovae.data.dataset import KINDS
 from pyrovae.infer.objectives import objective_names
@@ -94,6 +98,39 @@ def learning_rates(text: str) -> float | dict[str, float]:
         return parse_rates(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def condition(text: str) -> tuple[str, Tensor]:
+    """The value of a latent that belongs to all data.
+
+    Parameters
+    ----------
+    text : str
+        What was typed: ``SITE=NUMBER``, or several numbers with commas between them.
+
+    Returns
+    -------
+    str and Tensor
+        The name of the site, and a number or a vector.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is neither.
+
+    Examples
+    --------
+    >>> condition("mu=0.5"), condition("w=1,2")
+    (('mu', tensor(0.5000)), ('w', tensor([1., 2.])))
+    """
+    name, _, values = text.partition("=")
+    try:
+        numbers = [float(value) for value in values.split(",")]
+    except ValueError:
+        numbers = []
+    if not name or not numbers or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"a condition is SITE=NUMBER or SITE=NUMBER,NUMBER,..., got {text!r}")
+    return name, torch.tensor(numbers[0] if len(numbers) == 1 else numbers)
 
 
 # Options by name: type, placeholder (None where the choices stand for it), help, choices.

@@ -104,11 +104,16 @@ class Likelihood(nn.Module):
 
     def error(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """The error of every entry of a point estimate, ``[..., *data_shape]``, in `error_unit`."""
-        return (x_hat - x).square()
+        return squared_error(x_hat, x)
 
     def complete(self, x: Tensor, mask: Tensor | None, values: Tensor) -> Tensor:
         """Data with `values` where entries are missing."""
         return fill_missing(x, mask, values)
+
+
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """The squared error of every entry, of the shape of both."""
+    return (x_hat - x).square()
 
 
 def point_estimate(fn: TorchDistribution, kind: str = "mean") -> Tensor:

@@ -135,7 +135,7 @@ register_family(
                     EvaluationFigure(
                         "classification_error",
                         "share of rows",
-                        "labelled rows whose most probable class under q(y|x) is wrong; for pairs that infer a class",
+                        "labelled rows whose most probable class is wrong; for pairs that infer a class",
                     ),
                 ),
                 _classification_error,

@@ -181,7 +181,7 @@ def interpolation(
         decoded = fn.mean.reshape(rows, steps, *x0.shape[1:])
     title = "Interpolation between two data"
     if not is_pictures(x0):
-        values = decoded[0].flatten(1)
+        values = decoded[0].reshape(steps, -1)
         return heat_map(values, title, rows="step", columns="entry of the datum", value="mean of p(x|z)")[0]
     lines = torch.cat([ends[:rows, None], decoded, ends[rows:, None]], 1)
     pictures = mosaic(lines.flatten(0, 1), steps + 2, show_range)

@@ -324,22 +324,6 @@ def test_data_distribution_without_a_mean():
     assert result.to_dict()["reconstruction_error"] is None
 
 
-def test_several_data_sites_have_figures_but_no_reconstruction_error():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            for name, column in (("a", x[:, :1]), ("b", x[:, 1:])):
-                pyro.sample(name, dist.Normal(z.sum(-1, keepdim=True), 1.0).to_event(1), obs=column)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x / 3, 1.0).to_event(1))
-
-    result = metrics.evaluate(VAE(model, guide), Rows(torch.randn(6, 2)), num_samples=4, kind="real")
-    assert math.isfinite(result.log_likelihood)
-    assert math.isnan(result.reconstruction_error)
-
-
 def test_a_latent_of_all_data_has_no_mean_of_a_row():
     def model(x):
         w = pyro.sample("w", dist.Normal(0.0, 1.0))
