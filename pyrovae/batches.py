@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ LABEL = "y"
 """The argument by which programs take labels."""
 
 
-def arguments(vae: VAE, rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
+def arguments(vae: VAE, rows: Rows) -> tuple[Tensor, dict[str, Any]]:
     """What the programs of a pair get of some rows, on the pair's device: `x`, and keyword arguments.
 
     `y` and `index` are passed if both programs take them. `mask` is passed if there is one, because a pair that takes
@@ -52,7 +52,7 @@ def arguments(vae: VAE, rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
     return rows.x.to(vae.device), programs.keywords(*both, **fields)
 
 
-def batches(vae: VAE, rows: Rows, batch_size: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+def batches(vae: VAE, rows: Rows, batch_size: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
     """`arguments` of the rows in parts of `batch_size`; the last part holds what is left.
 
     Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from pyro import poutine
@@ -19,6 +19,7 @@ from pyrovae.infer.likelihood import log_likelihood
 from pyrovae.infer.points import MeanMessenger, check_densities
 from pyrovae.layout import OutsidePlateError, outside_plate
 from pyrovae.prepared import PreparedPair
+from pyrovae.sites import nodes_of
 
 __all__ = ["OUTPUTS", "VAE", "Forward", "MadeBy", "MeanMessenger"]
 
@@ -121,7 +122,7 @@ class VAE(PreparedPair):
         Where a site depends on another one (several layers), it is given at a draw of that one.
         """
         trace = self._guide_trace(x, data)
-        return {name: trace.nodes[name]["fn"] for name in self.latents_of(trace)}
+        return {name: nodes_of(trace)[name]["fn"] for name in self.latents_of(trace)}
 
     def encode(self, x: Tensor, **data: Tensor | None) -> TorchDistribution | dict[str, TorchDistribution]:
         """The guide's distribution q(z|x) of the latent; a dictionary by site where there are several."""
@@ -175,7 +176,7 @@ class VAE(PreparedPair):
             If the distribution of the data has no mean; `bound_terms` does without.
         """
         traces = self._traces(x, data)
-        nll, kl = bound_terms(traces, self._layout)
+        nll, kl = bound_terms(traces, self.layout)
         return Forward(self._decoding.values(traces.model, "mean"), nll, kl)
 
     def bound_terms(
@@ -186,7 +187,43 @@ class VAE(PreparedPair):
         `condition` gives values of latents outside the plate over the data, which are drawn otherwise.
         """
         traces = self._traces(x, data, condition)
-        return self._decoding.distributions(traces.model), *bound_terms(traces, self._layout)
+        return self._decoding.distributions(traces.model), *bound_terms(traces, self.layout)
+
+    @overload
+    def log_likelihood(
+        self,
+        x: Tensor,
+        num_samples: int = ...,
+        *,
+        chunk_size: int = ...,
+        condition: Mapping[str, Tensor] | None = ...,
+        return_details: Literal[False] = ...,
+        **data: Tensor | None,
+    ) -> Tensor: ...
+
+    @overload
+    def log_likelihood(
+        self,
+        x: Tensor,
+        num_samples: int = ...,
+        *,
+        chunk_size: int = ...,
+        condition: Mapping[str, Tensor] | None = ...,
+        return_details: Literal[True],
+        **data: Tensor | None,
+    ) -> LogLikelihood: ...
+
+    @overload
+    def log_likelihood(
+        self,
+        x: Tensor,
+        num_samples: int = ...,
+        *,
+        chunk_size: int = ...,
+        condition: Mapping[str, Tensor] | None = ...,
+        return_details: bool,
+        **data: Tensor | None,
+    ) -> Tensor | LogLikelihood: ...
 
     @torch.no_grad()
     def log_likelihood(
@@ -241,9 +278,9 @@ class VAE(PreparedPair):
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
             if not self._has_densities:
-                check_densities(self.guide, self._layout, (x,), given, condition)
+                check_densities(self.guide, self.layout, (x,), given, condition)
                 self._has_densities = True
-            result = log_likelihood(self, self._layout, x, num_samples, chunk_size, vectorize, condition, given)
+            result = log_likelihood(self, self.layout, x, num_samples, chunk_size, vectorize, condition, given)
         return result if return_details else result.value
 
     # -- pictures of the model ----------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class Rows:
         """The same rows on `device`."""
         return self._mapped(lambda value: value.to(device))
 
-    def replace(self, **fields: Tensor | None) -> Rows:
+    def replace(self, **fields: Any) -> Rows:
         """The same rows with other values of some fields."""
         return replace(self, **fields)
 
@@ -60,7 +60,7 @@ class Rows:
         """The same rows, numbered from 0 if they have no index yet: training rows are."""
         return self if self.index is not None else replace(self, index=torch.arange(len(self), device=self.x.device))
 
-    def fields(self) -> dict[str, Tensor]:
+    def fields(self) -> dict[str, Any]:
         """Those of `mask`, `y` and `index` that there are, by name."""
         values = {"mask": self.mask, "y": self.y, "index": self.index}
         return {name: value for name, value in values.items() if value is not None}
@@ -87,8 +87,8 @@ class Rows:
         return (self.take(part) for part in slices(len(self), batch_size))
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> Rows:
-        values = (self.x, self.y, self.mask, self.index)
-        return Rows(*(None if value is None else function(value) for value in values))
+        y, mask, index = (None if value is None else function(value) for value in (self.y, self.mask, self.index))
+        return Rows(function(self.x), y, mask, index)
 
 
 Transform = Callable[[Rows], Rows]
@@ -288,4 +288,5 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data set with all rows on `device`."""
-        return dataclasses.replace(self, **{name: split.to(device) for name, split in self.splits().items()})
+        moved: dict[str, Any] = {name: split.to(device) for name, split in self.splits().items()}
+        return dataclasses.replace(self, **moved)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -140,12 +141,12 @@ def evaluate(
     with programs.evaluating(vae):
         for part in parts_of_rows if progress is None else progress(parts_of_rows):
             x, data = arguments(vae, split.take(part))
-            settings = {"chunk_size": chunk_size, "condition": fixed, "return_details": True}
-            estimate = vae.log_likelihood(x, num_samples, **settings, **data)
+            settings: dict[str, Any] = {"chunk_size": chunk_size, "condition": fixed, **data}
+            estimate = vae.log_likelihood(x, num_samples, return_details=True, **settings)
             p, nll, kl = vae.bound_terms(x, condition=fixed, **data)
-            error, entries = _reconstruction_error(vae, likelihood, x, data)
+            error, count = _reconstruction_error(vae, likelihood, x, data)
             means = row_means(vae, x, data)
-            parts.append((*estimate, nll, kl, error, entries, *means.values()))
+            parts.append((*estimate, nll, kl, error, count, *means.values()))
             probability = probability and _is_probability(p, vae.observed_values(x, **data), data.get("mask"), kind)
         columns = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
         value, sampling, size, nll, kl, error, number, *sites = columns
@@ -222,10 +223,10 @@ def bits_per_dimension(
 
 def _neighbour_figures(evaluated: Evaluated) -> dict[str, float]:
     rows, neighbours = evaluated.rows, evaluated.neighbours
-    if neighbours is None or not bool(rows.labelled.any()):
+    if neighbours is None or rows.y is None or not bool(rows.labelled.any()):
         return {}
     near = neighbours.take(neighbours.labelled)
-    if len(near) < max(NEIGHBOURS):
+    if near.y is None or len(near) < max(NEIGHBOURS):
         return {}
     errors = knn_error(row_vectors(evaluated.vae, near), near.y, evaluated.vectors, rows.y, NEIGHBOURS)
     return {f"knn_error_{k}": error for k, error in errors.items()}
@@ -255,13 +256,15 @@ def _reconstruction_error(
     values, mask = by_site(vae.observed_values(x, **data)), data.get("mask")
     # A mask that is not of the shape of a site is one of rows, or the program's own matter.
     masks = {name: mask if mask is not None and mask.shape == value.shape else None for name, value in values.items()}
-    number = sum(_per_row(torch.ones_like(value, dtype=torch.float64), masks[n]) for n, value in values.items())
+    ones = {name: torch.ones_like(value, dtype=torch.float64) for name, value in values.items()}
+    number = reduce(add, (_per_row(value, masks[name]) for name, value in ones.items()))
     try:
         means = by_site(vae.reconstruct(x, **data))
     except NotImplementedError:
         return x.new_full((len(x),), math.nan, dtype=torch.float64), number
     measure = squared_error if likelihood is None or len(values) > 1 else likelihood.error
-    return sum(_per_row(measure(means[name], value), masks[name]) for name, value in values.items()), number
+    errors = {name: measure(means[name], value) for name, value in values.items()}
+    return reduce(add, (_per_row(value, masks[name]) for name, value in errors.items())), number
 
 
 def _per_row(value: Tensor, mask: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data import Dataset, Rows
+from pyrovae.decoding import only_site
 from pyrovae.families import families_of
 from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import latents_of, with_inferred_labels
@@ -34,7 +36,7 @@ from pyrovae.plotting.drawing import (
     picture_pairs,
     profile_pairs,
 )
-from pyrovae.plotting.latents import TSNE_ROWS, interpolation, latent_profile, latent_scatter
+from pyrovae.plotting.latents import TSNE_ROWS, interpolation, is_discrete, latent_profile, latent_scatter
 from pyrovae.storage import write_atomically
 from pyrovae.vae import VAE
 
@@ -284,7 +286,7 @@ class Pictured:
         """Whether the data are pictures."""
         return is_pictures(self.held_out.x)
 
-    def first(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def first(self, number: int) -> tuple[Tensor, dict[str, Any]]:
         """Return the first rows and the other data of the programs. Labels that the pair infers are inferred ones."""
         some = self.held_out.take(slice(number))
         return arguments(self.vae, with_inferred_labels(self.vae, some))
@@ -310,11 +312,11 @@ def _draw_samples(run: Pictured) -> Figure | dict[str, Figure]:
 def _draw_reconstructions(run: Pictured) -> Figure | dict[str, Figure]:
     x, data = run.first(20 if run.is_pictures else 9)
     values, means = run.vae.observed_values(x, **data), run.vae.reconstruct(x, **data)
-    if isinstance(values, Mapping):
+    if isinstance(values, dict) and isinstance(means, dict):
         return {name: reconstructions(value, means[name]) for name, value in values.items()}
-    mask = data.get("mask")
-    seen = fill_missing(values, mask if mask is not None and mask.shape == values.shape else None, math.nan)
-    return reconstructions(seen, means, show_range=run.show_range)
+    value, mean, mask = only_site(values), only_site(means), data.get("mask")
+    seen = fill_missing(value, mask if mask is not None and mask.shape == value.shape else None, math.nan)
+    return reconstructions(seen, mean, show_range=run.show_range)
 
 
 def _by_site(value: Tensor | Mapping[str, Tensor], draw: Callable[[Tensor], Figure]) -> Figure | dict[str, Figure]:
@@ -329,7 +331,7 @@ def _draw_interpolation(run: Pictured) -> Figure | None:
     # One data site of the layout of the data, decoded from latents alone.
     if not lines or run.vae.needs_rows(**given) or len(run.vae.sites.all_observed) > 1:
         return None
-    if any(q.support.is_discrete for q in run.vae.posterior(x, **data).values()):
+    if any(is_discrete(q) for q in run.vae.posterior(x, **data).values()):
         return None
     return interpolation(run.vae, *x.split(lines), show_range=run.show_range, **data)
 
@@ -343,7 +345,7 @@ def _draw_latent_scatter(run: Pictured) -> Figure:
 
 def _draw_latent_profile(run: Pictured) -> Figure | None:
     rows = run.held_out
-    return latent_profile(run.latents, rows.y) if bool(rows.labelled.any()) else None
+    return latent_profile(run.latents, rows.y) if rows.y is not None and bool(rows.labelled.any()) else None
 
 
 _RUN_FIGURES: dict[str, Draw] = {

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.batches import arguments, batches
+from pyrovae.data.dataset import Rows
 from pyrovae.infer.compile import CompiledLoss
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
@@ -25,6 +26,7 @@ from pyrovae.training.history import History, NonFiniteLossError, TrainingInterr
 from pyrovae.training.interrupts import Interrupt
 from pyrovae.training.optimizers import learning_rates, make_lr_scheduler, make_optimizer, parameter_groups
 from pyrovae.training.options import TrainingOptions
+from pyrovae.training.schedules import parse_schedule
 from pyrovae.training.setup import find_monitor, objective_for, validation_figures
 from pyrovae.training.state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
@@ -51,6 +53,7 @@ class Fit:
         self.validation = None if data.validation is None else rows_on(data.validation, vae.device)
         self.rows = len(self.train.x)
         self.transform = data.transform or (lambda rows: rows)
+        self.kl_weight = parse_schedule(options.kl_weight)
         self.model = vae.model
         with torch.random.fork_rng():
             x, given = self.first_rows()
@@ -83,12 +86,12 @@ class Fit:
         compiled = CompiledLoss(self.vae, self.objective, num_data=self.rows)
         self.vae.train()
         if len(x) == self.options.batch_size:
-            compiled.prepare(x, self.options.kl_weight(0.0), **given)
+            compiled.prepare(x, self.kl_weight(0.0), **given)
         return compiled
 
     def run(self, resume: bool, stack: ExitStack) -> History:
         """Train to the end, from the start or from the last state. The caller closes `stack` when the training ends."""
-        if resume:
+        if resume and self.folder is not None:
             self.state = load_state(self.folder, self.vae, self.optimizer, self.scheduler, self.learned)
             if self.state.permutation is not None and len(self.state.permutation) != self.rows:
                 raise CheckpointError(
@@ -144,7 +147,7 @@ class Fit:
         """Do one step of the optimizer. Return the loss of these rows, summed, in nats."""
         options, state = self.options, self.state
         x, data = arguments(self.vae, self.transform(self.train.take(index)))
-        beta = options.kl_weight(state.epoch + state.batch / self.progress.num_batches)
+        beta = self.kl_weight(state.epoch + state.batch / self.progress.num_batches)
         if self.compiled is not None and len(x) == options.batch_size:
             loss = self.compiled(x, beta, **data).item()
         else:
@@ -164,13 +167,13 @@ class Fit:
 
     def finish_epoch(self) -> None:
         """Validate, keep the best weights, move the schedules, decide whether to stop, and save."""
-        state, options = self.state, self.options
+        state = self.state
         self.check_parameters()
         row = {"epoch": state.epoch + 1, "loss": state.loss_sum / self.rows}
         if self.validation is not None:
-            row["validation_loss"] = self.validate()
+            row["validation_loss"] = self.validate(self.validation)
         row |= {name: compute() for name, compute in self.figures.items()}
-        row["kl_weight"] = float(options.kl_weight(state.epoch))
+        row["kl_weight"] = float(self.kl_weight(state.epoch))
         row |= learning_rates(self.optimizer)
         row["seconds"] = state.seconds = round(time.monotonic() - self.started_at, 3)
         state.history.append(row)
@@ -210,12 +213,12 @@ class Fit:
         return None
 
     @torch.no_grad()
-    def validate(self) -> float:
+    def validate(self, validation: Rows) -> float:
         """The validation loss in nats per datum, at KL weight 1, with the same random numbers every time."""
         self.vae.eval()
-        total, rows = 0.0, len(self.validation.x)
+        total, rows = 0.0, len(validation.x)
         with seeded(0):
-            for x, data in batches(self.vae, self.validation, 1000):
+            for x, data in batches(self.vae, validation, 1000):
                 with self.vae.minibatch_scale(len(x), self.rows):
                     loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)
                 loss = float(sum(loss) if isinstance(loss, tuple) else loss)
@@ -236,8 +239,8 @@ class Fit:
                 self.stop_for_non_finite(f"parameter {name!r} is not finite")
         learned = () if self.learned is None else self.learned.parameters()
         known = {id(parameter) for parameter in [*self.vae.parameters(), *learned]}
-        for name, value in pyro.get_param_store().named_parameters():
-            if id(value) not in known:
+        for name, in_store in pyro.get_param_store().named_parameters():
+            if id(in_store) not in known:
                 raise ValueError(
                     f"parameter {name!r} appeared only during training, so it was not trained; "
                     "let every parameter exist from the first run of the pair"
@@ -258,9 +261,10 @@ class Fit:
             self.save()
 
     def save(self) -> None:
-        """Write the run folder."""
+        """Write the run folder, if there is one."""
         self.state.seconds = round(time.monotonic() - self.started_at, 3)
-        save_state(self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned)
+        if self.folder is not None:
+            save_state(self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned)
         self.saved_at = time.monotonic()
 
     def stop_for_interrupt(self) -> None:
@@ -280,7 +284,9 @@ class Fit:
         """Put the best weights back, and leave with the place where a number stopped being finite."""
         state = self.state
         batch = min(state.batch + 1, self.progress.num_batches)
-        found = "" if x is None else f", from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **data)}"
+        found = (
+            "" if x is None else f", from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **(data or {}))}"
+        )
         load_module_tensors(self.vae, state.best, "the best weights")
         kept = "the VAE has"
         if self.folder is not None:

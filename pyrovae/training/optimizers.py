@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from pyrovae.vae import VAE
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamax": torch.optim.Adamax,
     "adamw": torch.optim.AdamW,
@@ -119,7 +119,7 @@ def make_optimizer(
     Optimizer
         The optimizer.
     """
-    named = [{"params": parameters, "name": name} for name, parameters in groups.items()]
+    named: list[dict[str, Any]] = [{"params": parameters, "name": name} for name, parameters in groups.items()]
     if isinstance(rates, Mapping):
         named = [{**group, "lr": rates.get(group["name"], DEFAULT_LR)} for group in named]
     if not isinstance(optimizer, str):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pyro.infer import ELBO
 from torch import Tensor
 
 from pyrovae.data.dataset import Rows
@@ -16,8 +15,11 @@ from pyrovae.training.options import TrainingOptions
 from pyrovae.vae import VAE
 
 
-def objective_for(vae: VAE, options: TrainingOptions, x: Tensor, **data: Tensor | None) -> ELBO:
-    """The objective for a pair; one given by name is new, and loops over particles that do not vectorise."""
+def objective_for(vae: VAE, options: TrainingOptions, x: Tensor, **data: Any) -> Any:
+    """The objective for a pair; one given by name is new, and loops over particles that do not vectorise.
+
+    It is an `ELBO`, a class that does not declare the `loss` and `loss_and_grads` that all of its subclasses have.
+    """
     name, num_particles = options.objective, options.num_particles
     if not isinstance(name, str):
         return name
