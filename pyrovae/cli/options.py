@@ -201,7 +201,11 @@ def described(option: Option, *, with_choices: bool = True) -> str:
     str
         One line.
     """
-    value = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+    value = option.default
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value)) or "none"
+    elif isinstance(value, float):
+        value = f"{value:.4g}"
     default = "required" if option.required else None if value is None else f"default: {value}"
     if option.type is bool:
         default = f"default: {'yes' if value else 'no'}"
