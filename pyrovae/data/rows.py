@@ -15,7 +15,7 @@ _WHOLE = "_pyrovae_whole"  # attribute of tensors that are no rows, however long
 
 def as_whole(value: Any) -> Any:
     """A value that is never cut into rows; a tensor is marked, since it may be as long as a batch by chance."""
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
         return value
     marked = value.view_as(value)
     setattr(marked, _WHOLE, True)
@@ -23,8 +23,10 @@ def as_whole(value: Any) -> Any:
 
 
 def holds_rows(value: Any, rows: int) -> bool:
-    """Whether a value is a tensor with so many rows, and not marked by `as_whole`."""
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows and not hasattr(value, _WHOLE)
+    """Whether a value is a tensor with so many rows, neither sparse nor marked by `as_whole`."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or not value.dim():
+        return False
+    return len(value) == rows and not hasattr(value, _WHOLE)
 
 
 def cut(data: Mapping[str, Any], which: Tensor | slice, rows: int) -> dict[str, Any]:

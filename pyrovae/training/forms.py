@@ -38,7 +38,7 @@ def rows_from(vae: VAE, value: Any, what: str = "the data") -> Rows:
     Raises
     ------
     TypeError
-        If it is something else, or the data are no tensor.
+        If it is something else, the data are no tensor, or other rows are an array of NumPy.
     ValueError
         If there is no data in a dict, or there are more values than arguments.
     """
@@ -56,7 +56,13 @@ def rows_from(vae: VAE, value: Any, what: str = "the data") -> Rows:
             f"{what} must begin with a tensor that holds a row for each datum, got {found}; give a tensor as the first "
             "argument of the programs and everything else beside it, by name in a dict"
         )
-    for name in given:
+    for name, part in given.items():
+        if (
+            hasattr(part, "__array__")
+            and not isinstance(part, Tensor)
+            and getattr(part, "shape", ())[:1] == (len(first),)
+        ):
+            raise TypeError(f"{name!r} holds a row for each datum as {type(part).__name__}; make it a tensor")
         if name in _RESERVED:
             raise ValueError(f"an argument besides the data cannot be called {name!r}; rename it in model and guide")
     return Rows.of(first, **given)
