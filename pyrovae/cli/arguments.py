@@ -127,6 +127,8 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     defaults = {f.name: f.default for f in dataclasses.fields(Trainer)} | dict(pair.training if pair else {})
     group = verb.add_argument_group("training")
     _add_options(group, TRAINING, defaults)
+    text = "leave out the last step of an epoch if its batch is a smaller one"
+    group.add_argument("--drop-last", action="store_true", default=None, help=text)
     text = "run compiled code, for objectives of this library: the same training in less time, after a minute or so"
     group.add_argument("--compile", action="store_true", default=None, help=text)
     if pair is None:

@@ -41,7 +41,7 @@ def train(options: argparse.Namespace) -> None:
     else:
         entry = find_entry(options.data)
         made, label = data_options, Path(options.data).resolve().stem if entry is None else entry.name
-    training = given(values, [*TRAINING, "compile"])
+    training = given(values, [*TRAINING, "compile", "drop_last"])
     folder = options.out or Path("runs") / f"{pair.name.replace(':', '.')}-{label}"
     run = Run.create(folder, pair.name, pair_options, made, training)
     _fit(run, options, device)

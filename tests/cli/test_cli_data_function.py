@@ -97,8 +97,10 @@ def test_every_verb(here, capsys, monkeypatch):
 
 
 def test_a_dict_of_training_rows(here, capsys):
-    assert main([*TRAIN, "covariates:as_dict"]) == 0
+    assert main([*TRAIN, "covariates:as_dict", "--drop-last"]) == 0
     assert "best epoch" in capsys.readouterr().out
+    config = json.loads((here / "runs/covariates.make_vae-covariates.as_dict/config.json").read_text())
+    assert config["training"]["drop_last"] is True
 
 
 @pytest.mark.parametrize(
