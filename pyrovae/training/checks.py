@@ -61,6 +61,8 @@ def check_pair(
                 f"{found} has a value for each of the {len(x)} rows of a batch, by its place in it, so it {fault}; "
                 f"{way_out}, or compute it from x or look it up by the argument 'index'"
             )
+    if isinstance(batches, HeldBatches) and batches.smallest < len(x):
+        _check_last_batch(vae, objective, batches, x, data)
     if validation is not None:
         other, held_out = arguments(vae, validation.first())
         if other.shape[1:] != x.shape[1:]:  # such as longer sequences, or by mistake
@@ -179,6 +181,23 @@ def _drawn(vae: VAE, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     torch.manual_seed(0)
     sites = latent_sites(programs.trace(vae.guide, (data.pop(""),), data))
     return {name: site["value"] for name, site in sites.items() if is_local(site, vae.sites.plates)}
+
+
+def _check_last_batch(vae: VAE, objective: Any, batches: HeldBatches, x: Tensor, data: Mapping[str, Any]) -> None:
+    """Refuse programs that are written for one number of rows, if the last batch has fewer."""
+    if batches.data.collate is not None:
+        return  # what it gives cannot be cut
+    last = cut({"": x, **data}, slice(batches.smallest), len(x))
+    first = last.pop("")
+    try:
+        with torch.no_grad(), programs.evaluating(vae), vae.scope(), vae.minibatch_scale(len(first), batches.total):
+            objective.loss(vae.model, vae.guide, first, **last)
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"the pair fails on the last batch, which has {batches.smallest} rows of {batches.total}: {reason}; take "
+            "the number of rows from the data, len(x), or leave that batch out with drop_last=True"
+        ) from error
 
 
 def _check_single_row(

@@ -75,6 +75,23 @@ def test_tables_and_shared_parameters_are_no_values_by_row(model, guide):
     Trainer(epochs=1, batch_size=20, progress=False).fit(VAE(model, guide), rows())
 
 
+def test_programs_of_one_batch_size():
+    def model(x):
+        with pyro.plate("data", 16):
+            z = pyro.sample("z", dist.Normal(torch.zeros(5), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        scale = pyro.param("scale", torch.ones(5))
+        with pyro.plate("data", 16):
+            pyro.sample("z", dist.Normal(x / 2, scale).to_event(1))
+
+    with pytest.raises(ValueError, match=r"the last batch, which has 8 rows of 40: .* with drop_last=True") as e:
+        Trainer(epochs=1, batch_size=16, progress=False).fit(VAE(model, guide), rows())
+    assert "\n" not in str(e.value)
+    Trainer(epochs=1, batch_size=16, drop_last=True, progress=False).fit(VAE(model, guide), rows())
+
+
 def test_drop_last():
     sizes = []
     trainer = Trainer(epochs=2, batch_size=16, drop_last=True, objective="mean-field", progress=False)
