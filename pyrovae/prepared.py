@@ -13,6 +13,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae import programs
+from pyrovae.data.rows import cut
 from pyrovae.decoding import Decoding
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.log_weights import conditioned, log_condition
@@ -31,6 +32,7 @@ from pyrovae.sites import (
     is_global,
     is_local,
     latent_sites,
+    nodes_of,
     plate_nesting,
     row_dim,
     sample_sites,
@@ -50,6 +52,8 @@ class PreparedPair(PairParameters):
         The latent sites, where not all sites of the guide are meant.
     """
 
+    _datum: Tensor  # None before there were data
+
     def __init__(
         self,
         model: programs.Program,
@@ -65,8 +69,7 @@ class PreparedPair(PairParameters):
         self.register_buffer("_datum", None, persistent=False)
         self.first_rows: Tensor | None = None  # two rows of the first data, to try programs on
         self.flat_sites: dict[str, torch.Size] = {}
-        self.sites_in_order: frozenset[str] = frozenset()  # data sites whose value is the data, perhaps flattened
-        self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
+        self.row_dims: dict[str, int | None] = {}  # the batch dimension of each latent over the rows
         self._event_dims: dict[str, int] = {}
         self._first_sites: frozenset[str] = frozenset()
         self._shared_shapes: dict[str, torch.Size] = {}
@@ -85,10 +88,17 @@ class PreparedPair(PairParameters):
                     f"{programs.describe(self.model)} needs data to run, and this VAE has seen none: "
                     "give VAE(..., example=x), or call a method with data first"
                 )
-            self._look_without_data()
+            self._sites = self._look_without_data()
         return self._sites
 
-    def _look_without_data(self) -> None:
+    @property
+    def layout(self) -> Layout:
+        """How the traces of the pair are laid out, once it has seen data."""
+        if self._layout is None:
+            raise RuntimeError("the pair has seen no data; call prepare(x) first")
+        return self._layout
+
+    def _look_without_data(self) -> Sites:
         """Find the sites of a pair that runs without data; those of this library call the data site "x"."""
         theirs = pyro.get_param_store().get_state()
         with programs.evaluating(self), torch.no_grad(), torch.random.fork_rng():
@@ -101,8 +111,8 @@ class PreparedPair(PairParameters):
         latent = self._latent or tuple(name for name in names if name != observed and name not in shared)
         plates = frozenset(frame.name for frame in names[observed]["cond_indep_stack"])
         classes = categorical_sites(names, latent)
-        self._sites = Sites(observed, latent, plate_nesting(trace), shared, classes, (observed,), plates)
-        self._datum = torch.zeros_like(trace.nodes[observed]["value"][0])
+        self._datum = torch.zeros_like(names[observed]["value"][0])
+        return Sites(observed, latent, plate_nesting(trace), shared, classes, (observed,), plates)
 
     def blank(self, rows: int) -> Tensor:
         """Data of zeros, for programs that need some to run."""
@@ -138,10 +148,9 @@ class PreparedPair(PairParameters):
         self._adopt("model", of_model, theirs)
         with self.scope():
             layout = look_at(self.model, self.guide, (x,), given, traces)
-        self._sites = find_sites(*traces, layout, self.chosen_site, self._latent)
+        self._sites = find_sites(traces.model, traces.guide, layout, self.chosen_site, self._latent)
         with self.scope():
             in_order = data_in_order(self.model, traces.model, (x,), given, layout.plates)
-        self.sites_in_order = frozenset(in_order)
         self.flat_sites = {name: x.shape[1:] for name, shape in in_order.items() if shape != x.shape[1:]}
         outside = [name for name, site in data_sites(traces.model).items() if not is_local(site, layout.plates)]
         self._data_outside = tuple(outside)
@@ -151,13 +160,13 @@ class PreparedPair(PairParameters):
             frame.full_size != len(x) for frame in frames
         )
         self._first_sites = frozenset(sample_sites(traces.guide))
-        self._shared_shapes = {name: traces.guide.nodes[name]["value"].shape for name in self._sites.shared}
+        self._shared_shapes = {name: nodes_of(traces.guide)[name]["value"].shape for name in self._sites.shared}
         self.first_rows = x[:2].detach().clone()
         self._layout = layout
         self.latents_of(traces.guide)
         return self
 
-    def minibatch_scale(self, rows: int, total: int) -> AbstractContextManager:
+    def minibatch_scale(self, rows: int, total: int | None) -> AbstractContextManager:
         """A context in which what stands outside the plate over the data counts by the share of a batch.
 
         For any ELBO. It does nothing where there is nothing to do. See `infer.MinibatchScale`.
@@ -166,16 +175,23 @@ class PreparedPair(PairParameters):
         ----------
         rows : int
             Rows of the batch.
-        total : int
-            Rows of all data.
+        total : int or None
+            Rows of all data; None where they are not known.
 
         Raises
         ------
         ValueError
-            If a data site of the pair stands outside that plate, so that it is no sum over rows.
+            If a data site of the pair stands outside that plate, so that it is no sum over rows, or what stands outside
+            needs the number of rows and it is not known.
         """
         if not self._shares_scale:
             return nullcontext()
+        if total is None:
+            outside = f"the latents {self.sites.shared}" if self.sites.shared else "sites"
+            raise ValueError(
+                f"{outside} of all data count by the share of a batch, and this stream does not say how many rows it "
+                "has; give fit(..., num_data=ROWS)"
+            )
         if rows != total and self._data_outside:
             raise OutsidePlateError(outside_plate(self._data_outside[0], observed=True))
         return MinibatchScale(rows, total, self.sites.plates)
@@ -207,11 +223,11 @@ class PreparedPair(PairParameters):
             self.prepare(x, **data)
             condition = self._with_marked_means(condition, tell=False)
             model, guide = conditioned(self.model, self.guide, condition)
-            pair = enumerated(model, self._layout), guide
+            model = enumerated(model, self.layout)
             with self.scope(), programs.evaluating(self):
-                few = {name: value[:2] for name, value in given.items()}
+                few = cut(given, slice(2), len(x))
                 x, given = (x[:2], few) if self._takes(x[:2], few) else (x, given)
-                self._vectorize = can_vectorize(*pair, self._layout, (x,), given, fixed=condition)
+                self._vectorize = can_vectorize(model, guide, self.layout, (x,), given, fixed=condition)
         return self._vectorize
 
     def cut_latent(self, name: str, value: Any, part: slice, rows: int) -> Any:
@@ -227,8 +243,9 @@ class PreparedPair(PairParameters):
 
     def rows_of_latents(self, z: Mapping[str, Tensor]) -> int:
         """How many rows there are values of latents for."""
-        name, value = next(iter(z.items()))
-        dim = self.row_dims.get(name, 0) - self._event_dims.get(name, 0)
+        name = next((name for name in z if self.row_dims.get(name) is not None), next(iter(z)))
+        value = z[name]
+        dim = (self.row_dims.get(name) or 0) - self._event_dims.get(name, 0)
         return len(value) if value.dim() < -dim else value.shape[dim]
 
     def _takes(self, x: Tensor, given: Mapping[str, Tensor]) -> bool:
@@ -258,22 +275,40 @@ class PreparedPair(PairParameters):
         self.prepare(x, **data)
         with self.scope():
             trace = programs.trace(self.guide, (x,), programs.keywords(self.guide, **data))
-        check_rows((trace.nodes[name] for name in self.latents_of(trace)), self.sites.plates, len(x))
+        check_rows((nodes_of(trace)[name] for name in self.latents_of(trace)), self.sites.plates, len(x))
         return trace
 
-    def _traces(self, x: Tensor, data: Mapping[str, Tensor | None]) -> programs.Traces:
+    def _traces(
+        self, x: Tensor, data: Mapping[str, Tensor | None], condition: Mapping[str, Tensor] | None = None
+    ) -> programs.Traces:
         drawn = self._guide_trace(x, data)
         with self.scope():
             given = programs.keywords(self.model, **data)
+            if condition:
+                model, guide = conditioned(self.model, self.guide, condition)
+                traces = programs.trace_pair(model, guide, (x,), given)
+                for name in condition:
+                    traces.model.remove_node(name)  # it is given, and so no term of the bound
+                return traces
             return programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn)
 
-    def _summed(self, traces: programs.Traces, x: Tensor, data: Mapping[str, Tensor | None]) -> programs.Traces:
+    def _summed(
+        self,
+        traces: programs.Traces,
+        x: Tensor,
+        data: Mapping[str, Tensor | None],
+        condition: Mapping[str, Tensor] | None = None,
+    ) -> programs.Traces:
         """Traces whose model takes all values of the latents that it marks for enumeration, at the same draws."""
-        if not self._layout.enumerated:
+        if not self.layout.enumerated:
             return traces
-        model, given = enumerated(self.model, self._layout), programs.keywords(self.model, **data)
+        model, guide = conditioned(self.model, self.guide, condition)
+        model, given = enumerated(model, self.layout), programs.keywords(self.model, **data)
         with self.scope():
-            return programs.trace_pair(model, self.guide, (x,), given, drawn=traces.guide)
+            summed = programs.trace_pair(model, guide, (x,), given, drawn=traces.guide)
+        for name in condition or ():
+            summed.model.remove_node(name)
+        return summed
 
     def _check_condition(self, condition: Mapping[str, Any]) -> None:
         """Refuse values of data sites, and of latents of all data where the shape is another one."""
@@ -287,6 +322,18 @@ class PreparedPair(PairParameters):
                 raise ValueError(
                     f"condition={{{name!r}: ...}} has the shape {tuple(value.shape)}, and the site {tuple(expected)}"
                 )
+
+    def observed_values(self, x: Tensor, **data: Tensor | None) -> Tensor | dict[str, Tensor]:
+        """The values of the data sites for these rows, which `reconstruct` is compared with; by site if several.
+
+        They are `x` itself unless the model observes something made of it, such as its logarithm or parts of it.
+        """
+        return self._decoding.values(self._traces(x, data).model, "draw")
+
+    def needs_rows(self, **given: Tensor | None) -> bool:
+        """Whether `sample` and `decode` of this pair need rows of data, because the model looks at them."""
+        without = programs.runs_without_data(self.model)
+        return not without and self._decoding.reads_data(True, programs.keywords(self.model, **given))
 
     @torch.no_grad()
     def global_means(self, data: Tensor | None = None) -> dict[str, Tensor]:

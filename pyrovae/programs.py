@@ -19,7 +19,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyrovae.sites import is_deterministic, is_factor, sample_sites
+from pyrovae.sites import is_deterministic, is_factor, nodes_of, sample_sites
 
 Program = Callable[..., Any]
 _CLASH = re.compile(r"Multiple \w+ sites named '(?P<twice>.+)'|site (?P<other>\S+) must be sampled in trace")
@@ -143,6 +143,19 @@ def accepts(program: Program, argument: str) -> bool:
     """Whether a program names an argument; that it takes any keyword does not count."""
     parameter = _signature(program).get(argument)
     return parameter is not None and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+
+
+def argument_names(program: Program, *, positional: bool = False) -> list[str]:
+    """The arguments that a program names, in their order; perhaps those alone that can be given by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = kinds if positional else (*kinds, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, parameter in _signature(program).items() if parameter.kind in taken]
+
+
+def required_arguments(program: Program) -> list[str]:
+    """The named arguments that a program cannot be called without."""
+    parameters = _signature(program)
+    return [name for name in argument_names(program) if parameters[name].default is inspect.Parameter.empty]
 
 
 def takes_any_keyword(program: Program) -> bool:
@@ -288,7 +301,7 @@ def find_non_finite(model: Program, guide: Program, *args: Any, **kwargs: Any) -
                         return f"parameter {parameter_name!r} of the {label}"
         traces = trace_pair(model, guide, args, kwargs)
         for label, found in (("guide", traces.guide), ("model", traces.model)):
-            for name, site in found.nodes.items():
+            for name, site in nodes_of(found).items():
                 if site["type"] == "param" and not site["value"].isfinite().all():
                     return f"parameter {name!r} of the {label}"
             for name, site in sample_sites(found).items():

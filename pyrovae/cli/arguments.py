@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrovae._version import __version__
-from pyrovae.cli.options import DATA, TRAINING, Options, described, flag, pair_dest, seed
+from pyrovae.cli.options import DATA, TRAINING, Options, condition, described, flag, pair_dest, seed
 from pyrovae.pairs.registry import Option, Pair, find_pair, integers, is_own, pairs
 from pyrovae.training import Trainer
 from pyrovae.vae import OUTPUTS
@@ -115,7 +115,7 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     verb = _add_verb(verbs, "train", "train a pair of model and guide into a new run folder", usage=usage)
     verb.set_defaults(builder=pair)
     verb.add_argument("pair", nargs="?", metavar="PAIR", help="a name from `pyrovae models`, or module:function")
-    text = "a .npy, .npz, .pt or .csv file, a folder of pictures, or a name from `pyrovae datasets`"
+    text = "a .npy, .npz, .pt or .csv file, a folder of pictures, a name from `pyrovae datasets`, or module:function"
     verb.add_argument("--data", metavar="FILE_OR_NAME", help=text)
     verb.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: runs/PAIR-NAME)")
     _add_ways_to_train(verb)
@@ -127,6 +127,8 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     defaults = {f.name: f.default for f in dataclasses.fields(Trainer)} | dict(pair.training if pair else {})
     group = verb.add_argument_group("training")
     _add_options(group, TRAINING, defaults)
+    text = "leave out the last step of an epoch if its batch is a smaller one"
+    group.add_argument("--drop-last", action="store_true", default=None, help=text)
     text = "run compiled code, for objectives of this library: the same training in less time, after a minute or so"
     group.add_argument("--compile", action="store_true", default=None, help=text)
     if pair is None:
@@ -147,6 +149,9 @@ def _add_resume(verbs: Any) -> None:
     )
     verb = _add_verb(verbs, "resume", "go on with a training from where it stopped", more)
     _add_run(verb)
+    verb.add_argument(
+        "--data", metavar="MODULE:FUNCTION", help="the data again, for a run on data of your own function"
+    )
     _add_ways_to_train(verb)
 
 
@@ -167,6 +172,7 @@ def _add_grow(verbs: Any) -> None:
 def _add_evaluate(verbs: Any) -> None:
     verb = _add_verb(verbs, "evaluate", "compute the held-out likelihood and other figures of a run")
     _add_run(verb)
+    _add_condition(verb)
     _add_other_data(verb)
     verb.add_argument("--split", choices=("train", "validation", "test"), default="test", help="which rows")
     text = "importance samples per datum"
@@ -175,13 +181,14 @@ def _add_evaluate(verbs: Any) -> None:
     text = "samples of all rows that are in memory at once"
     verb.add_argument("--chunk-size", type=int, metavar="N", default=8192, help=text)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of rows and samples")
-    text = "print one JSON object, with the keys that README.md explains"
+    text = "print one JSON object, with the keys that docs/command_line.md explains"
     verb.add_argument("--json", action="store_true", help=text)
 
 
 def _add_sample(verbs: Any) -> None:
     verb = _add_verb(verbs, "sample", "draw data from the model of a run into a file")
     _add_run(verb)
+    _add_condition(verb)
     text = "a .png file (grid of pictures), a .csv file (a line for each) or an .npz file (array x)"
     verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
     verb.add_argument("--num", type=int, metavar="N", default=64, help="how many")
@@ -192,9 +199,15 @@ def _add_sample(verbs: Any) -> None:
 def _add_plot(verbs: Any) -> None:
     verb = _add_verb(verbs, "plot", "draw the figures of a run into RUN/figures")
     _add_run(verb)
+    _add_condition(verb)
     _add_other_data(verb)
     verb.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="file format")
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the samples")
+
+
+def _add_condition(verb: _Parser) -> None:
+    text = "value of a latent of all data, one number or several (default: the guide's); may be given several times"
+    verb.add_argument("--condition", type=condition, action="append", metavar="SITE=N,N,...", help=text)
 
 
 def _add_run(verb: _Parser) -> None:

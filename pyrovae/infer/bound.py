@@ -63,7 +63,8 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
         of_prior = of_model.get(name)
         if of_prior is not None:
             site = under_mask_of_model(site, of_prior)
-        if name in known and not summed and not is_point(site) and masked_alike(site, of_prior):
+        exact = name in known and not summed and not is_point(site)
+        if exact and of_prior is not None and masked_alike(site, of_prior):
             with suppress(NotImplementedError):
                 kl = kl + per_datum(kl_divergence(site["fn"], of_prior["fn"]), site)
                 continue

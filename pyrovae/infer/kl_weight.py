@@ -39,7 +39,7 @@ class KLWeightMessenger(Messenger):
         super().__init__()
         self.beta = beta
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] and not site_is_subsample(msg):
             before, msg["scale"] = msg["scale"], msg["scale"] * self.beta
             # A KL weight is no part of what all sites have in common, such as the weights of rows.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pyrovae.data.rows import cut
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
 from pyrovae.infer.log_weights import conditioned, weights_of
@@ -54,7 +55,7 @@ def log_likelihood(
     parts = []
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
-        batch = {name: value[part] for name, value in data.items()}
+        batch = cut(data, part, len(x))
         fixed = {name: vae.cut_latent(name, value, part, len(x)) for name, value in condition.items()}
         model, guide = conditioned(vae.model, vae.guide, fixed)
         programs = enumerated(model, layout), guide

@@ -13,7 +13,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrovae.programs import Program, trace, trial
-from pyrovae.sites import is_local, is_point, latent_sites, sample_sites
+from pyrovae.sites import is_local, is_point, latent_sites, nodes_of, sample_sites
 
 if TYPE_CHECKING:
     from pyrovae.layout import Layout
@@ -86,7 +86,7 @@ def check_densities(
             return
         again, leaves = _points_of_draws(guide, first, list(sites), args, kwargs)
         for name in points:
-            if not _reached(again.nodes[name]["value"], leaves):
+            if not _reached(nodes_of(again)[name]["value"], leaves):
                 raise ValueError(
                     f"site {name!r} of the guide is a Delta that is no function of another draw of the datum, so "
                     "it has no importance weights and there is no log-likelihood; draw it from a distribution with "
@@ -110,7 +110,7 @@ def draws_beside(
     again, leaves = _points_of_draws(guide, guide_trace, names, args, kwargs)
     counted: set[str] = set()
     for name in points:
-        counted |= _reached(again.nodes[name]["value"], leaves)
+        counted |= _reached(nodes_of(again)[name]["value"], leaves)
     return tuple(name for name in names if name not in counted)
 
 
@@ -118,13 +118,14 @@ def _points_of_draws(
     guide: Program, first: Trace, names: Collection[str], args: tuple, kwargs: Mapping[str, Any]
 ) -> tuple[Trace, dict[str, Tensor]]:
     """A trace of the guide whose Deltas are functions of the draws of another one; and these draws, as leaves."""
-    draws, leaves = first.copy(), {}
+    draws, leaves = first.copy(), dict[str, Tensor]()
     for name, site in latent_sites(first).items():
         if is_point(site):
             draws.remove_node(name)
         elif name in names and site["value"].is_floating_point():
             leaves[name] = site["value"].detach().clone().requires_grad_()
-            draws.nodes[name] = {**site, "value": leaves[name]}
+            message: Any = {**site, "value": leaves[name]}
+            draws.nodes[name] = message
     with torch.enable_grad():
         return trace(poutine.replay(guide, trace=draws), args, kwargs), leaves
 

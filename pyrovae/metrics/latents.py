@@ -25,7 +25,7 @@ _DRAWS = 100  # for the mean of a posterior that has none in closed form
 class ActiveUnits(NamedTuple):
     """How many latent dimensions a VAE uses."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # it hides the method of tuples, which nobody needs of these
     """Dimensions whose variance exceeds the threshold."""
     variances: Tensor
     """Variance over the data of each dimension's posterior mean, ``[latent_dim]``; see `active_units` for its unit."""
@@ -47,14 +47,14 @@ def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | N
     batch_size : int, default 1000
         Rows at a time, which bounds the memory.
     **data : Tensor
-        `mask`, `y`, `index`.
+        `mask`, `y`, `index` and further arguments of the programs.
 
     Returns
     -------
     Tensor, shape ``[N, latent_dim]``
         The means, on the CPU.
     """
-    return torch.cat(list(means_by_site(vae, Rows(x, **data), batch_size).values()), 1)
+    return torch.cat(list(means_by_site(vae, Rows.of(x, **data), batch_size).values()), 1)
 
 
 def active_units(
@@ -76,7 +76,7 @@ def active_units(
     batch_size : int, default 1000
         Rows at a time.
     **data : Tensor
-        `mask`, `y`, `index`.
+        `mask`, `y`, `index` and further arguments of the programs.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def active_units(
     ----------
     Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
     """
-    means = means_by_site(vae, Rows(x, **data), batch_size)
+    means = means_by_site(vae, Rows.of(x, **data), batch_size)
     variances = torch.cat([torch.zeros(0), *unit_variances(vae, means).values()])
     return ActiveUnits(int((variances > threshold).sum()), variances)
 
@@ -154,6 +154,8 @@ def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Ten
     means = {}
     for name, q in posterior.items():
         mean, dim = _mean(q), vae.row_dims[name]
+        if dim is None:
+            raise ValueError(f"latent site {name!r} belongs to no single row, so it has no mean for each")
         means[name] = mean.movedim(dim + len(q.batch_shape), 0)
     return means
 

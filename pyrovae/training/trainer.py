@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from pyrovae.storage import CheckpointError
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.data import training_data
+from pyrovae.training.forms import Collate
 from pyrovae.training.history import History
 from pyrovae.training.loop import Fit
 from pyrovae.training.options import TrainingOptions
+from pyrovae.training.setup import nothing_left_behind
 from pyrovae.vae import VAE
 
 
@@ -31,16 +35,21 @@ class Trainer(TrainingOptions):
     num_particles : int, optional
         Draws of the latents per datum, of an objective given by name. None is the objective's own default: 1 for those
         of Pyro and NVIL, 10 for those that need several.
-    optimizer : {"adam", "adamax", "adamw", "sgd"} or callable, default "adam"
-        A name, fused where torch has it; or a function from torch's parameter groups to a torch optimizer.
+    optimizer : {"adam", "adamax", "adamw", "sgd"}, class, PyroOptim or callable, default "adam"
+        A name, fused where torch has it; a torch class, such as ``torch.optim.RMSprop``; what `pyro.optim` makes, such
+        as ``pyro.optim.ClippedAdam({"lr": 1e-3})``, its schedulers included; or a function from torch's parameter
+        groups to a torch optimizer. Gradients are those of the mean loss per datum, also where Pyro's clip them.
     lr : float or mapping of str to float, default 0.001
         Learning rate; or one for each of the groups "model", "guide" and "objective" (what the objective itself
         learns). Groups that are left out learn with 0.001.
     optimizer_options : mapping, default {}
-        Further arguments of an optimizer given by name.
-    lr_schedule : {"constant", "cosine", "step", "plateau"}, default "constant"
+        Further arguments of an optimizer given by name or class.
+    lr_schedule : {"constant", "cosine", "step", "plateau"}, class, PyroLRScheduler or callable, default "constant"
         "cosine" falls to 0 at the last epoch, "step" to a tenth after each third of the epochs, "plateau" to a third
-        after 10 epochs without progress of `monitor`.
+        after 10 epochs without progress of `monitor`. Or a torch scheduler class; a function from the optimizer to a
+        scheduler; or a scheduler of `pyro.optim`, which has its own optimizer. A schedule moves once per epoch.
+    lr_schedule_options : mapping, default {}
+        Further arguments of a scheduler class.
     gradient_clip : float, optional
         Largest norm of the gradient of model and guide, in nats per datum and unit of the parameters. None does not
         clip.
@@ -52,6 +61,9 @@ class Trainer(TrainingOptions):
         Passes over the training data.
     batch_size : int, default 128
         Rows per step. The last step of an epoch takes what is left. A batch that holds all rows is not shuffled.
+        A stream has batches of its own.
+    drop_last : bool, default False
+        Leave out the last step of an epoch if its batch is a smaller one. Not for streams, whose loaders have it.
     compile : bool, default False
         Run full batches as compiled code, for objectives of this library (see `CompiledLoss`): the same training up to
         rounding in less time, after a minute of compiling at the start.
@@ -91,20 +103,50 @@ class Trainer(TrainingOptions):
     2
     """
 
-    def fit(self, vae: VAE, data: Any, *, run: RunFolder | None = None, resume: bool = False) -> History:
+    def fit(
+        self,
+        vae: VAE,
+        data: Any,
+        validation: Any = None,
+        collate: Collate | None = None,
+        *,
+        num_data: int | None = None,
+        run: RunFolder | str | Path | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> History:
         """Train a VAE and leave it with its best weights, in evaluation mode.
 
         Parameters
         ----------
         vae : VAE
             The VAE, on the device where the training is to be.
-        data : Dataset, Tensor or pair of Tensor
-            The data: a `Dataset`; or rows ``[N, ...]``; or a pair of them, training and validation.
-        run : RunFolder, optional
-            A run folder to write checkpoints and metrics to.
+        data : Dataset, Tensor, tuple, dict, TensorDataset, DataLoader or IterableDataset
+            The data, in one of these forms:
+
+            * a `Dataset` of this library,
+            * a tensor of rows ``[N, ...]``, or a tuple of two of them, training and validation,
+            * a dict by argument name, ``{"x": x, "c": covariates}``: tensors with N rows are cut into batches,
+              everything else is passed whole to both programs,
+            * a `TensorDataset`, whose tensors are the arguments of the programs by position, the data first,
+            * a `torch.utils.data.DataLoader`, or an `IterableDataset` of batches. Nothing of it is held. A batch is a
+              tensor, a tuple of arguments by position, or a dict by name.
+
+            Arguments that neither program names are refused, but for `y` and `index`, which are left out.
+        validation : optional
+            Validation rows in one of these forms.
+        collate : callable, optional
+            From a batch, in the form of the data, to what is passed to the programs (a tensor, tuple or dict).
+        num_data : int, optional
+            Rows of all data, for a stream that does not know, if the pair has latents of all data.
+        run : RunFolder, str or Path, optional
+            A folder to write checkpoints and metrics to. One that holds a training is refused, unless `resume` or
+            `overwrite` is set. Nothing is written before the first checks have passed.
         resume : bool, default False
             Go on from the state in `run`. With the same arguments the result is the same, bit for bit, as without the
-            stop; with more epochs a finished training goes on.
+            stop; with more epochs a finished training goes on. A stream goes on at the end of the last finished epoch.
+        overwrite : bool, default False
+            Replace the training that `run` holds.
 
         Returns
         -------
@@ -118,19 +160,31 @@ class Trainer(TrainingOptions):
         TrainingInterrupted
             On Ctrl-C, after saving.
         CheckpointError
-            If the state in `run` cannot be used.
+            If the state in `run` cannot be used, or `run` holds a training that is neither to be resumed nor replaced.
         ValueError
-            If early stopping has no validation data, there is no such monitor, or there is no run to resume.
+            If early stopping has no validation data, there is no such monitor, there is no run to resume, or the data
+            do not fit the programs.
+        TypeError
+            If the data have none of these forms, or an argument that the programs do not take.
         """
         if resume and run is None:
             raise ValueError("resume=True needs the run folder to resume, run=")
-        data = training_data(data)
+        if resume and overwrite:
+            raise ValueError("resume=True goes on with a training and overwrite=True replaces it; choose one of them")
+        folder = RunFolder(run) if isinstance(run, str | Path) else run
+        if folder is not None and not resume and not overwrite and folder.holds_training():
+            raise CheckpointError(
+                f"{folder.path} already holds a training; go on with it (resume=True), replace it (overwrite=True) or "
+                "choose another folder"
+            )
+        data = training_data(vae, data, validation, collate=collate, num_data=num_data)
         if self.patience is not None and self.monitor != "loss" and data.validation is None:
             raise ValueError(f"early stopping watches {self.monitor}, and there are no validation data")
         with ExitStack() as stack:
             if self.seed is not None:
                 stack.enter_context(torch.random.fork_rng())
                 torch.manual_seed(self.seed)
-            fit = Fit(self, vae, data, run)
+            stack.enter_context(nothing_left_behind(self.objective, vae))
+            fit = Fit(self, vae, data, folder)
             stack.enter_context(vae.scope())
             return fit.run(resume, stack)
