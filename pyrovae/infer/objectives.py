@@ -98,14 +98,15 @@ def check_pyro_objective(objective: ELBO, model: Trace, guide: Trace) -> None:
         if site["type"] != "sample" or site_is_subsample(site):
             continue
         if site["name"] not in model and not is_auxiliary(site):
-            problem = "is no site of the model"
-        elif not site["fn"].has_rsample:
-            problem = "has no reparameterised draws"
-        else:
-            continue
-        raise ValueError(
-            f"{name} does not take site {site['name']!r} of the guide, which {problem}; use objective='elbo'"
-        )
+            raise ValueError(
+                f"{name} does not take site {site['name']!r} of the guide, which is no site of the model; "
+                "use objective='elbo'"
+            )
+        if not site["fn"].has_rsample:
+            raise ValueError(
+                f"All distributions in the guide must be fully reparameterized for {name}, and site "
+                f"{site['name']!r} has no reparameterised draws; use objective='elbo'"
+            )
 
 
 def _vectorized(factory: Callable[..., ELBO]) -> Callable[..., ELBO]:

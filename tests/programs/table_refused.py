@@ -38,9 +38,13 @@ RULES = [
     ("(enumerated latent|latent summed|Markov)", "fit-mean-field fit-elbo fit-graph", "does not sum latent site '[uy]"),
     # Gradients along the path of a draw.
     ("(discrete|.*von Mises|.*lkj|.*binary latent)", PATH, "has no reparameterised draws, which gradient='stl'"),
-    ("(.*von Mises|.*lkj|.*binary latent)", "fit-mean-field", "has no reparameterised draws; use objective='elbo'"),
+    (
+        "(.*von Mises|.*lkj|.*binary latent)",
+        "fit-mean-field",
+        "All distributions .* fully reparameterized .* site 'z' has no",
+    ),
     (".*straight through", PATH, "site 'z' draws straight through"),
-    ("factor: guide, not rep", "fit-mean-field", "site 'f' of the guide, which has no reparameterised draws"),
+    ("factor: guide, not rep", "fit-mean-field", "site 'f' has no reparameterised draws; use objective='elbo'"),
     ("deterministic: guide", "fit-mean-field", "site 'w' of the guide, which is no site of the model"),
     # Dreams.
     ("(sequential plate in|pieces|teacher)", DREAMS, r"dreams one data site, and the model observes \['x"),
