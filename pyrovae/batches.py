@@ -82,6 +82,11 @@ def takes(vae: VAE, name: str) -> bool:
     if refusing:
         fault = f"{programs.describe(refusing[0])} takes no argument {name!r}"
         also = "; model and guide are called with the same arguments" if any(named) else ""
+        if name == "mask":
+            raise TypeError(
+                f"the data have missing entries (mask), and {fault}{also}; give both programs an argument mask, True "
+                "where an entry is observed, or give complete data"
+            )
         raise TypeError(f"{name}= was given, but {fault}{also}; the arguments are {known}")
     raise TypeError(
         f"{name}= was given, but neither program names it, and nothing is passed to ** alone; the arguments are {known}"

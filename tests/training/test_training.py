@@ -103,7 +103,7 @@ def test_missing_values_need_a_pair_that_takes_a_mask():
     vae, history = trained(data, make=library_pair)
     assert all(p.isfinite().all() for p in vae.parameters())
     assert all(math.isfinite(row["validation_loss"]) for row in history.rows)
-    with pytest.raises(TypeError, match=r"mask= was given, but TutorialVAE.model takes no argument 'mask'"):
+    with pytest.raises(TypeError, match=r"missing entries \(mask\), and TutorialVAE.model takes no argument 'mask'"):
         trained(data, make=tutorial_pair)
 
 
