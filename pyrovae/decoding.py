@@ -185,8 +185,8 @@ class Decoding:
         drawn = {
             n: s for n, s in sites.items() if s["infer"].get("was_observed") and n not in observed and not is_factor(s)
         }
-        names = [name for name in self.vae.sites.all_observed if name in sites]
-        return {**observed, **drawn} or {name: sites[name] for name in names}
+        known = {name: sites[name] for name in self.vae.sites.all_observed if name in sites}
+        return {**known, **observed, **drawn}
 
 
 def _parameters(fn: Any) -> list[Tensor]:

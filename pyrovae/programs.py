@@ -108,6 +108,19 @@ def accepts(program: Program, argument: str) -> bool:
     return parameter is not None and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
 
 
+def argument_names(program: Program, *, positional: bool = False) -> list[str]:
+    """The arguments that a program names, in their order; perhaps those alone that can be given by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = kinds if positional else (*kinds, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, parameter in _signature(program).items() if parameter.kind in taken]
+
+
+def required_arguments(program: Program) -> list[str]:
+    """The named arguments that a program cannot be called without."""
+    parameters = _signature(program)
+    return [name for name in argument_names(program) if parameters[name].default is inspect.Parameter.empty]
+
+
 def takes_any_keyword(program: Program) -> bool:
     """Whether a program has an argument such as `**options`."""
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in _signature(program).values())
@@ -124,14 +137,18 @@ def keywords(*programs: Program, **data: Tensor | None) -> dict[str, Tensor]:
     Raises
     ------
     TypeError
-        If one of the programs has no argument for one that is given. Any keyword of a program will do here, because
-        the caller named it.
+        If one of the programs has no argument for one that is given, or needs another one beside the data. Any keyword
+        of a program will do here, because the caller named it.
     """
     given = {name: value for name, value in data.items() if value is not None}
     for name in given:
         for program in programs:
             if not accepts(program, name) and not takes_any_keyword(program):
                 raise TypeError(f"{name}= was given, but {describe(program)} takes no argument {name!r}")
+    for program in programs:
+        missing = [name for name in required_arguments(program)[1:] if name not in given]
+        if missing:
+            raise TypeError(f"{describe(program)} needs the argument {missing[0]!r}; give {missing[0]}=")
     return given
 
 
