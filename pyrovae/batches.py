@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.data.dataset import Rows
+from pyrovae.data.rows import to_device
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
@@ -16,13 +18,17 @@ if TYPE_CHECKING:
 
 LABEL = "y"
 """The argument by which programs take labels."""
+OPTIONAL = (LABEL, "index")
+"""Arguments that are left out where the programs do not name them."""
+_TAKEN: WeakKeyDictionary[VAE, dict[str, bool]] = WeakKeyDictionary()  # by pair and argument, found out once
 
 
-def arguments(vae: VAE, rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
-    """What the programs of a pair get of some rows, on the pair's device: `x`, and keyword arguments.
+def arguments(vae: VAE, rows: Rows) -> tuple[Tensor, dict[str, Any]]:
+    """What the programs of a pair get of some rows, on the pair's device: the data, and keyword arguments.
 
-    `y` and `index` are passed if both programs take them. `mask` is passed if there is one, because a pair that takes
-    no mask would learn from missing entries as if they were observed.
+    An argument is passed if a program names it and the other one takes it too. `y` and `index` are left out otherwise,
+    any other one is refused, because a pair that takes no mask, say, would learn from missing entries as if they were
+    observed.
 
     Parameters
     ----------
@@ -35,24 +41,54 @@ def arguments(vae: VAE, rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
     -------
     x : Tensor, shape ``[B, ...]``
         The data.
-    data : dict of str to Tensor
-        Those of `mask`, `y` and `index` that the programs get.
+    data : dict of str to object
+        Those of `mask`, `y`, `index` and the further arguments that the programs get.
 
     Raises
     ------
     TypeError
-        If there is a mask, and a program takes none.
+        If there is an argument, a mask say, that a program does not take.
+    """
+    taken = _TAKEN.setdefault(vae, {})
+    given = {}
+    for name, value in rows.fields().items():
+        if name not in taken:
+            taken[name] = takes(vae, name)
+        if taken[name]:
+            given[name] = to_device(value, vae.device)
+    return rows.x.to(vae.device), given
+
+
+def takes(vae: VAE, name: str) -> bool:
+    """Whether the programs of a pair take an argument that the data have: one names it, and the other takes it.
+
+    Raises
+    ------
+    TypeError
+        If they do not, and it is none of `OPTIONAL`.
     """
     both = (vae.model, vae.guide)
-    fields = {
-        name: value.to(vae.device)
-        for name, value in rows.fields().items()
-        if name == "mask" or all(programs.accepts(program, name) for program in both)
-    }
-    return rows.x.to(vae.device), programs.keywords(*both, **fields)
+    named = [programs.accepts(program, name) for program in both]
+    refusing = [
+        program
+        for program, names in zip(both, named, strict=True)
+        if not names and not programs.takes_any_keyword(program)
+    ]
+    if any(named) and not refusing:
+        return True
+    if name in OPTIONAL:
+        return False
+    known = ", ".join(dict.fromkeys(n for program in both for n in programs.argument_names(program)))
+    if refusing:
+        fault = f"{programs.describe(refusing[0])} takes no argument {name!r}"
+        also = "; model and guide are called with the same arguments" if any(named) else ""
+        raise TypeError(f"{name}= was given, but {fault}{also}; the arguments are {known}")
+    raise TypeError(
+        f"{name}= was given, but neither program names it, and nothing is passed to ** alone; the arguments are {known}"
+    )
 
 
-def batches(vae: VAE, rows: Rows, batch_size: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+def batches(vae: VAE, rows: Rows, batch_size: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
     """`arguments` of the rows in parts of `batch_size`; the last part holds what is left.
 
     Raises

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from pyro.poutine import Trace
 from pyro.util import check_model_guide_match
-from torch import Tensor
 
+from pyrovae.data.rows import holds_rows
 from pyrovae.programs import Program, Traces, trace_pair, trial
 from pyrovae.sites import (
     Site,
@@ -103,7 +103,7 @@ def look_at(
         other = rows - 1 or 2
 
         def cut(value: Any) -> Any:
-            if not isinstance(value, Tensor) or not value.dim() or len(value) != rows:
+            if not holds_rows(value, rows):
                 return value
             return value[:other] if other < rows else torch.cat([value, value])
 

@@ -13,6 +13,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae import programs
+from pyrovae.data.rows import cut
 from pyrovae.decoding import Decoding
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.log_weights import conditioned, log_condition
@@ -152,7 +153,7 @@ class PreparedPair(PairParameters):
         self.latents_of(traces.guide)
         return self
 
-    def minibatch_scale(self, rows: int, total: int) -> AbstractContextManager:
+    def minibatch_scale(self, rows: int, total: int | None) -> AbstractContextManager:
         """A context in which what stands outside the plate over the data counts by the share of a batch.
 
         For any ELBO. It does nothing where there is nothing to do. See `infer.MinibatchScale`.
@@ -161,16 +162,23 @@ class PreparedPair(PairParameters):
         ----------
         rows : int
             Rows of the batch.
-        total : int
-            Rows of all data.
+        total : int or None
+            Rows of all data; None where they are not known.
 
         Raises
         ------
         ValueError
-            If a data site of the pair stands outside that plate, so that it is no sum over rows.
+            If a data site of the pair stands outside that plate, so that it is no sum over rows, or what stands outside
+            needs the number of rows and it is not known.
         """
         if not self._shares_scale:
             return nullcontext()
+        if total is None:
+            outside = f"the latents {self.sites.shared}" if self.sites.shared else "sites"
+            raise ValueError(
+                f"{outside} of all data count by the share of a batch, and this stream does not say how many rows it "
+                "has; give fit(..., num_data=ROWS)"
+            )
         if rows != total and self._data_outside:
             raise OutsidePlateError(outside_plate(self._data_outside[0], observed=True))
         return MinibatchScale(rows, total, self.sites.plates)
@@ -204,7 +212,7 @@ class PreparedPair(PairParameters):
             model, guide = conditioned(self.model, self.guide, condition)
             pair = enumerated(model, self._layout), guide
             with self.scope(), programs.evaluating(self):
-                few = {name: value[:2] for name, value in given.items()}
+                few = cut(given, slice(2), len(x))
                 x, given = (x[:2], few) if self._takes(x[:2], few) else (x, given)
                 self._vectorize = can_vectorize(*pair, self._layout, (x,), given, fixed=condition)
         return self._vectorize

@@ -1,120 +1,20 @@
-"""What data are: rows of tensors, three splits of them, and what builders of pairs need to know of their values."""
+"""What data are: three splits of rows, and what builders of pairs need to know of their values."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pyrovae.data.rows import Rows, Transform, slices, transform_x
+
+__all__ = ["KINDS", "DataSpec", "Dataset", "Rows", "Transform", "slices", "transform_x"]
+
 KINDS = ("binary", "unit", "symmetric", "8-bit", "real")
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of data: the one type for them in data sets, training, evaluation and estimators.
-
-    Parameters
-    ----------
-    x : Tensor, shape ``[N, ...]``
-        The data. Data sets hold float32.
-    y : Tensor of int64, shape ``[N]``, optional
-        Labels, -1 where the label is unknown.
-    mask : Tensor of bool, shape ``[N, ...]``, optional
-        True where an entry is observed. None means that all are.
-    index : Tensor of int64, shape ``[N]``, optional
-        Which training row each row is. It stays with the row when rows are taken or shuffled. Held-out rows have none.
-
-    Examples
-    --------
-    >>> rows = Rows(torch.zeros(3, 1, 8, 8)).numbered()
-    >>> len(rows), rows.take(slice(1, 3)).index
-    (3, tensor([1, 2]))
-    """
-
-    x: Tensor
-    y: Tensor | None = None
-    mask: Tensor | None = None
-    index: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def take(self, which: Tensor | slice) -> Rows:
-        """Some of the rows: by their positions, by True or False for each row, or by a slice."""
-        return self._mapped(lambda value: value[which])
-
-    def to(self, device: torch.device | str) -> Rows:
-        """The same rows on `device`."""
-        return self._mapped(lambda value: value.to(device))
-
-    def replace(self, **fields: Tensor | None) -> Rows:
-        """The same rows with other values of some fields."""
-        return replace(self, **fields)
-
-    def numbered(self) -> Rows:
-        """The same rows, numbered from 0 if they have no index yet: training rows are."""
-        return self if self.index is not None else replace(self, index=torch.arange(len(self), device=self.x.device))
-
-    def fields(self) -> dict[str, Tensor]:
-        """Those of `mask`, `y` and `index` that there are, by name."""
-        values = {"mask": self.mask, "y": self.y, "index": self.index}
-        return {name: value for name, value in values.items() if value is not None}
-
-    @property
-    def labelled(self) -> Tensor:
-        """True for every row with a known label, ``[N]``."""
-        if self.y is None:
-            return torch.zeros(len(self), dtype=torch.bool, device=self.x.device)
-        return self.y >= 0
-
-    def without_labels(self) -> Rows:
-        """The same rows with unknown labels (-1), if they have labels at all."""
-        return self if self.y is None else replace(self, y=torch.full_like(self.y, -1))
-
-    def batches(self, batch_size: int) -> Iterator[Rows]:
-        """The rows in parts of `batch_size`; the last part holds what is left.
-
-        Raises
-        ------
-        ValueError
-            If `batch_size` is below 1.
-        """
-        return (self.take(part) for part in slices(len(self), batch_size))
-
-    def _mapped(self, function: Callable[[Tensor], Tensor]) -> Rows:
-        values = (self.x, self.y, self.mask, self.index)
-        return Rows(*(None if value is None else function(value) for value in values))
-
-
-Transform = Callable[[Rows], Rows]
-"""What a data set does to each minibatch of training rows."""
-
-
-def slices(rows: int, batch_size: int) -> list[slice]:
-    """The rows from 0 to `rows` in parts of `batch_size`.
-
-    Raises
-    ------
-    ValueError
-        If `batch_size` is below 1.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    return [slice(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]
-
-
-def transform_x(function: Callable[[Tensor], Tensor]) -> Transform:
-    """A transform of rows that changes their `x` by a function of it."""
-    return partial(_with_x, function)
-
-
-def _with_x(function: Callable[[Tensor], Tensor], rows: Rows) -> Rows:
-    return rows.replace(x=function(rows.x))
 
 
 class DataSpec(NamedTuple):

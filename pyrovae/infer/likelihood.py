@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pyrovae.data.rows import cut
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
 from pyrovae.infer.log_weights import conditioned, weights_of
@@ -56,7 +57,7 @@ def log_likelihood(
     parts = []
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
-        batch = {name: value[part] for name, value in data.items()}
+        batch = cut(data, part, len(x))
         per_call = max(1, chunk_size // len(x[part])) if vectorize else 1
         total, scorer = LogWeightSum(), Scorer(layout, fixed=condition)
         while total.count < num_samples:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,9 @@ def infers_label(vae: VAE, rows: Rows) -> bool:
 
 
 @torch.no_grad()
-def class_probabilities(vae: VAE, x: Tensor, *, mask: Tensor | None = None, batch_size: int = 1000) -> Tensor:
+def class_probabilities(
+    vae: VAE, x: Tensor, *, mask: Tensor | None = None, batch_size: int = 1000, **data: Any
+) -> Tensor:
     """q(y|x) of every datum: the guide's, in evaluation mode. Nothing is drawn that it depends on.
 
     Parameters
@@ -57,6 +61,8 @@ def class_probabilities(vae: VAE, x: Tensor, *, mask: Tensor | None = None, batc
         True where an entry is observed.
     batch_size : int, default 1000
         Rows at a time, which bounds the memory.
+    **data
+        Further arguments of the programs; labels are not looked at.
 
     Returns
     -------
@@ -69,7 +75,8 @@ def class_probabilities(vae: VAE, x: Tensor, *, mask: Tensor | None = None, batc
         If the VAE infers no class.
     """
     # There are pairs that do not run without labels; -1 is an unknown one.
-    unlabelled, parts = Rows(x, y=torch.full((len(x),), -1), mask=mask), []
+    given = {**data, "mask": mask, LABEL: torch.full((len(x),), -1)}
+    unlabelled, parts = Rows.of(x, **given), []
     x_some, data_some = arguments(vae, unlabelled.take(slice(2)))
     site = class_site(vae.prepare(x_some, **data_some))
     if site is None:
@@ -78,8 +85,8 @@ def class_probabilities(vae: VAE, x: Tensor, *, mask: Tensor | None = None, batc
             f"{vae.sites.classes or 'none'} have classes"
         )
     with programs.evaluating(vae), torch.random.fork_rng():
-        for rows, data in batches(vae, unlabelled, batch_size):
-            parts.append(vae.posterior(rows, **data)[site].probs)
+        for rows, part in batches(vae, unlabelled, batch_size):
+            parts.append(vae.posterior(rows, **part)[site].probs)
     return torch.cat(parts).cpu()
 
 
@@ -108,7 +115,7 @@ def classification_error(vae: VAE, rows: Rows, *, batch_size: int = 1000) -> flo
     known = rows.take(rows.labelled)
     if not len(known):
         raise ValueError("there are no labelled rows to classify")
-    found = class_probabilities(vae, known.x, mask=known.mask, batch_size=batch_size).argmax(-1)
+    found = class_probabilities(vae, known.x, batch_size=batch_size, **known.fields()).argmax(-1)
     return float((found != known.y.cpu()).double().mean())
 
 
@@ -126,7 +133,7 @@ def with_inferred_labels(vae: VAE, rows: Rows) -> Rows:
     """The same rows, labelled with their most probable class where the VAE infers one."""
     if not infers_label(vae, rows):
         return rows
-    return rows.replace(y=class_probabilities(vae, rows.x, mask=rows.mask).argmax(-1))
+    return rows.replace(y=class_probabilities(vae, rows.x, **rows.fields()).argmax(-1))
 
 
 class LatentFeatures:

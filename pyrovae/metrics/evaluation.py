@@ -231,7 +231,7 @@ def _reconstruction_error(vae: VAE, likelihood: Likelihood | None, x: Tensor, da
     except NotImplementedError:
         return x.new_full((len(x),), math.nan)
     error = (x_hat - x).square() if likelihood is None else likelihood.error(x_hat, x)
-    return fill_missing(error, data.get("mask"), 0.0).flatten(1).sum(1)
+    return fill_missing(error, _entries(x, data), 0.0).flatten(1).sum(1)
 
 
 def _is_probability(vae: VAE, x: Tensor, data: dict[str, Tensor], kind: str | None) -> bool:
@@ -243,5 +243,12 @@ def _is_probability(vae: VAE, x: Tensor, data: dict[str, Tensor], kind: str | No
     if kind in ("binary", "8-bit") and not p.support.is_discrete:
         return False
     draw = p.sample()
-    mask = data["mask"].reshape(draw.shape) if "mask" in data else None
+    mask = _entries(x, data)
+    mask = None if mask is None else mask.reshape(draw.shape)
     return bool(p.support.check(fill_missing(x.reshape(draw.shape), mask, draw)).all())
+
+
+def _entries(x: Tensor, data: dict[str, Tensor]) -> Tensor | None:
+    """The mask over the entries of the data; a `mask` of another shape is an argument of a user's programs."""
+    mask = data.get("mask")
+    return mask if mask is not None and mask.shape == x.shape else None

@@ -47,7 +47,7 @@ def gradient_variance(
     seed : int, default 0
         Seed of the draws, the same for every objective.
     **data : Tensor
-        `mask`, `y`, `index`.
+        `mask`, `y`, `index` and further arguments of the programs.
 
     Returns
     -------

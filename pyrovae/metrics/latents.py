@@ -47,14 +47,14 @@ def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | N
     batch_size : int, default 1000
         Rows at a time, which bounds the memory.
     **data : Tensor
-        `mask`, `y`, `index`.
+        `mask`, `y`, `index` and further arguments of the programs.
 
     Returns
     -------
     Tensor, shape ``[N, latent_dim]``
         The means, on the CPU.
     """
-    return torch.cat(list(means_by_site(vae, Rows(x, **data), batch_size).values()), 1)
+    return torch.cat(list(means_by_site(vae, Rows.of(x, **data), batch_size).values()), 1)
 
 
 def active_units(
@@ -76,7 +76,7 @@ def active_units(
     batch_size : int, default 1000
         Rows at a time.
     **data : Tensor
-        `mask`, `y`, `index`.
+        `mask`, `y`, `index` and further arguments of the programs.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def active_units(
     ----------
     Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
     """
-    means = means_by_site(vae, Rows(x, **data), batch_size)
+    means = means_by_site(vae, Rows.of(x, **data), batch_size)
     variances = torch.cat([torch.zeros(0), *unit_variances(vae, means).values()])
     return ActiveUnits(int((variances > threshold).sum()), variances)
 

@@ -40,7 +40,7 @@ def stick_weights(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | 
     batch_size : int, default 1000
         Rows at a time, which bounds the memory.
     **data : Tensor
-        `mask`, `y`, `index`.
+        `mask`, `y`, `index` and further arguments of the programs.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def stick_weights(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | 
     with programs.evaluating(vae):
         parts = [
             prior.features(posterior_means(vae, part, **given)["z"])
-            for part, given in batches(vae, Rows(x, **data), batch_size)
+            for part, given in batches(vae, Rows.of(x, **data), batch_size)
         ]
     return torch.cat(parts).cpu()
 

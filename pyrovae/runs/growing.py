@@ -138,7 +138,7 @@ def needs_sticks(
         return False
     total, prior = 0.0, prior_of_sticks(vae).base_dist
     with programs.evaluating(vae), torch.random.fork_rng():
-        for rows, given in batches(vae, Rows(x, **data), 1000):
+        for rows, given in batches(vae, Rows.of(x, **data), 1000):
             total += _divergence(vae.posterior(rows, **given)["z"].base_dist, prior)[..., -1].sum().item()
     return total / len(x) > divergence
 

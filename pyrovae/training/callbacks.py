@@ -25,8 +25,8 @@ class Progress:
         The pair under training.
     epochs : int
         Number of epochs asked for.
-    num_batches : int
-        Batches per epoch.
+    num_batches : int or None
+        Batches per epoch; None for a stream that does not know.
     epoch : int, default 0
         Finished epochs.
     batch : int, default 0
@@ -39,11 +39,16 @@ class Progress:
 
     vae: VAE
     epochs: int
-    num_batches: int
+    num_batches: int | None
     epoch: int = 0
     batch: int = 0
     loss: float = float("nan")
     metrics: Mapping[str, float] | None = None
+
+    @property
+    def time(self) -> float:
+        """Training time in epochs, with the share of the present one where the number of batches is known."""
+        return self.epoch + (min(self.batch / self.num_batches, 1.0) if self.num_batches else 0.0)
 
 
 class Callback:
@@ -88,9 +93,9 @@ class ProgressBar(Callback):
 
     def on_start(self, progress: Progress) -> None:
         """Open the bar."""
-        done = progress.epoch * progress.num_batches + progress.batch
         options = {"unit": "batch", "dynamic_ncols": True, "mininterval": 0.5, **self.options}
-        self._bar = tqdm(total=progress.epochs * progress.num_batches, initial=done, **options)
+        total = progress.epochs * progress.num_batches if progress.num_batches else None
+        self._bar = tqdm(total=total, initial=progress.epoch * (progress.num_batches or 0) + progress.batch, **options)
 
     def on_batch(self, progress: Progress) -> None:
         """Move the bar."""
@@ -182,6 +187,6 @@ class TemperatureSchedule(Callback):
         relaxed = [module for module in progress.vae.modules() if isinstance(module, RelaxedVariable)]
         if not relaxed:
             raise ValueError("TemperatureSchedule: this VAE has no relaxed variable")
-        value = self.schedule(progress.epoch + progress.batch / progress.num_batches)
+        value = self.schedule(progress.time)
         for module in relaxed:
             module.temperature.fill_(value)

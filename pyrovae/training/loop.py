@@ -12,20 +12,22 @@ import torch
 from torch import Tensor
 
 from pyrovae import programs
-from pyrovae.batches import arguments, batches
+from pyrovae.batches import arguments
+from pyrovae.data.dataset import Rows
 from pyrovae.infer.compile import CompiledLoss
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.rng import seeded
 from pyrovae.storage import CheckpointError, load_module_tensors, module_tensors
+from pyrovae.training.batching import batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
-from pyrovae.training.data import TrainingData, rows_on
+from pyrovae.training.data import TrainingData
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
 from pyrovae.training.optimizers import learning_rates, make_lr_scheduler, make_optimizer, parameter_groups
 from pyrovae.training.options import TrainingOptions
-from pyrovae.training.setup import find_monitor, objective_for, validation_figures
+from pyrovae.training.setup import check_arguments, find_monitor, objective_for, validation_batches
 from pyrovae.training.state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
 
@@ -47,21 +49,22 @@ class Fit:
 
     def __init__(self, options: TrainingOptions, vae: VAE, data: TrainingData, run: RunFolder | None) -> None:
         self.options, self.vae, self.folder = options, vae, run
-        self.train = rows_on(data.train, vae.device)
-        self.validation = None if data.validation is None else rows_on(data.validation, vae.device)
-        self.rows = len(self.train.x)
-        self.transform = data.transform or (lambda rows: rows)
+        self.train = batches_of(vae, data.train, data, options.batch_size, drop_last=options.drop_last)
+        self.rows = self.train.total
         self.model = vae.model
         with torch.random.fork_rng():
-            x, given = self.first_rows()
+            x, given = arguments(vae, self.train.first())
+            check_arguments(vae, given)
             self.objective = objective_for(vae.prepare(x, **given), options, x, **given)
             # Whatever an objective finds out in its first call, and all checks, happen here: no random number is used
             # up and no running statistic moves, so that a resumed training is where it was.
             with torch.no_grad(), programs.evaluating(vae), vae.scope():
-                self.objective.loss(vae.model, vae.guide, x, **given)
+                with vae.minibatch_scale(len(x), self.rows):
+                    self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
-        self.figures, self.validation = validation_figures(vae, self.validation)
+        self.figures, self.validation = validation_batches(vae, data)
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
+        self.full = options.batch_size if self.train.resumes_within_epochs else len(x)
         self.compiled = self.compile(x, given) if options.compile else None
         groups = parameter_groups(vae, self.learned)
         self.clipped = [p for name, parameters in groups.items() if name != "objective" for p in parameters]
@@ -72,8 +75,7 @@ class Fit:
             self.model = programs.with_param_site(vae.model, vae.parameters())
         self.scheduler = make_lr_scheduler(options.lr_schedule, self.optimizer, options.epochs)
         self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae))
-        num_batches = math.ceil(self.rows / options.batch_size)
-        self.progress = Progress(vae, options.epochs, num_batches)
+        self.progress = Progress(vae, options.epochs, self.train.num_batches)
         self.callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
         self.interrupt = Interrupt()
         self.saved_at = self.started_at = time.monotonic()
@@ -82,21 +84,25 @@ class Fit:
         """Compile steps for full batches. This batch is compiled now if it is a full one."""
         compiled = CompiledLoss(self.vae, self.objective, num_data=self.rows)
         self.vae.train()
-        if len(x) == self.options.batch_size:
+        if len(x) == self.full:
             compiled.prepare(x, self.options.kl_weight(0.0), **given)
         return compiled
 
     def run(self, resume: bool, stack: ExitStack) -> History:
         """Train to the end, from the start or from the last state. The caller closes `stack` when the training ends."""
         if resume:
-            self.state = load_state(self.folder, self.vae, self.optimizer, self.scheduler, self.learned)
+            self.state = load_state(
+                self.folder, self.vae, self.optimizer, self.scheduler, self.learned, self.train.generator
+            )
             if self.state.permutation is not None and len(self.state.permutation) != self.rows:
                 raise CheckpointError(
                     f"{self.folder.state_path} is of a training on {len(self.state.permutation)} rows, "
                     f"and the data have {self.rows}"
                 )
             batch_size, self.state.batch_size = self.state.batch_size, self.options.batch_size
-            if self.state.batch and batch_size != self.options.batch_size:
+            if not self.train.resumes_within_epochs:
+                self.state.permutation = None
+            elif self.state.batch and batch_size != self.options.batch_size:
                 raise CheckpointError(
                     f"{self.folder.state_path} stopped in the middle of an epoch of batches of {batch_size}; "
                     f"go on with batch_size={batch_size}, not {self.options.batch_size}"
@@ -120,42 +126,39 @@ class Fit:
 
     def epoch(self) -> None:
         """Do one pass over the data, or the rest of one that was interrupted."""
-        state, options = self.state, self.options
+        state = self.state
         self.vae.train()
-        if state.permutation is None:
-            # Per-row latents of guides like AutoNormal stand in the order of the rows.
-            whole = self.progress.num_batches == 1
-            state.permutation = torch.arange(self.rows) if whole else torch.randperm(self.rows)
-        order = state.permutation.to(self.vae.device)
-        while state.batch < self.progress.num_batches:
-            start = state.batch * options.batch_size
-            state.loss_sum += self.step(order[start : start + options.batch_size])
+        for rows, count in self.train.epoch(state):
+            state.loss_sum += self.step(rows, count)
+            state.rows += count
             state.batch += 1
-            self.notify("on_batch", min(start + options.batch_size, self.rows))
-            if state.batch < self.progress.num_batches:
+            self.notify("on_batch")
+            if state.batch != self.train.num_batches:
                 if self.interrupt.seen:
                     self.stop_for_interrupt()
-                self.save_if_due()
+                if self.train.resumes_within_epochs:
+                    self.save_if_due()
         self.finish_epoch()
         if self.interrupt.seen and state.stopped is None:
             self.stop_for_interrupt()
 
-    def step(self, index: Tensor) -> float:
+    def step(self, rows: Rows, count: int) -> float:
         """Do one step of the optimizer. Return the loss of these rows, summed, in nats."""
-        options, state = self.options, self.state
-        x, data = arguments(self.vae, self.transform(self.train.take(index)))
-        beta = options.kl_weight(state.epoch + state.batch / self.progress.num_batches)
-        if self.compiled is not None and len(x) == options.batch_size:
+        options = self.options
+        x, data = arguments(self.vae, rows)
+        self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
+        beta = options.kl_weight(self.progress.time)
+        if self.compiled is not None and len(x) == self.full:
             loss = self.compiled(x, beta, **data).item()
         else:
             weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
-            with weight, self.vae.minibatch_scale(len(x), self.rows):
+            with weight, self.vae.minibatch_scale(count, self.rows):
                 loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
             loss = sum(loss) if isinstance(loss, tuple) else loss  # Pyro's wake-sleep: one loss for each program
         if not math.isfinite(loss):
             self.stop_for_non_finite(f"the loss is {loss}", x, data)
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, 1 / len(x))
+        torch._foreach_mul_(gradients, 1 / count)
         if options.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.clipped, options.gradient_clip)
         self.optimizer.step()
@@ -166,7 +169,7 @@ class Fit:
         """Validate, keep the best weights, move the schedules, decide whether to stop, and save."""
         state, options = self.state, self.options
         self.check_parameters()
-        row = {"epoch": state.epoch + 1, "loss": state.loss_sum / self.rows}
+        row = {"epoch": state.epoch + 1, "loss": state.loss_sum / state.rows}
         if self.validation is not None:
             row["validation_loss"] = self.validate()
         row |= {name: compute() for name, compute in self.figures.items()}
@@ -174,7 +177,7 @@ class Fit:
         row |= learning_rates(self.optimizer)
         row["seconds"] = state.seconds = round(time.monotonic() - self.started_at, 3)
         state.history.append(row)
-        state.epoch, state.batch, state.loss_sum, state.permutation = state.epoch + 1, 0, 0.0, None
+        state.epoch, state.batch, state.rows, state.loss_sum, state.permutation = state.epoch + 1, 0, 0, 0.0, None
         value = row[self.monitor]
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.scheduler.step(value)
@@ -186,7 +189,7 @@ class Fit:
         state.stopped = self.reason_to_stop()
         self.progress.metrics = row
         self.notify("on_epoch")
-        if state.stopped is None:
+        if state.stopped is None and self.train.resumes_within_epochs:
             self.save_if_due()
         elif self.folder is not None:
             self.save()
@@ -213,21 +216,18 @@ class Fit:
     def validate(self) -> float:
         """The validation loss in nats per datum, at KL weight 1, with the same random numbers every time."""
         self.vae.eval()
-        total, rows = 0.0, len(self.validation.x)
+        total, rows = 0.0, 0
         with seeded(0):
-            for x, data in batches(self.vae, self.validation, 1000):
-                with self.vae.minibatch_scale(len(x), self.rows):
+            for part, count in self.validation.in_order():
+                x, data = arguments(self.vae, part)
+                rows += count
+                with self.vae.minibatch_scale(count, self.rows):
                     loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)
                 loss = float(sum(loss) if isinstance(loss, tuple) else loss)
                 if not math.isfinite(loss):
                     self.stop_for_non_finite(f"the validation loss is {loss}", x, data)
                 total += loss
         return total / rows
-
-    def first_rows(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The first batch of training data, to try the pair on."""
-        first = self.train.take(slice(self.options.batch_size))
-        return arguments(self.vae, self.transform(first))
 
     def check_parameters(self) -> None:
         """Stop if a parameter is not finite, or if the optimizer does not know it."""
@@ -243,12 +243,12 @@ class Fit:
                     "let every parameter exist from the first run of the pair"
                 )
 
-    def notify(self, event: str, rows: int | None = None) -> None:
+    def notify(self, event: str) -> None:
         """Tell the callbacks where the training stands."""
         progress, state = self.progress, self.state
         progress.epoch, progress.batch = state.epoch, state.batch
-        if rows:
-            progress.loss = state.loss_sum / rows
+        if state.rows:
+            progress.loss = state.loss_sum / state.rows
         for callback in self.callbacks:
             getattr(callback, event)(progress)
 
@@ -260,7 +260,9 @@ class Fit:
     def save(self) -> None:
         """Write the run folder."""
         self.state.seconds = round(time.monotonic() - self.started_at, 3)
-        save_state(self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned)
+        save_state(
+            self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned, self.train.generator
+        )
         self.saved_at = time.monotonic()
 
     def stop_for_interrupt(self) -> None:
@@ -269,17 +271,21 @@ class Fit:
         where = f"in epoch {epoch + 1} after batch {batch}" if batch else f"after epoch {epoch}"
         if self.folder is None:
             raise TrainingInterrupted(f"interrupted {where}; the weights are as they were then")
-        self.save()
+        saved = "everything is saved"
+        if batch and not self.train.resumes_within_epochs:
+            saved = f"a stream begins its epochs anew, so what is saved is the end of epoch {epoch}"
+        else:
+            self.save()
         # Run folders of the command line say how they were made.
         by_command = self.folder.config_path.exists()
         path = self.folder.path
         how = f", go on with: pyrovae resume {path}" if by_command else f" in {path}, go on with resume=True"
-        raise TrainingInterrupted(f"interrupted {where}; everything is saved{how}")
+        raise TrainingInterrupted(f"interrupted {where}; {saved}{how}")
 
     def stop_for_non_finite(self, what: str, x: Tensor | None = None, data: Mapping[str, Tensor] | None = None) -> None:
         """Put the best weights back, and leave with the place where a number stopped being finite."""
         state = self.state
-        batch = min(state.batch + 1, self.progress.num_batches)
+        batch = min(state.batch + 1, self.progress.num_batches or state.batch + 1)
         found = "" if x is None else f", from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **data)}"
         load_module_tensors(self.vae, state.best, "the best weights")
         kept = "the VAE has"

@@ -35,6 +35,7 @@ class TrainingOptions:
     kl_weight: str | float | Schedule = 1.0
     epochs: int = 100
     batch_size: int = 128
+    drop_last: bool = False
     compile: bool = False
     patience: int | None = None
     monitor: str = "validation_loss"

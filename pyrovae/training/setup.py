@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyro.infer import ELBO
 from torch import Tensor
 
-from pyrovae.data.dataset import Rows
+from pyrovae import programs
 from pyrovae.families import families_of
 from pyrovae.infer.objectives import make_objective
+from pyrovae.layout import OutsidePlateError
 from pyrovae.metrics.classification import infers_label
+from pyrovae.training.batching import VALIDATION_ROWS, Batches, HeldBatches, StreamedBatches
+from pyrovae.training.data import Stream, TrainingData
 from pyrovae.training.options import TrainingOptions
 from pyrovae.vae import VAE
 
@@ -24,26 +27,57 @@ def objective_for(vae: VAE, options: TrainingOptions, x: Tensor, **data: Tensor 
     # The depth of plates is known, and a program without plates has its rows in dimension -1 all the same.
     settings: dict[str, Any] = {"max_plate_nesting": max(1, vae.sites.max_plate_nesting)}
     objective = make_objective(name, num_particles=num_particles, **settings)
-    if objective.num_particles > 1 and not vae.vectorizes(x, **data):
+    if objective.num_particles > 1 and not _vectorizes(vae, x, data):
         settings["vectorize_particles"] = False
         objective = make_objective(name, num_particles=num_particles, **settings)
     return objective
 
 
-def validation_figures(vae: VAE, rows: Rows | None) -> tuple[dict[str, Callable[[], float]], Rows | None]:
-    """Columns that the families of a pair add to the metrics, and the rows for the validation loss.
+def _vectorizes(vae: VAE, x: Tensor, data: Mapping[str, Any]) -> bool:
+    try:
+        return vae.vectorizes(x, **data)
+    except OutsidePlateError:  # which an ELBO of Pyro allows, and ours refuses by itself
+        return False
 
-    The columns are computed on the validation rows with their labels. The loss does not see labels that the pair
-    infers, since a bound with labels leaves q(y|x) out.
+
+def check_arguments(vae: VAE, given: Mapping[str, Any]) -> None:
+    """Refuse data that lack an argument which a program cannot do without.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
     """
+    for program in (vae.model, vae.guide):
+        missing = [name for name in programs.required_arguments(program)[1:] if name not in given]
+        if missing:
+            raise ValueError(
+                f"{programs.describe(program)} needs the argument {missing[0]!r}, which the data do not have; give a "
+                f'dict by argument name, {{"x": x, {missing[0]!r}: ...}}'
+            )
+
+
+def validation_batches(vae: VAE, data: TrainingData) -> tuple[dict[str, Callable[[], float]], Batches | None]:
+    """Columns that the families of a pair add to the metrics, and the batches for the validation loss.
+
+    The columns are computed on validation rows with their labels; of a stream there are none. The loss does not see
+    labels that the pair infers, since a bound with labels leaves q(y|x) out.
+    """
+    rows = data.validation
     if rows is None:
         return {}, None
     found: dict[str, Callable[[], float]] = {}
-    for family in families_of(vae):
-        if family.validation_figures is not None:
-            found |= family.validation_figures(vae, rows)
-    hidden = rows.y is not None and infers_label(vae, rows)
-    return found, rows.without_labels() if hidden else rows
+    if isinstance(rows, Stream):
+        first = StreamedBatches(rows).first()
+        return found, StreamedBatches(rows, hide_labels=first.y is not None and infers_label(vae, first))
+    rows = rows.to(vae.device)
+    if data.collate is None:
+        for family in families_of(vae):
+            if family.validation_figures is not None:
+                found |= family.validation_figures(vae, rows)
+        if rows.y is not None and infers_label(vae, rows):
+            rows = rows.without_labels()
+    return found, HeldBatches(vae, rows, data._replace(transform=None), VALIDATION_ROWS)
 
 
 def find_monitor(name: str, columns: Sequence[str]) -> str:

@@ -25,6 +25,8 @@ class TrainingState:
     """Finished batches of the present epoch."""
     batch_size: int = 0
     """Rows per batch."""
+    rows: int = 0
+    """Rows of the finished batches of the present epoch."""
     loss_sum: float = 0.0
     """Summed loss of these batches, in nats."""
     seconds: float = 0.0
@@ -42,7 +44,18 @@ class TrainingState:
     """The best weights so far; at first those that the training began with."""
 
 
-_PLAIN = ("epoch", "batch", "batch_size", "loss_sum", "seconds", "history", "best_value", "best_epoch", "stopped")
+_PLAIN = (
+    "epoch",
+    "batch",
+    "batch_size",
+    "rows",
+    "loss_sum",
+    "seconds",
+    "history",
+    "best_value",
+    "best_epoch",
+    "stopped",
+)
 
 
 def save_best(run: RunFolder, state: TrainingState) -> None:
@@ -57,6 +70,7 @@ def save_state(
     optimizer: Optimizer,
     scheduler: LRScheduler | None,
     learned: nn.Module | None = None,
+    generator: torch.Generator | None = None,
 ) -> None:
     """Write the best weights, the metrics and, last, the state.
 
@@ -74,6 +88,8 @@ def save_state(
         The schedule of the learning rate.
     learned : Module, optional
         What the objective itself learns.
+    generator : torch.Generator, optional
+        Random numbers of a loader's own.
     """
     save_best(run, state)
     if state.history:
@@ -88,6 +104,8 @@ def save_state(
     tensors["rng.cpu"] = torch.get_rng_state()
     if vae.device.type == "cuda":
         tensors["rng.cuda"] = torch.cuda.get_rng_state(vae.device)
+    if generator is not None:
+        tensors["rng.loader"] = generator.get_state()
     if state.permutation is not None:
         tensors["permutation"] = state.permutation
     information = {name: getattr(state, name) for name in _PLAIN}
@@ -103,6 +121,7 @@ def load_state(
     optimizer: Optimizer,
     scheduler: LRScheduler | None,
     learned: nn.Module | None = None,
+    generator: torch.Generator | None = None,
 ) -> TrainingState:
     """Read what `save_state` wrote.
 
@@ -120,6 +139,8 @@ def load_state(
         The schedule of the learning rate.
     learned : Module, optional
         What the objective itself learns.
+    generator : torch.Generator, optional
+        Random numbers of a loader's own.
 
     Returns
     -------
@@ -155,5 +176,8 @@ def load_state(
     torch.set_rng_state(parts["rng"]["cpu"])
     if "cuda" in parts["rng"] and vae.device.type == "cuda":
         torch.cuda.set_rng_state(parts["rng"]["cuda"], vae.device)
+    if generator is not None and "loader" in parts["rng"]:
+        generator.set_state(parts["rng"]["loader"])
+    information.setdefault("rows", information["batch"] * information["batch_size"])  # of earlier versions
     plain: dict[str, Any] = {name: information[name] for name in _PLAIN}
     return TrainingState(**plain, permutation=tensors.get("permutation"), best=parts.get("best", {}))

@@ -10,6 +10,7 @@ import torch
 
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.data import training_data
+from pyrovae.training.forms import Collate
 from pyrovae.training.history import History
 from pyrovae.training.loop import Fit
 from pyrovae.training.options import TrainingOptions
@@ -52,6 +53,9 @@ class Trainer(TrainingOptions):
         Passes over the training data.
     batch_size : int, default 128
         Rows per step. The last step of an epoch takes what is left. A batch that holds all rows is not shuffled.
+        A stream has batches of its own.
+    drop_last : bool, default False
+        Leave out the last step of an epoch if its batch is a smaller one. Not for streams, whose loaders have it.
     compile : bool, default False
         Run full batches as compiled code, for objectives of this library (see `CompiledLoss`): the same training up to
         rounding in less time, after a minute of compiling at the start.
@@ -91,20 +95,46 @@ class Trainer(TrainingOptions):
     2
     """
 
-    def fit(self, vae: VAE, data: Any, *, run: RunFolder | None = None, resume: bool = False) -> History:
+    def fit(
+        self,
+        vae: VAE,
+        data: Any,
+        validation: Any = None,
+        collate: Collate | None = None,
+        *,
+        num_data: int | None = None,
+        run: RunFolder | None = None,
+        resume: bool = False,
+    ) -> History:
         """Train a VAE and leave it with its best weights, in evaluation mode.
 
         Parameters
         ----------
         vae : VAE
             The VAE, on the device where the training is to be.
-        data : Dataset, Tensor or pair of Tensor
-            The data: a `Dataset`; or rows ``[N, ...]``; or a pair of them, training and validation.
+        data : Dataset, Tensor, tuple, dict, TensorDataset, DataLoader or IterableDataset
+            The data, in one of these forms:
+
+            * a `Dataset` of this library,
+            * a tensor of rows ``[N, ...]``, or a tuple of two of them, training and validation,
+            * a dict by argument name, ``{"x": x, "c": covariates}``: tensors with N rows are cut into batches,
+              everything else is passed whole to both programs,
+            * a `TensorDataset`, whose tensors are the arguments of the programs by position, the data first,
+            * a `torch.utils.data.DataLoader`, or an `IterableDataset` of batches. Nothing of it is held. A batch is a
+              tensor, a tuple of arguments by position, or a dict by name.
+
+            Arguments that neither program names are refused, but for `y` and `index`, which are left out.
+        validation : optional
+            Validation rows in one of these forms.
+        collate : callable, optional
+            From a batch, in the form of the data, to what is passed to the programs (a tensor, tuple or dict).
+        num_data : int, optional
+            Rows of all data, for a stream that does not know, if the pair has latents of all data.
         run : RunFolder, optional
             A run folder to write checkpoints and metrics to.
         resume : bool, default False
             Go on from the state in `run`. With the same arguments the result is the same, bit for bit, as without the
-            stop; with more epochs a finished training goes on.
+            stop; with more epochs a finished training goes on. A stream goes on at the end of the last finished epoch.
 
         Returns
         -------
@@ -120,11 +150,14 @@ class Trainer(TrainingOptions):
         CheckpointError
             If the state in `run` cannot be used.
         ValueError
-            If early stopping has no validation data, there is no such monitor, or there is no run to resume.
+            If early stopping has no validation data, there is no such monitor, there is no run to resume, or the data
+            do not fit the programs.
+        TypeError
+            If the data have none of these forms, or an argument that the programs do not take.
         """
         if resume and run is None:
             raise ValueError("resume=True needs the run folder to resume, run=")
-        data = training_data(data)
+        data = training_data(vae, data, validation, collate=collate, num_data=num_data)
         if self.patience is not None and self.monitor != "loss" and data.validation is None:
             raise ValueError(f"early stopping watches {self.monitor}, and there are no validation data")
         with ExitStack() as stack:

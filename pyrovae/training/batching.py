@@ -1,0 +1,185 @@
+"""Where the batches of an epoch come from: rows that are held, or a stream of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+
+from pyrovae import programs
+from pyrovae.data.dataset import Rows
+from pyrovae.training.data import Stream, TrainingData
+from pyrovae.training.forms import arguments_of, rows_from
+from pyrovae.training.state import TrainingState
+from pyrovae.vae import VAE
+
+Batch = tuple[Rows, int]
+"""Rows as the programs get them, and how many they are."""
+VALIDATION_ROWS = 1000
+
+
+class Batches(Protocol):
+    """The batches of the data."""
+
+    total: int | None
+    """Rows of all data, where known."""
+    num_batches: int | None
+    """Batches of an epoch, where known."""
+    resumes_within_epochs: bool
+    """Whether a training can be resumed in the middle of an epoch."""
+    generator: torch.Generator | None
+    """Random numbers of their own, which belong to the state of the training."""
+
+    def first(self) -> Rows:
+        """The first batch, to try the pair on."""
+        ...
+
+    def epoch(self, state: TrainingState) -> Iterator[Batch]:
+        """The batches of the present epoch, from that on where the state stands."""
+        ...
+
+    def in_order(self) -> Iterator[Batch]:
+        """All rows as they are, for validation."""
+        ...
+
+
+class HeldBatches:
+    """Minibatches cut from tensors on the device of the pair, shuffled anew in each epoch.
+
+    A batch that holds all rows is not shuffled, because latents by row of guides like AutoNormal stand in their order.
+
+    Parameters
+    ----------
+    vae : VAE
+        The pair.
+    rows : Rows
+        The rows.
+    data : TrainingData
+        What is done to the rows.
+    batch_size : int
+        Rows of a batch.
+    drop_last : bool, default False
+        Leave out the last batch of an epoch if it is a smaller one.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows, or no full batch of them and `drop_last`.
+    """
+
+    resumes_within_epochs = True
+    generator = None
+
+    def __init__(self, vae: VAE, rows: Rows, data: TrainingData, batch_size: int, *, drop_last: bool = False) -> None:
+        if not len(rows):
+            raise ValueError("there are no rows to train or validate on")
+        self.vae, self.rows, self.data, self.batch_size = vae, rows.to(vae.device), data, batch_size
+        self.total = len(rows)
+        self.num_batches = self.total // batch_size if drop_last else math.ceil(self.total / batch_size)
+        if not self.num_batches:
+            raise ValueError(f"drop_last leaves nothing of {self.total} rows in batches of {batch_size}")
+        self._first_name = next(iter(programs.argument_names(vae.model, positional=True)), "x")
+
+    def first(self) -> Rows:
+        """The first rows, as training gives them."""
+        return self._passed(self._seen(self.rows.take(slice(self.batch_size))))
+
+    def epoch(self, state: TrainingState) -> Iterator[Batch]:
+        """The minibatches of an epoch, in the order that the state holds; a new one before its first batch."""
+        if state.permutation is None:
+            whole = self.total <= self.batch_size
+            state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total)
+        order = state.permutation.to(self.vae.device)
+        for start in range(state.batch * self.batch_size, self.num_batches * self.batch_size, self.batch_size):
+            index = order[start : start + self.batch_size]
+            yield self._passed(self._seen(self.rows.take(index))), len(index)
+
+    def in_order(self) -> Iterator[Batch]:
+        """All rows, in parts of 1000, untransformed."""
+        for part in self.rows.batches(VALIDATION_ROWS):
+            yield self._passed(part), len(part)
+
+    def _seen(self, rows: Rows) -> Rows:
+        return rows if self.data.transform is None else self.data.transform(rows)
+
+    def _passed(self, rows: Rows) -> Rows:
+        """What `collate` makes of some rows; their index stays with them."""
+        if self.data.collate is None:
+            return rows
+        made = rows_from(self.vae, self.data.collate(arguments_of(rows, self.data.form, self._first_name)))
+        keeps = made.index is None and rows.index is not None and "index" not in made.fields()
+        return made.replace(index=rows.index) if keeps else made
+
+
+class StreamedBatches:
+    """The batches of a loader, as they come. An epoch ends with the loader.
+
+    Parameters
+    ----------
+    stream : Stream
+        The loader.
+    hide_labels : bool, default False
+        Give the programs unknown labels.
+    """
+
+    resumes_within_epochs = False
+
+    def __init__(self, stream: Stream, *, hide_labels: bool = False) -> None:
+        self.stream, self.hide_labels = stream, hide_labels
+        self.total, self.num_batches, self.generator = stream.num_rows, stream.num_batches, stream.generator
+
+    def first(self) -> Rows:
+        """The first batch; the random numbers of the loader stay where they were.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        before = None if self.generator is None else self.generator.get_state()
+        with torch.random.fork_rng():
+            rows = next(iter(self.stream), None)
+        if self.generator is not None:
+            self.generator.set_state(before)
+        if rows is None or not len(rows):
+            raise ValueError("the stream gave no batch; a loader must have one, and begin anew whenever it is iterated")
+        return rows
+
+    def epoch(self, state: TrainingState) -> Iterator[Batch]:
+        """The batches of an epoch.
+
+        Raises
+        ------
+        ValueError
+            If there are none, as from a generator that is used up.
+        """
+        count = 0
+        for rows in self.stream:
+            if len(rows):
+                count += 1
+                yield (rows.without_labels() if self.hide_labels else rows), len(rows)
+        if not count:
+            raise ValueError(
+                f"the stream gave no batch in epoch {state.epoch + 1}; a loader must begin anew whenever it is iterated"
+            )
+
+    def in_order(self) -> Iterator[Batch]:
+        """The batches as they come."""
+        return self.epoch(TrainingState())
+
+
+def batches_of(vae: VAE, rows: Rows | Stream, data: TrainingData, batch_size: int, *, drop_last: bool) -> Batches:
+    """The batches of training rows.
+
+    Raises
+    ------
+    ValueError
+        For `drop_last` of a stream, which is for its loader to do.
+    """
+    if isinstance(rows, Rows):
+        return HeldBatches(vae, rows, data, batch_size, drop_last=drop_last)
+    if drop_last:
+        raise ValueError("drop_last is for rows that are held; give it to the loader, DataLoader(..., drop_last=True)")
+    return StreamedBatches(rows)
