@@ -159,7 +159,7 @@ class Decoding:
         """Draws, means or modes of the data in a trace of the model, rows first."""
         found = {}
         for name, site in self._data_sites(trace).items():
-            value = site["value"] if output == "draw" else _point(name, site["fn"], output)
+            value = _drawn(trace, name) if output == "draw" else _point(name, site["fn"], output)
             found[name] = self.as_data(name, rows_first(value, site, self.vae.sites.plates))
         return self.one_or_all(found)
 
@@ -187,6 +187,13 @@ class Decoding:
         }
         known = {name: sites[name] for name in self.vae.sites.all_observed if name in sites}
         return {**known, **observed, **drawn}
+
+
+def _drawn(trace: Trace, name: str) -> Tensor:
+    """The draw of a data site; of one with `obs_mask=`, the draw that the rest of the model went on with."""
+    whole = name.removesuffix("_observed")
+    masked = whole != name and f"{whole}_unobserved" in trace and whole in trace
+    return trace.nodes[whole if masked else name]["value"]
 
 
 def _parameters(fn: Any) -> list[Tensor]:

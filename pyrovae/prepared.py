@@ -65,6 +65,7 @@ class PreparedPair(PairParameters):
         self.register_buffer("_datum", None, persistent=False)
         self.first_rows: Tensor | None = None  # two rows of the first data, to try programs on
         self.flat_sites: dict[str, torch.Size] = {}
+        self._in_order: tuple[str, ...] = ()  # data sites whose values are the data, perhaps flattened
         self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
         self._event_dims: dict[str, int] = {}
         self._first_sites: frozenset[str] = frozenset()
@@ -139,6 +140,7 @@ class PreparedPair(PairParameters):
         self._sites = find_sites(*traces, layout, self.chosen_site, self._latent)
         with self.scope():
             in_order = data_in_order(self.model, traces.model, (x,), given, layout.plates)
+        self._in_order = tuple(in_order)
         self.flat_sites = {name: x.shape[1:] for name, shape in in_order.items() if shape != x.shape[1:]}
         outside = [name for name, site in data_sites(traces.model).items() if not is_local(site, layout.plates)]
         self._data_outside = tuple(outside)
@@ -216,6 +218,29 @@ class PreparedPair(PairParameters):
                 x, given = (x[:2], few) if self._takes(x[:2], few) else (x, given)
                 self._vectorize = can_vectorize(*pair, self._layout, (x,), given, fixed=condition)
         return self._vectorize
+
+    def looks_at_data(self, *, draws_data: bool, **given: Any) -> bool:
+        """Whether `sample` (which draws the data) or `decode` (which does not) need `data=`, rows to look at."""
+        _ = self.sites
+        keywords = programs.keywords(self.model, **given)
+        return not programs.runs_without_data(self.model) and self._decoding.reads_data(draws_data, keywords)
+
+    def like_data(self, found: Any, x: Tensor) -> Any | None:
+        """What of the output of a method is about the data `x` themselves, entry by entry; None if nothing is.
+
+        Parameters
+        ----------
+        found : Tensor, distribution or dict by site
+            What `reconstruct`, `sample` or `decode` returned.
+        x : Tensor
+            Data.
+        """
+        if not isinstance(found, dict):
+            found = {self.chosen_site or self.sites.observed: found}
+        names = [name for name in found if name in self._in_order]
+        if len(names) != 1 or (isinstance(found[names[0]], Tensor) and found[names[0]].shape[1:] != x.shape[1:]):
+            return None
+        return found[names[0]]
 
     def rows_of_latents(self, z: Mapping[str, Tensor]) -> int:
         """How many rows there are values of latents for."""

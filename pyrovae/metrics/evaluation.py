@@ -225,10 +225,16 @@ def _neighbour_figures(evaluated: Evaluated) -> dict[str, float]:
 
 
 def _reconstruction_error(vae: VAE, likelihood: Likelihood | None, x: Tensor, data: dict[str, Tensor]) -> Tensor:
-    """Summed error of the observed entries of each row, ``[B]``; NaN where the distribution of the data has no mean."""
+    """Summed error of the observed entries of each row, ``[B]``; NaN where the distribution of the data has no mean.
+
+    Or where no data site is the data as they are, such as one for each step of a sequence.
+    """
     try:
         x_hat = vae.reconstruct(x, **data)
+        x_hat = vae.like_data(x_hat, x) if likelihood is None else x_hat
     except NotImplementedError:
+        x_hat = None
+    if x_hat is None:
         return x.new_full((len(x),), math.nan)
     error = (x_hat - x).square() if likelihood is None else likelihood.error(x_hat, x)
     return fill_missing(error, _entries(x, data), 0.0).flatten(1).sum(1)
@@ -239,7 +245,11 @@ def _is_probability(vae: VAE, x: Tensor, data: dict[str, Tensor], kind: str | No
     if kind is None or kind == "real":
         return False
     latents = {name: q.sample() for name, q in vae.posterior(x, **data).items()}
-    p = vae.decode(latents, **{name: value for name, value in data.items() if name != "mask"})
+    given = {name: value for name, value in data.items() if name != "mask"}
+    rows = x if vae.looks_at_data(draws_data=False, **given) else None
+    p = vae.decode(latents, data=rows, **given)
+    if isinstance(p, dict) or vae.like_data(p, x) is None:
+        return False  # the likelihood is not that of x alone
     if kind in ("binary", "8-bit") and not p.support.is_discrete:
         return False
     draw = p.sample()

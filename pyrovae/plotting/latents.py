@@ -168,9 +168,14 @@ def interpolation(
         weight = torch.linspace(0, 1, steps, device=vae.device).repeat(rows)
         start, end = (torch.arange(rows, device=vae.device).repeat_interleave(steps) + shift for shift in (0, rows))
         latents = {name: _lerp(mean[start], mean[end], weight) for name, mean in means.items()}
-        decoded = vae.decode(
-            latents, **{name: value[start] for name, value in data.items() if name != "mask"}
-        ).mean.reshape(rows, steps, *x0.shape[1:])
+        given = {name: value[start] for name, value in data.items() if name != "mask"}
+        seen = ends[start] if vae.looks_at_data(draws_data=False, **given) else None
+        decoded = vae.decode(latents, data=seen, **given)
+        if isinstance(decoded, dict):
+            raise ValueError(f"the model observes {sorted(decoded)}; say which one to show with VAE(..., observed=)")
+        if decoded.mean[0].numel() != x0[0].numel():
+            raise ValueError(f"{vae.sites.observed!r} is no picture of a whole datum, so there is nothing to compare")
+        decoded = decoded.mean.reshape(rows, steps, *x0.shape[1:])
     title = "Interpolation between two data"
     if not is_pictures(x0):
         names = {"rows": "step", "columns": "entry of the datum", "value": "mean of p(x|z)"}

@@ -274,26 +274,34 @@ def _draw_training_curves(run: Pictured) -> Figure | None:
     return training_curves(run.rows) if run.rows else None
 
 
-def _draw_samples(run: Pictured) -> Figure:
+def _draw_samples(run: Pictured) -> Figure | None:
     number, output = (64, "mean") if run.is_pictures else (20, "draw")
     x, data = run.first(number)
     run.vae.prepare(x, **data)
     given = {name: value for name, value in data.items() if name not in ("mask", "index")}
-    samples = run.vae.sample(len(x) if given else number, output, **given)
+    rows = x if run.vae.looks_at_data(draws_data=True, **given) else None
+    samples = run.vae.sample(len(x) if given or rows is not None else number, output, data=rows, **given)
+    if isinstance(samples, dict):
+        samples = run.vae.like_data(samples, x)
+        if samples is None:
+            return None
     title = "Samples: means of p(x|z) at draws from the prior" if output == "mean" else "Samples from the model"
     return sample_grid(samples, title=title, show_range=run.show_range)
 
 
-def _draw_reconstructions(run: Pictured) -> Figure:
+def _draw_reconstructions(run: Pictured) -> Figure | None:
     x, data = run.first(20 if run.is_pictures else 9)
     seen = fill_missing(x, data.get("mask"), math.nan)
-    return reconstructions(seen, run.vae.reconstruct(x, **data), show_range=run.show_range)
+    x_hat = run.vae.like_data(run.vae.reconstruct(x, **data), x)
+    return None if x_hat is None else reconstructions(seen, x_hat, show_range=run.show_range)
 
 
 def _draw_interpolation(run: Pictured) -> Figure | None:
     lines = min(5 if run.is_pictures else 1, len(run.held_out.x) // 2)
     x, data = run.first(2 * lines)
     if not lines or any(q.support.is_discrete for q in run.vae.posterior(x, **data).values()):
+        return None
+    if len(run.vae.sites.all_observed) > 1 and run.vae.chosen_site is None:
         return None
     return interpolation(run.vae, *x.split(lines), show_range=run.show_range, **data)
 
