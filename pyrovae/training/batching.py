@@ -82,6 +82,12 @@ class HeldBatches:
             raise ValueError(f"drop_last leaves nothing of {self.total} rows in batches of {batch_size}")
         self._first_name = next(iter(programs.argument_names(vae.model, positional=True)), "x")
 
+    @property
+    def smallest(self) -> int:
+        """Rows of the smallest batch."""
+        left = self.total - (self.num_batches - 1) * self.batch_size
+        return min(left, self.batch_size)
+
     def first(self) -> Rows:
         """The first rows, as training gives them."""
         return self._passed(self._seen(self.rows.take(slice(self.batch_size))))

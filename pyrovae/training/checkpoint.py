@@ -64,6 +64,15 @@ class RunFolder:
         """Folder of the figures."""
         return self.path / "figures"
 
+    def holds_training(self) -> bool:
+        """Whether there are weights or the state of a training."""
+        return self.state_path.exists() or self.weights_path.exists()
+
+    def forget_training(self) -> None:
+        """Delete the state and the metrics of an earlier training, before a new one writes its own."""
+        for path in (self.state_path, self.path / "metrics.csv"):
+            path.unlink(missing_ok=True)
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration, which must consist of JSON values."""
         write_atomically(self.config_path, json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2) + "\n")

@@ -18,10 +18,11 @@ from pyrovae.infer.compile import CompiledLoss
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.rng import seeded
-from pyrovae.storage import CheckpointError, load_module_tensors, module_tensors
+from pyrovae.storage import load_module_tensors, module_tensors
 from pyrovae.training.batching import batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.checks import check_pair, check_resumed
 from pyrovae.training.data import TrainingData
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
@@ -63,6 +64,8 @@ class Fit:
                     self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
         self.figures, self.validation = validation_batches(vae, data)
+        with torch.random.fork_rng():
+            check_pair(vae, self.objective, self.train, self.validation is not None, x, given)
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
         self.full = options.batch_size if self.train.resumes_within_epochs else len(x)
         self.compiled = self.compile(x, given) if options.compile else None
@@ -94,24 +97,13 @@ class Fit:
             self.state = load_state(
                 self.folder, self.vae, self.optimizer, self.scheduler, self.learned, self.train.generator
             )
-            if self.state.permutation is not None and len(self.state.permutation) != self.rows:
-                raise CheckpointError(
-                    f"{self.folder.state_path} is of a training on {len(self.state.permutation)} rows, "
-                    f"and the data have {self.rows}"
-                )
-            batch_size, self.state.batch_size = self.state.batch_size, self.options.batch_size
-            if not self.train.resumes_within_epochs:
-                self.state.permutation = None
-            elif self.state.batch and batch_size != self.options.batch_size:
-                raise CheckpointError(
-                    f"{self.folder.state_path} stopped in the middle of an epoch of batches of {batch_size}; "
-                    f"go on with batch_size={batch_size}, not {self.options.batch_size}"
-                )
+            check_resumed(self.folder, self.state, self.train, self.options.batch_size)
             self.state.stopped = self.reason_to_stop()
         self.started_at -= self.state.seconds
         self.optimizer.zero_grad()  # what others have left
         stack.enter_context(pyro.validation_enabled(False))
         if self.folder is not None and not resume:
+            self.folder.forget_training()
             self.save()
         stack.enter_context(self.interrupt)
         self.notify("on_start")
@@ -288,6 +280,9 @@ class Fit:
         batch = min(state.batch + 1, self.progress.num_batches or state.batch + 1)
         found = "" if x is None else f", from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **data)}"
         load_module_tensors(self.vae, state.best, "the best weights")
+        self.vae.zero_grad()
+        if self.learned is not None:
+            self.learned.zero_grad()
         kept = "the VAE has"
         if self.folder is not None:
             save_best(self.folder, state)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pyro.infer import ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrovae import programs
 from pyrovae.families import families_of
+from pyrovae.infer.objective import Objective
 from pyrovae.infer.objectives import make_objective
 from pyrovae.layout import OutsidePlateError
 from pyrovae.metrics.classification import infers_label
@@ -17,6 +22,36 @@ from pyrovae.training.batching import VALIDATION_ROWS, Batches, HeldBatches, Str
 from pyrovae.training.data import Stream, TrainingData
 from pyrovae.training.options import TrainingOptions
 from pyrovae.vae import VAE
+
+_TRAINED: WeakKeyDictionary[ELBO, tuple[weakref.ref[VAE], nn.Module | None]] = WeakKeyDictionary()
+
+
+@contextmanager
+def nothing_left_behind(objective: str | ELBO, vae: VAE) -> Iterator[None]:
+    """A context in which an objective is as it was given, whatever pairs it has served.
+
+    Pyro's objectives keep the depth of plates of their first pair, and compiled ones its programs; ours keep what they
+    learn, such as a baseline. What an objective learns goes on with the same pair, and starts anew with another one.
+    """
+    if isinstance(objective, str):
+        yield
+        return
+    if isinstance(objective, Objective):
+        before, fresh = _TRAINED.get(objective, (None, copy.deepcopy(objective.module)))
+        if before is not None and before() is not vae:
+            objective.module = copy.deepcopy(fresh)
+        _TRAINED[objective] = weakref.ref(vae), fresh
+        yield
+        return
+    given = dict(vars(objective))
+    try:
+        yield
+    finally:
+        for name in [name for name in vars(objective) if name not in given]:
+            if name.startswith("_"):
+                delattr(objective, name)
+        if "max_plate_nesting" in given:
+            objective.max_plate_nesting = given["max_plate_nesting"]
 
 
 def objective_for(vae: VAE, options: TrainingOptions, x: Tensor, **data: Tensor | None) -> ELBO:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from pyrovae.storage import CheckpointError
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.data import training_data
 from pyrovae.training.forms import Collate
 from pyrovae.training.history import History
 from pyrovae.training.loop import Fit
 from pyrovae.training.options import TrainingOptions
+from pyrovae.training.setup import nothing_left_behind
 from pyrovae.vae import VAE
 
 
@@ -103,8 +106,9 @@ class Trainer(TrainingOptions):
         collate: Collate | None = None,
         *,
         num_data: int | None = None,
-        run: RunFolder | None = None,
+        run: RunFolder | str | Path | None = None,
         resume: bool = False,
+        overwrite: bool = False,
     ) -> History:
         """Train a VAE and leave it with its best weights, in evaluation mode.
 
@@ -130,11 +134,14 @@ class Trainer(TrainingOptions):
             From a batch, in the form of the data, to what is passed to the programs (a tensor, tuple or dict).
         num_data : int, optional
             Rows of all data, for a stream that does not know, if the pair has latents of all data.
-        run : RunFolder, optional
-            A run folder to write checkpoints and metrics to.
+        run : RunFolder, str or Path, optional
+            A folder to write checkpoints and metrics to. One that holds a training is refused, unless `resume` or
+            `overwrite` is set. Nothing is written before the first checks have passed.
         resume : bool, default False
             Go on from the state in `run`. With the same arguments the result is the same, bit for bit, as without the
             stop; with more epochs a finished training goes on. A stream goes on at the end of the last finished epoch.
+        overwrite : bool, default False
+            Replace the training that `run` holds.
 
         Returns
         -------
@@ -148,7 +155,7 @@ class Trainer(TrainingOptions):
         TrainingInterrupted
             On Ctrl-C, after saving.
         CheckpointError
-            If the state in `run` cannot be used.
+            If the state in `run` cannot be used, or `run` holds a training that is neither to be resumed nor replaced.
         ValueError
             If early stopping has no validation data, there is no such monitor, there is no run to resume, or the data
             do not fit the programs.
@@ -157,6 +164,14 @@ class Trainer(TrainingOptions):
         """
         if resume and run is None:
             raise ValueError("resume=True needs the run folder to resume, run=")
+        if resume and overwrite:
+            raise ValueError("resume=True goes on with a training and overwrite=True replaces it; choose one of them")
+        folder = RunFolder(run) if isinstance(run, str | Path) else run
+        if folder is not None and not resume and not overwrite and folder.holds_training():
+            raise CheckpointError(
+                f"{folder.path} already holds a training; go on with it (resume=True), replace it (overwrite=True) or "
+                "choose another folder"
+            )
         data = training_data(vae, data, validation, collate=collate, num_data=num_data)
         if self.patience is not None and self.monitor != "loss" and data.validation is None:
             raise ValueError(f"early stopping watches {self.monitor}, and there are no validation data")
@@ -164,6 +179,7 @@ class Trainer(TrainingOptions):
             if self.seed is not None:
                 stack.enter_context(torch.random.fork_rng())
                 torch.manual_seed(self.seed)
-            fit = Fit(self, vae, data, run)
+            stack.enter_context(nothing_left_behind(self.objective, vae))
+            fit = Fit(self, vae, data, folder)
             stack.enter_context(vae.scope())
             return fit.run(resume, stack)

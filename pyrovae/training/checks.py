@@ -1,0 +1,213 @@
+"""What a training would get wrong without an error, found out on the first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import ELBO
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pyrovae import programs
+from pyrovae.data.rows import cut
+from pyrovae.sites import is_local, latent_sites
+from pyrovae.storage import CheckpointError
+from pyrovae.training.batching import Batches, HeldBatches
+from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.state import TrainingState
+from pyrovae.vae import VAE
+
+
+def check_pair(
+    vae: VAE,
+    objective: ELBO,
+    batches: Batches,
+    validates: bool,
+    x: Tensor,
+    data: Mapping[str, Any],
+) -> None:
+    """Refuse pairs that these batches would teach something else than is meant.
+
+    Parameters
+    ----------
+    vae : VAE
+        The pair, prepared.
+    objective : ELBO
+        The objective.
+    batches : Batches
+        The training data.
+    validates : bool
+        Whether there are validation rows.
+    x, data : Tensor and mapping
+        The first batch.
+
+    Raises
+    ------
+    ValueError
+        For a pair that learns something of each row of a batch by its place, and for `BatchNorm` where its statistics
+        would be those of one row or of several particles.
+    """
+    if batches.num_batches != 1 or validates:
+        found = by_row(vae, x, data)
+        if found is not None:
+            all_rows = "batch_size=" + (str(batches.total) if batches.total else "ROWS OF ALL DATA")
+            way_out = f"train on one batch of all rows ({all_rows})" if batches.num_batches != 1 else "leave them out"
+            fault = "cannot learn from minibatches" if batches.num_batches != 1 else "says nothing of validation rows"
+            raise ValueError(
+                f"{found} has a value for each of the {len(x)} rows of a batch, by its place in it, so it {fault}; "
+                f"{way_out}, or compute it from x or look it up by the argument 'index'"
+            )
+    layers = {name: layer for name, layer in vae.named_modules() if isinstance(layer, _BatchNorm)}
+    if layers:
+        _check_single_row(vae, layers, batches, x, data)
+        _check_particles(vae, objective, layers, x, data)
+
+
+def check_resumed(folder: RunFolder, state: TrainingState, batches: Batches, batch_size: int) -> None:
+    """Refuse to go on in the middle of an epoch of other batches. The state gets the present batch size.
+
+    Raises
+    ------
+    CheckpointError
+        If the number of rows is another one, or the batch size within an epoch is.
+    """
+    before, state.batch_size = state.batch_size, batch_size
+    if not batches.resumes_within_epochs:
+        state.permutation = None
+    elif state.permutation is not None and len(state.permutation) != batches.total:
+        raise CheckpointError(
+            f"{folder.state_path} is of a training on {len(state.permutation)} rows, and the data have {batches.total}"
+        )
+    elif state.batch and before != batch_size:
+        raise CheckpointError(
+            f"{folder.state_path} stopped in the middle of an epoch of batches of {before}; "
+            f"go on with batch_size={before}, not {batch_size}"
+        )
+
+
+def by_row(vae: VAE, x: Tensor, data: Mapping[str, Any]) -> str | None:
+    """What of a pair has a value for each row of a batch by its place: a parameter or a latent, if there is one.
+
+    A parameter of a param site is one if its shape follows the number of rows when the programs run anew. A latent of
+    the guide is one if its draws have the rows of the first batch whatever data are given.
+    """
+    rows = len(x)
+    if rows < 2:
+        return None
+    fewer, turned = (cut({"": x, **data}, part, rows) for part in (slice(rows - 1), torch.arange(rows - 1, -1, -1)))
+    with torch.random.fork_rng(), torch.no_grad(), programs.evaluating(vae):
+        for label, program in (("guide", vae.guide), ("model", vae.model)):
+            name = _grown(vae, label, program, fewer)
+            if name is not None:
+                return f"parameter {name!r}"
+    with vae.scope(), programs.trial(vae.guide):
+        drawn = [_drawn(vae, batch) for batch in ({"": x, **data}, turned)]
+        try:
+            left = _drawn(vae, fewer)
+        except Exception:  # it is written for one number of rows
+            left = {}
+    sizes = {part for p in vae.parameters() for part in (p.numel(),) if part >= rows and part % rows == 0}
+    known = vae.sites.latent  # before sites of the guide alone
+    for name, value in sorted(drawn[0].items(), key=lambda item: item[0] not in known):
+        same = name in drawn[1] and drawn[1][name].shape == value.shape and torch.equal(drawn[1][name], value)
+        stays = name not in left or left[name].shape == value.shape
+        if sizes and same and stays:
+            return f"latent {name!r}"
+    return None
+
+
+def _grown(vae: VAE, label: str, program: programs.Program, fewer: Mapping[str, Any]) -> str | None:
+    """A param site that has another shape where there are fewer rows."""
+    data = dict(fewer)
+    x = data.pop("")
+    if label == "model":
+        with vae.scope():
+            try:
+                drawn = programs.trace(vae.guide, (x,), data)
+            except Exception:
+                return None
+        program = poutine.replay(program, trace=drawn)
+    try:
+        _, state = vae._collect(label, lambda: programs.trace(program, (x,), data))
+    except Exception:  # it is written for one number of rows
+        return None
+    known = {name: vae.param_sites[key] for key, name in vae._site_names.items()}
+    return next((n for n, value in state["params"].items() if n in known and known[n].shape != value.shape), None)
+
+
+def _drawn(vae: VAE, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    data = dict(batch)
+    torch.manual_seed(0)
+    sites = latent_sites(programs.trace(vae.guide, (data.pop(""),), data))
+    return {name: site["value"] for name, site in sites.items() if is_local(site, vae.sites.plates)}
+
+
+def _check_single_row(
+    vae: VAE, layers: Mapping[str, _BatchNorm], batches: Batches, x: Tensor, data: Mapping[str, Any]
+) -> None:
+    if not isinstance(batches, HeldBatches) or batches.smallest != 1:
+        return
+    one = cut({"": x, **data}, slice(1), len(x))
+    first = one.pop("")
+    try:
+        with _in_training(vae, layers), torch.no_grad():
+            programs.trace_pair(vae.model, vae.guide, (first,), one)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            return
+        raise ValueError(
+            f"a batch of one row has no statistics for the BatchNorm layer {next(iter(layers))!r}; choose another "
+            f"batch_size for the {batches.total} rows, or leave the last batch out with drop_last=True"
+        ) from None
+
+
+def _check_particles(
+    vae: VAE, objective: ELBO, layers: Mapping[str, _BatchNorm], x: Tensor, data: Mapping[str, Any]
+) -> None:
+    count = objective.num_particles
+    if count < 2:
+        return
+    seen: dict[str, list[int]] = {name: [] for name in layers}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen[name].append(len(inputs[0])))
+        for name, layer in layers.items()
+    ]
+    try:
+        with _in_training(vae, layers), torch.no_grad():
+            objective.loss(vae.model, vae.guide, x, **data)
+    except Exception:
+        return  # the training says it better
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, sizes in seen.items():
+        if len(sizes) >= count or any(size > len(x) for size in sizes):
+            raise ValueError(
+                f"the BatchNorm layer {name!r} would take its statistics from {count} particles of each row and not "
+                "from one; use num_particles=1, or another layer such as LayerNorm"
+            )
+
+
+@contextmanager
+def _in_training(vae: VAE, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
+    """A context of training mode whose runs leave running statistics and random numbers as they were."""
+    before = {name: value.clone() for layer in layers.values() for name, value in _buffers(layer).items()}
+    modes = {part: part.training for part in vae.modules()}
+    vae.train()
+    try:
+        with torch.random.fork_rng(), vae.scope():
+            yield
+    finally:
+        for layer in layers.values():
+            for name, value in _buffers(layer).items():
+                value.copy_(before[name])
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _buffers(layer: _BatchNorm) -> dict[str, Tensor]:
+    return {f"{id(layer)}.{name}": value for name, value in layer.named_buffers()}
