@@ -91,9 +91,8 @@ class Annotation(PyroModule):
             kind = dist.OneHotCategorical(logits=self.classifier(z2))
             with poutine.mask(mask=~known):
                 drawn = pyro.sample("y_unobserved", kind, infer={"enumerate": "parallel"})
-            if known.any():
-                score = torch.where(known, kind.log_prob(label), torch.zeros_like(loc[:, 0]))
-                pyro.factor("classification", -self.weight * score, has_rsample=False)
+            score = torch.where(known, kind.log_prob(label), x.new_zeros(()))
+            pyro.factor("classification", -self.weight * score, has_rsample=False)
             y = torch.where(known[:, None], label, drawn)
             loc, raw = self.remainder(joined(z2, y)).chunk(2, -1)
             pyro.sample("z1", dist.Normal(loc, spread(raw)).to_event(1))
