@@ -34,7 +34,7 @@ def net(inputs: int, outputs: int, hidden: int = 16) -> nn.Module:
 def as_parts(y, rows):
     """Which types are known, and all as one-hot vectors."""
     y = torch.full((rows,), -1) if y is None else y
-    return y >= 0, F.one_hot(y.clamp(min=0), TYPES).to(torch.get_default_dtype())
+    return y >= 0, torch.eye(TYPES)[y.clamp(min=0)]
 
 
 def joined(*parts):
