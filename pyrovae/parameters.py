@@ -114,6 +114,11 @@ class PairParameters(nn.Module):
             groups["guide" if by == {"guide"} else "model"].append(parameter)
         return groups
 
+    def store_names(self) -> dict[str, str]:
+        """The names that parameters have in Pyro's store, by their names in this module; known once data were seen."""
+        found = {path: name for name, path in self._module_sites.items()}
+        return found | {f"param_sites.{key}": name for key, name in self._site_names.items()}
+
     def to_param_store(self) -> None:
         """Write the parameters to Pyro's global store, where `Predictive` and other tools of Pyro look for them.
 

@@ -115,7 +115,7 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     verb = _add_verb(verbs, "train", "train a pair of model and guide into a new run folder", usage=usage)
     verb.set_defaults(builder=pair)
     verb.add_argument("pair", nargs="?", metavar="PAIR", help="a name from `pyrovae models`, or module:function")
-    text = "a .npy, .npz, .pt or .csv file, a folder of pictures, or a name from `pyrovae datasets`"
+    text = "a .npy, .npz, .pt or .csv file, a folder of pictures, a name from `pyrovae datasets`, or module:function"
     verb.add_argument("--data", metavar="FILE_OR_NAME", help=text)
     verb.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: runs/PAIR-NAME)")
     _add_ways_to_train(verb)
@@ -147,6 +147,9 @@ def _add_resume(verbs: Any) -> None:
     )
     verb = _add_verb(verbs, "resume", "go on with a training from where it stopped", more)
     _add_run(verb)
+    verb.add_argument(
+        "--data", metavar="MODULE:FUNCTION", help="the data again, for a run on data of your own function"
+    )
     _add_ways_to_train(verb)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyrovae.cli.options import DATA, TRAINING, given, pair_dest
+from pyrovae.cli.options import DATA, TRAINING, flag, given, pair_dest
 from pyrovae.cli.using import bar, print_evaluation
 from pyrovae.data.registry import find_entry
 from pyrovae.runs import Run, needs_sticks, pick_device, with_more_sticks
+from pyrovae.runs.own_data import FUNCTION, dataset_of, is_function
 from pyrovae.training import TrainingInterrupted
 from pyrovae.training.callbacks import TensorBoard
 from pyrovae.vae import VAE
@@ -30,17 +31,26 @@ def train(options: argparse.Namespace) -> None:
     data_options = {"name": options.data, **given(values, [*DATA, "dequantize"])}
     if options.data_seed is not None:
         data_options["seed"] = options.data_seed
-    entry = find_entry(options.data)
-    name = f"{pair.name.replace(':', '.')}-{Path(options.data).resolve().stem if entry is None else entry.name}"
+    if is_function(options.data):
+        if len(data_options) > 1:
+            wrong = next(key for key in data_options if key != "name")
+            raise ValueError(f"{flag(wrong)} is for data that pyrovae reads; {options.data} makes the data as it wants")
+        made, label = dataset_of(options.data), options.data.replace(":", ".")
+    else:
+        entry = find_entry(options.data)
+        made, label = data_options, Path(options.data).resolve().stem if entry is None else entry.name
     training = given(values, [*TRAINING, "compile"])
-    run = Run.create(options.out or Path("runs") / name, pair.name, pair_options, data_options, training)
+    folder = options.out or Path("runs") / f"{pair.name.replace(':', '.')}-{label}"
+    run = Run.create(folder, pair.name, pair_options, made, training)
     _fit(run, options, device)
 
 
 def resume(options: argparse.Namespace) -> None:
     """Go on with a training from where it stopped."""
     device = pick_device(options.device)
-    _fit(Run.open(options.run, options.pair), options, device, resume=True)
+    if options.data is not None and not is_function(options.data):
+        raise ValueError(f"--data is for a run on data of a function of your own, module:function, got {options.data}")
+    _fit(Run.open(options.run, options.pair, options.data), options, device, resume=True)
 
 
 def grow(options: argparse.Namespace) -> None:
@@ -69,6 +79,7 @@ def _fit(run: Run, options: argparse.Namespace, device: str, *, resume: bool = F
         history = run.train(resume=resume, device=device, progress=not options.quiet, callbacks=callbacks, vae=vae)
     except TrainingInterrupted as interrupt:
         again = f" --pair {run.pair.name}" if run.pair.own else ""
+        again += f" --data {run.given.options[FUNCTION]}" if run.given and FUNCTION in run.given.options else ""
         raise TrainingInterrupted(f"{interrupt}{again}") from None
     best = history.rows[history.best_epoch - 1]
     shown = [name for name in best if name == "loss" or name.startswith("validation_")]

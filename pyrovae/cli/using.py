@@ -64,7 +64,7 @@ def sample(options: argparse.Namespace) -> None:
 def plot(options: argparse.Namespace) -> None:
     """Draw the figures of a run into its folder, and print where they are."""
     run = Run.open(options.run, options.pair, options.data)
-    vae, dataset = run.load_vae(pick_device(options.device)), run.dataset()
+    dataset, vae = run.dataset(), run.load_vae(pick_device(options.device))
     torch.manual_seed(options.seed)
     figures = plotting.run_figures(vae, dataset, run.folder.read_metrics())
     for name, figure in figures.items():

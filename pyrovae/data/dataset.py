@@ -156,6 +156,12 @@ class Dataset:
                         f"{name}.{label} must hold one {what} for each of the {len(split)} rows, "
                         f"but its shape is {tuple(value.shape)}"
                     )
+            for label, value in split.more.items():
+                if not value.dim() or len(value) != len(split):
+                    raise ValueError(
+                        f"{name}.more[{label!r}] must hold a row for each of the {len(split)} rows, but its shape is "
+                        f"{tuple(value.shape)}; what is no row goes into whole"
+                    )
             if split.mask is not None and split.mask.shape != split.x.shape:
                 raise ValueError(f"{name}.mask has shape {tuple(split.mask.shape)}, {name}.x {tuple(split.x.shape)}")
 

@@ -96,7 +96,7 @@ class CompiledLoss:
         self._backend = backend
         self._compiled: dict[Any, Any] = {}
 
-    def __call__(self, x: Tensor, beta: float = 1.0, **data: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, beta: float = 1.0, /, **data: Tensor) -> Tensor:
         """The loss of a batch, its gradients being put into the parameters: a scalar, summed over the rows, in nats.
 
         Parameters
@@ -117,7 +117,7 @@ class CompiledLoss:
                 parameter.grad = torch.empty_like(parameter).copy_(gradients[name])
         return loss
 
-    def prepare(self, x: Tensor, beta: float = 1.0, **data: Tensor) -> None:
+    def prepare(self, x: Tensor, beta: float = 1.0, /, **data: Tensor) -> None:
         """Compile for batches like this one; changes no parameter, gradient, buffer or random number."""
         inputs = {"x": x, **data}
         with torch.random.fork_rng():
@@ -127,6 +127,12 @@ class CompiledLoss:
 
     def _key(self, inputs: Mapping[str, Tensor], beta: float) -> tuple:
         """What a graph is good for; a weight of exactly 1 needs no handler."""
+        for name, value in inputs.items():
+            if not isinstance(value, Tensor):
+                raise CompileError(
+                    f"the argument {name!r} is a {type(value).__name__}, and compiled steps take tensors alone; make "
+                    "it an attribute of the programs, or train without compilation"
+                )
         trained = tuple(parameter.requires_grad for parameter in self._step.parameters())
         shapes = tuple((name, value.shape, value.dtype) for name, value in inputs.items())
         return beta == 1, self._step.vae.training, trained, shapes

@@ -221,8 +221,29 @@ def is_own(name: str) -> bool:
 
 
 def _own_pair(name: str) -> Pair:
+    builder = find_function(name, "pair")
+    return Pair(name, (inspect.getdoc(builder) or "").partition("\n")[0], builder, own=True)
+
+
+def find_function(name: str, what: str) -> Callable[..., Any]:
+    """Import a function of the user's own.
+
+    Parameters
+    ----------
+    name : str
+        ``module:function``.
+    what : str
+        What the function makes, for the message.
+
+    Raises
+    ------
+    ValueError
+        The name has another form, or the function cannot be imported, with the reason.
+    """
     if not is_own(name):
-        raise ValueError(f"{name!r} is no pair; one of your own is written module:function, such as mymodule:make_vae")
+        raise ValueError(
+            f"{name!r} is no {what}; one of your own is written module:function, such as mymodule:make_vae"
+        )
     module_name, _, function_name = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -239,7 +260,7 @@ def _own_pair(name: str) -> Pair:
         own = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
         known = ", ".join(n for n in own if not n.startswith("_")) or "none"
         raise ValueError(f"module {module_name!r} has no function {function_name!r}; it has {known}")
-    return Pair(name, (inspect.getdoc(builder) or "").partition("\n")[0], builder, own=True)
+    return builder
 
 
 def _in_words(error: Exception) -> str:

@@ -14,6 +14,7 @@ from pyrovae.pairs.registry import Pair, find_pair
 from pyrovae.storage import CheckpointError
 from pyrovae.training.callbacks import Callback, Progress
 from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.setup import check_arguments
 from pyrovae.vae import VAE
 
 OwnPair = str | Callable[..., VAE] | VAE
@@ -166,8 +167,8 @@ def build(pair: Pair, data: Dataset | DataSpec, config: Mapping[str, Any]) -> VA
     return pair.build(data, **{name: tuple(value) if isinstance(value, list) else value for name, value in options})
 
 
-def prepare(vae: VAE, spec: DataSpec) -> None:
-    """Let a VAE find its sites and parameters, on two blank rows.
+def prepare(vae: VAE, spec: DataSpec, rows: Rows | None = None) -> None:
+    """Let a VAE find its sites and parameters, on two blank rows if there are no others.
 
     Parameters
     ----------
@@ -175,13 +176,20 @@ def prepare(vae: VAE, spec: DataSpec) -> None:
         The VAE.
     spec : DataSpec
         What the rows look like.
+    rows : Rows, optional
+        A few rows, for programs that need more of them than blank data.
     """
+    if rows is not None and (rows.more or rows.whole):
+        x, given = arguments(vae, rows)
+        vae.prepare(x, **given)
+        return
     blank = Rows(
         torch.zeros(2, *spec.shape),
         y=None if spec.num_classes is None else torch.zeros(2, dtype=torch.long),
         index=torch.zeros(2, dtype=torch.long),
     )
     x, given = arguments(vae, blank)
+    check_arguments(vae, given)
     vae.prepare(x, **given)
 
 

@@ -13,7 +13,7 @@ from pyrovae import data, metrics
 from pyrovae.data import Dataset
 from pyrovae.data.dataset import DataSpec
 from pyrovae.pairs.registry import Pair, find_pair
-from pyrovae.runs import configuration, same_data
+from pyrovae.runs import configuration, own_data, same_data
 from pyrovae.runs.configuration import OwnPair
 from pyrovae.storage import CheckpointError, load_weights
 from pyrovae.training import History, Trainer
@@ -128,8 +128,8 @@ class Run:
         Parameters
         ----------
         other : Dataset, str or Path
-            The data, or their name, or a file or folder. The last are prepared as those that the run was trained on
-            (see `pyrovae.data.load_to_evaluate`).
+            The data, or ``module:function`` that makes them, or their name, or a file or folder, prepared as those
+            that the run was trained on (see `pyrovae.data.load_to_evaluate`).
 
         Returns
         -------
@@ -143,7 +143,9 @@ class Run:
         DataError
             If they cannot be read.
         """
-        if not isinstance(other, Dataset):
+        if isinstance(other, str) and own_data.is_function(other):
+            other = own_data.dataset_of(other)
+        elif not isinstance(other, Dataset):
             other = data.load_to_evaluate(other, self.config["data"], self.spec.kind)
         same_data.check_alike(other, self.spec)
         return replace(self, given=other)
@@ -242,7 +244,7 @@ class Run:
             If the weights cannot be used.
         """
         vae = configuration.build(self.pair, self.spec, self.config)
-        configuration.prepare(vae, self.spec)
+        configuration.prepare(vae, self.spec, own_data.first_rows(self.given))
         load_weights(vae, self.folder.weights_path)
         return vae.to(device).eval()
 
@@ -284,7 +286,7 @@ class Run:
         """
         if num_rows is not None and num_rows < 1:
             raise ValueError(f"num_rows must be at least 1, got {num_rows}")
-        vae, dataset = self.load_vae(device), self.dataset()
+        dataset, vae = self.dataset(), self.load_vae(device)
         torch.manual_seed(seed)
         rows = dataset.seen(split)
         if not len(rows):

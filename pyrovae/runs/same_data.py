@@ -9,6 +9,7 @@ from pyrovae.data import DataError, load
 from pyrovae.data.dataset import Dataset, DataSpec
 from pyrovae.data.own import is_path
 from pyrovae.runs.configuration import spec_of
+from pyrovae.runs.own_data import FUNCTION
 from pyrovae.storage import CheckpointError
 from pyrovae.training.checkpoint import RunFolder
 
@@ -37,6 +38,11 @@ def load_again(folder: RunFolder, config: Mapping[str, Any]) -> Dataset:
     ValueError
         If a file holds data of another shape or kind than it did.
     """
+    if FUNCTION in config["data"]:
+        raise CheckpointError(
+            f"{folder.path} was trained on data of a function of your own; give it again, --data "
+            f"{config['data'][FUNCTION]}"
+        )
     if "name" not in config["data"]:
         raise CheckpointError(
             f"{folder.path} does not say what data to load, as they were given in Python; give them again, by "

@@ -5,7 +5,8 @@ from pyrovae.training.callbacks import Callback, Progress, ProgressBar, Temperat
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.data import TrainingData
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
-from pyrovae.training.optimizers import LR_SCHEDULES, OPTIMIZERS, parse_rates
+from pyrovae.training.lr_schedules import LR_SCHEDULES
+from pyrovae.training.optimizers import OPTIMIZERS, parse_rates
 from pyrovae.training.schedules import Constant, Cyclic, Decay, WarmUp, parse_schedule
 from pyrovae.training.trainer import Trainer
 

@@ -26,9 +26,11 @@ from pyrovae.training.checks import check_pair, check_resumed
 from pyrovae.training.data import TrainingData
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
-from pyrovae.training.optimizers import learning_rates, make_lr_scheduler, make_optimizer, parameter_groups
+from pyrovae.training.lr_schedules import step_lr_scheduler
+from pyrovae.training.optimizers import learning_rates, parameter_groups
 from pyrovae.training.options import TrainingOptions
-from pyrovae.training.setup import check_arguments, find_monitor, objective_for, validation_batches
+from pyrovae.training.pyro_optimizers import parameter_names
+from pyrovae.training.setup import check_arguments, find_monitor, make_steps, objective_for, validation_batches
 from pyrovae.training.state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
 
@@ -71,12 +73,11 @@ class Fit:
         self.compiled = self.compile(x, given) if options.compile else None
         groups = parameter_groups(vae, self.learned)
         self.clipped = [p for name, parameters in groups.items() if name != "objective" for p in parameters]
-        self.optimizer = make_optimizer(options.optimizer, groups, options.lr, options.optimizer_options)
+        self.optimizer, self.scheduler = make_steps(options, groups, parameter_names(vae, self.learned))
         measured = [] if self.validation is None else ["validation_loss", *self.figures]
         self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
         if not has_sites:
             self.model = programs.with_param_site(vae.model, vae.parameters())
-        self.scheduler = make_lr_scheduler(options.lr_schedule, self.optimizer, options.epochs)
         self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae))
         self.progress = Progress(vae, options.epochs, self.train.num_batches)
         self.callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
@@ -171,10 +172,7 @@ class Fit:
         state.history.append(row)
         state.epoch, state.batch, state.rows, state.loss_sum, state.permutation = state.epoch + 1, 0, 0, 0.0, None
         value = row[self.monitor]
-        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            self.scheduler.step(value)
-        elif self.scheduler is not None:
-            self.scheduler.step()
+        step_lr_scheduler(self.scheduler, value)
         if state.best_value is None or value < state.best_value or self.compares_nothing(row):
             state.best_value, state.best_epoch = value, state.epoch
             state.best = _copy_of(self.vae)

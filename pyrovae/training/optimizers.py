@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from pyro.optim import PyroOptim
 from torch import nn
 from torch.optim import Optimizer
 
+from pyrovae.training.lr_schedules import LRScheduler, one_line
+from pyrovae.training.pyro_optimizers import from_pyro
 from pyrovae.vae import VAE
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -21,10 +24,8 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 GROUPS = ("model", "guide", "objective")
 """Names of the groups of parameters; the last one is what the objective itself learns."""
 DEFAULT_LR = 1e-3
-LR_SCHEDULES = ("constant", "cosine", "plateau", "step")
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
-LRScheduler = torch.optim.lr_scheduler.LRScheduler
 Rates = float | Mapping[str, float]
 
 
@@ -94,57 +95,111 @@ def parameter_groups(vae: VAE, learned: nn.Module | None = None) -> dict[str, li
     return {name: parameters for name, parameters in groups.items() if parameters}
 
 
+def check_optimizer(optimizer: Any, rates: Rates, options: Mapping[str, Any]) -> None:
+    """Refuse an optimizer that the Trainer cannot run, and arguments that it would not honour.
+
+    Raises
+    ------
+    TypeError
+        If it is no optimizer.
+    ValueError
+        For an unknown name, LBFGS, and arguments that belong elsewhere.
+    """
+    if isinstance(optimizer, str):
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {optimizer!r}; known are {', '.join(OPTIMIZERS)}")
+        return
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        _check_steps(optimizer)
+        return
+    of_pyro = isinstance(optimizer, PyroOptim)
+    if isinstance(optimizer, type) or not callable(optimizer):
+        hint = f"; give the class, torch.optim.{type(optimizer).__name__}" if isinstance(optimizer, Optimizer) else ""
+        raise TypeError(
+            "optimizer must be a name, a torch optimizer class, an optimizer of pyro.optim, or a function from groups "
+            f"of parameters to a torch optimizer, got {type(optimizer).__name__}{hint}"
+        )
+    if of_pyro:
+        _check_steps(optimizer.pt_optim_constructor)
+    where = "the arguments of pyro.optim" if of_pyro else "the function that makes the optimizer"
+    if options:
+        raise ValueError(f"optimizer_options are for an optimizer given by name or class; put them into {where}")
+    if rates != DEFAULT_LR and (of_pyro or not isinstance(rates, Mapping)):
+        raise ValueError(f"lr is for an optimizer given by name or class; put it into {where}")
+
+
+def _check_steps(kind: Any) -> None:
+    if isinstance(kind, type) and issubclass(kind, torch.optim.LBFGS):
+        raise ValueError("LBFGS runs the loss several times in a step, which the Trainer does not; take another one")
+
+
 def make_optimizer(
-    optimizer: str | Callable[[Sequence[Any]], Optimizer],
+    optimizer: str | type[Optimizer] | PyroOptim | Callable[[Sequence[Any]], Optimizer],
     groups: Mapping[str, list[nn.Parameter]],
     rates: Rates,
     options: Mapping[str, Any],
-) -> Optimizer:
-    """An optimizer whose parameter groups have the names of the groups.
+    names: Mapping[int, str] | None = None,
+) -> tuple[Optimizer, Callable[[Optimizer], LRScheduler] | None]:
+    """An optimizer whose parameter groups have the names of the groups, and its schedule if it comes with one.
 
     Parameters
     ----------
-    optimizer : str or callable
-        A name of `OPTIMIZERS`, fused where torch has it; or a function from torch's parameter groups to an optimizer.
-        It gets the rates of groups that `rates` names, and sets the others itself.
+    optimizer : str, class, PyroOptim or callable
+        A name of `OPTIMIZERS`, fused where torch has it; a torch class; an optimizer of `pyro.optim`, with or without a
+        schedule; or a function from torch's parameter groups to an optimizer. The function gets the rates of groups
+        that `rates` names, and sets the others itself.
     groups : mapping of str to list of Parameter
         The parameters, by group.
     rates : float or mapping of str to float
         Learning rates. Groups that a mapping leaves out learn with 0.001.
     options : mapping
-        Further arguments of an optimizer given by name.
+        Further arguments of an optimizer given by name or class.
+    names : mapping of int to str, optional
+        Names of the parameters in Pyro's store, by identity, for `pyro.optim`.
 
     Returns
     -------
     Optimizer
         The optimizer.
+    callable or None
+        From the optimizer to its schedule, of a `PyroLRScheduler`.
+
+    Raises
+    ------
+    TypeError
+        If a function gives something else.
+    ValueError
+        If the optimizer does not take its arguments.
     """
     named = [{"params": parameters, "name": name} for name, parameters in groups.items()]
     if isinstance(rates, Mapping):
         named = [{**group, "lr": rates.get(group["name"], DEFAULT_LR)} for group in named]
-    if not isinstance(optimizer, str):
-        return optimizer(named)
-    kind, settings = OPTIMIZERS[optimizer], dict(options)
-    if kind in _FUSED and all(p.device.type in ("cpu", "cuda") for group in groups.values() for p in group):
+    if isinstance(optimizer, PyroOptim):
+        with one_line("the optimizer of pyro.optim"):
+            return from_pyro(optimizer, groups, names or {})
+    if not isinstance(optimizer, str | type):
+        with one_line("the function that makes the optimizer"):
+            made = optimizer(named)
+        if not isinstance(made, Optimizer):
+            hint = "; call it, pyro.optim.Adam({'lr': 0.001})" if isinstance(made, PyroOptim) else ""
+            raise TypeError(f"the optimizer function must give a torch optimizer, got {type(made).__name__}{hint}")
+        _check_steps(type(made))
+        return made, None
+    kind, settings = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer, dict(options)
+    on_known = all(p.device.type in ("cpu", "cuda") for group in groups.values() for p in group)
+    if isinstance(optimizer, str) and kind in _FUSED and on_known:
         settings.setdefault("fused", True)
-    return kind(named, lr=DEFAULT_LR if isinstance(rates, Mapping) else rates, **settings)
+    with one_line(f"optimizer {kind.__name__}"):
+        return kind(named, lr=DEFAULT_LR if isinstance(rates, Mapping) else rates, **settings), None
 
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:
     """The rates of an optimizer as columns of metrics: `lr`, or one for each group where they differ."""
-    rates = {group.get("name", str(place)): group["lr"] for place, group in enumerate(optimizer.param_groups)}
+    rates = {
+        str(group.get("name", place)): float(group["lr"])
+        for place, group in enumerate(optimizer.param_groups)
+        if "lr" in group
+    }
     if len(set(rates.values())) == 1:
         return {"lr": next(iter(rates.values()))}
     return {f"lr_{name}": rate for name, rate in rates.items()}
-
-
-def make_lr_scheduler(name: str, optimizer: Optimizer, epochs: int) -> LRScheduler | None:
-    """A schedule of the learning rates by name, to be stepped once per epoch; None for a constant one."""
-    schedulers = torch.optim.lr_scheduler
-    if name == "cosine":
-        return schedulers.CosineAnnealingLR(optimizer, epochs)
-    if name == "step":
-        return schedulers.StepLR(optimizer, max(1, math.ceil(epochs / 3)))
-    if name == "plateau":
-        return schedulers.ReduceLROnPlateau(optimizer, factor=1 / 3, patience=10)
-    return None

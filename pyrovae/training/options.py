@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyro.infer import ELBO
+from pyro.optim import PyroOptim
+from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch.optim import Optimizer
 
 from pyrovae.infer.objectives import make_objective
 from pyrovae.training.callbacks import Callback
-from pyrovae.training.optimizers import DEFAULT_LR, LR_SCHEDULES, OPTIMIZERS, parse_rates
+from pyrovae.training.lr_schedules import LRScheduler, check_lr_schedule
+from pyrovae.training.optimizers import DEFAULT_LR, check_optimizer, parse_rates
 from pyrovae.training.schedules import Schedule, parse_schedule
 
 
@@ -27,10 +30,11 @@ class TrainingOptions:
 
     objective: str | ELBO = "elbo"
     num_particles: int | None = None
-    optimizer: str | Callable[[Sequence[Any]], Optimizer] = "adam"
+    optimizer: str | type[Optimizer] | PyroOptim | Callable[[Sequence[Any]], Optimizer] = "adam"
     lr: float | Mapping[str, float] = DEFAULT_LR
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
-    lr_schedule: str = "constant"
+    lr_schedule: str | type[LRScheduler] | PyroLRScheduler | Callable[[Optimizer], LRScheduler] = "constant"
+    lr_schedule_options: Mapping[str, Any] = field(default_factory=dict)
     gradient_clip: float | None = None
     kl_weight: str | float | Schedule = 1.0
     epochs: int = 100
@@ -48,12 +52,9 @@ class TrainingOptions:
         """Check the options."""
         self.kl_weight = parse_schedule(self.kl_weight)
         self.lr = parse_rates(self.lr)
-        if isinstance(self.optimizer, str) and self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {self.optimizer!r}; known are {', '.join(OPTIMIZERS)}")
-        if self.lr_schedule not in LR_SCHEDULES:
-            raise ValueError(
-                f"unknown learning-rate schedule {self.lr_schedule!r}; known are {', '.join(LR_SCHEDULES)}"
-            )
+        check_lr_schedule(self.lr_schedule, self.optimizer, self.lr_schedule_options)
+        with_schedule = isinstance(self.lr_schedule, PyroLRScheduler)
+        check_optimizer(self.lr_schedule if with_schedule else self.optimizer, self.lr, self.optimizer_options)
         for name in ("epochs", "batch_size", "num_particles", "patience", "gradient_clip"):
             value = getattr(self, name)
             if value is not None and not value > 0:

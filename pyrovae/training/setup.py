@@ -10,7 +10,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from pyro.infer import ELBO
+from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pyrovae import programs
 from pyrovae.families import families_of
@@ -20,6 +22,8 @@ from pyrovae.layout import OutsidePlateError
 from pyrovae.metrics.classification import infers_label
 from pyrovae.training.batching import VALIDATION_ROWS, Batches, HeldBatches, StreamedBatches
 from pyrovae.training.data import Stream, TrainingData
+from pyrovae.training.lr_schedules import LRScheduler, make_lr_scheduler
+from pyrovae.training.optimizers import make_optimizer
 from pyrovae.training.options import TrainingOptions
 from pyrovae.vae import VAE
 
@@ -66,6 +70,18 @@ def objective_for(vae: VAE, options: TrainingOptions, x: Tensor, **data: Tensor 
         settings["vectorize_particles"] = False
         objective = make_objective(name, num_particles=num_particles, **settings)
     return objective
+
+
+def make_steps(
+    options: TrainingOptions, groups: Mapping[str, list[nn.Parameter]], names: Mapping[int, str]
+) -> tuple[Optimizer, LRScheduler | None]:
+    """The optimizer of a training and its schedule, see `make_optimizer` and `make_lr_scheduler`."""
+    schedule: Any = options.lr_schedule
+    of_pyro = isinstance(schedule, PyroLRScheduler)
+    chosen = schedule if of_pyro else options.optimizer
+    optimizer, make = make_optimizer(chosen, groups, options.lr, options.optimizer_options, names)
+    schedule = schedule if make is None else make
+    return optimizer, make_lr_scheduler(schedule, optimizer, options.epochs, options.lr_schedule_options)
 
 
 def _vectorizes(vae: VAE, x: Tensor, data: Mapping[str, Any]) -> bool:

@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from pyrovae.storage import CheckpointError, load_module_tensors, load_tensors, module_tensors, save_tensors
 from pyrovae.training.checkpoint import RunFolder
-from pyrovae.training.optimizers import LRScheduler
+from pyrovae.training.json_values import as_json, from_json
+from pyrovae.training.lr_schedules import LRScheduler
 from pyrovae.vae import VAE
 
 
@@ -91,10 +92,20 @@ def save_state(
     generator : torch.Generator, optional
         Random numbers of a loader's own.
     """
+    saved = optimizer.state_dict()
+    information = {name: getattr(state, name) for name in _PLAIN}
+    information["optimizer"] = type(optimizer).__name__
+    information["groups"] = as_json(saved["param_groups"], "the optimizer")
+    information["values"] = {
+        str(index): as_json({name: v for name, v in values.items() if not isinstance(v, Tensor)}, "the optimizer")
+        for index, values in saved["state"].items()
+    }
+    # Functions are made again with the schedule.
+    kept = {} if scheduler is None else {n: v for n, v in scheduler.state_dict().items() if not callable(v)}
+    information["scheduler"] = None if scheduler is None else as_json(kept, "the schedule of the learning rate")
     save_best(run, state)
     if state.history:
         run.write_metrics(state.history)
-    saved = optimizer.state_dict()
     tensors = {f"weights.{name}": value for name, value in module_tensors(vae).items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
     if learned is not None:
@@ -108,10 +119,6 @@ def save_state(
         tensors["rng.loader"] = generator.get_state()
     if state.permutation is not None:
         tensors["permutation"] = state.permutation
-    information = {name: getattr(state, name) for name in _PLAIN}
-    information["optimizer"] = type(optimizer).__name__
-    information["groups"] = saved["param_groups"]
-    information["scheduler"] = scheduler.state_dict() if scheduler is not None else None
     save_tensors(run.state_path, tensors, information)
 
 
@@ -163,16 +170,18 @@ def load_state(
     load_module_tensors(vae, parts["weights"], str(run.state_path))
     if learned is not None:
         load_module_tensors(learned, parts.get("objective", {}), f"the objective in {run.state_path}")
-    moments: dict[int, dict[str, Tensor]] = {}
+    moments: dict[int, dict[str, Any]] = {}
     for name, value in parts.get("optimizer", {}).items():
         index, _, key = name.partition(".")
         moments.setdefault(int(index), {})[key] = value
+    for index, values in information.get("values", {}).items():
+        moments.setdefault(int(index), {}).update(from_json(values))
     try:
-        optimizer.load_state_dict({"state": moments, "param_groups": information["groups"]})
+        optimizer.load_state_dict({"state": moments, "param_groups": from_json(information["groups"])})
     except ValueError as error:
         raise CheckpointError(f"{run.state_path} is of another optimizer: {error}") from None
     if scheduler is not None and information["scheduler"] is not None:
-        scheduler.load_state_dict(information["scheduler"])
+        scheduler.load_state_dict(from_json(information["scheduler"]))
     torch.set_rng_state(parts["rng"]["cpu"])
     if "cuda" in parts["rng"] and vae.device.type == "cuda":
         torch.cuda.set_rng_state(parts["rng"]["cuda"], vae.device)

@@ -35,16 +35,21 @@ class Trainer(TrainingOptions):
     num_particles : int, optional
         Draws of the latents per datum, of an objective given by name. None is the objective's own default: 1 for those
         of Pyro and NVIL, 10 for those that need several.
-    optimizer : {"adam", "adamax", "adamw", "sgd"} or callable, default "adam"
-        A name, fused where torch has it; or a function from torch's parameter groups to a torch optimizer.
+    optimizer : {"adam", "adamax", "adamw", "sgd"}, class, PyroOptim or callable, default "adam"
+        A name, fused where torch has it; a torch class, such as ``torch.optim.RMSprop``; what `pyro.optim` makes, such
+        as ``pyro.optim.ClippedAdam({"lr": 1e-3})``, its schedulers included; or a function from torch's parameter
+        groups to a torch optimizer. Gradients are those of the mean loss per datum, also where Pyro's clip them.
     lr : float or mapping of str to float, default 0.001
         Learning rate; or one for each of the groups "model", "guide" and "objective" (what the objective itself
         learns). Groups that are left out learn with 0.001.
     optimizer_options : mapping, default {}
-        Further arguments of an optimizer given by name.
-    lr_schedule : {"constant", "cosine", "step", "plateau"}, default "constant"
+        Further arguments of an optimizer given by name or class.
+    lr_schedule : {"constant", "cosine", "step", "plateau"}, class, PyroLRScheduler or callable, default "constant"
         "cosine" falls to 0 at the last epoch, "step" to a tenth after each third of the epochs, "plateau" to a third
-        after 10 epochs without progress of `monitor`.
+        after 10 epochs without progress of `monitor`. Or a torch scheduler class; a function from the optimizer to a
+        scheduler; or a scheduler of `pyro.optim`, which has its own optimizer. A schedule moves once per epoch.
+    lr_schedule_options : mapping, default {}
+        Further arguments of a scheduler class.
     gradient_clip : float, optional
         Largest norm of the gradient of model and guide, in nats per datum and unit of the parameters. None does not
         clip.
