@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN ?= runs/demo
 
-.PHONY: demo test lint notebooks benchmarks clean
+.PHONY: demo test lint types notebooks benchmarks clean
 
 demo: $(VENV)/.base
 	rm -rf $(RUN)
@@ -24,6 +24,15 @@ test: $(VENV)/.test
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) types
+
+# The package is checked as it is installed: models/ and guides/ lie in pyrovae/.
+types: $(VENV)/.lint
+	rm -rf build/typed
+	mkdir -p build/typed
+	cp -R pyrovae build/typed/pyrovae
+	cp -R models guides build/typed/pyrovae
+	cd build/typed && $(abspath $(BIN))/python -m mypy --config-file ../../setup.cfg --cache-dir ../mypy -p pyrovae
 
 notebooks: $(VENV)/.notebook
 	for notebook in tutorials/*.ipynb; do \

@@ -165,7 +165,7 @@ def train(estimator: str, particles: int, arguments: argparse.Namespace) -> dict
     history, start = [], time.process_time()
     with vae.scope(), pyro.validation_enabled(False):
         for step in range(arguments.steps + 1):
-            if step % (arguments.steps // 30) == 0:
+            if step % max(1, arguments.steps // 30) == 0:
                 history.append({"step": step, **evaluate(model, guide, test)})
             x = true_draws((arguments.replicas, 100), generator).flatten()
             objective.loss_and_grads(model, guide, x)

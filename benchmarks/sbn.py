@@ -31,7 +31,8 @@ from pyrovae import VAE, data
 from pyrovae.data import Dataset
 from pyrovae.pairs import find_pair
 from pyrovae.plotting import save_figure
-from pyrovae.training import RunFolder, load_weights, save_weights
+from pyrovae.storage import load_weights, save_weights
+from pyrovae.training import RunFolder
 
 SIZES, BATCH = (200, 200, 200), 100
 VARIED = ("objective", "num_particles", "pretraining_epochs", "epochs", "batch_size", "lr", "seed")

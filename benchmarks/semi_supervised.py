@@ -26,7 +26,8 @@ from pyrovae import VAE, data, programs
 from pyrovae.data import Dataset, Rows
 from pyrovae.metrics import classification_error
 from pyrovae.pairs import find_pair
-from pyrovae.training import RunFolder, load_weights
+from pyrovae.storage import load_weights
+from pyrovae.training import RunFolder
 
 ROWS, VALIDATION = 45_000, 5_000
 VARIED = (

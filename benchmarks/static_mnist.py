@@ -24,7 +24,8 @@ from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import GaussianVAE
 from pyrovae.nn import DenseDecoder, DenseEncoder
 from pyrovae.priors import StandardNormal, VampPrior
-from pyrovae.training import RunFolder, load_weights
+from pyrovae.storage import load_weights
+from pyrovae.training import RunFolder
 
 LATENT_DIM, HIDDEN, PSEUDO_INPUTS = 40, (300, 300), 500
 

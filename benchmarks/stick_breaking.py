@@ -26,8 +26,10 @@ from torch import Tensor
 from pyrovae import VAE, data, programs
 from pyrovae.data import Dataset, Rows
 from pyrovae.metrics import knn_error
-from pyrovae.pairs import find_pair, integers
-from pyrovae.training import RunFolder, load_weights
+from pyrovae.pairs import find_pair
+from pyrovae.pairs.registry import integers
+from pyrovae.storage import load_weights
+from pyrovae.training import RunFolder
 
 SIZES = {"train": 45_000, "validation": 5_000, "test": 10_000}
 VARIED = ("latent", "objective", "num_particles", "hidden", "layer", "epochs", "lr", "warm_up", "rows", "seed")

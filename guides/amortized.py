@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.models.parts import share_of_global
+from pyrovae.models.parts import global_site, share_of_global
 from pyrovae.nn import encoded
 
 
@@ -72,6 +72,6 @@ class Amortized(PyroModule):
         """Run the program. See the contract of pairs. `y` and `index` are not used."""
         for name, posterior in self.shared.items():
             with share_of_global(len(x), self.num_training_rows):
-                pyro.sample(name, posterior(), infer={"is_global": True})
+                pyro.sample(name, posterior(), infer=global_site())
         with pyro.plate("data", len(x), dim=-1):
             return pyro.sample("z", self.posterior(x, mask))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from pyrovae.guides.amortized import Amortized
 from pyrovae.models.parts import layer_names
 from pyrovae.nn import MLP, CategoricalHead, FlatEncoder
+from pyrovae.nn.encoders import num_features
 from pyrovae.nn.variables import Bits
 
 
@@ -52,6 +54,8 @@ class BernoulliLayers(PyroModule):
     >>> BernoulliLayers((1, 4, 4), (5, 3))(torch.zeros(2, 1, 4, 4)).shape
     torch.Size([2, 3])
     """
+
+    layer_variable: Any  # a module with `features`
 
     def __init__(
         self,
@@ -129,4 +133,4 @@ def AmortizedCategorical(
     >>> AmortizedCategorical(DenseEncoder((1, 4, 4), (8,)), 3, 5)(torch.zeros(2, 1, 4, 4)).shape
     torch.Size([2, 3, 5])
     """
-    return Amortized(encoder, CategoricalHead(encoder.out_features, num_variables, num_classes, variable=variable))
+    return Amortized(encoder, CategoricalHead(num_features(encoder), num_variables, num_classes, variable=variable))

@@ -6,6 +6,7 @@ from torch import nn
 
 from pyrovae.guides.amortized import Amortized
 from pyrovae.nn import GaussianHead
+from pyrovae.nn.encoders import num_features
 
 
 def AmortizedGaussian(encoder: nn.Module, latent_dim: int) -> Amortized:
@@ -46,4 +47,4 @@ def AmortizedGaussian(encoder: nn.Module, latent_dim: int) -> Amortized:
     """
     if latent_dim < 1:
         raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
-    return Amortized(encoder, GaussianHead(encoder.out_features, latent_dim))
+    return Amortized(encoder, GaussianHead(num_features(encoder), latent_dim))

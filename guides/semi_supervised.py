@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pyro
 import torch
 import torch.nn.functional as F
 from pyro.distributions import Categorical
 from pyro.nn import PyroModule
+from pyro.poutine.runtime import InferDict
 from torch import Tensor, nn
 
 from pyrovae.distributions.labels import KnownLabels, labelled_logits
 from pyrovae.masks import fill_missing
 from pyrovae.nn import encoded
+from pyrovae.nn.encoders import num_features
 from pyrovae.nn.mlp import LAYERS, activation_module
 from pyrovae.sites import objective_term
 
@@ -57,7 +58,7 @@ class Classifier(nn.Module):
             raise ValueError(f"noise and shift must not be negative, got {noise} and {shift}")
         self.encoder = encoder
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(encoder.out_features, num_classes)
+        self.linear = nn.Linear(num_features(encoder), num_classes)
         self.noise, self.shift = noise, shift
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -163,12 +164,12 @@ class LabelledEncoder(nn.Module):
         if layer not in LAYERS:
             raise ValueError(f"unknown layer {layer!r}; known are {', '.join(LAYERS)}")
         self.encoder = encoder
-        num_features = encoder.out_features
+        in_features = num_features(encoder)
         width = 2 * hidden if layer == "gated" else hidden
-        self.linear = nn.Linear(num_features, width)
+        self.linear = nn.Linear(in_features, width)
         self.by_label = nn.Parameter(torch.randn(num_classes, width) * hidden**-0.5)
         self.activation = nn.GLU() if layer == "gated" else activation_module(activation)
-        self.skip = layer == "residual" and num_features == hidden
+        self.skip = layer == "residual" and in_features == hidden
         self.dropout = nn.Dropout(dropout)
         self.out_features = hidden
 
@@ -250,7 +251,7 @@ class SemiSupervisedGuide(PyroModule):
             return pyro.sample("z", self.head(self.encoder(x, label, mask)))
 
     def _label(self, logits: Tensor, y: Tensor | None) -> Tensor:
-        infer: dict[str, Any] = {"enumerate": "parallel"}
+        infer: InferDict = {"enumerate": "parallel"}
         if y is None:
             return pyro.sample("y", Categorical(logits=logits), infer=infer)
         lowest, highest = torch.stack(y.aminmax()).tolist()

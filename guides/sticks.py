@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pyrovae.distributions import Beta, Fractions, GammaComposition, Kumaraswamy, LogitNormal
 from pyrovae.guides.amortized import Amortized
+from pyrovae.nn.encoders import num_features
 
 _FLOOR, _CEILING = 1e-2, 1e3
 _MAX_LOGIT, _MIN_SCALE, _MAX_SCALE = 12.0, 1e-3, 10.0
@@ -70,7 +71,7 @@ class FractionsHead(nn.Module):
 class _ConcentrationsHead(FractionsHead):
     """A head whose distribution has two concentrations. At first they are 1 and that of the prior."""
 
-    family: type[Fractions]
+    family: Callable[[Tensor, Tensor], Fractions]
 
     def initial(self, concentration: float) -> Sequence[float]:
         """Return raw outputs for concentrations of 1 and `concentration`."""
@@ -184,10 +185,11 @@ def _amortized(
     concentration: float | ConcentrationPosterior,
     num_data: int | None,
 ) -> Amortized:
-    inferred = isinstance(concentration, ConcentrationPosterior)
-    initial = concentration.loc.exp().item() if inferred else concentration
-    shared = {"concentration": concentration} if inferred else None
-    return Amortized(encoder, head(encoder.out_features, truncation, initial), shared=shared, num_data=num_data)
+    if isinstance(concentration, ConcentrationPosterior):
+        initial, shared = concentration.loc.exp().item(), {"concentration": concentration}
+    else:
+        initial, shared = concentration, None
+    return Amortized(encoder, head(num_features(encoder), truncation, initial), shared=shared, num_data=num_data)
 
 
 def KumaraswamySticks(

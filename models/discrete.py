@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pyro
 import torch
@@ -54,6 +55,8 @@ class SigmoidBeliefNetwork(PyroModule):
     >>> SigmoidBeliefNetwork((5, 3), BernoulliLikelihood((1, 4, 4)))(size=2).shape
     torch.Size([2, 1, 4, 4])
     """
+
+    variable: Any  # a module with `features`
 
     def __init__(
         self,
@@ -131,6 +134,9 @@ class CategoricalVAE(PyroModule):
     >>> CategoricalVAE(3, 5, DenseDecoder(15, likelihood.raw_shape), likelihood)(size=2).shape
     torch.Size([2, 1, 4, 4])
     """
+
+    variable: Any  # a module with `features`
+    prior_logits: Tensor
 
     def __init__(
         self,

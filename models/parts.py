@@ -22,9 +22,11 @@ def num_rows(x: Tensor | None, size: int | None) -> int:
     ValueError
         Neither is given, or both are.
     """
-    if (x is None) == (size is None):
-        raise ValueError("give either data x or the number of rows to draw, size=")
-    return len(x) if x is not None else size
+    if x is not None and size is None:
+        return len(x)
+    if x is None and size is not None:
+        return size
+    raise ValueError("give either data x or the number of rows to draw, size=")
 
 
 def observe(likelihood: Likelihood, raw: Tensor, x: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -60,6 +62,11 @@ def layer_names(sizes: Sequence[int]) -> tuple[str, ...]:
     if not sizes or min(sizes) < 1:
         raise ValueError(f"sizes must hold at least one positive number, got {tuple(sizes)}")
     return ("z",) if len(sizes) == 1 else tuple(f"z{layer}" for layer in range(1, len(sizes) + 1))
+
+
+def global_site() -> Any:
+    """Return `infer` of a latent that belongs to all data together; Pyro's `InferDict` does not know this key."""
+    return {"is_global": True}
 
 
 def share_of_global(rows: int, num_data: int | None) -> AbstractContextManager:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro
 import torch
 from pyro.distributions import Categorical
@@ -62,6 +64,9 @@ class SemiSupervisedVAE(PyroModule):
     >>> model(size=4, y=torch.tensor([0, 1, 2, -1])).shape
     torch.Size([4, 1, 4, 4])
     """
+
+    prior: Any  # a module with `decoder_input`
+    class_logits: Tensor
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.likelihoods import Likelihood
-from pyrovae.models.parts import num_rows, observe, share_of_global
+from pyrovae.models.parts import global_site, num_rows, observe, share_of_global
 from pyrovae.priors import StickBreakingPrior
 
 
@@ -106,7 +106,7 @@ class StickBreakingVAE(PyroModule):
         rows, concentration = num_rows(x, size), None
         if self.hyperprior is not None:
             with share_of_global(rows, self.num_data):
-                concentration = pyro.sample("concentration", self.hyperprior(), infer={"is_global": True})
+                concentration = pyro.sample("concentration", self.hyperprior(), infer=global_site())
         with pyro.plate("data", rows, dim=-1):
             z = pyro.sample("z", self.prior(concentration))
             pyro.deterministic("weights", self.prior.features(z), event_dim=1)
@@ -116,6 +116,9 @@ class StickBreakingVAE(PyroModule):
 
 class _GammaHyperprior(nn.Module):
     """A Gamma distribution that follows device and type of its module."""
+
+    concentration: Tensor
+    rate: Tensor
 
     def __init__(self, gamma: Gamma) -> None:
         super().__init__()

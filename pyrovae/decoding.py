@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyro
 import torch
@@ -14,10 +14,26 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.infer.points import global_means
-from pyrovae.sites import data_sites, is_factor, rows_first, sample_sites
+from pyrovae.sites import data_sites, is_factor, nodes_of, rows_first, sample_sites
 
 if TYPE_CHECKING:
     from pyrovae.prepared import PreparedPair
+
+
+Value = TypeVar("Value")
+
+
+def only_site(value: Value | dict[str, Value]) -> Value:
+    """What `decode`, `sample` or `reconstruct` returned of a pair with one data site.
+
+    Raises
+    ------
+    ValueError
+        If it is a dictionary, because the pair has several data sites.
+    """
+    if isinstance(value, dict):
+        raise ValueError(f"this takes one data site, and the pair has {sorted(value)}; VAE(..., observed=NAME)")
+    return value
 
 
 class Decoding:
@@ -149,7 +165,7 @@ class Decoding:
                 return global_means(vae.guide, names, (rows,))
             with torch.no_grad(), programs.evaluating(vae):
                 drawn = programs.trace(vae.guide, (rows,))
-        return {name: drawn.nodes[name]["value"] for name in names}
+        return {name: nodes_of(drawn)[name]["value"] for name in names}
 
     def distributions(self, trace: Trace) -> TorchDistribution | dict[str, TorchDistribution]:
         """The distribution of the data in a trace of the model; a dictionary by site where there are several."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -98,7 +99,7 @@ def look_at(
     """
     rows = rows_of(args, kwargs)
 
-    def probe() -> tuple[Trace, Trace, int]:
+    def probe(rows: int) -> tuple[Trace, Trace, int]:
         """Both programs on one row less, or on two rows in place of one."""
         other = rows - 1 or 2
 
@@ -117,7 +118,7 @@ def look_at(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pyro warns of need not be wrong here
             check_model_guide_match(*traces)  # refuses latents of another shape in the guide
-        return find_layout(*traces, rows, probe)
+        return find_layout(*traces, rows, None if rows is None else partial(probe, rows))
 
 
 def find_layout(
@@ -186,8 +187,8 @@ def _data_plates(
     suspects = {name for name, frame in {**of_guide, **of_model}.items() if rows in (frame.size, frame.full_size)}
     if not suspects:
         # A plate of a size of its own: the only one around all observed sites, if there is one.
-        around = [{f.name for f in frames_of(site)} for site in observed]
-        shared = set.intersection(*around) if around else set()
+        around_each = [{f.name for f in frames_of(site)} for site in observed]
+        shared: set[str] = set.intersection(*around_each) if around_each else set()
         if len(shared) > 1:
             raise ValueError(
                 f"none of the plates {sorted(shared)} has the size of the data, {rows} rows, so it is unknown which "

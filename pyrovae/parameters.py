@@ -29,6 +29,9 @@ class PairParameters(nn.Module):
         The two programs.
     """
 
+    model: Any  # programs, whose attributes are the user's
+    guide: Any
+
     _scopes = 0  # how many are open in this process, of any pair
 
     def __init__(self, model: programs.Program, guide: programs.Program) -> None:
@@ -70,7 +73,7 @@ class PairParameters(nn.Module):
         process never meet; nested scopes of one VAE are cheap. Parameters that are not trained stay so, though Pyro
         would turn them on again.
         """
-        params = {self._site_names[key]: value for key, value in self.param_sites.items()}
+        params: dict[str, Tensor] = {self._site_names[key]: value for key, value in self.param_sites.items()}
         constraints = dict(self._constraints)
         frozen = [parameter for parameter in self.parameters() if not parameter.requires_grad]
         with warnings.catch_warnings():
@@ -149,7 +152,7 @@ class PairParameters(nn.Module):
         if not self._shown["model"] and not self._shown["guide"] and next(self.parameters(), None) is not None:
             raise RuntimeError("the pair has seen no data, so its parameters are not known; call prepare(x) first")
         known = dict(self.named_parameters(remove_duplicate=False))
-        params = {name: known[path] for name, path in self._module_sites.items() if path in known}
+        params: dict[str, Tensor] = {name: known[path] for name, path in self._module_sites.items() if path in known}
         for key, value in self.param_sites.items():
             hidden = key in self._hidden
             params[self._site_names[key]] = value if hidden else value.detach().clone().requires_grad_()
@@ -161,7 +164,7 @@ class PairParameters(nn.Module):
         """Keys of those param sites that are parameters of modules that only the programs know."""
         return {key for key in self.param_sites if "$$$" in key} if self._foreign else set()
 
-    def _collect(self, label: str, run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    def _collect(self, label: str, run: Callable[[], Any]) -> tuple[Any, Mapping[str, Any]]:
         """Run a program in a store of its own; return what it gives and the store's state."""
         called: set[int] = set()
         frozen = [parameter for parameter in self.parameters() if not parameter.requires_grad]
@@ -182,7 +185,7 @@ class PairParameters(nn.Module):
                     self._shown[label].add(f"{prefix}.{name}")
         return result, state
 
-    def _adopt(self, label: str, state: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping]) -> None:
+    def _adopt(self, label: str, state: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
         """Make the parameters of a store, those of modules aside, parameters of this pair.
 
         A param site that Pyro's own store has a value for, because SVI trained it, takes that value.

@@ -50,6 +50,8 @@ class PreparedPair(PairParameters):
         The latent sites, where not all sites of the guide are meant.
     """
 
+    _datum: Tensor  # None before there were data
+
     def __init__(
         self,
         model: programs.Program,
@@ -65,8 +67,7 @@ class PreparedPair(PairParameters):
         self.register_buffer("_datum", None, persistent=False)
         self.first_rows: Tensor | None = None  # two rows of the first data, to try programs on
         self.flat_sites: dict[str, torch.Size] = {}
-        self._in_order: tuple[str, ...] = ()  # data sites whose values are the data, perhaps flattened
-        self.row_dims: dict[str, int] = {}  # the batch dimension of each latent that is over the rows
+        self.row_dims: dict[str, int | None] = {}  # the batch dimension of each latent over the rows
         self._event_dims: dict[str, int] = {}
         self._first_sites: frozenset[str] = frozenset()
         self._data_outside: tuple[str, ...] = ()  # data sites that are no sum over rows
@@ -84,10 +85,17 @@ class PreparedPair(PairParameters):
                     f"{programs.describe(self.model)} needs data to run, and this VAE has seen none: "
                     "give VAE(..., example=x), or call a method with data first"
                 )
-            self._look_without_data()
+            self._sites = self._look_without_data()
         return self._sites
 
-    def _look_without_data(self) -> None:
+    @property
+    def layout(self) -> Layout:
+        """How the traces of the pair are laid out, once it has seen data."""
+        if self._layout is None:
+            raise RuntimeError("the pair has seen no data; call prepare(x) first")
+        return self._layout
+
+    def _look_without_data(self) -> Sites:
         """Find the sites of a pair that runs without data; those of this library call the data site "x"."""
         theirs = pyro.get_param_store().get_state()
         with programs.evaluating(self), torch.no_grad(), torch.random.fork_rng():
@@ -100,8 +108,8 @@ class PreparedPair(PairParameters):
         latent = self._latent or tuple(name for name in names if name != observed and name not in shared)
         plates = frozenset(frame.name for frame in names[observed]["cond_indep_stack"])
         classes = categorical_sites(names, latent)
-        self._sites = Sites(observed, latent, plate_nesting(trace), shared, classes, (observed,), plates)
-        self._datum = torch.zeros_like(trace.nodes[observed]["value"][0])
+        self._datum = torch.zeros_like(names[observed]["value"][0])
+        return Sites(observed, latent, plate_nesting(trace), shared, classes, (observed,), plates)
 
     def blank(self, rows: int) -> Tensor:
         """Data of zeros, for programs that need some to run."""
@@ -137,10 +145,9 @@ class PreparedPair(PairParameters):
         self._adopt("model", of_model, theirs)
         with self.scope():
             layout = look_at(self.model, self.guide, (x,), given, traces)
-        self._sites = find_sites(*traces, layout, self.chosen_site, self._latent)
+        self._sites = find_sites(traces.model, traces.guide, layout, self.chosen_site, self._latent)
         with self.scope():
             in_order = data_in_order(self.model, traces.model, (x,), given, layout.plates)
-        self._in_order = tuple(in_order)
         self.flat_sites = {name: x.shape[1:] for name, shape in in_order.items() if shape != x.shape[1:]}
         outside = [name for name, site in data_sites(traces.model).items() if not is_local(site, layout.plates)]
         self._data_outside = tuple(outside)
@@ -212,40 +219,18 @@ class PreparedPair(PairParameters):
             self.prepare(x, **data)
             condition = self._with_marked_means(condition, tell=False)
             model, guide = conditioned(self.model, self.guide, condition)
-            pair = enumerated(model, self._layout), guide
+            model = enumerated(model, self.layout)
             with self.scope(), programs.evaluating(self):
                 few = cut(given, slice(2), len(x))
                 x, given = (x[:2], few) if self._takes(x[:2], few) else (x, given)
-                self._vectorize = can_vectorize(*pair, self._layout, (x,), given, fixed=condition)
+                self._vectorize = can_vectorize(model, guide, self.layout, (x,), given, fixed=condition)
         return self._vectorize
-
-    def looks_at_data(self, *, draws_data: bool, **given: Any) -> bool:
-        """Whether `sample` (which draws the data) or `decode` (which does not) need `data=`, rows to look at."""
-        _ = self.sites
-        keywords = programs.keywords(self.model, **given)
-        return not programs.runs_without_data(self.model) and self._decoding.reads_data(draws_data, keywords)
-
-    def like_data(self, found: Any, x: Tensor) -> Any | None:
-        """What of the output of a method is about the data `x` themselves, entry by entry; None if nothing is.
-
-        Parameters
-        ----------
-        found : Tensor, distribution or dict by site
-            What `reconstruct`, `sample` or `decode` returned.
-        x : Tensor
-            Data.
-        """
-        if not isinstance(found, dict):
-            found = {self.chosen_site or self.sites.observed: found}
-        names = [name for name in found if name in self._in_order]
-        if len(names) != 1 or (isinstance(found[names[0]], Tensor) and found[names[0]].shape[1:] != x.shape[1:]):
-            return None
-        return found[names[0]]
 
     def rows_of_latents(self, z: Mapping[str, Tensor]) -> int:
         """How many rows there are values of latents for."""
-        name, value = next(iter(z.items()))
-        dim = self.row_dims.get(name, 0) - self._event_dims.get(name, 0)
+        name = next((name for name in z if self.row_dims.get(name) is not None), next(iter(z)))
+        value = z[name]
+        dim = (self.row_dims.get(name) or 0) - self._event_dims.get(name, 0)
         return len(value) if value.dim() < -dim else value.shape[dim]
 
     def _takes(self, x: Tensor, given: Mapping[str, Tensor]) -> bool:
@@ -285,11 +270,31 @@ class PreparedPair(PairParameters):
                 )
         return trace
 
-    def _traces(self, x: Tensor, data: Mapping[str, Tensor | None]) -> programs.Traces:
+    def _traces(
+        self, x: Tensor, data: Mapping[str, Tensor | None], condition: Mapping[str, Tensor] | None = None
+    ) -> programs.Traces:
         drawn = self._guide_trace(x, data)
         with self.scope():
             given = programs.keywords(self.model, **data)
+            if condition:
+                model, guide = conditioned(self.model, self.guide, condition)
+                traces = programs.trace_pair(model, guide, (x,), given)
+                for name in condition:
+                    traces.model.remove_node(name)  # it is given, and so no term of the bound
+                return traces
             return programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn)
+
+    def observed_values(self, x: Tensor, **data: Tensor | None) -> Tensor | dict[str, Tensor]:
+        """The values of the data sites for these rows, which `reconstruct` is compared with; by site if several.
+
+        They are `x` itself unless the model observes something made of it, such as its logarithm or parts of it.
+        """
+        return self._decoding.values(self._traces(x, data).model, "draw")
+
+    def needs_rows(self, **given: Tensor | None) -> bool:
+        """Whether `sample` and `decode` of this pair need rows of data, because the model looks at them."""
+        without = programs.runs_without_data(self.model)
+        return not without and self._decoding.reads_data(True, programs.keywords(self.model, **given))
 
     @torch.no_grad()
     def global_means(self, data: Tensor | None = None) -> dict[str, Tensor]:

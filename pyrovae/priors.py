@@ -55,6 +55,8 @@ class StandardNormal(GaussianPrior):
     torch.Size([3])
     """
 
+    loc: Tensor
+
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -140,7 +142,7 @@ class VampPrior(GaussianPrior):
         super().__init__()
         if isinstance(posterior, nn.Module):
             posterior = posterior.forward  # a bound method is not registered as a submodule
-        self.posterior = posterior
+        self.posterior: Callable[[Tensor], TorchDistribution] = posterior
         self.pseudo_inputs = nn.Parameter(pseudo_inputs.detach().clone())
         logits = torch.zeros(len(pseudo_inputs))
         if learn_weights:
@@ -149,7 +151,7 @@ class VampPrior(GaussianPrior):
             self.register_buffer("logits", logits, persistent=False)
 
     @property
-    def latent_dim(self) -> int:
+    def latent_dim(self) -> int:  # type: ignore[override]  # not known before the encoder has run, so no attribute
         """Size of the latent. One run of the encoder finds it."""
         with torch.no_grad(), torch.random.fork_rng():
             return self.posterior(self.pseudo_inputs[:1]).event_shape[0]
@@ -209,6 +211,9 @@ class StickBreakingPrior(nn.Module):
     >>> weights.shape, bool(weights.sum(-1).allclose(torch.ones(3)))
     (torch.Size([3, 50]), True)
     """
+
+    gain: Tensor
+    log_concentration: Tensor
 
     def __init__(
         self, truncation: int, concentration: float = 1.0, *, learn: bool = False, gain: float | None = None

@@ -18,7 +18,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyrovae.sites import sample_sites
+from pyrovae.sites import nodes_of, sample_sites
 
 Program = Callable[..., Any]
 
@@ -268,7 +268,7 @@ def find_non_finite(model: Program, guide: Program, *args: Any, **kwargs: Any) -
                         return f"parameter {parameter_name!r} of the {label}"
         traces = trace_pair(model, guide, args, kwargs)
         for label, found in (("guide", traces.guide), ("model", traces.model)):
-            for name, site in found.nodes.items():
+            for name, site in nodes_of(found).items():
                 if site["type"] == "param" and not site["value"].isfinite().all():
                     return f"parameter {name!r} of the {label}"
             for name, site in sample_sites(found).items():

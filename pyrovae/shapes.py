@@ -11,7 +11,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.programs import Program, trace, trial
-from pyrovae.sites import data_sites, rows_first
+from pyrovae.sites import data_sites, nodes_of, rows_first
 
 
 def data_in_order(
@@ -34,7 +34,7 @@ def data_in_order(
     """
     x, mask = args[0], kwargs.get("mask")
     found = _equal_sites(traced, x, mask, plates)
-    if not all(_is_view(traced.nodes[name]["value"], x) for name in found):
+    if not all(_is_view(nodes_of(traced)[name]["value"], x) for name in found):
         try:
             with trial(model), pyro.validation_enabled(False):
                 other = torch.rand(x.shape).to(x) if x.is_floating_point() else torch.randint_like(x, int(x.max()) + 2)

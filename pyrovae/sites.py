@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,11 @@ from torch.distributions import Categorical, OneHotCategorical
 Site = Mapping[str, Any]
 PARTICLES = "num_particles_vectorized"
 """The name of the plate over particles, which is Pyro's own."""
+
+
+def nodes_of(trace: Trace) -> Mapping[str, Any]:
+    """The nodes of a finished trace by name, which have their values, as Pyro's types of them do not say."""
+    return trace.nodes
 
 
 def is_deterministic(site: Site) -> bool:
@@ -76,7 +82,7 @@ def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:
     """The sample sites of a trace by name, without subsampling and deterministic ones."""
     return {
         name: site
-        for name, site in trace.nodes.items()
+        for name, site in nodes_of(trace).items()
         if site["type"] == "sample" and not site_is_subsample(site) and not is_deterministic(site)
     }
 
@@ -174,4 +180,5 @@ def check_shapes(*traces: Trace) -> None:
                 f"distribution of batch shape {tuple(site['fn'].batch_shape)} and event shape "
                 f"{tuple(site['fn'].event_shape)}"
             ) from None
-        check_site_shape({**site, "log_prob": torch.empty(()).expand(shape)}, float("inf"))
+        message: Any = {**site, "log_prob": torch.empty(()).expand(shape)}
+        check_site_shape(message, sys.maxsize)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from pyro import poutine
@@ -19,6 +19,7 @@ from pyrovae.infer.likelihood import log_likelihood
 from pyrovae.infer.points import MeanMessenger, check_densities
 from pyrovae.layout import OutsidePlateError, outside_plate
 from pyrovae.prepared import PreparedPair
+from pyrovae.sites import nodes_of
 
 __all__ = ["OUTPUTS", "VAE", "Forward", "MadeBy", "MeanMessenger"]
 
@@ -121,7 +122,7 @@ class VAE(PreparedPair):
         Where a site depends on another one (several layers), it is given at a draw of that one.
         """
         trace = self._guide_trace(x, data)
-        return {name: trace.nodes[name]["fn"] for name in self.latents_of(trace)}
+        return {name: nodes_of(trace)[name]["fn"] for name in self.latents_of(trace)}
 
     def encode(self, x: Tensor, **data: Tensor | None) -> TorchDistribution | dict[str, TorchDistribution]:
         """The guide's distribution q(z|x) of the latent; a dictionary by site where there are several."""
@@ -175,13 +176,54 @@ class VAE(PreparedPair):
             If the distribution of the data has no mean; `bound_terms` does without.
         """
         traces = self._traces(x, data)
-        nll, kl = bound_terms(traces, self._layout)
+        nll, kl = bound_terms(traces, self.layout)
         return Forward(self._decoding.values(traces.model, "mean"), nll, kl)
 
-    def bound_terms(self, x: Tensor, **data: Tensor | None) -> tuple[Any, Tensor, Tensor]:
-        """p(x|z), negative log-likelihood `[B]` and KL `[B]` of every datum at one draw of the latents, in nats."""
-        traces = self._traces(x, data)
-        return self._decoding.distributions(traces.model), *bound_terms(traces, self._layout)
+    def bound_terms(
+        self, x: Tensor, *, condition: Mapping[str, Tensor] | None = None, **data: Tensor | None
+    ) -> tuple[Any, Tensor, Tensor]:
+        """p(x|z), negative log-likelihood `[B]` and KL `[B]` of every datum at one draw of the latents, in nats.
+
+        `condition` gives values of latents outside the plate over the data, which are drawn otherwise.
+        """
+        traces = self._traces(x, data, condition)
+        return self._decoding.distributions(traces.model), *bound_terms(traces, self.layout)
+
+    @overload
+    def log_likelihood(
+        self,
+        x: Tensor,
+        num_samples: int = ...,
+        *,
+        chunk_size: int = ...,
+        condition: Mapping[str, Tensor] | None = ...,
+        return_details: Literal[False] = ...,
+        **data: Tensor | None,
+    ) -> Tensor: ...
+
+    @overload
+    def log_likelihood(
+        self,
+        x: Tensor,
+        num_samples: int = ...,
+        *,
+        chunk_size: int = ...,
+        condition: Mapping[str, Tensor] | None = ...,
+        return_details: Literal[True],
+        **data: Tensor | None,
+    ) -> LogLikelihood: ...
+
+    @overload
+    def log_likelihood(
+        self,
+        x: Tensor,
+        num_samples: int = ...,
+        *,
+        chunk_size: int = ...,
+        condition: Mapping[str, Tensor] | None = ...,
+        return_details: bool,
+        **data: Tensor | None,
+    ) -> Tensor | LogLikelihood: ...
 
     @torch.no_grad()
     def log_likelihood(
@@ -236,16 +278,22 @@ class VAE(PreparedPair):
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
             if not self._has_densities:
-                check_densities(self.guide, self._layout, (x,), given, condition)
+                check_densities(self.guide, self.layout, (x,), given, condition)
                 self._has_densities = True
-            result = log_likelihood(self, self._layout, x, num_samples, chunk_size, vectorize, condition, given)
+            result = log_likelihood(self, self.layout, x, num_samples, chunk_size, vectorize, condition, given)
         return result if return_details else result.value
 
     # -- pictures of the model ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
-        self, num_samples: int, output: str = "draw", *, data: Tensor | None = None, **given: Tensor | None
+        self,
+        num_samples: int,
+        output: str = "draw",
+        *,
+        data: Tensor | None = None,
+        condition: Mapping[str, Tensor] | None = None,
+        **given: Tensor | None,
     ) -> Tensor | dict[str, Tensor]:
         """Draw data from the model, `[num_samples, ...]`; by site where several are observed.
 
@@ -258,6 +306,8 @@ class VAE(PreparedPair):
             Draws of p(x|z), or the mean or mode of p(x|z) at draws of z.
         data : Tensor, optional
             Rows `[num_samples, ...]` for a model that looks at its data beyond `obs=`.
+        condition : mapping from str to Tensor, optional
+            Values of latents of all data, instead of a draw or a mean.
         **given : Tensor
             Further arguments of the model, such as `y`.
         """
@@ -265,8 +315,10 @@ class VAE(PreparedPair):
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        values = self._decoding.shared_values(means=False, data=data)
-        values |= self._with_marked_means(None)
+        values = dict(condition or {})
+        if not values.keys() >= set(self.sites.shared):
+            drawn = self._decoding.shared_values(means=False, data=data)
+            values = {**drawn, **self._with_marked_means(values), **values}
 
         def change(model: programs.Program) -> programs.Program:
             return poutine.condition(poutine.uncondition(model), data=values)

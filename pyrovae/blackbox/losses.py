@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -246,7 +246,7 @@ class VIMCO(Loss):
         generative_model: GenerativeModel,
         *,
         control_variate: str = "geometric",
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__(inference_network, generative_model, **options)
         self.control_variate = control_variate
@@ -298,7 +298,7 @@ class NVIL(Loss):
         baseline: nn.Module | None = None,
         normalize: bool = True,
         decay: float = 0.9,
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__(inference_network, generative_model, **options)
         self.baseline = Baseline(baseline, decay=decay)

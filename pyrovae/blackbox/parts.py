@@ -68,7 +68,7 @@ class Source(ABC):
         """
         if position == 0:
             self.drawn = self.draw(shape)
-        elif not self._was_drawn(position):
+        if self.drawn is None or not self._was_drawn(position):
             raise ValueError(
                 "networks draw all latents and data jointly, and cannot draw some of them given the values of others"
             )

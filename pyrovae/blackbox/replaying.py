@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import pyro
@@ -16,7 +18,7 @@ from pyrovae import programs
 from pyrovae.blackbox.networks import Tensors
 from pyrovae.infer.log_weights import log_weights
 from pyrovae.infer.scoring import Scorer
-from pyrovae.sites import PARTICLES, latent_sites, row_dim, sample_sites
+from pyrovae.sites import PARTICLES, latent_sites, nodes_of, row_dim, sample_sites
 from pyrovae.vae import VAE
 
 
@@ -44,7 +46,7 @@ class Programs:
         self.vae, self.arguments = vae, tuple(arguments)
         self.names = tuple(sorted(vae.sites.latent))
         self.depth = max(1, vae.sites.max_plate_nesting)
-        self.layout: _Layout | None = None
+        self.layout = _Layout(-1, -1, {}, {})  # of no data
         self.checked = False
 
     def owned(self, program: programs.Program) -> tuple[nn.ModuleDict, nn.ParameterDict]:
@@ -103,19 +105,20 @@ class Programs:
                 self.checked = True
             self.vae.prepare(x, **given)
             trace = programs.trace(self.vae.guide, (x,), given)
-        sites = {name: trace.nodes[name] for name in self.names}
+        sites = {name: nodes_of(trace)[name] for name in self.names}
+        dim = row_dim(next(iter(sites.values())), self.vae.sites.plates)
         for name in latent_sites(trace):
             if name not in sites:
                 raise ValueError(f"site {name!r} of the guide is not among the latents of the VAE, {self.names}")
         self.layout = _Layout(
             len(x),
-            row_dim(next(iter(sites.values())), self.vae.sites.plates),
+            -1 if dim is None else dim,
             {name: site["fn"].event_dim for name, site in sites.items()},
             {name: site["value"].shape for name, site in sites.items()},
         )
         return sites
 
-    def split(self, data: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def split(self, data: Sequence[Tensor]) -> tuple[Tensor, dict[str, Any]]:
         """Return the first data tensor, and the others by name.
 
         Parameters
@@ -165,7 +168,7 @@ class Programs:
         with self.vae.scope():
             for _ in range(1 if vectorized else count):
                 trace = programs.trace(program, (x,), given)
-                parts.append([self._to_latent(name, trace.nodes[name]["value"]) for name in self.names])
+                parts.append([self._to_latent(name, nodes_of(trace)[name]["value"]) for name in self.names])
         return [torch.cat(values, 1) for values in zip(*parts, strict=True)]
 
     def log_prob(
@@ -193,24 +196,23 @@ class Programs:
         count = latents[0].shape[1]
         vectorized = self._vectorizes(data, count)
         columns = [latents] if vectorized else [[value[:, k : k + 1] for value in latents] for k in range(count)]
-        rows, scorer = len(data[0]), Scorer(self.vae._layout)
+        rows, scorer = len(data[0]), Scorer(self.vae.layout)
         particles = (-self.depth - 1, count) if vectorized else None
         parts = []
         for column in columns:
             sites = sample_sites(self._replayed(which, data, column, vectorized=vectorized))
-            parts.append(
-                sum(
-                    scorer.per_datum(scale_and_mask(s["fn"].log_prob(s["value"]), mask=s["mask"]), s, particles, rows)
-                    for name, s in sites.items()
-                    if wanted is None or name in wanted
-                )
-            )
+            terms = [
+                scorer.per_datum(scale_and_mask(s["fn"].log_prob(s["value"]), mask=s["mask"]), s, particles, rows)
+                for name, s in sites.items()
+                if wanted is None or name in wanted
+            ]
+            parts.append(reduce(add, terms))
         return torch.cat(parts).T
 
-    def data_site(self, data: list[Tensor], latents: Tensors) -> dict[str, Any]:
+    def data_site(self, data: list[Tensor], latents: Tensors) -> Mapping[str, Any]:
         """Return Pyro's data site of the model, for one sample of the latents."""
         self._ensure_layout(data)
-        return self._replayed("model", data, latents, vectorized=False).nodes[self.vae.sites.observed]
+        return nodes_of(self._replayed("model", data, latents, vectorized=False))[self.vae.sites.observed]
 
     def dream(self, count: int) -> tuple[list[Tensor], list[Tensor]]:
         """Draw data and latents from the model.
@@ -236,7 +238,7 @@ class Programs:
             raise ValueError(f"the model dreams x alone, and the data have {', '.join(self.arguments)} too")
         trace = self.vae._decoding.trace(poutine.uncondition, count, None, {}, draws_data=True)
         self._ensure_layout([self.blank(count)])
-        latents = [self._to_latent(name, trace.nodes[name]["value"]) for name in self.names]
+        latents = [self._to_latent(name, nodes_of(trace)[name]["value"]) for name in self.names]
         data = self.vae._decoding.values(trace, "draw")
         if not isinstance(data, Tensor):
             raise ValueError(
@@ -250,7 +252,7 @@ class Programs:
 
     def _ensure_layout(self, data: list[Tensor]) -> None:
         """Run the guide once if the layout is unknown for data with this number of rows."""
-        if self.layout is None or self.layout.rows != len(data[0]):
+        if self.layout.rows != len(data[0]):
             with torch.no_grad(), programs.evaluating(self.vae):
                 self.look_at(data)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from pyrovae.blackbox.losses import Loss, SleepQ, WakeP, WakeQ
 from pyrovae.blackbox.networks import GenerativeModel, InferenceNetwork, Tensors, as_data
 
 
-def wake_sleep(inference_network: InferenceNetwork, generative_model: GenerativeModel, **options: object) -> list[Loss]:
+def wake_sleep(inference_network: InferenceNetwork, generative_model: GenerativeModel, **options: Any) -> list[Loss]:
     """Make the wake-sleep sequence: the model learns from inferred latents, the inference network from dreams.
 
     Use it with `fit`, where the model can be sampled quickly.
@@ -38,7 +39,7 @@ def wake_sleep(inference_network: InferenceNetwork, generative_model: Generative
     return [loss(inference_network, generative_model, **options) for loss in (WakeP, SleepQ)]
 
 
-def wake_wake(inference_network: InferenceNetwork, generative_model: GenerativeModel, **options: object) -> list[Loss]:
+def wake_wake(inference_network: InferenceNetwork, generative_model: GenerativeModel, **options: Any) -> list[Loss]:
     """Make the wake-wake sequence: both networks learn from weighted draws of the inference network.
 
     Use it with `fit`, for latents that are not reparameterised.
@@ -65,7 +66,7 @@ def wake_wake(inference_network: InferenceNetwork, generative_model: GenerativeM
 
 
 def reweighted_wake_sleep(
-    inference_network: InferenceNetwork, generative_model: GenerativeModel, **options: object
+    inference_network: InferenceNetwork, generative_model: GenerativeModel, **options: Any
 ) -> list[Loss]:
     """Make the reweighted wake-sleep sequence, with both updates of the inference network.
 
@@ -228,9 +229,9 @@ def fit(
         A loss is not finite.
     """
     data = as_data(data)
-    for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    for name, number in (("num_steps", num_steps), ("batch_size", batch_size)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
     losses = [losses] if isinstance(losses, Loss) else list(losses)
     optimizers = make_optimizers(losses, optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=lr)))
     history: dict[str, list[float]] = {loss.name: [] for loss in losses}

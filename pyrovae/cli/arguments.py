@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrovae._version import __version__
-from pyrovae.cli.options import DATA, TRAINING, Options, described, flag, pair_dest, seed
+from pyrovae.cli.options import DATA, TRAINING, Options, condition, described, flag, pair_dest, seed
 from pyrovae.pairs.registry import Option, Pair, find_pair, integers, is_own, pairs
 from pyrovae.training import Trainer
 from pyrovae.vae import OUTPUTS
@@ -170,6 +170,7 @@ def _add_grow(verbs: Any) -> None:
 def _add_evaluate(verbs: Any) -> None:
     verb = _add_verb(verbs, "evaluate", "compute the held-out likelihood and other figures of a run")
     _add_run(verb)
+    _add_condition(verb)
     _add_other_data(verb)
     verb.add_argument("--split", choices=("train", "validation", "test"), default="test", help="which rows")
     text = "importance samples per datum"
@@ -178,13 +179,14 @@ def _add_evaluate(verbs: Any) -> None:
     text = "samples of all rows that are in memory at once"
     verb.add_argument("--chunk-size", type=int, metavar="N", default=8192, help=text)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of rows and samples")
-    text = "print one JSON object, with the keys that README.md explains"
+    text = "print one JSON object, with the keys that docs/command_line.md explains"
     verb.add_argument("--json", action="store_true", help=text)
 
 
 def _add_sample(verbs: Any) -> None:
     verb = _add_verb(verbs, "sample", "draw data from the model of a run into a file")
     _add_run(verb)
+    _add_condition(verb)
     text = "a .png file (grid of pictures), a .csv file (a line for each) or an .npz file (array x)"
     verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
     verb.add_argument("--num", type=int, metavar="N", default=64, help="how many")
@@ -195,9 +197,15 @@ def _add_sample(verbs: Any) -> None:
 def _add_plot(verbs: Any) -> None:
     verb = _add_verb(verbs, "plot", "draw the figures of a run into RUN/figures")
     _add_run(verb)
+    _add_condition(verb)
     _add_other_data(verb)
     verb.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="file format")
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the samples")
+
+
+def _add_condition(verb: _Parser) -> None:
+    text = "value of a latent of all data, one number or several (default: the guide's); may be given several times"
+    verb.add_argument("--condition", type=condition, action="append", metavar="SITE=N,N,...", help=text)
 
 
 def _add_run(verb: _Parser) -> None:

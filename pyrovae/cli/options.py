@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from pyrovae.data.dataset import KINDS
 from pyrovae.infer.objectives import objective_names
@@ -96,6 +100,39 @@ def learning_rates(text: str) -> float | dict[str, float]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def condition(text: str) -> tuple[str, Tensor]:
+    """The value of a latent that belongs to all data.
+
+    Parameters
+    ----------
+    text : str
+        What was typed: ``SITE=NUMBER``, or several numbers with commas between them.
+
+    Returns
+    -------
+    str and Tensor
+        The name of the site, and a number or a vector.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is neither.
+
+    Examples
+    --------
+    >>> condition("mu=0.5"), condition("w=1,2")
+    (('mu', tensor(0.5000)), ('w', tensor([1., 2.])))
+    """
+    name, _, values = text.partition("=")
+    try:
+        numbers = [float(value) for value in values.split(",")]
+    except ValueError:
+        numbers = []
+    if not name or not numbers or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"a condition is SITE=NUMBER or SITE=NUMBER,NUMBER,..., got {text!r}")
+    return name, torch.tensor(numbers[0] if len(numbers) == 1 else numbers)
+
+
 # Options by name: type, placeholder (None where the choices stand for it), help, choices.
 Options = dict[str, tuple[Callable[[str], Any], str | None, str, Sequence[str] | None]]
 TRAINING: Options = {
@@ -164,7 +201,11 @@ def described(option: Option, *, with_choices: bool = True) -> str:
     str
         One line.
     """
-    value = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+    value = option.default
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value)) or "none"
+    elif isinstance(value, float):
+        value = f"{value:.4g}"
     default = "required" if option.required else None if value is None else f"default: {value}"
     if option.type is bool:
         default = f"default: {'yes' if value else 'no'}"

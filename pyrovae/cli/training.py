@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from pyrovae.cli.options import DATA, TRAINING, flag, given, pair_dest
 from pyrovae.cli.using import bar, print_evaluation
@@ -35,7 +36,8 @@ def train(options: argparse.Namespace) -> None:
         if len(data_options) > 1:
             wrong = next(key for key in data_options if key != "name")
             raise ValueError(f"{flag(wrong)} is for data that pyrovae reads; {options.data} makes the data as it wants")
-        made, label = dataset_of(options.data), options.data.replace(":", ".")
+        made: Any = dataset_of(options.data)
+        label = options.data.replace(":", ".")
     else:
         entry = find_entry(options.data)
         made, label = data_options, Path(options.data).resolve().stem if entry is None else entry.name

@@ -23,7 +23,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print the held-out likelihood and other figures of a run."""
     run, device = Run.open(options.run, options.pair, options.data), pick_device(options.device)
     settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed"])
-    record = run.evaluate(options.split, device=device, progress=bar, **settings)
+    record = run.evaluate(options.split, device=device, progress=bar, condition=_condition(options, device), **settings)
     if options.json:
         print(json.dumps(record))
     else:
@@ -46,12 +46,18 @@ def sample(options: argparse.Namespace) -> None:
     run = Run.open(options.run, options.pair)
     vae = run.load_vae(pick_device(options.device))
     torch.manual_seed(options.seed)
-    values = vae.sample(options.num, options.output).cpu()
+    values = vae.sample(options.num, options.output, condition=_condition(options, vae.device))
+    if not isinstance(values, torch.Tensor):
+        raise ValueError(
+            f"this model observes several sites, {', '.join(values)}; write the pair with VAE(..., observed=NAME) to "
+            "sample one, or use VAE.sample in Python for all"
+        )
+    values = values.cpu()
     if kind == ".png":
         pixels = (values + 1) / 2 if run.spec.kind == "symmetric" else values
         plotting.save_figure(plotting.sample_grid(pixels), options.out)
     elif kind == ".csv":
-        rows = values.flatten(1).tolist()
+        rows = values.reshape(len(values), -1).tolist()
         lines = [",".join(f"x{i}" for i in range(len(rows[0]))), *(",".join(map(str, row)) for row in rows)]
         write_atomically(options.out, "\n".join(lines) + "\n")
     else:
@@ -66,11 +72,16 @@ def plot(options: argparse.Namespace) -> None:
     run = Run.open(options.run, options.pair, options.data)
     dataset, vae = run.dataset(), run.load_vae(pick_device(options.device))
     torch.manual_seed(options.seed)
-    figures = plotting.run_figures(vae, dataset, run.folder.read_metrics())
+    condition = _condition(options, vae.device)
+    figures = plotting.run_figures(vae, dataset, run.folder.read_metrics(), condition=condition)
     for name, figure in figures.items():
         path = run.folder.figures_path / f"{name}.{options.format}"
         plotting.save_figure(figure, path)
         print(path)
+
+
+def _condition(options: argparse.Namespace, device: torch.device | str) -> dict[str, torch.Tensor]:
+    return {name: value.to(device) for name, value in options.condition or ()}
 
 
 def bar(batches: Sequence[Any]) -> Any:

@@ -17,6 +17,7 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def read_arrays(path: Path) -> dict[str, Stored]:
             name: place if place is not None and place[0] == "x" else ("x", "train") for name, place in places.items()
         }
     held = ", ".join(map(repr, arrays)) or "no array"
-    found: dict[str, dict[str, np.ndarray]] = {}
+    found: dict[str, dict[str, Any]] = {}  # the arrays of a split by name, as `stored` takes them
     for name, place in places.items():
         if place is None:
             raise DataError(f"{path} holds {held}, and {name!r} is none of the known names; {_NAMES}")

@@ -194,4 +194,5 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data set with all rows on `device`."""
-        return dataclasses.replace(self, **{name: split.to(device) for name, split in self.splits().items()})
+        moved: dict[str, Any] = {name: split.to(device) for name, split in self.splits().items()}
+        return dataclasses.replace(self, **moved)

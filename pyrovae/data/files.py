@@ -174,13 +174,15 @@ def provide(name: str, subfolder: str, files: Sequence[DataFile], root: str | Pa
         missing = [file for file in files if not (cache / file.name).is_file()]
         wanted = ", ".join(file.name + (f" ({file.contents})" if file.contents else "") for file in missing)
         place = f"put {wanted} into {cache} or into {subfolder}/ below root or $PYROVAE_DATA"
+        sources = []
         for file in missing:
             if file.url is None or file.digest is None:
                 raise DataError(f"{name} is not on this machine and has no public source to download from: {place}")
             if not fetch:
                 raise DataError(f"{name} is not on this machine and downloading is switched off: {place}")
-        for file in missing:
-            download(file.url, cache / file.name, file.digest)
+            sources.append((file.url, cache / file.name, file.digest))
+        for url, path, digest in sources:
+            download(url, path, digest)
         folder = cache
     return Files(folder, tuple(files), verified=folder == cache)
 

@@ -147,8 +147,11 @@ def mnist_rotated(files: Files, validation_size: int, seed: int) -> Splits:
     if validation_size % 2:
         raise ValueError(f"validation of mnist-rotated must be even, upright and turned, not {validation_size}")
     train, validation, test = idx_images(files, validation_size // 2, seed)[:3]
-    kept = (Rows(train.x[:_ROTATED_TRAIN], train.y[:_ROTATED_TRAIN]), validation, test)
-    return Splits(*(_with_rotated(split, seeded_generator(seed, stream)) for stream, split in enumerate(kept)))
+    kept = (train.take(slice(_ROTATED_TRAIN)), validation, test)
+    train, validation, test = (
+        _with_rotated(split, seeded_generator(seed, stream)) for stream, split in enumerate(kept)
+    )
+    return Splits(train, validation, test)
 
 
 @register(
@@ -244,7 +247,8 @@ def binarized_mnist(files: Files, validation_size: int, seed: int) -> Splits:
         return arrays
 
     arrays = files.read("binarized_mnist.npz", parse)
-    return Splits(*(Rows(_to_float(arrays[name]).view(-1, 1, 28, 28)) for name in ("train", "valid", "test")))
+    train, validation, test = (Rows(_to_float(arrays[name]).view(-1, 1, 28, 28)) for name in ("train", "valid", "test"))
+    return Splits(train, validation, test)
 
 
 @register(
@@ -406,7 +410,7 @@ def _with_rotated(split: Rows, generator: torch.Generator) -> Rows:
     for start in range(0, len(split.x), _ROTATED_AT_ONCE):
         part = slice(start, start + _ROTATED_AT_ONCE)
         x[part, 1] = rotate(split.x[part], angles[part]).clamp_(0, 1).mul_(255).round_().div_(255)
-    return Rows(x.flatten(0, 1), split.y.repeat_interleave(2))
+    return Rows(x.flatten(0, 1), None if split.y is None else split.y.repeat_interleave(2))
 
 
 def _from_bytes(images: Images) -> Tensor:
@@ -432,7 +436,7 @@ def _check_room(num_rows: int, validation_size: int) -> None:
 def _hold_out_last(rows: Rows, validation_size: int) -> tuple[Rows, Rows]:
     _check_room(len(rows.x), validation_size)
     cut = len(rows.x) - validation_size
-    return Rows(rows.x[:cut], rows.y[:cut]), Rows(rows.x[cut:], rows.y[cut:])
+    return rows.take(slice(cut)), rows.take(slice(cut, None))
 
 
 def _split_at_random(x: Tensor, y: Tensor | None, validation_size: int, test_size: int, seed: int) -> Splits:
@@ -445,4 +449,5 @@ def _split_at_random(x: Tensor, y: Tensor | None, validation_size: int, test_siz
     learning, test = divide(np.arange(len(x)), test_size)
     _check_room(len(learning), validation_size)
     train, validation = divide(learning, validation_size)
-    return Splits(*(Rows(x[rows], None if y is None else y[rows]) for rows in (train, validation, test)))
+    first, second, third = (Rows(x[rows], None if y is None else y[rows]) for rows in (train, validation, test))
+    return Splits(first, second, third)

@@ -104,9 +104,15 @@ def load(
     """
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"seed must be an integer from 0 to 2**32 - 1, not {seed!r}")
-    preparation = {"binarize": binarize, "scale": scale, "dequantize": dequantize, "pca": pca, "labels": labels}
+    preparation: dict[str, Any] = {
+        "binarize": binarize,
+        "scale": scale,
+        "dequantize": dequantize,
+        "pca": pca,
+        "labels": labels,
+    }
     _check_preparation(preparation)
-    of_ones_own = {
+    of_ones_own: dict[str, Any] = {
         "test": test,
         "kind": kind,
         "label_column": label_column,

@@ -90,7 +90,7 @@ def load_own(
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
     source = os.fspath(name)
-    reading = {"label_column": label_column, "columns": columns, "image_size": image_size}
+    reading: dict[str, Any] = {"label_column": label_column, "columns": columns, "image_size": image_size}
     parts = read(source, **reading)
     if "train" not in parts:
         raise DataError(f"{source} has no training rows, only {' and '.join(parts)} rows")
@@ -167,8 +167,8 @@ def load_whole(
     names = None if classes is None else tuple(classes)
     splits = {split: convert(_numbered_by(part, names, None), kind) for split, part in parts.items()}
     blank = next(iter(splits.values())).take(slice(0))
-    splits = {split: splits.get(split, blank) for split in ("train", "validation", "test")}
-    return Dataset(Path(source).resolve().stem, *splits.values(), kind)
+    train, validation, test = (splits.get(split, blank) for split in ("train", "validation", "test"))
+    return Dataset(Path(source).resolve().stem, train, validation, test, kind)
 
 
 def read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -11,6 +12,9 @@ from tqdm.auto import tqdm
 from pyrovae.data.array_files import SPLITS
 from pyrovae.data.download import DataError
 from pyrovae.data.stored import Stored, first_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _ENDINGS = (".png", ".jpg", ".jpeg")
 _GREY = ("1", "L", "LA")
@@ -68,10 +72,10 @@ def _pictures_in(folder: Path) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def _open(path: Path):
-    from PIL import Image  # not above: only folders of pictures need it
+def _open(path: Path) -> Image:
+    from PIL import Image as images  # not above: only folders of pictures need it
 
-    return Image.open(path, formats=("PNG", "JPEG"))
+    return images.open(path, formats=("PNG", "JPEG"))
 
 
 def _modes(paths: Sequence[Path], image_size: int | None) -> dict[Path, str]:

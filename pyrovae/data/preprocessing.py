@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,7 +138,7 @@ def rescale_symmetric(dataset: Dataset) -> Dataset:
     """
     _require(dataset, ("8-bit", "unit"), "scale='symmetric'")
     transform = None if dataset.transform is None else partial(_through_unit_scale, dataset.transform)
-    scaled = {name: split.replace(x=split.x * 2 - 1) for name, split in dataset.splits().items()}
+    scaled: dict[str, Any] = {name: split.replace(x=split.x * 2 - 1) for name, split in dataset.splits().items()}
     return replace(dataset, kind="symmetric", transform=transform, **scaled)
 
 
@@ -198,7 +199,7 @@ def principal_components(dataset: Dataset, num_components: int) -> Dataset:
     # Both solvers are exact; the one costs the cube of the entries of a row, the other that of the smaller size.
     solver = "covariance_eigh" if len(dataset.train.x) > dataset.shape.numel() else "full"
     pca = PCA(num_components, svd_solver=solver).fit(centred(dataset.train))
-    reduced = {
+    reduced: dict[str, Any] = {
         name: split.replace(x=torch.from_numpy(pca.transform(centred(split)).astype(np.float32, order="C")))
         for name, split in dataset.splits().items()
     }
@@ -238,9 +239,9 @@ def hide_labels(dataset: Dataset, labels: float, seed: int = 0) -> Dataset:
     tensor([12, 12, 12, 12, 12, 12, 12, 12, 12, 12])
     """
     y = dataset.train.y
-    known = torch.zeros(0) if y is None else torch.nonzero(y >= 0).squeeze(1)
-    if not len(known):
+    if y is None or not bool((y >= 0).any()):
         raise ValueError(f"labels needs labelled training rows, and {dataset.name} has none")
+    known = torch.nonzero(y >= 0).squeeze(1)
     wanted = round(labels * len(y)) if labels <= 1 else int(labels)
     if not labels > 0 or (labels > 1 and wanted != labels) or wanted > len(y):
         raise ValueError(
@@ -268,9 +269,8 @@ def _require(dataset: Dataset, kinds: tuple[str, ...], option: str) -> None:
         )
 
 
-def _draw_once(
-    splits: dict[str, Rows], draw: Callable[[Tensor, torch.Generator], Tensor], seed: int
-) -> dict[str, Rows]:
+def _draw_once(splits: dict[str, Rows], draw: Callable[[Tensor, torch.Generator], Tensor], seed: int) -> dict[str, Any]:
+    """The fields of a `Dataset` to replace: each split with its values drawn."""
     return {
         name: split.replace(x=draw(split.x, seeded_generator(seed, _STREAMS[name]))) for name, split in splits.items()
     }

@@ -159,9 +159,9 @@ class Rows:
         return (self.take(part) for part in slices(len(self), batch_size))
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> Rows:
-        values = (self.x, self.y, self.mask, self.index)
+        y, mask, index = (None if value is None else function(value) for value in (self.y, self.mask, self.index))
         more = {name: function(value) for name, value in self.more.items()} if self.more else self.more
-        return Rows(*(None if value is None else function(value) for value in values), more, self.whole)
+        return Rows(function(self.x), y, mask, index, more, self.whole)
 
 
 Transform = Callable[[Rows], Rows]

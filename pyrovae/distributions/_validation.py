@@ -9,6 +9,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.utils import broadcast_all
 
+Shape = torch.Size | list[int] | tuple[int, ...]  # what torch's distributions take as a shape
 NO_SHAPE = torch.Size()
 
 
@@ -62,7 +63,7 @@ but 1 of 2 entries does not; the worst is -2 at index (1,).
             raise error
 
     def _expand_as(
-        self, cls: type["CheckedDistribution"], batch_shape: torch.Size, instance: "CheckedDistribution | None"
+        self, cls: type["CheckedDistribution"], batch_shape: Shape, instance: "CheckedDistribution | None"
     ) -> Any:
         """The body of `expand`: a copy of class `cls` with every parameter expanded in front of its event dimensions.
 
@@ -82,7 +83,7 @@ but 1 of 2 entries does not; the worst is -2 at index (1,).
         try:
             super()._validate_sample(value)
         except ValueError as error:
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and self.support is not None:
                 raise_if_violated(type(self).__name__, "value", self.support, value)
             raise error
 

@@ -10,7 +10,7 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.utils import clamp_probs, lazy_property
 
 from pyrovae.distributions._numerics import one_minus_exp
-from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, broadcast_floats, enumerated
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, Shape, broadcast_floats, enumerated
 from pyrovae.distributions.constraints import LATTICE_TOLERANCE, UnitLattice
 
 
@@ -80,7 +80,7 @@ class DiscretizedLogistic(CheckedDistribution):
         self.num_bins = int(num_bins)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "DiscretizedLogistic":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "DiscretizedLogistic":
         """The same distribution with `batch_shape`."""
         new = self._expand_as(DiscretizedLogistic, batch_shape, _instance)
         new.num_bins = self.num_bins
@@ -131,7 +131,7 @@ class DiscretizedLogistic(CheckedDistribution):
             self._validate_sample(value)
         return self._log_prob_of_level((value * (self.num_bins - 1)).round().clamp(0, self.num_bins - 1))
 
-    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws without gradients, shape ``[*sample_shape, *batch_shape]``."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)

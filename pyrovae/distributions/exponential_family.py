@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad
 
-from pyrovae.distributions._validation import CheckedDistribution
+from pyrovae.distributions._validation import CheckedDistribution, Shape
 
 _FLOOR = 1e-6
 Family = TypeVar("Family", bound="NaturalExponentialFamily")
@@ -131,13 +131,12 @@ class NaturalExponentialFamily(CheckedDistribution):
     def _natural_event_shape(natural: Tensor) -> torch.Size:
         return torch.Size()
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "NaturalExponentialFamily":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "NaturalExponentialFamily":
         """The same distribution with `batch_shape`. A subclass with its own constructor overrides this."""
         return self._expand_as(NaturalExponentialFamily, batch_shape, _instance)
 
-    @staticmethod
     @abstractmethod
-    def sufficient_statistics(value: Tensor) -> Tensor:
+    def sufficient_statistics(self, value: Tensor) -> Tensor:
         """Compute the sufficient statistics T(x).
 
         Parameters
@@ -203,15 +202,13 @@ class NaturalExponentialFamily(CheckedDistribution):
 
     @classmethod
     @abstractmethod
-    def from_canonical(cls, *, validate_args: bool | None = None, **parameters: Any) -> "NaturalExponentialFamily":
+    def from_canonical(cls, *args: Any, **parameters: Any) -> "NaturalExponentialFamily":
         """Make the family's member with the parameters of torch's class of the same name.
 
         Parameters
         ----------
-        validate_args : bool, optional
-            Whether to check parameters and values. None follows torch's global setting.
-        **parameters : Tensor or float
-            Parameters as torch's class takes them.
+        *args, **parameters : Tensor or float
+            Parameters as torch's class takes them, and `validate_args`.
 
         Returns
         -------
@@ -393,6 +390,6 @@ def conjugate_update(
     """
     if not isinstance(prior, family):
         raise TypeError(f"{likelihood}.posterior needs a {family.__name__} prior, got {type(prior).__name__}")
-    like = {"dtype": prior.natural.dtype, "device": prior.natural.device}
-    parts = torch.broadcast_tensors(*(torch.as_tensor(part, **like) for part in increment))
+    dtype, device = prior.natural.dtype, prior.natural.device
+    parts = torch.broadcast_tensors(*(torch.as_tensor(part, dtype=dtype, device=device) for part in increment))
     return family(prior.natural + torch.stack(parts, -1), validate_args=prior._validate_args)

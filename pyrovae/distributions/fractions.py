@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from pyrovae.distributions._numerics import open_unit
-from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, Shape
 from pyrovae.distributions.constraints import open_unit_interval
 
 
@@ -29,7 +29,7 @@ class Fractions(CheckedDistribution):
     has_rsample = True
 
     @abstractmethod
-    def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
+    def rsample_log(self, sample_shape: Shape = NO_SHAPE) -> tuple[Tensor, Tensor]:
         """Draw ``log v`` and ``log(1 - v)`` of the same reparameterised draws, neither of them rounded through v.
 
         Parameters
@@ -60,7 +60,7 @@ class Fractions(CheckedDistribution):
             Log density of v (not of its logarithm) in nats, broadcast shape.
         """
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Reparameterised draws strictly inside (0, 1), shape ``[*sample_shape, *batch_shape]``."""
         return open_unit(*self.rsample_log(sample_shape))
 
@@ -71,7 +71,7 @@ class Fractions(CheckedDistribution):
         return self.log_prob_from_logs(torch.log(value), torch.log1p(-value))
 
 
-def rsample_log(fractions: Distribution, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
+def rsample_log(fractions: Distribution, sample_shape: Shape = NO_SHAPE) -> tuple[Tensor, Tensor]:
     """Draw ``log v`` and ``log(1 - v)`` from any distribution on the unit interval.
 
     Parameters

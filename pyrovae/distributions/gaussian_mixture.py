@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, Shape
 
 
 class DiagonalGaussianMixture(CheckedDistribution):
@@ -68,7 +68,7 @@ class DiagonalGaussianMixture(CheckedDistribution):
         self.logits, self.loc, self.scale = logits, loc, scale
         super().__init__(torch.Size(), loc.shape[1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> DiagonalGaussianMixture:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> DiagonalGaussianMixture:
         """The same mixture with `batch_shape`. Its parameters are not copied."""
         new = self._get_checked_instance(DiagonalGaussianMixture, _instance)
         new.logits, new.loc, new.scale = self.logits, self.loc, self.scale
@@ -76,7 +76,7 @@ class DiagonalGaussianMixture(CheckedDistribution):
         new._validate_args = self._validate_args
         return new
 
-    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws without gradients, shape ``[*sample_shape, *batch_shape, D]``."""
         with torch.no_grad():
             shape = torch.Size(sample_shape) + self.batch_shape

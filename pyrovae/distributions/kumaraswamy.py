@@ -8,7 +8,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._numerics import complement_loglog, log1mexp, standard_exponential
-from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions._validation import NO_SHAPE, Shape, broadcast_floats
 from pyrovae.distributions.fractions import Fractions
 
 _EULER = 0.5772156649015329
@@ -75,11 +75,11 @@ class Kumaraswamy(Fractions):
         self.concentration1, self.concentration0 = broadcast_floats(concentration1, concentration0)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "Kumaraswamy":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "Kumaraswamy":
         """The same distribution with `batch_shape`."""
         return self._expand_as(Kumaraswamy, batch_shape, _instance)
 
-    def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
+    def rsample_log(self, sample_shape: Shape = NO_SHAPE) -> tuple[Tensor, Tensor]:
         """Draw ``log v`` and ``log(1 - v)`` of the same reparameterised draws, neither of them rounded through v.
 
         Parameters

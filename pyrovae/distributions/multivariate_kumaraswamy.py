@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, Shape
 from pyrovae.distributions.kumaraswamy import Kumaraswamy
 from pyrovae.distributions.stick_breaking import StickBreaking
 from pyrovae.distributions.transforms import log_stick_weights
@@ -86,15 +86,15 @@ class MultivariateKumaraswamy(CheckedDistribution):
         self.concentration = concentration
         super().__init__(concentration.shape[:-1], concentration.shape[-1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "MultivariateKumaraswamy":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "MultivariateKumaraswamy":
         """The same distribution with `batch_shape`."""
         return self._expand_as(MultivariateKumaraswamy, batch_shape, _instance)
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Reparameterised draws, shape ``[*sample_shape, *batch_shape, K]``. Every draw has an order of its own."""
         return torch.exp(self.rsample_log_weights(sample_shape))
 
-    def rsample_log_weights(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample_log_weights(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Logarithms of reparameterised draws, all finite, shape ``[*sample_shape, *batch_shape, K]``."""
         shape = self._extended_shape(sample_shape)
         order = torch.rand(shape, device=self.concentration.device).argsort(-1)

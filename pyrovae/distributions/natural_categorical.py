@@ -9,7 +9,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.utils import logits_to_probs
 
-from pyrovae.distributions._validation import NO_SHAPE, enumerated
+from pyrovae.distributions._validation import NO_SHAPE, Shape, enumerated
 from pyrovae.distributions.constraints import NaturalDomain
 from pyrovae.distributions.exponential_family import (
     NaturalExponentialFamily,
@@ -139,7 +139,7 @@ class NaturalBernoulli(NaturalExponentialFamily):
         """Product of both probabilities, shape `batch_shape`."""
         return self.natural[..., 0].sigmoid() * (-self.natural[..., 0]).sigmoid()
 
-    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws in the dtype of `natural`, without gradients, shape ``[*sample_shape, *batch_shape]``."""
         with torch.no_grad():
             return torch.bernoulli(self.mean.expand(self._extended_shape(sample_shape)))
@@ -287,7 +287,7 @@ class NaturalCategorical(NaturalExponentialFamily):
         """Most probable category, int64, shape `batch_shape`."""
         return _all_logits(self.natural).argmax(-1)
 
-    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws, int64, shape ``[*sample_shape, *batch_shape]``."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)

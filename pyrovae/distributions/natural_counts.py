@@ -10,7 +10,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._numerics import one_minus_exp
-from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions._validation import NO_SHAPE, Shape, broadcast_floats
 from pyrovae.distributions.constraints import NaturalDomain
 from pyrovae.distributions.exponential_family import (
     NaturalExponentialFamily,
@@ -201,7 +201,7 @@ class NaturalPoisson(NaturalExponentialFamily):
         """The rate, shape `batch_shape`."""
         return self.mean
 
-    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws in the dtype of `natural`, without gradients, shape ``[*sample_shape, *batch_shape]``."""
         with torch.no_grad():
             return torch.poisson(self.mean.expand(self._extended_shape(sample_shape)))
@@ -325,7 +325,7 @@ class NaturalGeometric(NaturalExponentialFamily):
         """Mean over the probability of success, shape `batch_shape`."""
         return self.mean / one_minus_exp(-self.natural[..., 0])
 
-    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws in the dtype of `natural`, without gradients, shape ``[*sample_shape, *batch_shape]``.
 
         They are exponential noise rounded down.

@@ -9,7 +9,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._numerics import one_minus_exp, rsample_log_gamma, standard_exponential
-from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions._validation import NO_SHAPE, Shape, broadcast_floats
 from pyrovae.distributions.constraints import NaturalDomain
 from pyrovae.distributions.exponential_family import (
     NaturalExponentialFamily,
@@ -125,7 +125,7 @@ class NaturalExponential(NaturalExponentialFamily):
         """1 / rate^2, shape `batch_shape`."""
         return self.natural[..., 0].square().reciprocal()
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Reparameterised draws, noise over the rate, shape ``[*sample_shape, *batch_shape]``."""
         return standard_exponential(self._extended_shape(sample_shape), self.natural) / -self.natural[..., 0]
 
@@ -243,7 +243,7 @@ class NaturalGamma(NaturalExponentialFamily):
         """Concentration / rate^2, shape `batch_shape`."""
         return self.natural[..., 0] / self.natural[..., 1].square()
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws with implicit gradients, shape ``[*sample_shape, *batch_shape]``.
 
         They are made in log space and kept above 0.

@@ -9,7 +9,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._numerics import one_minus_exp
-from pyrovae.distributions._validation import NO_SHAPE
+from pyrovae.distributions._validation import NO_SHAPE, Shape
 from pyrovae.distributions.constraints import NaturalDomain
 from pyrovae.distributions.exponential_family import (
     NaturalExponentialFamily,
@@ -72,7 +72,7 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
         self.total_count = float(total_count)
         super().__init__(natural, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "NaturalNegativeBinomial":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "NaturalNegativeBinomial":
         """The same distribution with `batch_shape`."""
         new = self._expand_as(NaturalNegativeBinomial, batch_shape, _instance)
         new.total_count = self.total_count
@@ -199,7 +199,7 @@ class NaturalNegativeBinomial(NaturalExponentialFamily):
         """Mean over the probability of failure, shape `batch_shape`."""
         return self.mean / one_minus_exp(-self.natural[..., 0])
 
-    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws in the dtype of `natural`, without gradients, shape ``[*sample_shape, *batch_shape]``.
 
         They are Poisson draws with a Gamma rate.

@@ -9,7 +9,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._numerics import one_minus_exp
-from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions._validation import NO_SHAPE, Shape, broadcast_floats
 from pyrovae.distributions.constraints import NaturalDomain
 from pyrovae.distributions.exponential_family import (
     NaturalExponentialFamily,
@@ -180,7 +180,7 @@ class NaturalNormal(NaturalExponentialFamily):
         """Squared scale, shape `batch_shape`."""
         return -0.5 / self.natural[..., 1]
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Reparameterised draws, location plus scale times noise, shape ``[*sample_shape, *batch_shape]``."""
         loc, scale = _loc_scale(self.natural)
         noise = torch.randn(self._extended_shape(sample_shape), dtype=loc.dtype, device=loc.device)
@@ -320,7 +320,7 @@ class NaturalLogNormal(NaturalExponentialFamily):
         variance = (2 * (loc + scale.square())).exp() * one_minus_exp(scale.square())
         return variance.to(self.natural.dtype)
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Reparameterised draws, the exponential of normal draws, shape ``[*sample_shape, *batch_shape]``."""
         loc, scale = _loc_scale(self.natural)
         noise = torch.randn(self._extended_shape(sample_shape), dtype=loc.dtype, device=loc.device)

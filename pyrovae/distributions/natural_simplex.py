@@ -8,7 +8,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._numerics import rsample_log_gamma
-from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions._validation import NO_SHAPE, Shape, broadcast_floats
 from pyrovae.distributions.constraints import NaturalDomain, open_unit_interval
 from pyrovae.distributions.exponential_family import NaturalExponentialFamily, smooth_positive
 from pyrovae.distributions.sticks import Beta
@@ -16,9 +16,9 @@ from pyrovae.distributions.sticks import Beta
 __all__ = ["NaturalBeta", "NaturalDirichlet"]
 
 
-def _log_normalizer(concentration: Tensor) -> Tensor:
+def _log_normalizer(natural: Tensor) -> Tensor:
     """Logarithm of the multivariate Beta function."""
-    return torch.lgamma(concentration).sum(-1) - torch.lgamma(concentration.sum(-1))
+    return torch.lgamma(natural).sum(-1) - torch.lgamma(natural.sum(-1))
 
 
 class NaturalBeta(NaturalExponentialFamily):
@@ -118,7 +118,7 @@ class NaturalBeta(NaturalExponentialFamily):
         total = self.natural.sum(-1)
         return (self.natural / total.unsqueeze(-1)).prod(-1) / (total + 1)
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws with implicit gradients, never exactly 0 or 1, shape ``[*sample_shape, *batch_shape]``.
 
         They go through the logarithms of two Gamma draws.
@@ -220,7 +220,7 @@ class NaturalDirichlet(NaturalExponentialFamily):
         total = self.natural.sum(-1, keepdim=True)
         return self.natural * (total - self.natural) / (total.square() * (total + 1))
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws with implicit gradients, never exactly 0, shape ``[*sample_shape, *batch_shape, K]``.
 
         They go through the logarithms of Gamma draws.

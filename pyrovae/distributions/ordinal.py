@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._numerics import log1mexp, standard_exponential
-from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, enumerated
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, Shape, enumerated
 
 __all__ = ["OrderedLogits"]
 
@@ -78,7 +78,7 @@ class OrderedLogits(CheckedDistribution):
         self.cutpoints = cutpoints.expand(batch_shape + cutpoints.shape[-1:])
         super().__init__(batch_shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "OrderedLogits":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "OrderedLogits":
         """The same distribution with `batch_shape`."""
         return self._expand_as(OrderedLogits, batch_shape, _instance)
 
@@ -114,7 +114,7 @@ class OrderedLogits(CheckedDistribution):
         log_probs = self.log_probs.expand((*shape, -1))
         return log_probs.gather(-1, value.long().expand(shape).unsqueeze(-1)).squeeze(-1)
 
-    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def sample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draws, int64, shape ``[*sample_shape, *batch_shape]``.
 
         Each one is the number of cutpoints that the predictor exceeds after adding logistic noise.

@@ -17,7 +17,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyrovae.distributions._numerics import standard_exponential
-from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, broadcast_floats
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, Shape, broadcast_floats
 from pyrovae.distributions.constraints import log_simplex
 
 __all__ = [
@@ -75,7 +75,7 @@ class RelaxedBernoulliLogits(CheckedDistribution):
         self.temperature, self.logits = broadcast_floats(temperature, logits)
         super().__init__(self.logits.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "RelaxedBernoulliLogits":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "RelaxedBernoulliLogits":
         """The same distribution with `batch_shape`."""
         return self._expand_as(RelaxedBernoulliLogits, batch_shape, _instance)
 
@@ -86,7 +86,7 @@ class RelaxedBernoulliLogits(CheckedDistribution):
         distance = self.temperature * value - self.logits
         return self.temperature.log() + F.logsigmoid(distance) + F.logsigmoid(-distance)
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Reparameterised draws, (log-odds plus noise) / temperature, shape ``[*sample_shape, *batch_shape]``."""
         shape = self._extended_shape(sample_shape)
         # The logarithm of a ratio of exponentials is logistic, and exact in both tails.
@@ -178,7 +178,7 @@ class RelaxedOneHotLogProbs(CheckedDistribution):
         self.logits = logits.expand(batch_shape + logits.shape[-1:])
         super().__init__(batch_shape, logits.shape[-1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "RelaxedOneHotLogProbs":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "RelaxedOneHotLogProbs":
         """The same distribution with `batch_shape`."""
         return self._expand_as(RelaxedOneHotLogProbs, batch_shape, _instance)
 
@@ -191,7 +191,7 @@ class RelaxedOneHotLogProbs(CheckedDistribution):
         constant = math.lgamma(num_classes) + (num_classes - 1) * self.temperature.log()
         return constant + scores.log_softmax(-1).sum(-1)
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Reparameterised log-probabilities, shape ``[*sample_shape, *batch_shape, K]``.
 
         They are the log-softmax of (logits plus Gumbel noise) / temperature.

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
-from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, broadcast_floats, raise_if_violated
+from pyrovae.distributions._validation import NO_SHAPE, CheckedDistribution, Shape, broadcast_floats, raise_if_violated
 from pyrovae.distributions.fractions import log_prob_from_logs, rsample_log
 from pyrovae.distributions.kumaraswamy import Kumaraswamy
 from pyrovae.distributions.sticks import Beta
@@ -77,7 +77,7 @@ class StickBreaking(CheckedDistribution):
         event_shape = torch.Size([fractions.event_shape[0] + 1])
         super().__init__(fractions.batch_shape, event_shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "StickBreaking":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "StickBreaking":
         """The same distribution with its fractions expanded to ``[*batch_shape, K-1]``."""
         new = self._get_checked_instance(StickBreaking, _instance)
         new.fractions = self.fractions.expand(torch.Size(batch_shape))
@@ -86,7 +86,7 @@ class StickBreaking(CheckedDistribution):
         return new
 
     @property
-    def has_rsample(self) -> bool:
+    def has_rsample(self) -> bool:  # type: ignore[override]  # torch's own distributions make it a property, too
         """Whether the fractions are drawn with a path derivative."""
         return self.fractions.has_rsample
 
@@ -95,11 +95,11 @@ class StickBreaking(CheckedDistribution):
         """Number of weights K."""
         return self.event_shape[0]
 
-    def rsample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Reparameterised weights, shape ``[*sample_shape, *batch_shape, K]``."""
         return torch.exp(self.rsample_log_weights(sample_shape))
 
-    def rsample_log_weights(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+    def rsample_log_weights(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Logarithms of reparameterised weights, all finite, shape ``[*sample_shape, *batch_shape, K]``."""
         return log_stick_weights(*rsample_log(self.fractions, sample_shape))
 

@@ -10,7 +10,7 @@ from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
 from pyrovae.distributions._numerics import log_beta_function, rsample_log_gamma, standard_exponential
-from pyrovae.distributions._validation import NO_SHAPE, broadcast_floats
+from pyrovae.distributions._validation import NO_SHAPE, Shape, broadcast_floats
 from pyrovae.distributions.fractions import Fractions
 
 _STEP, _LOG_STEP = 0.5, 0.25  # between nodes of the quadratures of moments
@@ -66,11 +66,11 @@ class Beta(Fractions):
         self.concentration1, self.concentration0 = broadcast_floats(concentration1, concentration0)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "Beta":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "Beta":
         """The same distribution with `batch_shape`."""
         return self._expand_as(Beta, batch_shape, _instance)
 
-    def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
+    def rsample_log(self, sample_shape: Shape = NO_SHAPE) -> tuple[Tensor, Tensor]:
         """``log v`` and ``log(1 - v)`` of the same reparameterised draws, each ``[*sample_shape, *batch_shape]``."""
         shape = self._extended_shape(sample_shape)
         return _logs_of_logit(
@@ -148,11 +148,11 @@ class LogitNormal(Fractions):
         self.loc, self.scale = broadcast_floats(loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "LogitNormal":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "LogitNormal":
         """The same distribution with `batch_shape`."""
         return self._expand_as(LogitNormal, batch_shape, _instance)
 
-    def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
+    def rsample_log(self, sample_shape: Shape = NO_SHAPE) -> tuple[Tensor, Tensor]:
         """``log v`` and ``log(1 - v)`` of the same reparameterised draws, each ``[*sample_shape, *batch_shape]``."""
         shape = self._extended_shape(sample_shape)
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
@@ -267,11 +267,11 @@ class GammaComposition(Fractions):
         self.concentration1, self.concentration0 = broadcast_floats(concentration1, concentration0)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "GammaComposition":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "GammaComposition":
         """The same distribution with `batch_shape`."""
         return self._expand_as(GammaComposition, batch_shape, _instance)
 
-    def rsample_log(self, sample_shape: torch.Size = NO_SHAPE) -> tuple[Tensor, Tensor]:
+    def rsample_log(self, sample_shape: Shape = NO_SHAPE) -> tuple[Tensor, Tensor]:
         """``log v`` and ``log(1 - v)`` of the same reparameterised draws, each ``[*sample_shape, *batch_shape]``."""
         shape = self._extended_shape(sample_shape)
         noise1 = standard_exponential(shape, self.concentration1)

@@ -208,16 +208,16 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         """Rows and class numbers, -1 where there is no label."""
         if y is None:
             raise ValueError("VAEClassifier requires y to be passed, but the target y is None")
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        rows: NDArray = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         if isinstance(y, list | tuple) and any(isinstance(label, str) for label in y):
             y = np.asarray(y, dtype=object)  # numpy would make texts of what is none, such as -1 and NaN
-        y = column_or_1d(y, warn=True)
-        if len(y) != len(X):
+        given: NDArray = column_or_1d(y, warn=True)
+        if len(given) != len(rows):
             raise ValueError(
-                f"X has {len(X)} rows and y {len(y)} labels; found input variables of inconsistent lengths"
+                f"X has {len(rows)} rows and y {len(given)} labels; found input variables of inconsistent lengths"
             )
-        unknown = self._unknown(y)
-        known = y[~unknown]
+        unknown = self._unknown(given)
+        known = given[~unknown]
         assert_all_finite(known, input_name="y")
         if not len(known):
             raise ValueError(f"no row has a label: all entries of y are {self.unlabelled!r}")
@@ -228,9 +228,9 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         self.classes_ = encoder.classes_
         if len(self.classes_) < 2:
             raise ValueError(f"the labels must be of at least 2 classes, got one class: {self.classes_[0]!r}")
-        labels = np.full(len(y), -1, dtype=np.int64)
+        labels = np.full(len(given), -1, dtype=np.int64)
         labels[~unknown] = encoder.transform(known)
-        return X, labels
+        return rows, labels
 
     def _unknown(self, y: NDArray) -> NDArray[np.bool_]:
         missing = self.unlabelled

@@ -51,7 +51,8 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
         if name in layout.shared:
             continue
         of_prior = of_model.get(name)
-        if name in known and not is_point(site) and _same_mask(site["mask"], of_prior["mask"]):
+        exact = of_prior is not None and name in known and not is_point(site)
+        if exact and of_prior is not None and _same_mask(site["mask"], of_prior["mask"]):
             with suppress(NotImplementedError):
                 kl = kl + per_datum(kl_divergence(site["fn"], of_prior["fn"]), site)
                 continue

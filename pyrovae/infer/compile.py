@@ -202,7 +202,7 @@ def _place(error: Exception) -> str:
 
 def _compiled(graph: torch.fx.GraphModule, backend: str) -> Any:
     """Compiled code for a graph, with torch's own random numbers."""
-    options = {"fallback_random": True} if backend == "inductor" else None
+    options: dict[str, Any] | None = {"fallback_random": True} if backend == "inductor" else None
     run = torch.compile(graph, backend=backend, options=options)
 
     def guarded(*arguments: Any) -> Any:

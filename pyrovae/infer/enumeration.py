@@ -45,7 +45,7 @@ def enumerated(model: Program, layout: Layout, max_plate_nesting: int | None = N
         )
     depth = max(layout.max_plate_nesting, max_plate_nesting or 0, 1)
 
-    def mark(site: Site) -> dict[str, Any]:
+    def mark(site: Site) -> Any:
         return {"enumerate": "parallel" if site["name"] in names else None}
 
     return poutine.enum(poutine.infer_config(model, mark), first_available_dim=-depth - 2)
@@ -56,7 +56,7 @@ def summed_log_prob(
     sites: Mapping[str, Site],
     log_prob: Callable[[Site], Tensor],
     layout: Layout,
-    size: int,
+    size: int | None,
     num_particles: int | None,
 ) -> Tensor:
     """The log-probability of sites with the enumerated ones summed out, `[K, B]`.

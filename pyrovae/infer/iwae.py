@@ -119,10 +119,11 @@ def _generator_state() -> list[bytes]:
 class _Path:
     """Log weights whose gradient by the guide runs along the draws alone, weighted once more for DReG."""
 
+    weight: Tensor  # normalised weights [K, B], known before any gradient flows
+
     def __init__(self, pair: Pair, *, squared: bool) -> None:
         self.pair, self.squared = pair, squared
         self.done = 0
-        self.weight: Tensor | None = None  # normalised weights [K, B], known before any gradient flows
 
     def log_weights(self) -> LogWeights:
         weights = self.pair.over_particles(self.run)

@@ -36,6 +36,6 @@ class KLWeightMessenger(Messenger):
         super().__init__()
         self.beta = beta
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] and not site_is_subsample(msg):
             msg["scale"] = msg["scale"] * self.beta

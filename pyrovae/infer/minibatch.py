@@ -52,7 +52,7 @@ class MinibatchScale(Messenger):
             raise ValueError(f"a batch and the data have at least one row, got {rows} of {total}")
         self.rows, self.total, self.plates = rows, total, frozenset(plates)
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
             return
         frame = next((frame for frame in frames_of(msg) if frame.name in self.plates), None)

@@ -27,6 +27,10 @@ class Baseline(nn.Module):
         Weight of the past in the running mean and variance.
     """
 
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+
     def __init__(self, net: nn.Module | None = None, *, decay: float = 0.9) -> None:
         super().__init__()
         self.net = net
@@ -114,6 +118,8 @@ class NVIL(Objective):
     True
     """
 
+    module: Baseline | None = None
+
     def __init__(
         self,
         num_particles: int = 1,
@@ -140,14 +146,16 @@ class NVIL(Objective):
         """Bound, baseline and bound again as the constant that the baseline is fitted to."""
         weights = pair.log_weights()
         signal = functional.iwae(weights.log_weight).detach()
+        scale: Tensor | float = 1.0
         if self.module is None:
-            baseline, scale = torch.zeros_like(signal), 1.0
+            baseline = torch.zeros_like(signal)
         else:
             x = fill_missing(pair.data, pair.kwargs.get("mask"), 0.0)
             if (self.module.mean.device, self.module.mean.dtype) != (x.device, signal.dtype):
                 self.module.to(device=x.device, dtype=signal.dtype)
             baseline = self.module(x)
-            scale = self.module.scale if self.normalize else 1.0
+            if self.normalize:
+                scale = self.module.scale
         weight = pair.scorer.latent_weight
         value = functional.nvil(weights.log_weight, weights.log_score, baseline.detach(), scale, weight)
         return value, baseline, signal

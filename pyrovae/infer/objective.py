@@ -19,7 +19,7 @@ from pyrovae.infer.particles import can_vectorize, over_particles
 from pyrovae.infer.scoring import LogWeights, Run, Score, Scorer
 from pyrovae.layout import Layout, look_at
 from pyrovae.programs import Program, owned_modules, trace, trace_pair
-from pyrovae.sites import sample_sites
+from pyrovae.sites import nodes_of, sample_sites
 
 
 class Pair:
@@ -198,7 +198,8 @@ def with_values(trace: Trace, change: Callable[[str, dict[str, Any]], Tensor]) -
     new = trace.copy()
     for name, site in sample_sites(trace).items():
         if not site["is_observed"]:
-            new.nodes[name] = {**site, "value": change(name, site)}
+            message: Any = {**site, "value": change(name, site)}
+            new.nodes[name] = message
     return new
 
 
@@ -208,7 +209,7 @@ def frozen(program: Program, traced: Trace) -> Iterator[None]:
 
     They are those of its param sites and those of its modules, which in a plain `nn.Module` have no sites.
     """
-    parameters = [site["value"].unconstrained() for site in traced.nodes.values() if site["type"] == "param"]
+    parameters = [site["value"].unconstrained() for site in nodes_of(traced).values() if site["type"] == "param"]
     for module in owned_modules(program).values():
         parameters.extend(module.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]

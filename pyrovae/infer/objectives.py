@@ -74,15 +74,16 @@ def _vectorized(factory: Callable[..., ELBO]) -> Callable[..., ELBO]:
     return make
 
 
-for _name, _factory in {
+_pyros: dict[str, Callable[..., ELBO]] = {
     "elbo": Trace_ELBO,
     "mean-field": MeanField,
     "graph": TraceGraph_ELBO,
     "enum": TraceEnum_ELBO,
-}.items():
+}
+for _name, _factory in _pyros.items():
     register_objective(_name, _vectorized(_factory))
 
-for _name, _factory in {
+_own: dict[str, Callable[..., ELBO]] = {
     "iwae": IWAE,
     "iwae-stl": partial(IWAE, gradient="stl"),
     "iwae-dreg": partial(IWAE, gradient="dreg"),
@@ -92,5 +93,6 @@ for _name, _factory in {
     "rws": ReweightedWakeSleep,
     "wake-wake": partial(ReweightedWakeSleep, wake_phi=1.0, sleep_phi=0.0),
     "wake-sleep": WakeSleep,
-}.items():
+}
+for _name, _factory in _own.items():
     register_objective(_name, _factory)

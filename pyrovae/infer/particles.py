@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pyro
@@ -17,7 +18,7 @@ from torch import Tensor
 from pyrovae.infer.scoring import LogWeights, Run, Scorer
 from pyrovae.layout import Layout, OutsidePlateError
 from pyrovae.programs import Program, describe, trace_pair, trial
-from pyrovae.sites import PARTICLES, latent_sites
+from pyrovae.sites import PARTICLES, latent_sites, nodes_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +30,11 @@ class SubsampleOnce(Messenger):
         super().__init__()
         self.drawn: dict[str, Tensor] = {}
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg) and msg["value"] is None and msg["name"] in self.drawn:
             msg["value"], msg["done"] = self.drawn[msg["name"]], True
 
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_post_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
             self.drawn[msg["name"]] = msg["value"]
 
@@ -67,7 +68,8 @@ def over_particles(
         return run(model, guide, scorer)
     if max_plate_nesting is not None:
         dim = particle_dim(max_plate_nesting)
-        return run(*_in_plate(model, guide, num_particles, dim), lambda *t: scorer(*t, (dim, num_particles)))
+        model, guide = _in_plate(model, guide, num_particles, dim)
+        return run(model, guide, partial(scorer, particles=(dim, num_particles)))
     with SubsampleOnce():
         return LogWeights.joined([run(model, guide, scorer) for _ in range(num_particles)])
 
@@ -115,8 +117,9 @@ def can_vectorize(
     try:
         with trial(model, guide):
             shapes = trace_pair(model, guide, args, kwargs).guide
-            traces = trace_pair(*_in_plate(model, guide, count, dim), args, kwargs)
-            together = scorer(*traces, (dim, count))
+            vectorized = _in_plate(model, guide, count, dim)
+            traces = trace_pair(vectorized[0], vectorized[1], args, kwargs)
+            together = scorer(traces.model, traces.guide, (dim, count))
             for particle in range(count):
                 draws = _one_particle(traces.guide, shapes, dim, particle)
                 alone = scorer(*trace_pair(model, poutine.replay(guide, trace=draws), args, kwargs))
@@ -138,5 +141,6 @@ def _one_particle(trace: Trace, shapes: Trace, dim: int, particle: int) -> Trace
     single = trace.copy()
     for name, site in latent_sites(trace).items():
         value = site["value"].select(dim - site["fn"].event_dim, particle)
-        single.nodes[name] = {**site, "value": value.reshape(shapes.nodes[name]["value"].shape)}
+        message: Any = {**site, "value": value.reshape(nodes_of(shapes)[name]["value"].shape)}
+        single.nodes[name] = message
     return single

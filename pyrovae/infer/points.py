@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyrovae.layout import Layout
 from pyrovae.programs import Program, trace, trial
-from pyrovae.sites import is_local, is_point, latent_sites
+from pyrovae.sites import is_local, is_point, latent_sites, nodes_of
 
 
 class MeanMessenger(Messenger):
@@ -81,11 +81,12 @@ def check_densities(
                 draws.remove_node(name)
             elif name in sites and site["value"].is_floating_point():
                 leaves[name] = site["value"].detach().clone().requires_grad_()
-                draws.nodes[name] = {**site, "value": leaves[name]}
+                message: Any = {**site, "value": leaves[name]}
+                draws.nodes[name] = message
         with torch.enable_grad():
             again = trace(poutine.replay(guide, trace=draws), args, kwargs)
             for name in points:
-                value = again.nodes[name]["value"]
+                value = nodes_of(again)[name]["value"]
                 reached: tuple = (None,)
                 if leaves and value.requires_grad:
                     reached = torch.autograd.grad(value.sum(), [*leaves.values()], allow_unused=True, retain_graph=True)

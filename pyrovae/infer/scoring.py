@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import torch
@@ -39,11 +41,11 @@ class LogWeights(NamedTuple):
     @staticmethod
     def joined(parts: Sequence[LogWeights]) -> LogWeights:
         """The log weights of several groups of particles as one."""
-        log_p, log_q, log_score = (torch.cat([part[i] for part in parts]) for i in range(3))
-        if parts[0].draws is None:
+        log_p, log_q, log_score = (torch.cat(each) for each in zip(*(part[:3] for part in parts), strict=True))
+        drawn = [part.draws for part in parts if part.draws is not None]
+        if not drawn:
             return LogWeights(log_p, log_q, log_score)
-        draws = {name: torch.cat([part.draws[name] for part in parts]) for name in parts[0].draws}
-        return LogWeights(log_p, log_q, log_score, draws)
+        return LogWeights(log_p, log_q, log_score, {name: torch.cat([d[name] for d in drawn]) for name in drawn[0]})
 
 
 Score = Callable[..., LogWeights]
@@ -78,6 +80,8 @@ class Scorer:
         The weight, relative to `scale`, of the guide's site without reparameterised draws, the last of several.
     """
 
+    log_q: Tensor  # not before a call
+
     def __init__(
         self, layout: Layout, *, weighted: bool = False, fixed: Collection[str] = (), draws: bool = False
     ) -> None:
@@ -85,7 +89,6 @@ class Scorer:
         self.scale: Any = 1.0
         self.data_dim = -1
         self.latent_weight: Any = 1.0
-        self.log_q: Tensor | None = None
         self._common = False
 
     def __call__(self, model_trace: Trace, guide_trace: Trace, particles: tuple[int, int] | None = None) -> LogWeights:
@@ -108,7 +111,7 @@ class Scorer:
         if self.layout.enumerated:
             log_p = self._summed(model_trace, model_sites, size, particles)
         else:
-            log_p = sum(log_prob(site, self._weight(site)) for site in model_sites.values())
+            log_p = reduce(add, (log_prob(site, self._weight(site)) for site in model_sites.values()))
         log_q = log_score = self.log_q = torch.zeros_like(log_p)
         in_guide: list[Site] = []
         beside = torch.zeros(())

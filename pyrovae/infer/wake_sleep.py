@@ -19,7 +19,7 @@ from pyrovae.infer.objective import Objective, Pair
 from pyrovae.infer.scoring import LogWeights, Score
 from pyrovae.programs import Program, trace_pair, trial
 from pyrovae.shapes import data_in_order
-from pyrovae.sites import Site, frames_of, is_deterministic, latent_sites, rows_first
+from pyrovae.sites import Site, frames_of, is_deterministic, latent_sites, nodes_of, rows_first
 
 
 class WakeSleepLosses(NamedTuple):
@@ -169,7 +169,7 @@ class ReweightedWakeSleep(Objective):
                     "site is the data in another layout or unit; observe the data as they are, or use sleep_phi=0"
                 )
             self._dreamt_before = self._found
-        site = dream.nodes[names[0]]
+        site = nodes_of(dream)[names[0]]
         x = rows_first(site["value"], site, plates).reshape(data.shape).to(data.dtype)
         dreamt = Pair(pair.model, pair.guide, (x, *pair.args[1:]), pair.kwargs, 1, None, pair.scorer.layout)
         latent = dream.copy()
@@ -215,7 +215,7 @@ class DetachedDraws(Messenger):
         self.defensive, self.plates = defensive, plates
         self.chosen: Tensor | None = None
 
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_post_sample(self, msg: Any) -> None:
         if msg["is_observed"] or not isinstance(msg["value"], Tensor) or site_is_subsample(msg):
             return
         msg["value"] = msg["value"].detach()

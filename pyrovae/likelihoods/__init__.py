@@ -1,6 +1,6 @@
 """Likelihoods: modules whose forward turns raw decoder outputs into p(x|z)."""
 
-from pyrovae.likelihoods.base import Likelihood, likelihood_of, point_estimate
+from pyrovae.likelihoods.base import Likelihood, likelihood_of, point_estimate, squared_error
 from pyrovae.likelihoods.images import BernoulliLikelihood, DiscretizedLogisticLikelihood, NormalLikelihood
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "NormalLikelihood",
     "likelihood_of",
     "point_estimate",
+    "squared_error",
 ]

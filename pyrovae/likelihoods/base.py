@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pyro.distributions import Independent, TorchDistribution
@@ -71,8 +72,11 @@ class Likelihood(nn.Module):
         fn = self.elementwise(*raw.chunk(self.num_parameters, -len(self.data_shape)))
         return (fn if mask is None else fn.mask(mask)).to_event(len(self.data_shape))
 
-    def elementwise(self, *parameters: Tensor) -> TorchDistribution:
-        """The distribution of the entries of a datum, independent of each other given the latents."""
+    def elementwise(self, *parameters: Any, **named: Any) -> TorchDistribution:
+        """The distribution of the entries of a datum, independent of each other given the latents.
+
+        A subclass names its own parameters, each a tensor ``[..., *data_shape]``.
+        """
         raise NotImplementedError(f"{type(self).__name__} must say how its entries are distributed")
 
     def fill(self, x: Tensor | None, mask: Tensor | None) -> Tensor | None:
@@ -100,11 +104,16 @@ class Likelihood(nn.Module):
 
     def error(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """The error of every entry of a point estimate, ``[..., *data_shape]``, in `error_unit`."""
-        return (x_hat - x).square()
+        return squared_error(x_hat, x)
 
     def complete(self, x: Tensor, mask: Tensor | None, values: Tensor) -> Tensor:
         """Data with `values` where entries are missing."""
         return fill_missing(x, mask, values)
+
+
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """The squared error of every entry, of the shape of both."""
+    return (x_hat - x).square()
 
 
 def point_estimate(fn: TorchDistribution, kind: str = "mean") -> Tensor:

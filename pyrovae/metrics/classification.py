@@ -125,7 +125,7 @@ def classification_error(vae: VAE, rows: Rows, *, batch_size: int = 1000) -> flo
         If there are no labelled rows, or the VAE infers no class.
     """
     known = rows.take(rows.labelled)
-    if not len(known):
+    if known.y is None or not len(known):
         raise ValueError("there are no labelled rows to classify")
     found = class_probabilities(vae, known.x, batch_size=batch_size, **known.fields()).argmax(-1)
     return float((found != known.y.cpu()).double().mean())
@@ -197,4 +197,4 @@ class LatentFeatures:
         with seeded(0):
             parts = {name: dataset.seen(name) for name in dataset.splits()}
         splits = {name: Rows(self(rows.x, rows.mask), rows.y) for name, rows in parts.items()}
-        return Dataset(f"latents of {dataset.name}", **splits, kind="real")
+        return Dataset(f"latents of {dataset.name}", splits["train"], splits["validation"], splits["test"], "real")

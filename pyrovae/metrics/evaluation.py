@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,8 @@ from pyrovae.batches import arguments
 from pyrovae.data import Dataset, Rows
 from pyrovae.data.dataset import slices
 from pyrovae.families import families_of
-from pyrovae.likelihoods import Likelihood, likelihood_of
+from pyrovae.infer.log_weights import log_condition
+from pyrovae.likelihoods import Likelihood, likelihood_of, squared_error
 from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import infers_label, latents_of
 from pyrovae.metrics.figures import NEIGHBOURS, Evaluation
@@ -67,6 +70,7 @@ def evaluate(
     chunk_size: int = 8192,
     batch_size: int = 128,
     neighbours: Rows | None = None,
+    condition: Mapping[str, Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a VAE on some rows, in evaluation mode and batch by batch on the VAE's device.
@@ -92,6 +96,9 @@ def evaluate(
         Rows between two steps of `progress`.
     neighbours : Rows, optional
         Labelled rows in whose neighbourhood the rows are classified; other rows than those of `split`.
+    condition : mapping of str to Tensor, optional
+        Values of latents that belong to all data. Those that are not given stand at the mean of the guide, and a log
+        line says so.
     progress : callable, optional
         Wraps the batches, for instance ``tqdm.tqdm``. None shows nothing.
 
@@ -128,23 +135,24 @@ def evaluate(
     parts_of_rows, labelled = slices(rows, batch_size), split
     if infers_label(vae, split):
         split = split.without_labels()
-    likelihood = likelihood_of(vae)
+    likelihood, fixed = likelihood_of(vae), _fixed(vae, condition)
     parts: list[tuple[Tensor, ...]] = []
     probability = True
     with programs.evaluating(vae):
         for part in parts_of_rows if progress is None else progress(parts_of_rows):
             x, data = arguments(vae, split.take(part))
-            estimate = vae.log_likelihood(x, num_samples, chunk_size=chunk_size, return_details=True, **data)
-            _, nll, kl = vae.bound_terms(x, **data)
-            error = _reconstruction_error(vae, likelihood, x, data)
+            settings: dict[str, Any] = {"chunk_size": chunk_size, "condition": fixed, **data}
+            estimate = vae.log_likelihood(x, num_samples, return_details=True, **settings)
+            p, nll, kl = vae.bound_terms(x, condition=fixed, **data)
+            error, count = _reconstruction_error(vae, likelihood, x, data)
             means = row_means(vae, x, data)
-            parts.append((*estimate, nll, kl, error, *means.values()))
-            probability = probability and _is_probability(vae, x, data, kind)
+            parts.append((*estimate, nll, kl, error, count, *means.values()))
+            probability = probability and _is_probability(p, vae.observed_values(x, **data), data.get("mask"), kind)
         columns = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
-        value, sampling, size, nll, kl, error, *sites = columns
+        value, sampling, size, nll, kl, error, number, *sites = columns
         variances = unit_variances(vae, dict(zip(means, sites, strict=True)))
         active = {name: int((part > ACTIVE).sum()) for name, part in variances.items()}
-        entries = split.x.numel() if split.mask is None else int(split.mask.sum())
+        entries = float(number.sum())
         log_likelihood = float(value.mean())
         bits = bits_per_dimension(log_likelihood, entries / rows, dataset=dataset, kind=kind) if probability else None
         figures = {
@@ -215,50 +223,67 @@ def bits_per_dimension(
 
 def _neighbour_figures(evaluated: Evaluated) -> dict[str, float]:
     rows, neighbours = evaluated.rows, evaluated.neighbours
-    if neighbours is None or not bool(rows.labelled.any()):
+    if neighbours is None or rows.y is None or not bool(rows.labelled.any()):
         return {}
     near = neighbours.take(neighbours.labelled)
-    if len(near) < max(NEIGHBOURS):
+    if near.y is None or len(near) < max(NEIGHBOURS):
         return {}
     errors = knn_error(row_vectors(evaluated.vae, near), near.y, evaluated.vectors, rows.y, NEIGHBOURS)
     return {f"knn_error_{k}": error for k, error in errors.items()}
 
 
-def _reconstruction_error(vae: VAE, likelihood: Likelihood | None, x: Tensor, data: dict[str, Tensor]) -> Tensor:
-    """Summed error of the observed entries of each row, ``[B]``; NaN where the distribution of the data has no mean.
+def _fixed(vae: VAE, condition: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Values of the latents of all data: those given, and the guide's means of the others."""
+    given = dict(condition or {})
+    unknown = sorted(set(given) - set(vae.sites.shared))
+    if unknown:
+        known = ", ".join(vae.sites.shared) or "none"
+        raise ValueError(f"condition names {unknown[0]!r}; the latents of all data of this pair are: {known}")
+    if given.keys() >= set(vae.sites.shared):
+        return given
+    means = {name: value for name, value in vae.global_means().items() if name not in given}
+    log_condition(means)
+    return given | means
 
-    Or where no data site is the data as they are, such as one for each step of a sequence.
+
+def _reconstruction_error(
+    vae: VAE, likelihood: Likelihood | None, x: Tensor, data: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Summed error of the observed entries of each row and their number, ``[B]``; NaN for a distribution without mean.
+
+    Errors are those of the values that the model observes, which may be something made of the data.
     """
+    values, mask = by_site(vae.observed_values(x, **data)), data.get("mask")
+    # A mask that is not of the shape of a site is one of rows, or the program's own matter.
+    masks = {name: mask if mask is not None and mask.shape == value.shape else None for name, value in values.items()}
+    ones = {name: torch.ones_like(value, dtype=torch.float64) for name, value in values.items()}
+    number = reduce(add, (_per_row(value, masks[name]) for name, value in ones.items()))
     try:
-        x_hat = vae.reconstruct(x, **data)
-        x_hat = vae.like_data(x_hat, x) if likelihood is None else x_hat
+        means = by_site(vae.reconstruct(x, **data))
     except NotImplementedError:
-        x_hat = None
-    if x_hat is None:
-        return x.new_full((len(x),), math.nan)
-    error = (x_hat - x).square() if likelihood is None else likelihood.error(x_hat, x)
-    return fill_missing(error, _entries(x, data), 0.0).flatten(1).sum(1)
+        return x.new_full((len(x),), math.nan, dtype=torch.float64), number
+    measure = squared_error if likelihood is None or len(values) > 1 else likelihood.error
+    errors = {name: measure(means[name], value) for name, value in values.items()}
+    return reduce(add, (_per_row(value, masks[name]) for name, value in errors.items())), number
 
 
-def _is_probability(vae: VAE, x: Tensor, data: dict[str, Tensor], kind: str | None) -> bool:
+def _per_row(value: Tensor, mask: Tensor | None) -> Tensor:
+    return fill_missing(value, mask, 0.0).reshape(len(value), -1).sum(1)
+
+
+def by_site(value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What VAE gives of its data sites as a dictionary, also where there is one site."""
+    return dict(value) if isinstance(value, Mapping) else {"": value}
+
+
+def _is_probability(p: Any, values: Any, mask: Tensor | None, kind: str | None) -> bool:
     """Whether p(x|z) measures data of this kind, as a cross-entropy of grey values and a density of bytes do not."""
-    if kind is None or kind == "real":
+    if kind is None or kind == "real" or not isinstance(values, Tensor):
         return False
-    latents = {name: q.sample() for name, q in vae.posterior(x, **data).items()}
-    given = {name: value for name, value in data.items() if name != "mask"}
-    rows = x if vae.looks_at_data(draws_data=False, **given) else None
-    p = vae.decode(latents, data=rows, **given)
-    if isinstance(p, dict) or vae.like_data(p, x) is None:
-        return False  # the likelihood is not that of x alone
     if kind in ("binary", "8-bit") and not p.support.is_discrete:
         return False
     draw = p.sample()
-    mask = _entries(x, data)
-    mask = None if mask is None else mask.reshape(draw.shape)
-    return bool(p.support.check(fill_missing(x.reshape(draw.shape), mask, draw)).all())
-
-
-def _entries(x: Tensor, data: dict[str, Tensor]) -> Tensor | None:
-    """The mask over the entries of the data; a `mask` of another shape is an argument of a user's programs."""
-    mask = data.get("mask")
-    return mask if mask is not None and mask.shape == x.shape else None
+    if draw.shape != values.shape:
+        values = values.reshape(draw.shape)
+    mask = None if mask is None or mask.numel() != draw.numel() else mask.reshape(draw.shape)
+    return bool(p.support.check(fill_missing(values, mask, draw)).all())

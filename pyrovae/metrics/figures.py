@@ -15,40 +15,50 @@ FIGURES = (
     EvaluationFigure(
         "log_likelihood",
         _NATS,
-        "mean importance-sampled log p(x): in expectation a lower bound, which rises with `num_samples`",
+        "mean log p(x) by importance sampling; on average a lower bound, which rises with `num_samples`",
     ),
-    EvaluationFigure("standard_error", _NATS, "standard error of `log_likelihood` for new rows; null for a single row"),
-    EvaluationFigure("sampling_error", _NATS, "the part of `standard_error` that importance sampling causes"),
-    EvaluationFigure("num_samples", "per datum", "importance samples per datum"),
-    EvaluationFigure("num_rows", "rows", "rows evaluated"),
-    EvaluationFigure("bound", _NATS, "mean evidence lower bound, at one draw of the latents per datum"),
-    EvaluationFigure("kl", _NATS, "mean KL(q(z|x) || p(z)), exact where the pair of distributions has a closed form"),
+    EvaluationFigure("standard_error", _NATS, "standard error of `log_likelihood` over rows; null for a single row"),
+    EvaluationFigure(
+        "sampling_error", _NATS, "the part of `standard_error` that comes from importance sampling: should be small"
+    ),
+    EvaluationFigure("num_samples", "per datum", "number of importance samples"),
+    EvaluationFigure("num_rows", "rows", "number of rows that were evaluated"),
+    EvaluationFigure("bound", _NATS, "mean evidence lower bound (ELBO), at one draw of the latents per datum"),
+    EvaluationFigure(
+        "kl",
+        _NATS,
+        "mean KL divergence of the guide's posterior from the prior: exact where a closed form is known, else sampled",
+    ),
     EvaluationFigure(
         "reconstruction_error",
         "per observed entry",
-        "mean error of `VAE.reconstruct`: squared, unless the likelihood says another one; null without a mean",
+        "mean error of `VAE.reconstruct`: the squared error, or what the likelihood says; null if it has no mean",
     ),
     EvaluationFigure(
         "active_units",
         "dimensions",
-        "latent dimensions whose posterior mean varies: its variance is above 0.01, for sticks 0.01 of the prior's",
+        "latent dimensions in use: the variance of the posterior mean is above 0.01, for sticks above 0.01 of the "
+        "prior's variance",
     ),
-    EvaluationFigure("latent_dim", "dimensions", "latent dimensions of all sites together, without an inferred class"),
+    EvaluationFigure("latent_dim", "dimensions", "all latent dimensions; an inferred class is not counted"),
     EvaluationFigure(
-        "active_units_by_site", "dimensions", "`active_units` of each latent, by its name, where there are several"
+        "active_units_by_site", "dimensions", "`active_units` of each latent by its name; only if there are several"
     ),
     EvaluationFigure(
         "bits_per_dimension",
         "bits per entry",
-        "code length of binary or 8-bit data; null where the values have no such meaning",
+        "code length, -`log_likelihood` in bits per observed entry; null for real values, and if the likelihood is no "
+        "probability of values of this kind",
     ),
-    EvaluationFigure("effective_sample_size", "samples", "median over the rows of Kish's effective number of samples"),
+    EvaluationFigure(
+        "effective_sample_size", "samples", "median over the rows of the effective number of importance samples (Kish)"
+    ),
     *(
         EvaluationFigure(
             f"knn_error_{k}",
             "share of rows",
-            f"rows whose label differs from that of the {k} nearest training rows, by latent means or, for sticks, by "
-            "the Hellinger distance of mean weights; for labelled data",
+            f"error of classifying labelled rows by their {k} nearest training rows, in distance of latent means, or "
+            "for sticks in Hellinger distance of mean weights",
         )
         for k in NEIGHBOURS
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pandas as pd
 import torch
@@ -103,9 +104,11 @@ def gradient_variance(
     given = programs.keywords(vae.model, vae.guide, **data)
     if not any(parameter.requires_grad for parameter in vae.parameters()):
         raise ValueError(f"the pair of {programs.describe(vae.model)} has no parameters that are trained")
-    rows, model = [], programs.with_param_site(vae.model, vae.parameters())
+    rows: list[tuple] = []
+    model = programs.with_param_site(vae.model, vae.parameters())
     with vae.scope(), torch.random.fork_rng(), _gradients_kept(vae):
         parameters = _by_program(vae, x, given)
+        objective: Any  # Pyro's ELBO does not declare what all of its subclasses have
         for name, objective in objectives.items():
             torch.manual_seed(seed)
             moments = {program: _Moments() for program in parameters}
@@ -126,8 +129,7 @@ class _Moments:
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean: Tensor | float = 0.0
-        self.squares: Tensor | float = 0.0
+        self.mean = self.squares = torch.zeros(())
 
     def add(self, vector: Tensor) -> None:
         self.count += 1

@@ -25,7 +25,7 @@ _DRAWS = 100  # for the mean of a posterior that has none in closed form
 class ActiveUnits(NamedTuple):
     """How many latent dimensions a VAE uses."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # it hides the method of tuples, which nobody needs of these
     """Dimensions whose variance exceeds the threshold."""
     variances: Tensor
     """Variance over the data of each dimension's posterior mean, ``[latent_dim]``; see `active_units` for its unit."""
@@ -154,6 +154,8 @@ def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Ten
     means = {}
     for name, q in posterior.items():
         mean, dim = _mean(q), vae.row_dims[name]
+        if dim is None:
+            raise ValueError(f"latent site {name!r} belongs to no single row, so it has no mean for each")
         means[name] = mean.movedim(dim + len(q.batch_shape), 0)
     return means
 

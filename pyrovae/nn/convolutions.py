@@ -106,4 +106,5 @@ def picture_shape(shape: Sequence[int]) -> tuple[int, int, int]:
             f"convolutional nets take pictures (channels, height, width) of a size divisible by 4, got {tuple(shape)}; "
             "use dense nets, or pad the pictures"
         )
-    return tuple(shape)
+    channels, height, width = shape
+    return channels, height, width

@@ -132,7 +132,7 @@ class ConvDecoder(nn.Module):
             activation_module(activation),
         )
         self.activation = activation_module(activation)
-        self._tied: tuple[nn.Module, ...] = ()
+        self._tied: tuple[nn.Conv2d, ...] = ()
         if tied_to is None:
             up1, blocks = (
                 nn.ConvTranspose2d(second, first, 4, stride=2, padding=1),

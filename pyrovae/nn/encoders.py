@@ -49,6 +49,11 @@ def encoded(encoder: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
     return encoder(x, mask)
 
 
+def num_features(encoder: Any) -> int:
+    """Return the attribute `out_features` of an encoder, which may be any module that has one."""
+    return encoder.out_features
+
+
 class FlatEncoder(nn.Module):
     """The entries of the data as features, ``[..., *data_shape]`` -> ``[..., out_features]``. It has no parameters.
 
@@ -71,12 +76,14 @@ class FlatEncoder(nn.Module):
     torch.Size([2, 16])
     """
 
+    centre: Tensor
+
     def __init__(self, data_shape: Sequence[int], centre: Tensor | None = None) -> None:
         super().__init__()
         self.data_dim = len(data_shape)
         zeros = torch.zeros(tuple(data_shape))
         self.register_buffer("centre", zeros if centre is None else centre.clone(), persistent=centre is not None)
-        if self.centre.shape != torch.Size(data_shape):
+        if centre is not None and centre.shape != torch.Size(data_shape):
             raise ValueError(f"centre must have the shape of a datum {tuple(data_shape)}, got {tuple(centre.shape)}")
         self.out_features = math.prod(data_shape)
 

@@ -40,7 +40,7 @@ class Bits(nn.Module):
 class _OneHotCategorical(OneHotCategorical):
     """torch's distribution, whose draws do without `F.one_hot`: that reads a value, so it could not be compiled."""
 
-    def sample(self, sample_shape: torch.Size = _ONCE) -> Tensor:
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = _ONCE) -> Tensor:
         """A draw, one-hot."""
         index = self._categorical.sample(sample_shape)
         classes = torch.arange(self.event_shape[0], device=index.device)
@@ -74,6 +74,8 @@ class RelaxedVariable(nn.Module):
     ValueError
         The temperature is not positive.
     """
+
+    temperature: Tensor
 
     def __init__(self, temperature: float = 2 / 3, *, straight_through: bool = False) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -18,11 +18,9 @@ from pyrovae.pairs.parts import LikelihoodOption, make_likelihood
 from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
-_DRAWS = ("exact", "relaxed", "straight-through")
-Draws = Annotated[
-    Literal[_DRAWS],
-    "exact draws for vimco, nvil and wake-sleep, or a relaxation for elbo and iwae",
-]
+_Draws = Literal["exact", "relaxed", "straight-through"]
+_DRAWS = get_args(_Draws)
+Draws = Annotated[_Draws, "exact draws for vimco, nvil and wake-sleep, or a relaxation for elbo and iwae"]
 Temperature = Annotated[float, "temperature of the relaxation, not used by exact draws"]
 
 
@@ -81,7 +79,8 @@ def sbn(
     if rows is not None and isinstance(head, BernoulliLikelihood):
         # The network starts out with the right mean of every pixel.
         with torch.no_grad():
-            model.decoder.net.layers[-1].bias.copy_(centre.flatten().clamp(0.01, 0.99).logit())
+            last: Any = model.decoder.net.get_submodule("layers")
+            last[-1].bias.copy_(centre.flatten().clamp(0.01, 0.99).logit())
     guide = BernoulliLayers(spec.shape, sizes, hidden, activation=activation, centre=centre, variable=bottom)
     return VAE(model, guide)
 

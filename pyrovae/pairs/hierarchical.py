@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.guides import HierarchicalGaussian
 from pyrovae.models import HierarchicalVAE
 from pyrovae.nn import GaussianLayer
+from pyrovae.nn.encoders import num_features
 from pyrovae.pairs import parts
 from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
@@ -83,10 +84,10 @@ def hierarchical(
         activation=activation,
         channels=channels,
     )
-    options = {"layer": layer, "activation": activation}
+    options: dict[str, Any] = {"layer": layer, "activation": activation}
     upward = [GaussianLayer(below, hidden_between, above, **options) for below, above in pairwise(latent_dims)]
     downward = [GaussianLayer(above, hidden_between[::-1], below, **options) for below, above in pairwise(latent_dims)]
-    first = GaussianLayer(encoder.out_features, (), latent_dims[0])
+    first = GaussianLayer(num_features(encoder), (), latent_dims[0])
     guide = HierarchicalGaussian(encoder, [first, *upward])
 
     @torch.no_grad()

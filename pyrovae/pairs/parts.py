@@ -283,4 +283,4 @@ def _one(hidden: Sequence[int]) -> int:
 def _two(channels: Sequence[int]) -> tuple[int, int]:
     if len(channels) != 2:
         raise ValueError(f"convolutional nets take two numbers of channels, got {tuple(channels)}")
-    return tuple(channels)
+    return channels[0], channels[1]

@@ -283,7 +283,7 @@ def _option(parameter: inspect.Parameter) -> Option | None:
         hint = type(choices[0])
     if typing.get_origin(hint) is tuple and set(typing.get_args(hint)) <= {int, ...}:
         hint = tuple
-    kinds = {int: int, float: float, str: str, bool: bool, tuple: integers}
+    kinds: dict[Any, Callable[[str], Any]] = {int: int, float: float, str: str, bool: bool, tuple: integers}
     return Option(parameter.name, kinds[hint], default, str(text), choices, required) if hint in kinds else None
 
 

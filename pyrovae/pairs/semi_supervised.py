@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+
+from torch import nn
 
 from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.families import EvaluationFigure, Family, Measure, register_family
@@ -85,12 +87,14 @@ def semi_supervised(
             f"latent_dim and the number of hidden layers must be at least 1, got {latent_dim} and {hidden}"
         )
     head = parts.make_likelihood(likelihood, spec, grey=True)
+    prior: nn.Module
+    draw: nn.Module
     if latent == "gaussian":
         prior, draw, features = StandardNormal(latent_dim), GaussianHead(hidden[-1], latent_dim), latent_dim
     else:
         prior = StickBreakingPrior(truncation, concentration)
         draw, features = KumaraswamyHead(hidden[-1], truncation, concentration), truncation
-    options = {"net": net, "layer": layer, "activation": activation, "channels": channels}
+    options: dict[str, Any] = {"net": net, "layer": layer, "activation": activation, "channels": channels}
     inside, on_features = (0.0, dropout) if net == "conv" else (dropout, 0.0)
     for_class = parts.make_encoder(spec.shape, hidden=hidden, dropout=inside, **options)
     # The last hidden layer takes the label in, so dense layers before it are the encoder.
@@ -131,7 +135,7 @@ register_family(
                     EvaluationFigure(
                         "classification_error",
                         "share of rows",
-                        "labelled rows whose most probable class under q(y|x) is wrong; for pairs that infer a class",
+                        "labelled rows whose most probable class is wrong; for pairs that infer a class",
                     ),
                 ),
                 _classification_error,

@@ -95,7 +95,9 @@ def stick_breaking(
         channels=channels,
         tied=tied,
     )
-    prior, initial, num_data = concentration, concentration, None
+    prior: float | Gamma = concentration
+    initial: float | ConcentrationPosterior = concentration
+    num_data = None
     if concentration_is == "inferred":
         if not (concentration > 0 and hyperprior_shape > 0):
             raise ValueError(
@@ -112,7 +114,7 @@ def _sticks_used(evaluated: Evaluated) -> dict[str, Any]:
     rows = evaluated.rows
     used = sticks_used(stick_weights_of(evaluated.vae, rows)).double()
     figures: dict[str, Any] = {"sticks_used": float(used.mean())}
-    if bool(rows.labelled.any()):
+    if rows.y is not None and bool(rows.labelled.any()):
         y = rows.y.cpu()
         by_class = [used[y == label] for label in range(int(y.max()) + 1)]
         figures["sticks_used_by_class"] = tuple(float(part.mean()) if len(part) else None for part in by_class)
@@ -130,7 +132,9 @@ def _plot_classes(run: Pictured) -> Figure | None:
     from pyrovae.plotting import sticks_by_class
 
     rows = run.held_out
-    return sticks_by_class(stick_weights_of(run.vae, rows), rows.y) if bool(rows.labelled.any()) else None
+    if rows.y is None or not bool(rows.labelled.any()):
+        return None
+    return sticks_by_class(stick_weights_of(run.vae, rows), rows.y)
 
 
 def _plot_decoder_weights(run: Pictured) -> Figure | None:

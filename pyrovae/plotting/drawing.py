@@ -150,7 +150,7 @@ def profile_pairs(x: Tensor, x_hat: Tensor, title: str) -> Figure:
     figure = Figure(figsize=(max(3.0 * columns, 5.0), 1.4 * lines + 1.2), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     marker = "o" if x[0].numel() <= 30 else None
-    for axes, original, copy in zip(panels, x.flatten(1), x_hat.flatten(1), strict=False):
+    for axes, original, copy in zip(panels, x.reshape(len(x), -1), x_hat.reshape(len(x), -1), strict=False):
         axes.plot(original, color="black", marker=marker, markersize=4, linewidth=1, label="original")
         axes.plot(copy, color=ORANGE, marker=marker, markersize=3, linewidth=1.5, label="reconstruction")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

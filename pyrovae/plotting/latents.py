@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from pyro.distributions import TorchDistribution
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
 from pyrovae import programs
+from pyrovae.decoding import only_site
 from pyrovae.metrics.latents import posterior_means
 from pyrovae.plotting.drawing import clean, draw_mosaic, heat_map, is_pictures, mosaic
 from pyrovae.vae import VAE
@@ -111,6 +114,11 @@ def latent_profile(latents: Tensor, labels: Tensor) -> Figure:
 
 
 @torch.no_grad()
+def is_discrete(q: TorchDistribution) -> bool:
+    """Whether a distribution is of discrete values."""
+    return q.support is not None and q.support.is_discrete
+
+
 def interpolation(
     vae: VAE,
     x0: Tensor,
@@ -159,27 +167,22 @@ def interpolation(
     if steps < 2:
         raise ValueError(f"steps must be at least 2, got {steps}")
     ends = torch.cat([x0, x1]).to(vae.device)
-    data = {name: value.to(vae.device) for name, value in data.items() if value is not None}
+    given = {name: value.to(vae.device) for name, value in data.items() if value is not None}
     with programs.evaluating(vae):
-        discrete = [name for name, q in vae.posterior(ends, **data).items() if q.support.is_discrete]
+        discrete = [name for name, q in vae.posterior(ends, **given).items() if is_discrete(q)]
         if discrete:
             raise ValueError(f"latent site {discrete[0]!r} is discrete, so there is nothing between two of its values")
-        means = posterior_means(vae, ends, **data)
+        means = posterior_means(vae, ends, **given)
         weight = torch.linspace(0, 1, steps, device=vae.device).repeat(rows)
         start, end = (torch.arange(rows, device=vae.device).repeat_interleave(steps) + shift for shift in (0, rows))
         latents = {name: _lerp(mean[start], mean[end], weight) for name, mean in means.items()}
-        given = {name: value[start] for name, value in data.items() if name != "mask"}
-        seen = ends[start] if vae.looks_at_data(draws_data=False, **given) else None
-        decoded = vae.decode(latents, data=seen, **given)
-        if isinstance(decoded, dict):
-            raise ValueError(f"the model observes {sorted(decoded)}; say which one to show with VAE(..., observed=)")
-        if decoded.mean[0].numel() != x0[0].numel():
-            raise ValueError(f"{vae.sites.observed!r} is no picture of a whole datum, so there is nothing to compare")
-        decoded = decoded.mean.reshape(rows, steps, *x0.shape[1:])
+        labels = {name: value[start] for name, value in given.items() if name != "mask"}
+        fn: TorchDistribution = only_site(vae.decode(latents, **labels))
+        decoded = fn.mean.reshape(rows, steps, *x0.shape[1:])
     title = "Interpolation between two data"
     if not is_pictures(x0):
-        names = {"rows": "step", "columns": "entry of the datum", "value": "mean of p(x|z)"}
-        return heat_map(decoded[0].flatten(1), title, **names)[0]
+        values = decoded[0].reshape(steps, -1)
+        return heat_map(values, title, rows="step", columns="entry of the datum", value="mean of p(x|z)")[0]
     lines = torch.cat([ends[:rows, None], decoded, ends[rows:, None]], 1)
     pictures = mosaic(lines.flatten(0, 1), steps + 2, show_range)
     figure, axes = draw_mosaic(pictures, title)
@@ -201,7 +204,8 @@ def draw_classes(axes: Axes, points: np.ndarray, labels: Tensor | None, **names:
     size = float(np.clip(9000 / max(len(points), 1), 5, 30))
     for label, colour, marker in _class_styles(classes):
         part = points[classes == label]
-        axes.scatter(*part.T, s=size, c=colour, marker=marker, alpha=0.7, linewidths=0, label=_class_name(label))
+        style: dict[str, Any] = {"c": colour, "marker": marker, "alpha": 0.7, "linewidths": 0}
+        axes.scatter(part[:, 0], part[:, 1], s=size, label=_class_name(label), **style)
         if labels is not None and label >= 0:
             text = axes.annotate(str(label), np.median(part, 0), ha="center", va="center", weight="bold", size=13)
             text.set_path_effects([withStroke(linewidth=3, foreground="white")])

@@ -6,9 +6,10 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data import Dataset, Rows
+from pyrovae.decoding import only_site
 from pyrovae.families import families_of
 from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import latents_of, with_inferred_labels
@@ -34,7 +36,7 @@ from pyrovae.plotting.drawing import (
     picture_pairs,
     profile_pairs,
 )
-from pyrovae.plotting.latents import TSNE_ROWS, interpolation, latent_profile, latent_scatter
+from pyrovae.plotting.latents import TSNE_ROWS, interpolation, is_discrete, latent_profile, latent_scatter
 from pyrovae.storage import write_atomically
 from pyrovae.vae import VAE
 
@@ -125,7 +127,8 @@ def sample_grid(images: Tensor, *, title: str = "Samples", show_range: tuple[flo
         raise ValueError("there is nothing to draw: the tensor has no rows")
     if is_pictures(images):
         return draw_mosaic(mosaic(images, math.ceil(math.sqrt(len(images))), show_range), title)[0]
-    return heat_map(images.flatten(1), title, rows="sample", columns="entry of the datum", value="value")[0]
+    flat = images.reshape(len(images), -1)
+    return heat_map(flat, title, rows="sample", columns="entry of the datum", value="value")[0]
 
 
 def reconstructions(
@@ -184,7 +187,13 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     write_atomically(path, content.getvalue())
 
 
-def run_figures(vae: VAE, dataset: Dataset, rows: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+def run_figures(
+    vae: VAE,
+    dataset: Dataset,
+    rows: Sequence[Mapping[str, float]],
+    *,
+    condition: Mapping[str, Tensor] | None = None,
+) -> dict[str, Figure]:
     """Draw all figures of a trained VAE, on held-out rows. Figures that do not apply are left out.
 
     Parameters
@@ -195,29 +204,41 @@ def run_figures(vae: VAE, dataset: Dataset, rows: Sequence[Mapping[str, float]])
         Its data.
     rows : sequence of mapping of str to float
         Metrics of the training, see `training_curves`. May be empty.
+    condition : mapping of str to Tensor, optional
+        Values of latents that belong to all data, for the samples. Those that are not given are drawn from the guide.
 
     Returns
     -------
     dict of str to Figure
         The figures by name: training_curves (where there are metrics), samples, reconstructions, interpolation (not for
         discrete latents), latent_scatter, latent_profile (where there are labels), and those that the families of the
-        VAE add, such as samples_by_sticks.
+        VAE add, such as samples_by_sticks. A model that observes several sites has samples and reconstructions of
+        each, such as samples_x.
     """
-    pictured = Pictured(vae, dataset, rows)
+    pictured = Pictured(vae, dataset, rows, condition or {})
+    figures: dict[str, Figure] = {}
     with programs.evaluating(vae):
         x, data = pictured.first(1)
         vae.prepare(x, **data)
         plots = {name: draw for family in families_of(vae) for name, draw in family.plots.items()}
-        figures = {name: _drawn(draw, pictured) for name, draw in {**_RUN_FIGURES, **plots}.items()}
-    return {name: figure for name, figure in figures.items() if figure is not None}
+        for name, draw in {**_RUN_FIGURES, **plots}.items():
+            figures |= _drawn(name, draw, pictured)
+    return figures
 
 
-def _drawn(draw: Callable[[Pictured], Figure | None], pictured: Pictured) -> Figure | None:
-    """A figure, or None where it needs a mean that a distribution of the pair does not have."""
+def _drawn(name: str, draw: Draw, pictured: Pictured) -> dict[str, Figure]:
+    """Figures by name; none where they need a mean that a distribution of the pair does not have."""
     try:
-        return draw(pictured)
+        drawn = draw(pictured)
     except NotImplementedError:
-        return None
+        return {}
+    if isinstance(drawn, Figure):
+        return {name: drawn}
+    return {f"{name}_{site}": figure for site, figure in (drawn or {}).items()}
+
+
+Draw = Callable[["Pictured"], Figure | Mapping[str, Figure] | None]
+"""Draws a figure of a run, or one for each data site; None where it does not apply."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +258,7 @@ class Pictured:
     vae: VAE
     dataset: Dataset
     rows: Sequence[Mapping[str, float]]
+    condition: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def held_out(self) -> Rows:
@@ -264,7 +286,7 @@ class Pictured:
         """Whether the data are pictures."""
         return is_pictures(self.held_out.x)
 
-    def first(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def first(self, number: int) -> tuple[Tensor, dict[str, Any]]:
         """Return the first rows and the other data of the programs. Labels that the pair infers are inferred ones."""
         some = self.held_out.take(slice(number))
         return arguments(self.vae, with_inferred_labels(self.vae, some))
@@ -274,34 +296,42 @@ def _draw_training_curves(run: Pictured) -> Figure | None:
     return training_curves(run.rows) if run.rows else None
 
 
-def _draw_samples(run: Pictured) -> Figure | None:
+def _draw_samples(run: Pictured) -> Figure | dict[str, Figure]:
     number, output = (64, "mean") if run.is_pictures else (20, "draw")
     x, data = run.first(number)
-    run.vae.prepare(x, **data)
     given = {name: value for name, value in data.items() if name not in ("mask", "index")}
-    rows = x if run.vae.looks_at_data(draws_data=True, **given) else None
-    samples = run.vae.sample(len(x) if given or rows is not None else number, output, data=rows, **given)
-    if isinstance(samples, dict):
-        samples = run.vae.like_data(samples, x)
-        if samples is None:
-            return None
+    if run.vae.needs_rows(**given):
+        number, given = len(x), {**given, "data": x}
+    elif given:
+        number = len(x)
+    samples = run.vae.sample(number, output, condition=run.condition, **given)
     title = "Samples: means of p(x|z) at draws from the prior" if output == "mean" else "Samples from the model"
-    return sample_grid(samples, title=title, show_range=run.show_range)
+    return _by_site(samples, lambda values: sample_grid(values, title=title, show_range=run.show_range))
 
 
-def _draw_reconstructions(run: Pictured) -> Figure | None:
+def _draw_reconstructions(run: Pictured) -> Figure | dict[str, Figure]:
     x, data = run.first(20 if run.is_pictures else 9)
-    seen = fill_missing(x, data.get("mask"), math.nan)
-    x_hat = run.vae.like_data(run.vae.reconstruct(x, **data), x)
-    return None if x_hat is None else reconstructions(seen, x_hat, show_range=run.show_range)
+    values, means = run.vae.observed_values(x, **data), run.vae.reconstruct(x, **data)
+    if isinstance(values, dict) and isinstance(means, dict):
+        return {name: reconstructions(value, means[name]) for name, value in values.items()}
+    value, mean, mask = only_site(values), only_site(means), data.get("mask")
+    seen = fill_missing(value, mask if mask is not None and mask.shape == value.shape else None, math.nan)
+    return reconstructions(seen, mean, show_range=run.show_range)
+
+
+def _by_site(value: Tensor | Mapping[str, Tensor], draw: Callable[[Tensor], Figure]) -> Figure | dict[str, Figure]:
+    """A figure, or one for each data site."""
+    return {name: draw(part) for name, part in value.items()} if isinstance(value, Mapping) else draw(value)
 
 
 def _draw_interpolation(run: Pictured) -> Figure | None:
     lines = min(5 if run.is_pictures else 1, len(run.held_out.x) // 2)
     x, data = run.first(2 * lines)
-    if not lines or any(q.support.is_discrete for q in run.vae.posterior(x, **data).values()):
+    given = {name: value for name, value in data.items() if name not in ("mask", "index")}
+    # One data site of the layout of the data, decoded from latents alone.
+    if not lines or run.vae.needs_rows(**given) or len(run.vae.sites.all_observed) > 1:
         return None
-    if len(run.vae.sites.all_observed) > 1 and run.vae.chosen_site is None:
+    if any(is_discrete(q) for q in run.vae.posterior(x, **data).values()):
         return None
     return interpolation(run.vae, *x.split(lines), show_range=run.show_range, **data)
 
@@ -315,10 +345,10 @@ def _draw_latent_scatter(run: Pictured) -> Figure:
 
 def _draw_latent_profile(run: Pictured) -> Figure | None:
     rows = run.held_out
-    return latent_profile(run.latents, rows.y) if bool(rows.labelled.any()) else None
+    return latent_profile(run.latents, rows.y) if rows.y is not None and bool(rows.labelled.any()) else None
 
 
-_RUN_FIGURES: dict[str, Callable[[Pictured], Figure | None]] = {
+_RUN_FIGURES: dict[str, Draw] = {
     "training_curves": _draw_training_curves,
     "samples": _draw_samples,
     "reconstructions": _draw_reconstructions,

@@ -10,10 +10,12 @@ import torch
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyrovae import programs
 from pyrovae.data import Rows
+from pyrovae.decoding import only_site
 from pyrovae.metrics.classification import class_site, latents_of
 from pyrovae.metrics.sticks import has_sticks, stick_weights_of, sticks_used
 from pyrovae.plotting.drawing import BLUE, clean, draw_mosaic, heat_map, is_pictures, mosaic
@@ -147,12 +149,14 @@ def decoder_weights(vae: VAE, *, show_range: tuple[float, float] = (0.0, 1.0)) -
 def first_layer(vae: VAE) -> Tensor | None:
     """Return the columns of the decoder's first layer for latent features, ``[out, num_features]``, or None."""
     decoder, prior = (getattr(vae.model, name, None) for name in ("decoder", "prior"))
-    if not isinstance(decoder, nn.Module) or not hasattr(prior, "num_features"):
+    size = getattr(prior, "num_features", None)
+    if not isinstance(decoder, nn.Module) or size is None:
         return None
     layer = next((part for part in decoder.modules() if isinstance(part, nn.Linear)), None)
     # A label may stand behind the features.
-    fits = layer is not None and layer.in_features in (prior.num_features, prior.num_features + _num_classes(vae))
-    return layer.weight[:, : prior.num_features] if fits else None
+    if layer is None or layer.in_features not in (size, size + _num_classes(vae)):
+        return None
+    return layer.weight[:, :size]
 
 
 def _num_classes(vae: VAE) -> int:
@@ -163,7 +167,7 @@ def _pictures_of_weights(vae: VAE, order: Tensor) -> Tensor:
     """Means of p(x|z) for sticks that are all in one weight each, those numbered `order` from 0; at the first class."""
     prior = vae.model.prior
     fractions = _broken_off(prior.log_concentration.new_zeros(len(order), prior.latent_dim), order + 1)
-    return vae.decode(_with_label(vae, fractions, torch.zeros(len(order), dtype=torch.long))).mean
+    return only_site(vae.decode(_with_label(vae, fractions, torch.zeros(len(order), dtype=torch.long)))).mean
 
 
 def _broken_off(fractions: Tensor, count: Tensor) -> Tensor:
@@ -231,11 +235,17 @@ def samples_by_sticks(
     fractions = vae.model.prior(concentration).sample((columns,)).repeat(len(counts), 1)
     sticks = _broken_off(fractions, torch.tensor(counts).repeat_interleave(columns))
     label = torch.arange(len(sticks)) % columns % max(1, _num_classes(vae))
-    decoded = vae.decode(_with_label(vae, sticks, label)).mean
+    fn: TorchDistribution = only_site(vae.decode(_with_label(vae, sticks, label)))
+    decoded = fn.mean
     if not is_pictures(decoded):
         first = decoded[::columns].flatten(1)
-        names = {"rows": "weights of the stick", "columns": "entry of the datum", "value": "mean of p(x|z)"}
-        figure, axes = heat_map(first, "A draw from the prior, by the number of weights", **names)
+        figure, axes = heat_map(
+            first,
+            "A draw from the prior, by the number of weights",
+            rows="weights of the stick",
+            columns="entry of the datum",
+            value="mean of p(x|z)",
+        )
         axes.set_yticks(range(len(counts)), list(map(str, counts)))
         return figure
     pictures = mosaic(decoded, columns, show_range)

@@ -16,6 +16,7 @@ import copy
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +135,8 @@ def needs_sticks(
         raise ValueError(f"remainder is a share of the stick between 0 and 1, got {remainder}")
     if divergence < 0:
         raise ValueError(f"divergence must not be negative, got {divergence}")
-    if stick_weights(vae, x, **data)[:, -1].mean().item() <= remainder:
+    known: dict[str, Any] = dict(data)
+    if stick_weights(vae, x, **known)[:, -1].mean().item() <= remainder:
         return False
     total, prior = 0.0, prior_of_sticks(vae).base_dist
     with programs.evaluating(vae), torch.random.fork_rng():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def dataset_of(name: str) -> Dataset:
         raise ValueError(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
     options = {FUNCTION: name}
     if isinstance(made, Dataset):
-        return Dataset(made.name, *made.splits().values(), made.kind, made.transform, made.evidence, options)
+        return replace(made, options=options)
     if isinstance(made, DataLoader | IterableDataset):
         raise ValueError(
             f"{name} returns a stream, of which a run could say nothing; return a Dataset, or train with Trainer.fit"

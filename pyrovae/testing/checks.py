@@ -1,6 +1,7 @@
 """Checks of distributions, each against an oracle that does not use the formula under test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -291,16 +292,13 @@ def check_moments(
         standard = spread / num_samples**0.5 + 1e-6 * sampled.abs() + 1e-12
         error = ((stated - sampled).abs() / standard).masked_fill(~exists, 0.0)
         if not (error <= num_errors).all():
-            _fail(
-                name,
-                distribution,
-                error,
-                lambda i, s=stated, d=sampled, e=error: (
-                    f"{s[i]:.6g}, the draws have {d[i]:.6g}, {e[i]:.1f} standard errors away"
-                ),
-            )
+            _fail(name, distribution, error, partial(_both, stated, sampled, error))
         results.append(Comparison(stated, sampled, error))
     return results[0], results[1]
+
+
+def _both(stated: Tensor, sampled: Tensor, error: Tensor, entry: tuple[int, ...]) -> str:
+    return f"{stated[entry]:.6g}, the draws have {sampled[entry]:.6g}, {error[entry]:.1f} standard errors away"
 
 
 def check_gradient(
@@ -355,15 +353,20 @@ def check_gradient(
         for entry in range(len(flat)):
             size = step * (float(flat[entry].abs()) or 1.0)
 
-            def total(shift: float, entry=entry, position=position, flat=flat, value=value) -> Tensor:
-                moved = flat.clone()
-                moved[entry] += shift
-                arguments = [*inputs[:position], moved.reshape(value.shape), *inputs[position + 1 :]]
-                with torch.no_grad():
-                    return function(*arguments).sum()
-
+            total = partial(_moved_total, function, inputs, position, entry)
             near, far = total(size) - total(-size), total(2 * size) - total(-2 * size)
             slopes[entry] = (8 * near - far) / (12 * size)
         name = getattr(function, "__name__", repr(function))
         results.append(_compare(f"gradient (input {position})", name, gradient, slopes.reshape(value.shape), tolerance))
     return tuple(results)
+
+
+def _moved_total(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], position: int, entry: int, shift: float
+) -> Tensor:
+    """The sum of a function's values where one entry of one input is moved."""
+    moved = inputs[position].detach().flatten().clone()
+    moved[entry] += shift
+    arguments = [*inputs[:position], moved.reshape(inputs[position].shape), *inputs[position + 1 :]]
+    with torch.no_grad():
+        return function(*arguments).sum()

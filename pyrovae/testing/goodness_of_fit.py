@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, biject_to
 
 from pyrovae.rng import seeded
-from pyrovae.testing.quadrature import Nodes, nodes
+from pyrovae.testing.quadrature import nodes
 
 
 class GoodnessOfFit(NamedTuple):
@@ -57,28 +57,27 @@ def goodness_of_fit(distribution: Distribution, num_samples: int, seed: int) -> 
         scipy is not installed.
     """
     stats = _scipy_stats()
-    grid = Nodes(*(part if part is None else part.cpu() for part in nodes(distribution)))
+    grid = nodes(distribution)
+    mass = grid.mass.cpu().reshape(len(grid.mass), -1)
     with seeded(seed):
         draws = distribution.sample((num_samples,))
-    if grid.stretched is not None:
-        draws = biject_to(distribution.support).inv(draws)
-    draws = draws.cpu()
     batch_shape = distribution.batch_shape
-    rows, mass = range(batch_shape.numel()), grid.mass.reshape(len(grid.mass), -1)
-    if grid.stretched is None:
-        lattice = grid.values.reshape(len(mass), len(rows), -1)
-        draws = draws.reshape(num_samples, len(rows), -1)
+    rows = range(batch_shape.numel())
+    if grid.stretched is None or grid.centre is None or grid.width is None:
+        lattice = grid.values.cpu().reshape(len(mass), len(rows), -1)
+        draws = draws.cpu().reshape(num_samples, len(rows), -1)
         results = [
             _chi_square(stats, _count(draws[:, row], lattice[:, row]), mass[:, row], num_samples) for row in rows
         ]
     else:
-        free = draws.reshape(num_samples, len(rows), -1)
+        free = biject_to(distribution.support).inv(draws).cpu().reshape(num_samples, len(rows), -1)
+        centre, width = (part.cpu().reshape(len(rows), -1) for part in (grid.centre, grid.width))
+        place, stretched = ((free - centre) / width).asinh(), grid.stretched.cpu()
         if free.shape[-1] == 1:
-            place = ((free - grid.centre.reshape(-1, 1)) / grid.width.reshape(-1, 1)).asinh()[..., 0].double()
-            edges = (grid.stretched + (grid.stretched[1] - grid.stretched[0]) / 2).double().numpy()
-            results = [_kolmogorov_smirnov(stats, place[:, row], edges, mass[:, row]) for row in rows]
+            edges = (stretched + (stretched[1] - stretched[0]) / 2).double().numpy()
+            results = [_kolmogorov_smirnov(stats, place[:, row, 0].double(), edges, mass[:, row]) for row in rows]
         else:
-            results = [_chi_square(stats, *_cells(free[:, row], grid, row), num_samples) for row in rows]
+            results = [_chi_square(stats, *_cells(place[:, row], stretched, mass[:, row]), num_samples) for row in rows]
     statistic, p_value = torch.tensor(results, dtype=torch.double).T.reshape(2, *batch_shape)
     return GoodnessOfFit(statistic, p_value)
 
@@ -102,20 +101,18 @@ def _chi_square(stats: Any, counts: Tensor, mass: Tensor, num_samples: int) -> t
     return statistic, min(p_value, outside)
 
 
-def _cells(draws: Tensor, grid: Nodes, row: int) -> tuple[Tensor, Tensor]:
+def _cells(place: Tensor, stretched: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
     """Counts and mass on a product grid in the stretched plane. Its edges are half-way between nodes."""
-    size, num_nodes = grid.centre.shape[-1], len(grid.stretched)
-    step = grid.stretched[1] - grid.stretched[0]
-    centre, width = (part.reshape(-1, size)[row] for part in (grid.centre, grid.width))
-    place = ((draws - centre) / width).asinh()
-    node = ((place - grid.stretched[0]) / step).round().clamp(0, num_nodes - 1).long()  # nearest node, per axis
-    mass = grid.mass.reshape(*[num_nodes] * size, -1)[..., row]
+    size, num_nodes = place.shape[-1], len(stretched)
+    step = stretched[1] - stretched[0]
+    node = ((place - stretched[0]) / step).round().clamp(0, num_nodes - 1).long()  # nearest node, per axis
+    mass = mass.reshape([num_nodes] * size)
     counts = torch.zeros(num_nodes**size, dtype=torch.double)
     flat = node[:, 0] if size == 1 else node[:, 0] * num_nodes + node[:, 1]
     counts = counts.index_add(0, flat, torch.ones(len(flat), dtype=torch.double)).reshape(mass.shape)
     for axis in range(size):
-        probabilities = torch.linspace(0, 1, 11 if size == 2 else 51, dtype=draws.dtype)[1:-1]
-        edges = torch.quantile(node[:, axis].to(draws.dtype), probabilities).floor().long().unique()
+        probabilities = torch.linspace(0, 1, 11 if size == 2 else 51, dtype=place.dtype)[1:-1]
+        edges = torch.quantile(node[:, axis].to(place.dtype), probabilities).floor().long().unique()
         cell = torch.bucketize(torch.arange(num_nodes), edges)
         shape = list(mass.shape)
         shape[axis] = len(edges) + 1

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, biject_to
+from torch.distributions.constraints import Constraint
 
 from pyrovae.rng import seeded
 
@@ -51,11 +52,10 @@ class Nodes(NamedTuple):
     stretched: Tensor | None  # [nodes of one axis]
 
 
-def _discrete_nodes(distribution: Distribution) -> Nodes:
+def _discrete_nodes(distribution: Distribution, support: Constraint) -> Nodes:
     if distribution.has_enumerate_support:
         values = distribution.enumerate_support()
         return Nodes(values, distribution.log_prob(values).double().exp(), None, None, None)
-    support = distribution.support
     lower = torch.as_tensor(getattr(support, "lower_bound", torch.nan)).double()
     upper = torch.as_tensor(getattr(support, "upper_bound", torch.inf)).double()
     if not torch.isfinite(lower).all() or distribution.event_shape:
@@ -102,8 +102,10 @@ def nodes(distribution: Distribution) -> Nodes:
         positive interquartile range.
     """
     support = distribution.support
+    if support is None:
+        raise ValueError(f"{distribution} has no support to integrate over")
     if support.is_discrete:
-        return _discrete_nodes(distribution)
+        return _discrete_nodes(distribution, support)
     try:
         transform = biject_to(support)
     except NotImplementedError:
@@ -172,7 +174,7 @@ def integrate(distribution: Distribution, function: Callable[[Tensor], Tensor] |
     if function is not None:
         terms = torch.where(grid.mass == 0, 0.0, grid.mass * function(grid.values).double())
     value = terms.sum(0)
-    if grid.stretched is None:
+    if grid.stretched is None or grid.centre is None:
         return Integral(value, torch.zeros_like(value))
     num_axes, num_nodes = grid.centre.shape[-1], len(grid.stretched)
     coarse = terms.reshape([num_nodes] * num_axes + list(value.shape))[(slice(None, None, 2),) * num_axes]

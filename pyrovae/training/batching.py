@@ -23,14 +23,23 @@ VALIDATION_ROWS = 1000
 class Batches(Protocol):
     """The batches of the data."""
 
-    total: int | None
-    """Rows of all data, where known."""
-    num_batches: int | None
-    """Batches of an epoch, where known."""
     resumes_within_epochs: bool
     """Whether a training can be resumed in the middle of an epoch."""
-    generator: torch.Generator | None
-    """Random numbers of their own, which belong to the state of the training."""
+
+    @property
+    def total(self) -> int | None:
+        """Rows of all data, where known."""
+        ...
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches of an epoch, where known."""
+        ...
+
+    @property
+    def generator(self) -> torch.Generator | None:
+        """Random numbers of their own, which belong to the state of the training."""
+        ...
 
     def first(self) -> Rows:
         """The first batch, to try the pair on."""
@@ -114,7 +123,8 @@ class HeldBatches:
         """What `collate` makes of some rows; their index stays with them."""
         if self.data.collate is None:
             return rows
-        made = rows_from(self.vae, self.data.collate(arguments_of(rows, self.data.form, self._first_name)))
+        given = arguments_of(rows, self.data.form, self._first_name)
+        made = rows_from(self.vae, self.data.collate(given), "what collate gives")
         keeps = made.index is None and rows.index is not None and "index" not in made.fields()
         return made.replace(index=rows.index) if keeps else made
 
@@ -144,11 +154,12 @@ class StreamedBatches:
         ValueError
             If there is none.
         """
-        before = None if self.generator is None else self.generator.get_state()
+        own = self.generator
+        before = torch.get_rng_state() if own is None else own.get_state()
         with torch.random.fork_rng():
             rows = next(iter(self.stream), None)
-        if self.generator is not None:
-            self.generator.set_state(before)
+        if own is not None:
+            own.set_state(before)
         if rows is None or not len(rows):
             raise ValueError("the stream gave no batch; a loader must have one, and begin anew whenever it is iterated")
         return rows

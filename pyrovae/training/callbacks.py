@@ -89,7 +89,7 @@ class ProgressBar(Callback):
 
     def __init__(self, **options: Any) -> None:
         self.options = options
-        self._bar: tqdm | None = None
+        self._bar: Any = None  # a tqdm bar, from `on_start` on
 
     def on_start(self, progress: Progress) -> None:
         """Open the bar."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.infer import ELBO
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrovae import programs
-from pyrovae.data.rows import cut
+from pyrovae.batches import arguments
+from pyrovae.data.rows import cut, holds_rows
 from pyrovae.sites import is_local, latent_sites
 from pyrovae.storage import CheckpointError
 from pyrovae.training.batching import Batches, HeldBatches
@@ -24,9 +24,9 @@ from pyrovae.vae import VAE
 
 def check_pair(
     vae: VAE,
-    objective: ELBO,
+    objective: Any,
     batches: Batches,
-    validates: bool,
+    validation: Batches | None,
     x: Tensor,
     data: Mapping[str, Any],
 ) -> None:
@@ -40,8 +40,8 @@ def check_pair(
         The objective.
     batches : Batches
         The training data.
-    validates : bool
-        Whether there are validation rows.
+    validation : Batches or None
+        The validation data.
     x, data : Tensor and mapping
         The first batch.
 
@@ -49,9 +49,9 @@ def check_pair(
     ------
     ValueError
         For a pair that learns something of each row of a batch by its place, and for `BatchNorm` where its statistics
-        would be those of one row or of several particles.
+        would be those of one row or of several particles; and if the pair fails on validation rows.
     """
-    if batches.num_batches != 1 or validates:
+    if batches.num_batches != 1 or validation is not None:
         found = by_row(vae, x, data)
         if found is not None:
             all_rows = "batch_size=" + (str(batches.total) if batches.total else "ROWS OF ALL DATA")
@@ -61,10 +61,45 @@ def check_pair(
                 f"{found} has a value for each of the {len(x)} rows of a batch, by its place in it, so it {fault}; "
                 f"{way_out}, or compute it from x or look it up by the argument 'index'"
             )
+    if validation is not None:
+        other, held_out = arguments(vae, validation.first())
+        if other.shape[1:] != x.shape[1:]:  # such as longer sequences, or by mistake
+            with trying("validation rows", other, held_out), torch.no_grad(), vae.scope():
+                objective.loss(vae.model, vae.guide, other, **held_out)
     layers = {name: layer for name, layer in vae.named_modules() if isinstance(layer, _BatchNorm)}
     if layers:
         _check_single_row(vae, layers, batches, x, data)
         _check_particles(vae, objective, layers, x, data)
+
+
+@contextmanager
+def trying(what: str, x: Tensor, data: Mapping[str, Any]) -> Iterator[None]:
+    """A context for the first run on some data, which says in one line what the programs made of them.
+
+    Parameters
+    ----------
+    what : str
+        What the data are, such as "the first batch".
+    x, data : Tensor and mapping
+        The data, whose shapes are shown.
+
+    Raises
+    ------
+    ValueError
+        For an error of torch or Python in the programs.
+    """
+    try:
+        yield
+    except (RuntimeError, IndexError, TypeError) as error:
+        if isinstance(error, NotImplementedError | torch.OutOfMemoryError):
+            raise
+        shown = [f"the data of shape {tuple(x.shape)}"]
+        for name, value in data.items():
+            whole = "" if holds_rows(value, len(x)) else ", passed whole"
+            kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+            shown.append(f"{name} of {kind}{whole}")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"the pair fails on {what}, {', '.join(shown)}: {reason}") from error
 
 
 def check_resumed(folder: RunFolder, state: TrainingState, batches: Batches, batch_size: int) -> None:
@@ -166,7 +201,7 @@ def _check_single_row(
 
 
 def _check_particles(
-    vae: VAE, objective: ELBO, layers: Mapping[str, _BatchNorm], x: Tensor, data: Mapping[str, Any]
+    vae: VAE, objective: Any, layers: Mapping[str, _BatchNorm], x: Tensor, data: Mapping[str, Any]
 ) -> None:
     count = objective.num_particles
     if count < 2:

@@ -44,7 +44,10 @@ class Stream:
 
     def __iter__(self) -> Iterator[Rows]:
         for batch in self.loader:
-            yield rows_from(self.vae, batch if self.collate is None else self.collate(batch), "the batches")
+            if self.collate is None:
+                yield rows_from(self.vae, batch, "the batches")
+            else:
+                yield rows_from(self.vae, self.collate(batch), "what collate gives")
 
     @property
     def num_batches(self) -> int | None:

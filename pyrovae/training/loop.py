@@ -19,10 +19,10 @@ from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.rng import seeded
 from pyrovae.storage import load_module_tensors, module_tensors
-from pyrovae.training.batching import batches_of
+from pyrovae.training.batching import Batches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
-from pyrovae.training.checks import check_pair, check_resumed
+from pyrovae.training.checks import check_pair, check_resumed, trying
 from pyrovae.training.data import TrainingData
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
@@ -30,6 +30,7 @@ from pyrovae.training.lr_schedules import step_lr_scheduler
 from pyrovae.training.optimizers import learning_rates, parameter_groups
 from pyrovae.training.options import TrainingOptions
 from pyrovae.training.pyro_optimizers import parameter_names
+from pyrovae.training.schedules import parse_schedule
 from pyrovae.training.setup import check_arguments, find_monitor, make_steps, objective_for, validation_batches
 from pyrovae.training.state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
@@ -54,20 +55,22 @@ class Fit:
         self.options, self.vae, self.folder = options, vae, run
         self.train = batches_of(vae, data.train, data, options.batch_size, drop_last=options.drop_last)
         self.rows = self.train.total
+        self.kl_weight = parse_schedule(options.kl_weight)
         self.model = vae.model
         with torch.random.fork_rng():
             x, given = arguments(vae, self.train.first())
             check_arguments(vae, given)
-            self.objective = objective_for(vae.prepare(x, **given), options, x, **given)
+            with trying("the first batch", x, given):
+                self.objective = objective_for(vae.prepare(x, **given), options, x, **given)
             # Whatever an objective finds out in its first call, and all checks, happen here: no random number is used
             # up and no running statistic moves, so that a resumed training is where it was.
             with torch.no_grad(), programs.evaluating(vae), vae.scope():
-                with vae.minibatch_scale(len(x), self.rows):
+                with trying("the first batch", x, given), vae.minibatch_scale(len(x), self.rows):
                     self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
         self.figures, self.validation = validation_batches(vae, data)
         with torch.random.fork_rng():
-            check_pair(vae, self.objective, self.train, self.validation is not None, x, given)
+            check_pair(vae, self.objective, self.train, self.validation, x, given)
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
         self.full = options.batch_size if self.train.resumes_within_epochs else len(x)
         self.compiled = self.compile(x, given) if options.compile else None
@@ -89,12 +92,12 @@ class Fit:
         compiled = CompiledLoss(self.vae, self.objective, num_data=self.rows)
         self.vae.train()
         if len(x) == self.full:
-            compiled.prepare(x, self.options.kl_weight(0.0), **given)
+            compiled.prepare(x, self.kl_weight(0.0), **given)
         return compiled
 
     def run(self, resume: bool, stack: ExitStack) -> History:
         """Train to the end, from the start or from the last state. The caller closes `stack` when the training ends."""
-        if resume:
+        if resume and self.folder is not None:
             self.state = load_state(
                 self.folder, self.vae, self.optimizer, self.scheduler, self.learned, self.train.generator
             )
@@ -140,7 +143,7 @@ class Fit:
         options = self.options
         x, data = arguments(self.vae, rows)
         self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
-        beta = options.kl_weight(self.progress.time)
+        beta = self.kl_weight(self.progress.time)
         if self.compiled is not None and len(x) == self.full:
             loss = self.compiled(x, beta, **data).item()
         else:
@@ -160,13 +163,13 @@ class Fit:
 
     def finish_epoch(self) -> None:
         """Validate, keep the best weights, move the schedules, decide whether to stop, and save."""
-        state, options = self.state, self.options
+        state = self.state
         self.check_parameters()
         row = {"epoch": state.epoch + 1, "loss": state.loss_sum / state.rows}
         if self.validation is not None:
-            row["validation_loss"] = self.validate()
+            row["validation_loss"] = self.validate(self.validation)
         row |= {name: compute() for name, compute in self.figures.items()}
-        row["kl_weight"] = float(options.kl_weight(state.epoch))
+        row["kl_weight"] = float(self.kl_weight(state.epoch))
         row |= learning_rates(self.optimizer)
         row["seconds"] = state.seconds = round(time.monotonic() - self.started_at, 3)
         state.history.append(row)
@@ -203,12 +206,12 @@ class Fit:
         return None
 
     @torch.no_grad()
-    def validate(self) -> float:
+    def validate(self, validation: Batches) -> float:
         """The validation loss in nats per datum, at KL weight 1, with the same random numbers every time."""
         self.vae.eval()
         total, rows = 0.0, 0
         with seeded(0):
-            for part, count in self.validation.in_order():
+            for part, count in validation.in_order():
                 x, data = arguments(self.vae, part)
                 rows += count
                 with self.vae.minibatch_scale(count, self.rows):
@@ -226,8 +229,8 @@ class Fit:
                 self.stop_for_non_finite(f"parameter {name!r} is not finite")
         learned = () if self.learned is None else self.learned.parameters()
         known = {id(parameter) for parameter in [*self.vae.parameters(), *learned]}
-        for name, value in pyro.get_param_store().named_parameters():
-            if id(value) not in known:
+        for name, in_store in pyro.get_param_store().named_parameters():
+            if id(in_store) not in known:
                 raise ValueError(
                     f"parameter {name!r} appeared only during training, so it was not trained; "
                     "let every parameter exist from the first run of the pair"
@@ -248,11 +251,11 @@ class Fit:
             self.save()
 
     def save(self) -> None:
-        """Write the run folder."""
+        """Write the run folder, if there is one."""
         self.state.seconds = round(time.monotonic() - self.started_at, 3)
-        save_state(
-            self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned, self.train.generator
-        )
+        if self.folder is not None:
+            generator = self.train.generator
+            save_state(self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned, generator)
         self.saved_at = time.monotonic()
 
     def stop_for_interrupt(self) -> None:
@@ -276,11 +279,11 @@ class Fit:
         """Put the best weights back, and leave with the place where a number stopped being finite."""
         state = self.state
         batch = min(state.batch + 1, self.progress.num_batches or state.batch + 1)
-        found = "" if x is None else f", from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **data)}"
+        found = ""
+        if x is not None:
+            found = f", from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **(data or {}))}"
         load_module_tensors(self.vae, state.best, "the best weights")
-        self.vae.zero_grad()
-        if self.learned is not None:
-            self.learned.zero_grad()
+        self.optimizer.zero_grad()  # so that a later training can go on
         kept = "the VAE has"
         if self.folder is not None:
             save_best(self.folder, state)

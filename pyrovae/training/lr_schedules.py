@@ -85,7 +85,7 @@ def make_lr_scheduler(
         return schedulers.StepLR(optimizer, max(1, math.ceil(epochs / 3)))
     if schedule == "plateau":
         return schedulers.ReduceLROnPlateau(optimizer, factor=1 / 3, patience=10)
-    if schedule == "constant":
+    if isinstance(schedule, str):
         return None
     name = getattr(schedule, "__name__", type(schedule).__name__)
     with one_line(f"lr_schedule {name} (its arguments go into lr_schedule_options=)"):
@@ -102,6 +102,6 @@ def step_lr_scheduler(scheduler: LRScheduler | None, value: float) -> None:
     if scheduler is None:
         return
     if "metrics" in inspect.signature(scheduler.step).parameters:
-        scheduler.step(value)
+        scheduler.step(value)  # type: ignore[arg-type]  # of ReduceLROnPlateau
     else:
         scheduler.step()

@@ -15,7 +15,7 @@ from pyrovae.training.lr_schedules import LRScheduler, one_line
 from pyrovae.training.pyro_optimizers import from_pyro
 from pyrovae.vae import VAE
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamax": torch.optim.Adamax,
     "adamw": torch.optim.AdamW,
@@ -171,7 +171,7 @@ def make_optimizer(
     ValueError
         If the optimizer does not take its arguments.
     """
-    named = [{"params": parameters, "name": name} for name, parameters in groups.items()]
+    named: list[dict[str, Any]] = [{"params": parameters, "name": name} for name, parameters in groups.items()]
     if isinstance(rates, Mapping):
         named = [{**group, "lr": rates.get(group["name"], DEFAULT_LR)} for group in named]
     if isinstance(optimizer, PyroOptim):

@@ -76,12 +76,15 @@ def from_pyro(
         several = sum(name == group for name, *_ in found) > 1
         numbers[group] += 1
         label = f"{group}_{numbers[group]}" if several else group
-        part = optimizer.pt_optim_constructor([{"params": members, "name": label}], **arguments)
+        constructor: Any = optimizer.pt_optim_constructor
+        part = constructor([{"params": members, "name": label}], **arguments)
         if made is None:
             made = part
         else:
             made.add_param_group(part.param_groups[0])
             made.state.update(part.state)  # of those that make it at once
+    if made is None:
+        raise ValueError("there are no parameters to train")
     _clip_as_pyro(optimizer, made, names)
     if not isinstance(optimizer, PyroLRScheduler):
         return made, None

@@ -58,8 +58,11 @@ def nothing_left_behind(objective: str | ELBO, vae: VAE) -> Iterator[None]:
             objective.max_plate_nesting = given["max_plate_nesting"]
 
 
-def objective_for(vae: VAE, options: TrainingOptions, x: Tensor, **data: Tensor | None) -> ELBO:
-    """The objective for a pair; one given by name is new, and loops over particles that do not vectorise."""
+def objective_for(vae: VAE, options: TrainingOptions, x: Tensor, **data: Any) -> Any:
+    """The objective for a pair; one given by name is new, and loops over particles that do not vectorise.
+
+    It is an `ELBO`, a class that does not declare the `loss` and `loss_and_grads` that all of its subclasses have.
+    """
     name, num_particles = options.objective, options.num_particles
     if not isinstance(name, str):
         return name

@@ -17,7 +17,7 @@ FIGURES = {
     "latent_scatter",
     "latent_profile",
 }
-EVALUATION_KEYS = [  # as README.md has them; scripts rely on the names
+EVALUATION_KEYS = [  # as docs/command_line.md has them; scripts rely on the names
     *("run", "data", "split", "log_likelihood", "standard_error", "sampling_error", "num_samples", "num_rows"),
     *("bound", "kl", "reconstruction_error", "active_units", "latent_dim", "bits_per_dimension"),
     "effective_sample_size",

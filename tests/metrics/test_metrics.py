@@ -322,3 +322,21 @@ def test_data_distribution_without_a_mean():
     assert math.isfinite(result.log_likelihood)
     assert math.isfinite(result.bound)
     assert result.to_dict()["reconstruction_error"] is None
+
+
+def test_a_latent_of_all_data_has_no_mean_of_a_row():
+    def model(x):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(w + z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 3, 1.0).to_event(1))
+
+    vae = VAE(model, guide, latent=("w", "z"), example=torch.zeros(5, 2))
+    with pytest.raises(ValueError, match="'w' belongs to no single row"):
+        metrics.latent_means(vae, torch.zeros(3, 2))
+    assert vae.decode({"w": torch.zeros(()), "z": torch.zeros(3, 2)}).batch_shape == (3,)

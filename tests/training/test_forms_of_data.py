@@ -135,6 +135,23 @@ def test_metrics_hand_further_arguments_on():
     assert set(frame["program"]) == {"model", "guide"}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_compiled_steps_take_covariates(store):
+    """The same losses as without compilation, held or streamed; what is no tensor is refused."""
+    data = {"inputs": rows(), "c": covariates()}
+    losses = []
+    for options in ({}, {"compile": True}):
+        vae = seeded(Recorder().pair)
+        trainer = Trainer("iwae", 3, epochs=2, batch_size=16, drop_last=True, progress=False, **options)
+        losses.append([row["loss"] for row in trainer.fit(vae, data).rows])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    trainer = Trainer("iwae", 3, epochs=1, batch_size=16, compile=True, progress=False)
+    trainer.fit(seeded(Recorder().pair), Batches(split(data)))
+    with pytest.raises(ValueError, match="the argument 'table' is a str, and compiled steps take tensors alone"):
+        trainer.fit(seeded(Recorder().pair), {**data, "table": "abc"})
+
+
 def test_nothing_is_passed_because_of_keywords_alone():
     """Case e8: no index and no labels go into `**options`."""
 
@@ -262,6 +279,22 @@ def test_what_is_refused(data, error, message):
     with pytest.raises(error, match=message) as caught:
         trained(data)
     assert "\n" not in str(caught.value)
+
+
+def test_what_the_programs_fail_on_is_said_in_one_line():
+    fit = Trainer(epochs=1, batch_size=16, progress=False).fit
+    for c, message in (
+        (covariates(39), r"fails on the first batch, .* c of shape \(39, 1\), passed whole: The size"),
+        ("no", r"fails on the first batch, the data of shape \(16, 5\), c of type str, passed whole: "),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            fit(Recorder().pair(), {"inputs": rows(), "c": c})
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"fails on validation rows, the data of shape \(8, 3\): ") as caught:
+        fit(linear_pair(), rows(), rows(8)[:, :3])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(TypeError, match=r"what collate gives must begin with a tensor .*, got NoneType"):
+        fit(linear_pair(), rows(), collate=lambda batch: None)
 
 
 def test_arguments_that_are_refused():
