@@ -179,6 +179,21 @@ class Decoding:
             found[name] = self.as_data(name, rows_first(value, site, self.vae.sites.plates))
         return self.one_or_all(found)
 
+    def masks(self, trace: Trace) -> Tensor | None | dict[str, Tensor | None]:
+        """Which entries of the data sites in a trace of the model are scored, in the shapes of `values`."""
+        found: dict[str, Tensor | None] = {}
+        for name, site in self._data_sites(trace).items():
+            masks = [m for m in (site["mask"], getattr(site["fn"], "_mask", None)) if m is not None and m is not True]
+            found[name] = None
+            if masks:
+                value, event_dim = site["value"], site["fn"].event_dim
+                whole = torch.ones_like(value, dtype=torch.bool)
+                for mask in masks:
+                    mask = torch.as_tensor(mask, device=value.device)
+                    whole = whole & mask.reshape(mask.shape + (1,) * event_dim)
+                found[name] = self.as_data(name, rows_first(whole, site, self.vae.sites.plates))
+        return self.one_or_all(found)
+
     def as_data(self, name: str, value: Tensor) -> Tensor:
         """Give values of a data site the shape of the data, where the program only flattens them."""
         shape = self.vae.flat_sites.get(name)
@@ -208,7 +223,7 @@ class Decoding:
 def _drawn(trace: Trace, name: str) -> Tensor:
     """The draw of a data site; of one with `obs_mask=`, the draw that the rest of the model went on with."""
     whole = name.removesuffix("_observed")
-    masked = whole != name and f"{whole}_unobserved" in trace and whole in trace
+    masked = whole != name and not trace.nodes[name]["is_observed"] and f"{whole}_unobserved" in trace
     return trace.nodes[whole if masked else name]["value"]
 
 

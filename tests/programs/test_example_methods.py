@@ -25,16 +25,6 @@ OUTPUTS = {
 }
 """The data sites of each, with the shape of a row."""
 LOOKS_AT_DATA = ("prodlda", "scanvi")
-PICTURES = {"samples", "reconstructions"}
-FIGURES = {
-    "cvae": PICTURES | {"interpolation"},
-    "dmm": set(),
-    "dmm-flow": set(),
-    "air": PICTURES,
-    "prodlda": PICTURES | {"interpolation"},
-    "scanvi": PICTURES | {"latent_profile"},
-    "cevae": PICTURES,
-}
 
 
 def prepared(name, num):
@@ -127,11 +117,12 @@ def test_evaluation_and_figures(name):
     result = evaluate(vae, rows, num_samples=20)
     assert math.isfinite(result.log_likelihood) and math.isfinite(result.bound)
     assert result.bound < result.log_likelihood + 5
-    # Steps of a sequence are no picture of the whole.
-    assert math.isnan(result.reconstruction_error) == name.startswith("dmm")
+    assert math.isfinite(result.reconstruction_error)
     nothing = rows.take(slice(0))
     figures = run_figures(vae, Dataset("examples", rows, nothing, nothing, "real"), [])
-    assert set(figures) == FIGURES[name] | {"latent_scatter"}
+    sites = [""] if len(OUTPUTS[name]) == 1 else [f"_{site}" for site in OUTPUTS[name]]
+    expected = {f"{kind}{site}" for kind in ("samples", "reconstructions") for site in sites} | {"latent_scatter"}
+    assert set(figures) == expected | {"cvae": {"interpolation"}, "scanvi": {"latent_profile"}}.get(name, set())
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -168,6 +159,11 @@ def test_sequences_end_at_their_lengths(num_flows):
     torch.testing.assert_close(values[1], values[0])
     torch.testing.assert_close(values[2], values[0])
     assert list(vae.reconstruct(x[:, :2], lengths=lengths)) == ["x_1", "x_2"]
+    # Errors of reconstructions are those of the steps that there are.
+    errors = [evaluate(vae, Rows.of(rows, lengths=lengths), num_samples=1).reconstruction_error for rows in (x, x[:, :2])]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-4)
+    masks = vae.observed_masks(x, lengths=lengths)
+    assert masks["x_2"].all() and not masks["x_3"].any()
 
 
 def test_labels_of_cells():

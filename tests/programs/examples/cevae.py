@@ -77,3 +77,8 @@ class Treated(PyroModule):
 def make_vae() -> VAE:
     """CEVAE for `patients`."""
     return VAE(Confounded(), Treated())
+
+
+def make_data() -> dict[str, torch.Tensor]:
+    """Rows by argument name, for the command line."""
+    return patients(30)

@@ -44,3 +44,8 @@ class Recognition(PyroModule):
 def make_vae() -> VAE:
     """A VAE of lower halves of digits given the upper ones."""
     return VAE(Completion(), Recognition())
+
+
+def make_data() -> dict[str, torch.Tensor]:
+    """Rows by argument name, for the command line."""
+    return halves(30)

@@ -86,3 +86,8 @@ class Combiner(PyroModule):
 def make_vae(num_flows: int = 0) -> VAE:
     """A deep Markov model of `melodies`."""
     return VAE(Chain(), Combiner(num_flows=num_flows))
+
+
+def make_data() -> dict[str, torch.Tensor]:
+    """Rows by argument name, for the command line."""
+    return melodies(30)
