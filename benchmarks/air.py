@@ -1,6 +1,6 @@
 """Counting digits: attend, infer, repeat on pictures of 0 to 2 digits, trained with VIMCO.
 
-The program is the one of the tests (tests/programs/examples/air.py): up to three steps, each with a discrete latent that
+The program is that of the tests (tests/programs/examples/air.py): up to three steps, each with a discrete latent that
 says whether it is there, a place and looks. The pictures are made from scikit-learn's digits; held-out pictures hold
 other digits than those of the training.
 

@@ -179,7 +179,7 @@ class Decoding:
             found[name] = self.as_data(name, rows_first(value, site, self.vae.sites.plates))
         return self.one_or_all(found)
 
-    def masks(self, trace: Trace) -> Tensor | None | dict[str, Tensor | None]:
+    def masks(self, trace: Trace) -> Tensor | dict[str, Tensor | None] | None:
         """Which entries of the data sites in a trace of the model are scored, in the shapes of `values`."""
         found: dict[str, Tensor | None] = {}
         for name, site in self._data_sites(trace).items():

@@ -292,7 +292,7 @@ class PreparedPair(PairParameters):
         return self._decoding.values(self._traces(x, data).model, "draw")
 
     @torch.no_grad()
-    def observed_masks(self, x: Tensor, **data: Tensor | None) -> Tensor | None | dict[str, Tensor | None]:
+    def observed_masks(self, x: Tensor, **data: Tensor | None) -> Tensor | dict[str, Tensor | None] | None:
         """Which entries of `observed_values` the model scores, True for those; None for all, by site if several.
 
         A site under `poutine.mask`, such as a step past the end of a sequence, and one with `obs_mask=` have some that

@@ -15,8 +15,8 @@ from pyrovae.sites import data_sites, latent_sites
 class MeanField(TraceMeanField_ELBO):
     """Pyro's `TraceMeanField_ELBO`, which uses analytic divergences, for the pairs that it is right for.
 
-    It needs reparameterised draws, no observed sites of the model in the guide, and latents that the guide draws in an order in which the model's distribution of
-    each depends on none that the guide draws from it.
+    It needs reparameterised draws, no observed sites of the model in the guide, and latents that the guide draws in an
+    order in which the model's distribution of each depends on none that the guide draws from it.
 
     Raises
     ------
@@ -27,11 +27,11 @@ class MeanField(TraceMeanField_ELBO):
     def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict[str, Any]) -> tuple[Trace, Trace]:
         # That of `Trace_ELBO`: Pyro's own check of the order warns of pairs that are right.
         of_model, of_guide = super(TraceMeanField_ELBO, self)._get_trace(model, guide, args, kwargs)
-        for name, site in data_sites(of_guide).items():
+        for name in data_sites(of_guide):
             if name in of_model:
                 raise ValueError(
-                    f"the guide observes site {name!r}, which objective='mean-field' of Pyro leaves out; use 'elbo', or "
-                    "give the term in the guide with sites.objective_term"
+                    f"the guide observes site {name!r}, which objective='mean-field' of Pyro leaves out; use 'elbo', "
+                    "or give the term in the guide with sites.objective_term"
                 )
         drawn = latent_sites(of_guide)
         for name, site in drawn.items():

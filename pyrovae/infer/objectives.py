@@ -33,10 +33,10 @@ def make_objective(name: str, *, num_particles: int | None = None, **options: An
     Parameters
     ----------
     name : str
-        "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it, see `MeanField`),
-        "graph", "enum" (sums out the sites of the guide that are marked `infer={"enumerate": "parallel"}`), "iwae",
-        "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws", "wake-wake", "wake-sleep" and whatever else is
-        registered.
+        "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it, see
+        `MeanField`), "graph", "enum" (sums out the sites of the guide that are marked
+        `infer={"enumerate": "parallel"}`), "iwae", "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws",
+        "wake-wake", "wake-sleep" and whatever else is registered.
     num_particles : int, optional
         Draws of the latents per datum; None is the objective's own default.
     **options : Any

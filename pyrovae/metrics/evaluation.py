@@ -249,7 +249,7 @@ def _fixed(vae: VAE, condition: Mapping[str, Tensor] | None) -> dict[str, Tensor
 def _reconstruction_error(
     vae: VAE, likelihood: Likelihood | None, x: Tensor, data: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Summed error of the observed and scored entries of each row and their number, ``[B]``; NaN for a distribution without mean.
+    """Summed error of the observed and scored entries of each row and their number, ``[B]``; NaN without a mean.
 
     Errors are those of the values that the model observes, which may be something made of the data.
     """

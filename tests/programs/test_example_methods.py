@@ -54,9 +54,9 @@ def test_log_likelihood_is_that_of_importance_sampling_by_hand(name):
 def test_log_likelihood_of_many_samples(name):
     """Vectorised and one by one agree within the error."""
     vae, x, given = prepared(name, 3)
-    many = vae.log_likelihood(x, 3000, return_details=True, **given)
+    many = vae.log_likelihood(x, 300 if name == "prodlda" else 1000, return_details=True, **given)
     vae._vectorize = False
-    single = vae.log_likelihood(x, 300, return_details=True, **given)
+    single = vae.log_likelihood(x, 150, return_details=True, **given)
     error = (many.standard_error**2 + single.standard_error**2).sqrt()
     assert ((many.value - single.value).abs() < 4 * error + 1e-3).all()
 
@@ -115,7 +115,8 @@ def test_evaluation_and_figures(name):
     x, given = split(data)
     rows = Rows.of(x, **given)
     result = evaluate(vae, rows, num_samples=20)
-    assert math.isfinite(result.log_likelihood) and math.isfinite(result.bound)
+    assert math.isfinite(result.log_likelihood)
+    assert math.isfinite(result.bound)
     assert result.bound < result.log_likelihood + 5
     assert math.isfinite(result.reconstruction_error)
     nothing = rows.take(slice(0))
@@ -159,11 +160,15 @@ def test_sequences_end_at_their_lengths(num_flows):
     torch.testing.assert_close(values[1], values[0])
     torch.testing.assert_close(values[2], values[0])
     assert list(vae.reconstruct(x[:, :2], lengths=lengths)) == ["x_1", "x_2"]
-    # Errors of reconstructions are those of the steps that there are.
-    errors = [evaluate(vae, Rows.of(rows, lengths=lengths), num_samples=1).reconstruction_error for rows in (x, x[:, :2])]
+    if num_flows:  # whose latents have no means, so that draws are decoded
+        return
+    errors = [
+        evaluate(vae, Rows.of(rows, lengths=lengths), num_samples=1).reconstruction_error for rows in (x, x[:, :2])
+    ]
     assert errors[0] == pytest.approx(errors[1], rel=1e-4)
     masks = vae.observed_masks(x, lengths=lengths)
-    assert masks["x_2"].all() and not masks["x_3"].any()
+    assert masks["x_2"].all()
+    assert not masks["x_3"].any()
 
 
 def test_labels_of_cells():
@@ -171,11 +176,11 @@ def test_labels_of_cells():
     vae, x, given = prepared("scanvi", 30)
     assert vae.sites.classes == ("y_unobserved",)
     with torch.no_grad():
-        draws = torch.stack([vae.posterior(x)["y_unobserved"].probs for _ in range(2000)])
+        draws = torch.stack([vae.posterior(x)["y_unobserved"].probs for _ in range(500)])
     torch.testing.assert_close(class_probabilities(vae, x), draws.mean(0), rtol=0, atol=0.05)
-    labelled = evaluate(vae, Rows.of(x, **given), num_samples=2000)
-    unlabelled = float(vae.log_likelihood(x, 2000, y=torch.full((30,), -1)).mean())
-    assert labelled.log_likelihood == pytest.approx(unlabelled, abs=0.05)
+    labelled = evaluate(vae, Rows.of(x, **given), num_samples=1000)
+    unlabelled = float(vae.log_likelihood(x, 1000, y=torch.full((30,), -1)).mean())
+    assert labelled.log_likelihood == pytest.approx(unlabelled, abs=0.1)
     assert 0 <= labelled.classification_error <= 1
 
 
@@ -204,10 +209,10 @@ def test_new_patients_have_no_treatment_and_no_outcome_yet():
     """Treatment and outcome are drawn by the guide then: log p(x) alone, and all data sites in what is given back."""
     vae, x, given = prepared("cevae", 4)
     alone = vae.log_likelihood(x, 5000)
-    free = VAE(vae.model, vae.guide)
-    torch.testing.assert_close(free.log_likelihood(x, 5000), alone, rtol=0, atol=0.3)
-    many = torch.logsumexp(hand_weights(vae, {"x": x}, 1000, training=False), 0) - math.log(1000)
-    torch.testing.assert_close(many, alone, rtol=0, atol=0.4)
+    # Also for a pair that saw new patients first.
+    torch.testing.assert_close(VAE(vae.model, vae.guide).log_likelihood(x, 5000), alone, rtol=0, atol=0.3)
+    many = torch.logsumexp(hand_weights(vae, {"x": x}, 300, training=False), 0) - math.log(300)
+    torch.testing.assert_close(many, alone, rtol=0, atol=0.5)
     assert vae.sample(3).keys() == vae.reconstruct(x).keys() == {"x", "t", "y"}
     assert set(cevae.patients(2)) == {"x", *given}
 

@@ -17,7 +17,11 @@ DROPOUT = "the guide draws random numbers beside its sites, dropout perhaps"
 REFUSED = {
     **{(name, objective): NOT_REPARAMETERISED for name in ("air", "scanvi") for objective in ("iwae-stl", "iwae-dreg")},
     **{(name, "mean-field"): NOT_REPARAMETERISED for name in ("air", "scanvi")},
-    **{(n, objective): SEVERAL_SITES for n in ("dmm", "dmm-flow", "scanvi", "cevae") for objective in ("rws", "wake-sleep")},
+    **{
+        (n, objective): SEVERAL_SITES
+        for n in ("dmm", "dmm-flow", "scanvi", "cevae")
+        for objective in ("rws", "wake-sleep")
+    },
     ("cevae", "mean-field"): "the guide observes site 't', which objective='mean-field' of Pyro leaves out",
     **{("prodlda", objective): DROPOUT for objective in ("iwae-stl", "iwae-dreg")},
 }
@@ -25,7 +29,13 @@ HINTS = (  # of Pyro
     "ignore:TraceEnum_ELBO found no sample sites configured",
     "ignore:y_unobserved:UserWarning",  # is marked for enumeration
 )
-SEVERAL_PARTICLES = ("iwae", "renyi", "vimco", "rws", "wake-wake")  # which BatchNorm of ProdLDA does not take in training
+SEVERAL_PARTICLES = (
+    "iwae",
+    "renyi",
+    "vimco",
+    "rws",
+    "wake-wake",
+)  # which BatchNorm of ProdLDA does not take in training
 
 
 def by_hand(objective, vae, data, num_particles):
@@ -66,7 +76,8 @@ def test_loss_is_pyros_at_the_same_draws(name, objective):
     assert value == pytest.approx(expected, rel=1e-4, abs=1e-3)
     assert trained == pytest.approx(expected, rel=1e-4, abs=1e-3)
     gradients = [parameter.grad for parameter in vae.parameters() if parameter.grad is not None]
-    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.filterwarnings(*HINTS)
@@ -95,7 +106,7 @@ def test_training(name, objective):
 
 @pytest.mark.parametrize("gradient", ["stl", "dreg"])
 def test_path_gradients_teach_what_the_guide_observes(gradient):
-    """With one particle, STL and the plain gradient differ by the score of the latents alone, which t has no part in."""
+    """With one particle, STL and the plain gradient differ by the score of the latents, which t has no part in."""
     found = []
     for objective in (IWAE(1), IWAE(1, gradient=gradient)):
         pyro.set_rng_seed(0)

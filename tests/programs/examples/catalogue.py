@@ -47,8 +47,8 @@ def hand_weights(vae: VAE, data: dict[str, Any], num_particles: int, *, training
             for sign, trace in ((1, of_model), (-1, of_guide)):
                 trace.compute_log_prob()
                 for site in trace.nodes.values():
-                    if "log_prob" in site and site["log_prob"].dim():
-                        if sign > 0 or training or not site["is_observed"]:
-                            total = total + sign * site["log_prob"]
+                    counts = "log_prob" in site and (sign > 0 or training or not site["is_observed"])
+                    if counts and site["log_prob"].dim():
+                        total = total + sign * site["log_prob"]
             found.append(total)
     return torch.stack(found)

@@ -43,7 +43,7 @@ class Recognition(PyroModule):
 
 def make_vae() -> VAE:
     """A VAE of lower halves of digits given the upper ones."""
-    return VAE(Completion(), Recognition())
+    return VAE(Completion(), Recognition(), example=halves(2))
 
 
 def make_data() -> dict[str, torch.Tensor]:

@@ -21,7 +21,10 @@ def melodies(num: int, length: int = 4, seed: int = 0) -> dict[str, torch.Tensor
     lengths[0] = length
     notes = torch.randint(NOTES, (num, 1), generator=generator) + torch.arange(length)
     shown = torch.arange(length) < lengths.unsqueeze(-1)
-    return {"x": F.one_hot(notes % NOTES, NOTES) * shown.unsqueeze(-1).to(torch.get_default_dtype()), "lengths": lengths}
+    return {
+        "x": F.one_hot(notes % NOTES, NOTES) * shown.unsqueeze(-1).to(torch.get_default_dtype()),
+        "lengths": lengths,
+    }
 
 
 class Chain(PyroModule):
