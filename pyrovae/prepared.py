@@ -291,6 +291,15 @@ class PreparedPair(PairParameters):
         """
         return self._decoding.values(self._traces(x, data).model, "draw")
 
+    @torch.no_grad()
+    def observed_masks(self, x: Tensor, **data: Tensor | None) -> Tensor | dict[str, Tensor | None] | None:
+        """Which entries of `observed_values` the model scores, True for those; None for all, by site if several.
+
+        A site under `poutine.mask`, such as a step past the end of a sequence, and one with `obs_mask=` have some that
+        it does not.
+        """
+        return self._decoding.masks(self._traces(x, data).model)
+
     def needs_rows(self, **given: Tensor | None) -> bool:
         """Whether `sample` and `decode` of this pair need rows of data, because the model looks at them."""
         without = programs.runs_without_data(self.model)

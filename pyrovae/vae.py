@@ -71,9 +71,9 @@ class VAE(PreparedPair):
         values alone. All of them count in every figure.
     latent : tuple of str, optional
         The latent sites, where not all sites of the guide are meant.
-    example : Tensor, optional
-        One batch of data, for programs that need data to run: `sample` and `decode` of such a pair work only once
-        data have been seen.
+    example : Tensor or dict of str to Tensor, optional
+        One batch of data, or of arguments by name where there are several, for programs that need data to run: `sample`
+        and `decode` of such a pair work only once data have been seen.
 
     Raises
     ------
@@ -103,7 +103,7 @@ class VAE(PreparedPair):
         *,
         observed: str | None = None,
         latent: tuple[str, ...] | None = None,
-        example: Tensor | None = None,
+        example: Tensor | Mapping[str, Any] | None = None,
     ) -> None:
         for label, program in (("model", model), ("guide", guide)):
             if not callable(program):
@@ -111,7 +111,12 @@ class VAE(PreparedPair):
         super().__init__(model, guide, observed, latent)
         self.made_by: MadeBy | None = None
         self._has_densities = False  # whether the guide was found to have importance weights
-        if example is not None:
+        if isinstance(example, Mapping):
+            first = programs.argument_names(model)[0]
+            if first not in example:
+                raise ValueError(f"example= must hold the data, {first!r}, got {sorted(example)}")
+            self.prepare(example[first], **{name: value for name, value in example.items() if name != first})
+        elif example is not None:
             self.prepare(example)
 
     # -- inference ----------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
                 raise OutsidePlateError(outside_plate(name, observed=True))
             nll = nll - per_datum(site["fn"].log_prob(site["value"]), site)
     latent = [name for name in of_guide if name in of_model]
-    known = _known_divergences(list(traces.guide.nodes), list(traces.model.nodes), latent)
+    known = known_divergences(list(traces.guide.nodes), list(traces.model.nodes), latent)
     kl: Any = 0.0
     for name, site in of_guide.items():
         if name in layout.shared:
@@ -62,7 +62,7 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
     return nll, kl
 
 
-def _known_divergences(guide: Sequence[str], model: Sequence[str], latent: Sequence[str]) -> set[str]:
+def known_divergences(guide: Sequence[str], model: Sequence[str], latent: Sequence[str]) -> set[str]:
     """The latents whose divergence may be taken in closed form, from the order of the sites in both programs.
 
     In the closed form the model's distribution is given. It is not where it may depend on a latent that the model draws

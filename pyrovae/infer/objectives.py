@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 
 from pyrovae.infer.iwae import IWAE, Renyi
+from pyrovae.infer.mean_field import MeanField
 from pyrovae.infer.nvil import NVIL
 from pyrovae.infer.vimco import VIMCO
 from pyrovae.infer.wake_sleep import ReweightedWakeSleep, WakeSleep
@@ -32,10 +33,10 @@ def make_objective(name: str, *, num_particles: int | None = None, **options: An
     Parameters
     ----------
     name : str
-        "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it),
-        "graph", "enum" (sums out the sites of the guide that are marked `infer={"enumerate": "parallel"}`), "iwae",
-        "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws", "wake-wake", "wake-sleep" and whatever else is
-        registered.
+        "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it, see
+        `MeanField`), "graph", "enum" (sums out the sites of the guide that are marked
+        `infer={"enumerate": "parallel"}`), "iwae", "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws",
+        "wake-wake", "wake-sleep" and whatever else is registered.
     num_particles : int, optional
         Draws of the latents per datum; None is the objective's own default.
     **options : Any
@@ -49,7 +50,7 @@ def make_objective(name: str, *, num_particles: int | None = None, **options: An
     Examples
     --------
     >>> type(make_objective("mean-field")).__name__
-    'TraceMeanField_ELBO'
+    'MeanField'
     """
     try:
         factory = _OBJECTIVES[name.replace("_", "-")]
@@ -75,7 +76,7 @@ def _vectorized(factory: Callable[..., ELBO]) -> Callable[..., ELBO]:
 
 _pyros: dict[str, Callable[..., ELBO]] = {
     "elbo": Trace_ELBO,
-    "mean-field": TraceMeanField_ELBO,
+    "mean-field": MeanField,
     "graph": TraceGraph_ELBO,
     "enum": TraceEnum_ELBO,
 }
