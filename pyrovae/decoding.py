@@ -223,8 +223,10 @@ class Decoding:
 def _drawn(trace: Trace, name: str) -> Tensor:
     """The draw of a data site; of one with `obs_mask=`, the draw that the rest of the model went on with."""
     whole = name.removesuffix("_observed")
-    masked = whole != name and not trace.nodes[name]["is_observed"] and f"{whole}_unobserved" in trace
-    return trace.nodes[whole if masked else name]["value"]
+    nodes = nodes_of(trace)
+    masked = whole != name and not nodes[name]["is_observed"] and f"{whole}_unobserved" in trace
+    value: Tensor = nodes[whole if masked else name]["value"]
+    return value
 
 
 def _parameters(fn: Any) -> list[Tensor]:

@@ -188,7 +188,7 @@ def _reason(error: Exception) -> str:
 def _place(error: Exception) -> str:
     """The site and the line of the program where tracing stopped, in words, as far as its frames show them."""
     site = line = ""
-    libraries = tuple(str(Path(module.__file__).parent) for module in (torch, pyro, programs, os))
+    libraries = tuple(str(Path(module.__file__ or "").parent) for module in (torch, pyro, programs, os))
     for frame, number in traceback.walk_tb(error.__traceback__):
         name, local = frame.f_code.co_filename, frame.f_locals
         if frame.f_code is pyro.sample.__code__:

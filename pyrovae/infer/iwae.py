@@ -150,8 +150,9 @@ class _Path:
                     "the guide draws random numbers beside its sites, dropout perhaps, and gradient='stl' and 'dreg' "
                     "would score its draws under other ones; use gradient='standard', or take them out of the guide"
                 )
+            nodes: Any = guide_trace.nodes
             for name, site in live.items():
-                guide_trace.nodes[name] = site
+                nodes[name] = site
             weights = score(model_trace, guide_trace)  # here too: a flow runs its nets when it is scored
         self.done += len(weights.log_p)
         return weights
