@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.infer.points import global_means
-from pyrovae.sites import data_sites, is_factor, nodes_of, rows_first, sample_sites
+from pyrovae.layout import OutsidePlateError, outside_plate
+from pyrovae.sites import check_rows, data_sites, is_factor, name_of, nodes_of, rows_first, sample_sites
 
 if TYPE_CHECKING:
     from pyrovae.prepared import PreparedPair
@@ -72,17 +73,23 @@ class Decoding:
         program = change(vae.model)
         if data is not None and len(data) != size:
             raise ValueError(f"data= must hold a row for each of the {size} that are asked for, got {len(data)}")
+        arguments: tuple[Tensor, ...]
+        extra: dict[str, Any]
+        if data is not None:
+            arguments, extra = (data,), {}
+        elif programs.runs_without_data(vae.model):
+            arguments, extra = (), {"size": size}
+        elif self.reads_data(draws_data, keywords):
+            raise ValueError(
+                f"{programs.describe(vae.model)} looks at its data beyond obs=, so it needs rows to look at: give "
+                "data=x with a row for each that is asked for"
+            )
+        else:
+            arguments, extra = (vae.blank(size),), {}
         with vae.scope():
-            if data is not None:
-                return programs.trace(program, (data,), keywords)
-            if programs.runs_without_data(vae.model):
-                return programs.trace(program, (), {"size": size, **keywords})
-            if self.reads_data(draws_data, keywords):
-                raise ValueError(
-                    f"{programs.describe(vae.model)} looks at its data beyond obs=, so it needs rows to look at: give "
-                    "data=x with a row for each that is asked for"
-                )
-            return programs.trace(program, (vae.blank(size),), keywords)
+            trace = programs.trace(program, arguments, {**extra, **keywords})
+        check_rows(self._data_sites(trace).values(), vae.sites.plates, size, exactly=True)
+        return trace
 
     def reads_data(self, draws_data: bool, keywords: Mapping[str, Tensor]) -> bool:
         """Whether values of the data reach a site of the model otherwise than by `obs=`.
@@ -90,7 +97,7 @@ class Decoding:
         Found out once, by running the model on different data, NaN among them, with the same random numbers.
         """
         if draws_data not in self._reads:
-            model = poutine.uncondition(self.vae.model) if draws_data else self.vae.model
+            model = programs.unconditioned(self.vae.model) if draws_data else self.vae.model
             self._reads[draws_data] = self._depends(model, keywords)
         return self._reads[draws_data]
 
@@ -176,6 +183,8 @@ class Decoding:
         found = {}
         for name, site in self._data_sites(trace).items():
             value = _drawn(trace, name) if output == "draw" else _point(name, site["fn"], output)
+            if not value.dim():
+                raise OutsidePlateError(outside_plate(name, observed=True))
             found[name] = self.as_data(name, rows_first(value, site, self.vae.sites.plates))
         return self.one_or_all(found)
 
@@ -255,8 +264,9 @@ def _point(name: str, fn: TorchDistribution, output: str) -> Tensor:
     NotImplementedError
         If it has none, as a Cauchy or a categorical distribution has no mean.
     """
-    kind = type(fn.base_dist if hasattr(fn, "base_dist") else fn).__name__
-    message = f"the {kind} distribution of site {name!r} has no {output}; take draws, or decode() for the distribution"
+    message = (
+        f"the {name_of(fn)} distribution of site {name!r} has no {output}; take draws, or decode() for the distribution"
+    )
     try:
         value = getattr(fn, output)
     except (NotImplementedError, AttributeError) as error:

@@ -12,6 +12,7 @@ from pyro.poutine import Trace
 from pyro.util import check_model_guide_match
 
 from pyrovae.data.rows import holds_rows
+from pyrovae.infer.points import draws_beside
 from pyrovae.programs import Program, Traces, trace_pair, trial
 from pyrovae.sites import (
     Site,
@@ -59,16 +60,20 @@ class Layout(NamedTuple):
     """Latents outside the plate over the data."""
     enumerated: tuple[str, ...] = ()
     """Latents that the model marks for enumeration and the guide does not draw."""
+    beside: tuple[str, ...] = ()
+    """Draws of the guide that the model does not have and that no latent is a function of, see `draws_beside`."""
 
 
 class OutsidePlateError(ValueError):
     """A site has no number per datum."""
 
 
-def outside_plate(name: str, *, observed: bool) -> str:
+def outside_plate(name: str, *, observed: bool, in_model: bool = True) -> str:
     """What is wrong with a site outside the plate over the data, and what to do."""
     if observed:
         kind, advice = "observed", "put it into the plate"
+    elif not in_model:
+        kind, advice = "latent", "the guide alone draws it; train with an ELBO of Pyro"
     else:
         kind, advice = "latent", f"fix it with condition={{{name!r}: value}}, or train with an ELBO of Pyro"
     return f"{kind} site {name!r} lies outside the plate over the data, so it has no weight per datum; {advice}"
@@ -118,7 +123,8 @@ def look_at(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pyro warns of need not be wrong here
             check_model_guide_match(*traces)  # refuses latents of another shape in the guide
-        return find_layout(*traces, rows, None if rows is None else partial(probe, rows))
+        layout = find_layout(*traces, rows, None if rows is None else partial(probe, rows))
+        return layout._replace(beside=draws_beside(guide, *traces, args, kwargs))
 
 
 def find_layout(
@@ -157,6 +163,13 @@ def find_layout(
                     f"site {site['name']!r} has the batch shape {shape} in a program without a plate over the "
                     "rows of the data; put the rows into pyro.plate, and the other dimensions into .to_event"
                 )
+    for name, site in guide_sites.items():
+        in_guide, in_model = (data_frame(s, plates) for s in (site, model_sites.get(name, site)))
+        if in_guide is not None and in_model is not None and in_guide.dim != in_model.dim:
+            raise ValueError(
+                f"site {name!r} has its rows in dimension {in_model.dim} in the model and in {in_guide.dim} in the "
+                "guide; give both plates over the data the same dim="
+            )
     shared = [
         name
         for name, site in {**guide_sites, **model_sites}.items()
@@ -165,7 +178,10 @@ def find_layout(
     enumerated = tuple(
         name
         for name, site in model_sites.items()
-        if not site["is_observed"] and name not in guide_sites and site["infer"].get("enumerate") == "parallel"
+        if not site["is_observed"]
+        and name not in guide_sites
+        and site["infer"].get("enumerate") == "parallel"
+        and getattr(site["fn"], "has_enumerate_support", False)
     )
     shared = [name for name in shared if name not in enumerated]
     return Layout(plates, rows, plate_nesting(model, guide), tuple(shared), enumerated)

@@ -201,7 +201,7 @@ class PairParameters(nn.Module):
         """
         paths = {id(p): name for name, p in self.owners.named_parameters(prefix="owners", remove_duplicate=False)}
         for name, value in state["params"].items():
-            key = name.replace(".", "/")
+            key = self.key_of(name)
             if id(value) in paths:
                 self._module_sites[name] = paths[id(value)]
                 self._module_constraints[name] = state["constraints"][name]
@@ -216,6 +216,16 @@ class PairParameters(nn.Module):
             self.param_sites[key] = value if of_module else nn.Parameter(value.detach().clone())
             self._site_names[key] = name
             self._constraints[name] = state["constraints"][name]
+
+    def key_of(self, name: str) -> str:
+        """The key in `param_sites` of a param site."""
+        known = next((key for key, site in self._site_names.items() if site == name), None)
+        if known is not None:
+            return known
+        key = name.replace(".", "/") or "_"
+        while hasattr(self.param_sites, key):  # another site's, or a method of torch's dictionary, such as "values"
+            key += "_"
+        return key
 
     @staticmethod
     def _trained(name: str, value: Tensor, theirs: Tensor) -> Tensor:

@@ -25,12 +25,14 @@ from pyrovae.parameters import PairParameters
 from pyrovae.shapes import data_in_order
 from pyrovae.sites import (
     categorical_sites,
+    check_rows,
     data_frame,
     data_sites,
     is_auxiliary,
     is_global,
     is_local,
     latent_sites,
+    nodes_of,
     plate_nesting,
     row_dim,
     sample_sites,
@@ -70,6 +72,7 @@ class PreparedPair(PairParameters):
         self.row_dims: dict[str, int | None] = {}  # the batch dimension of each latent over the rows
         self._event_dims: dict[str, int] = {}
         self._first_sites: frozenset[str] = frozenset()
+        self._shared_shapes: dict[str, torch.Size] = {}
         self._data_outside: tuple[str, ...] = ()  # data sites that are no sum over rows
         self._shares_scale = True  # whether a minibatch changes what some site counts
         self._vectorize: bool | None = None
@@ -157,6 +160,7 @@ class PreparedPair(PairParameters):
             frame.full_size != len(x) for frame in frames
         )
         self._first_sites = frozenset(sample_sites(traces.guide))
+        self._shared_shapes = {name: nodes_of(traces.guide)[name]["value"].shape for name in self._sites.shared}
         self.first_rows = x[:2].detach().clone()
         self._layout = layout
         self.latents_of(traces.guide)
@@ -226,6 +230,18 @@ class PreparedPair(PairParameters):
                 self._vectorize = can_vectorize(model, guide, self.layout, (x,), given, fixed=condition)
         return self._vectorize
 
+    def cut_latent(self, name: str, value: Any, part: slice, rows: int) -> Any:
+        """Values of a latent for some of the rows; those of all data are given as they are."""
+        batch_dim = self.row_dims.get(name)
+        if batch_dim is None or not isinstance(value, Tensor):
+            return value
+        dim = batch_dim - self._event_dims[name]
+        if value.dim() < -dim or value.shape[dim] != rows:
+            return value
+        index: list[Any] = [slice(None)] * value.dim()
+        index[dim] = part
+        return value[tuple(index)]
+
     def rows_of_latents(self, z: Mapping[str, Tensor]) -> int:
         """How many rows there are values of latents for."""
         name = next((name for name in z if self.row_dims.get(name) is not None), next(iter(z)))
@@ -260,14 +276,7 @@ class PreparedPair(PairParameters):
         self.prepare(x, **data)
         with self.scope():
             trace = programs.trace(self.guide, (x,), programs.keywords(self.guide, **data))
-        for name in self.latents_of(trace):
-            frame = data_frame(trace.nodes[name], self.sites.plates)
-            if frame is not None and frame.size != len(x) and frame.size < frame.full_size:
-                raise ValueError(
-                    f"the plate {frame.name!r} draws {frame.size} of {frame.full_size} rows by itself, so there is "
-                    f"nothing for each of the {len(x)} rows of x; train such a pair, and write one that takes all rows "
-                    "to encode and reconstruct"
-                )
+        check_rows((nodes_of(trace)[name] for name in self.latents_of(trace)), self.sites.plates, len(x))
         return trace
 
     def _traces(
@@ -283,6 +292,37 @@ class PreparedPair(PairParameters):
                     traces.model.remove_node(name)  # it is given, and so no term of the bound
                 return traces
             return programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn)
+
+    def _summed(
+        self,
+        traces: programs.Traces,
+        x: Tensor,
+        data: Mapping[str, Tensor | None],
+        condition: Mapping[str, Tensor] | None = None,
+    ) -> programs.Traces:
+        """Traces whose model takes all values of the latents that it marks for enumeration, at the same draws."""
+        if not self.layout.enumerated:
+            return traces
+        model, guide = conditioned(self.model, self.guide, condition)
+        model, given = enumerated(model, self.layout), programs.keywords(self.model, **data)
+        with self.scope():
+            summed = programs.trace_pair(model, guide, (x,), given, drawn=traces.guide)
+        for name in condition or ():
+            summed.model.remove_node(name)
+        return summed
+
+    def _check_condition(self, condition: Mapping[str, Any]) -> None:
+        """Refuse values of data sites, and of latents of all data where the shape is another one."""
+        for name, value in condition.items():
+            if name in self.sites.all_observed:
+                raise ValueError(f"condition= fixes latents, and site {name!r} is observed; give other data instead")
+            expected = self._shared_shapes.get(name)
+            if expected is None or not isinstance(value, Tensor) or value.shape == expected:
+                continue
+            if value.numel() != 1 or expected.numel() != 1:
+                raise ValueError(
+                    f"condition={{{name!r}: ...}} has the shape {tuple(value.shape)}, and the site {tuple(expected)}"
+                )
 
     def observed_values(self, x: Tensor, **data: Tensor | None) -> Tensor | dict[str, Tensor]:
         """The values of the data sites for these rows, which `reconstruct` is compared with; by site if several.

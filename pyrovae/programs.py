@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,9 +19,10 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyrovae.sites import nodes_of, sample_sites
+from pyrovae.sites import is_deterministic, is_factor, nodes_of, sample_sites
 
 Program = Callable[..., Any]
+_CLASH = re.compile(r"Multiple \w+ sites named '(?P<twice>.+)'|site (?P<other>\S+) must be sampled in trace")
 
 
 class Traces(NamedTuple):
@@ -31,8 +33,24 @@ class Traces(NamedTuple):
 
 
 def trace(program: Program, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> Trace:
-    """Run a program and return its trace."""
-    return poutine.trace(program).get_trace(*args, **(kwargs or {}))
+    """Run a program and return its trace.
+
+    Raises
+    ------
+    ValueError
+        If names of sites clash.
+    """
+    try:
+        return poutine.trace(program).get_trace(*args, **(kwargs or {}))
+    except RuntimeError as error:
+        clash = _CLASH.match(str(error))
+        if clash is None:
+            raise
+        name = clash["twice"] or clash["other"]
+        raise ValueError(
+            f"site {name!r} of {describe(program)} shares its name with another site, a plate or a parameter; give "
+            "each a name of its own, and make a plate that is opened twice only once, plate = pyro.plate(...)"
+        ) from error
 
 
 def trace_pair(
@@ -61,6 +79,23 @@ def trace_pair(
     return Traces(trace(poutine.replay(model, trace=drawn), args, kwargs), drawn)
 
 
+class Unconditioned(Messenger):
+    """Draw observed sites from their distributions, as `poutine.uncondition` does; what is no draw stays as it is.
+
+    Pyro's own handler draws `pyro.deterministic` sites too, which a plate expands, and factors.
+    """
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] and not is_deterministic(msg) and not is_factor(msg):
+            msg["infer"] = {**(msg["infer"] or {}), "was_observed": True, "obs": msg["value"]}
+            msg["is_observed"], msg["value"], msg["done"] = False, None, False
+
+
+def unconditioned(program: Program) -> Program:
+    """A program that draws its data."""
+    return Unconditioned()(program)
+
+
 @contextmanager
 def trial(*programs: Program) -> Iterator[None]:
     """A context for runs that must leave nothing behind.
@@ -80,6 +115,8 @@ def trial(*programs: Program) -> Iterator[None]:
 def _signature(program: Program) -> Mapping[str, inspect.Parameter]:
     """The parameters of a program, behind the handlers and decorators that it is wrapped in."""
     function = program.forward if isinstance(program, nn.Module) else program
+    if isinstance(function, functools.partial) and (handled := _wrapped(function)) is not None:
+        return _signature(handled)  # Python reads no signature of a plate as a decorator
     parameters = inspect.signature(function).parameters
     inner = _wrapped(function)
     if inner is not None and all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):

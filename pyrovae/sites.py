@@ -8,7 +8,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Delta, Unit
+from pyro.distributions import Delta, ExpandedDistribution, MaskedDistribution, Unit
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from pyro.util import check_site_shape
@@ -78,6 +78,34 @@ def _base(fn: Any) -> Any:
     return fn
 
 
+def name_of(fn: Any) -> str:
+    """The name of the kind of a distribution, whatever it is expanded, masked or declared independent by."""
+    while isinstance(fn, torch.distributions.Independent | MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def masks_of(site: Site) -> list[Any]:
+    """The masks of a site, of its handlers and of its distribution, those aside that hide nothing."""
+    found, fn = [site["mask"]], site["fn"]
+    while fn is not None:
+        found.append(getattr(fn, "_mask", None))
+        fn = getattr(fn, "base_dist", None)
+    return [mask for mask in found if mask is not None and mask is not True]
+
+
+def masked_alike(first: Site, second: Site) -> bool:
+    """Whether two sites are masked alike."""
+    ours, theirs = masks_of(first), masks_of(second)
+    return len(ours) == len(theirs) and all(map(_same_mask, ours, theirs))
+
+
+def _same_mask(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return bool((first == second).all())
+    return first is second
+
+
 def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:
     """The sample sites of a trace by name, without subsampling and deterministic ones."""
     return {
@@ -135,6 +163,38 @@ def data_frame(site: Site, plates: Collection[str]) -> Any | None:
     return found[0] if found else None
 
 
+def check_rows(sites: Iterable[Site], plates: Collection[str], rows: int, *, exactly: bool = False) -> None:
+    """Refuse sites of a plate over the data that has something else than the rows that are asked for.
+
+    A plate of a size of its own, where `x` does not have the rows first, is let through unless `exactly` is given.
+
+    Raises
+    ------
+    ValueError
+        Naming the plate.
+    """
+    for site in sites:
+        frame = data_frame(site, plates)
+        if frame is None:
+            continue
+        if not frame.vectorized:
+            raise ValueError(
+                f"the plate {frame.name!r} over the data is sequential, so that site {site['name']!r} is of a single "
+                "row; write the plate as a with statement, or train with an ELBO of Pyro alone"
+            )
+        if frame.size != rows and frame.size < frame.full_size:
+            raise ValueError(
+                f"the plate {frame.name!r} draws {frame.size} of {frame.full_size} rows by itself, so there is "
+                f"nothing for each of the {rows} rows of x; train such a pair, and write one that takes all rows "
+                "to encode and reconstruct"
+            )
+        if exactly and frame.size != rows:
+            raise ValueError(
+                f"the plate {frame.name!r} over the data holds {frame.size} rows, and {rows} are asked for; take the "
+                "size of that plate from the data, len(x)"
+            )
+
+
 def row_dim(site: Site, plates: Collection[str]) -> int | None:
     """The batch dimension of a site that is over the data, or None for a site outside their plate."""
     if plates:
@@ -181,4 +241,12 @@ def check_shapes(*traces: Trace) -> None:
                 f"{tuple(site['fn'].event_shape)}"
             ) from None
         message: Any = {**site, "log_prob": torch.empty(()).expand(shape)}
-        check_site_shape(message, sys.maxsize)
+        try:
+            check_site_shape(message, sys.maxsize)
+        except ValueError as error:
+            frames = {frame.dim: frame.size for frame in frames_of(site) if frame.vectorized}
+            expected = [frames.get(dim, 1) for dim in range(min(frames, default=0), 0)]
+            raise ValueError(
+                f'at site "{site["name"]}", invalid log_prob shape: expected {expected} by its plates, '
+                f"actual {list(shape)}; put the other dimensions into .to_event() or a pyro.plate"
+            ) from error

@@ -181,7 +181,7 @@ class VAE(PreparedPair):
             If the distribution of the data has no mean; `bound_terms` does without.
         """
         traces = self._traces(x, data)
-        nll, kl = bound_terms(traces, self.layout)
+        nll, kl = bound_terms(self._summed(traces, x, data), self.layout)
         return Forward(self._decoding.values(traces.model, "mean"), nll, kl)
 
     def bound_terms(
@@ -192,7 +192,8 @@ class VAE(PreparedPair):
         `condition` gives values of latents outside the plate over the data, which are drawn otherwise.
         """
         traces = self._traces(x, data, condition)
-        return self._decoding.distributions(traces.model), *bound_terms(traces, self.layout)
+        terms = bound_terms(self._summed(traces, x, data, condition), self.layout)
+        return self._decoding.distributions(traces.model), *terms
 
     @overload
     def log_likelihood(
@@ -277,6 +278,7 @@ class VAE(PreparedPair):
         self.prepare(x, **data)
         given = programs.keywords(self.model, self.guide, **data)
         condition = self._with_marked_means(condition)
+        self._check_condition(condition)
         for name in self.sites.shared:
             if name not in condition:
                 raise OutsidePlateError(outside_plate(name, observed=False))
@@ -326,7 +328,7 @@ class VAE(PreparedPair):
             values = {**drawn, **self._with_marked_means(values), **values}
 
         def change(model: programs.Program) -> programs.Program:
-            return poutine.condition(poutine.uncondition(model), data=values)
+            return poutine.condition(programs.unconditioned(model), data=values)
 
         trace = self._decoding.trace(change, num_samples, data, given, draws_data=True)
         return self._decoding.values(trace, output)

@@ -71,9 +71,9 @@ class Programs:
             with self.vae.scope(), torch.no_grad(), torch.random.fork_rng(), programs.evaluating(self.vae):
                 trace = programs.trace(program, (self.blank(2),))
             for name, site in trace.nodes.items():
-                parameter = self.vae.param_sites.get(name.replace(".", "/")) if site["type"] == "param" else None
+                parameter = self.vae.param_sites.get(self.vae.key_of(name)) if site["type"] == "param" else None
                 if parameter is not None and id(parameter) not in known:
-                    parameters[name.replace(".", "/")] = parameter
+                    parameters[self.vae.key_of(name)] = parameter
         return modules, parameters
 
     def look_at(self, data: list[Tensor]) -> dict[str, dict[str, Any]]:
@@ -236,7 +236,7 @@ class Programs:
         """
         if self.arguments:
             raise ValueError(f"the model dreams x alone, and the data have {', '.join(self.arguments)} too")
-        trace = self.vae._decoding.trace(poutine.uncondition, count, None, {}, draws_data=True)
+        trace = self.vae._decoding.trace(programs.unconditioned, count, None, {}, draws_data=True)
         self._ensure_layout([self.blank(count)])
         latents = [self._to_latent(name, nodes_of(trace)[name]["value"]) for name in self.names]
         data = self.vae._decoding.values(trace, "draw")

@@ -6,19 +6,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.infer.scoring import Scorer
+from pyrovae.infer.scoring import Scorer, masked_log_prob, under_mask_of_model
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Traces
-from pyrovae.sites import is_local, is_point, latent_sites, sample_sites
+from pyrovae.sites import Site, is_local, is_point, latent_sites, masked_alike, sample_sites
 
 
 def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood and KL of every datum at the draws of a trace, each `[B]` in nats.
 
+    Where the model marks latents for enumeration, its trace must be of `enumerated(model)`; both terms sum them out.
     Every site counts once, without scales. All observed sites of the model and its factors are in the first; latents
     outside the plate over the data, and what the guide observes, are in neither.
 
@@ -29,36 +31,45 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
     """
     scorer = Scorer(layout)
     of_model, of_guide = sample_sites(traces.model), latent_sites(traces.guide)
+    summed = layout.enumerated
 
     def per_datum(value: Tensor, site: Mapping[str, Any]) -> Tensor:
         return scorer.per_datum(scale_and_mask(value, mask=site["mask"]), site)[0]
 
     nll: Any = 0.0
     for name, site in of_model.items():
-        if not site["is_observed"] and name not in of_guide:
+        if not site["is_observed"] and name not in of_guide and name not in summed:
             raise ValueError(
                 f"latent site {name!r} of the model is missing from the guide, so there is no bound at a draw; draw it "
-                "in the guide, or train with objective='enum' if it is marked for enumeration"
+                "in the guide, or mark it with infer={'enumerate': 'parallel'} if it has finitely many values"
             )
         if site["is_observed"]:
             if not is_local(site, layout.plates):
                 raise OutsidePlateError(outside_plate(name, observed=True))
-            nll = nll - per_datum(site["fn"].log_prob(site["value"]), site)
-    latent = [name for name in of_guide if name in of_model]
+            if not summed:
+                nll = nll - scorer.per_datum(masked_log_prob(site), site)[0]
+    latent = [name for name in of_guide if name in of_model and name not in layout.shared]
+    prior: Any = 0.0
+    if summed:
+        # log p(z) and log p(x, z), of which each sums the marked latents out.
+        local = {n: s for n, s in of_model.items() if n not in layout.shared}
+        prior = scorer.summed(traces.model, {n: s for n, s in local.items() if not s["is_observed"]})[0]
+        nll = prior - scorer.summed(traces.model, local)[0]
     known = known_divergences(list(traces.guide.nodes), list(traces.model.nodes), latent)
-    kl: Any = 0.0
-    for name, site in of_guide.items():
-        if name in layout.shared:
+    kl: Any = torch.zeros_like(nll) - prior
+    for name, of_posterior in of_guide.items():
+        if name in layout.shared or name in layout.beside:
             continue
         of_prior = of_model.get(name)
-        exact = of_prior is not None and name in known and not is_point(site)
-        if exact and of_prior is not None and _same_mask(site["mask"], of_prior["mask"]):
+        q: Site = of_posterior if of_prior is None else under_mask_of_model(of_posterior, of_prior)
+        exact = name in known and not summed and not is_point(q)
+        if exact and of_prior is not None and masked_alike(q, of_prior):
             with suppress(NotImplementedError):
-                kl = kl + per_datum(kl_divergence(site["fn"], of_prior["fn"]), site)
+                kl = kl + per_datum(kl_divergence(q["fn"], of_prior["fn"]), q)
                 continue
-        kl = kl + per_datum(site["fn"].log_prob(site["value"]), site)
-        if of_prior is not None:  # a site that the guide has alone has no prior
-            kl = kl - per_datum(of_prior["fn"].log_prob(site["value"]), of_prior)
+        kl = kl + scorer.per_datum(masked_log_prob(q), q)[0]
+        if of_prior is not None and not summed:  # a site that the guide has alone has no prior
+            kl = kl - scorer.per_datum(masked_log_prob(of_prior), of_prior)[0]
     return nll, kl
 
 
@@ -73,10 +84,3 @@ def known_divergences(guide: Sequence[str], model: Sequence[str], latent: Sequen
         for name in latent
         if not set(guide[guide.index(name) + 1 :]) & set(model[: model.index(name)]) & set(latent)
     }
-
-
-def _same_mask(first: Any, second: Any) -> bool:
-    """Whether a latent is masked alike in guide and model."""
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return first.shape == second.shape and bool((first == second).all())
-    return first is second

@@ -46,7 +46,7 @@ def enumerated(model: Program, layout: Layout, max_plate_nesting: int | None = N
     depth = max(layout.max_plate_nesting, max_plate_nesting or 0, 1)
 
     def mark(site: Site) -> Any:
-        return {"enumerate": "parallel" if site["name"] in names else None}
+        return {"enumerate": "parallel" if site["name"] in names else None, "num_samples": None}
 
     return poutine.enum(poutine.infer_config(model, mark), first_available_dim=-depth - 2)
 
@@ -86,15 +86,18 @@ def summed_log_prob(
         frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized and frame.size > 1]
         symbols = {frame.name: trace.plate_to_symbol[frame.name] for frame in frames}
         kept.update({name: symbol for name, symbol in symbols.items() if name in names})
-        value = log_prob(site)
+        if "_enumerate_symbol" in site["infer"]:
+            # Unmasked: the probabilities of a value sum to 1 also where a mask hides what depends on it.
+            value = site["fn"].log_prob(site["value"])
+            sum_dims.add(site["infer"]["_enumerate_symbol"])
+        else:
+            value = log_prob(site)
         shape = list(value.shape)
         for frame in frames:  # what does not vary within a plate counts for all of it
             shape = [1] * (-frame.dim - len(shape)) + shape
             shape[frame.dim] = frame.size
         ordinal = frozenset(symbols.values())
         tree.setdefault(ordinal, []).append(packed.pack(value.expand(shape), site["infer"]["_dim_to_symbol"]))
-        if "_enumerate_symbol" in site["infer"]:
-            sum_dims.add(site["infer"]["_enumerate_symbol"])
     with shared_intermediates() as cache:
         result = contract_to_tensor(tree, sum_dims, target_ordinal=frozenset(kept.values()), cache=cache)
     # Particles first, then rows; a dimension of size 1 has no symbol.

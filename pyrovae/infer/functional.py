@@ -39,6 +39,8 @@ def effective_sample_size(log_weight: Tensor) -> Tensor:
 
 def score_term(signal: Tensor, log_score: Tensor) -> Tensor:
     """A term of value zero whose gradient is `sum_k signal_k grad log_score_k`: `[K, B]` or `[B]` -> `[B]`."""
+    if not log_score.requires_grad:
+        return torch.zeros_like(log_score[0])  # whatever the signal is, infinite too
     total = (signal.detach() * log_score).sum(0)
     return total - total.detach()
 

@@ -138,6 +138,11 @@ class _Path:
                     f"site {name!r} has no reparameterised draws, which gradient='stl' and 'dreg' need; "
                     "use gradient='standard', VIMCO or ReweightedWakeSleep"
                 )
+            if hasattr(site["value"], "_unquantize"):
+                raise ValueError(
+                    f"site {name!r} draws straight through, so its draws are no function of its noise, which "
+                    "gradient='stl' and 'dreg' need; use gradient='standard', or the relaxed distribution"
+                )
         hooked = with_values(drawn, self.hook)
         model_trace = trace_pair(model, guide, self.pair.args, self.pair.kwargs, drawn=hooked).model
         live = self.observed(guide, hooked)
@@ -181,7 +186,9 @@ class _Path:
         def again(gradient: Tensor) -> Tensor:
             # A KL weight beta leaves 1 - beta of the weight w as it is: the score term to be taken out is beta w's, and
             # its reparameterised form has the coefficient beta (w - w^2). What arrives here carries w already.
-            beta = site["scale"] / self.pair.scale
+            beta = self.pair.scorer.weight(site)
+            if isinstance(beta, Tensor) and beta.dim():  # a weight of its own for each row
+                beta = beta.reshape(beta.shape + (1,) * site["fn"].event_dim)
             weight = self.shaped(first, site["fn"].event_dim, frames, gradient)
             return gradient * (1 - beta + beta * weight)
 

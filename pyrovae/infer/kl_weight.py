@@ -8,6 +8,9 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+KL_WEIGHT = "kl_weight"
+"""Key of `site["infer"]`: the KL weight of a latent site, and its scale without and with it."""
+
 
 class KLWeightMessenger(Messenger):
     r"""Multiply the log-probability of every latent site, in model and guide alike, by `beta`.
@@ -38,4 +41,6 @@ class KLWeightMessenger(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] and not site_is_subsample(msg):
-            msg["scale"] = msg["scale"] * self.beta
+            before, msg["scale"] = msg["scale"], msg["scale"] * self.beta
+            # A KL weight is no part of what all sites have in common, such as the weights of rows.
+            msg["infer"] = {**(msg["infer"] or {}), KL_WEIGHT: (self.beta, before, msg["scale"])}

@@ -52,12 +52,13 @@ def log_likelihood(
     """
     # Few rows at a time and many samples of each: a chunk should hold more samples than the guide has work.
     rows = max(1, min(len(x), chunk_size // (min(num_samples, 64) if vectorize else 1)))
-    model, guide = conditioned(vae.model, vae.guide, condition)
-    programs = enumerated(model, layout), guide
     parts = []
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
         batch = cut(data, part, len(x))
+        fixed = {name: vae.cut_latent(name, value, part, len(x)) for name, value in condition.items()}
+        model, guide = conditioned(vae.model, vae.guide, fixed)
+        programs = enumerated(model, layout), guide
         per_call = max(1, chunk_size // len(x[part])) if vectorize else 1
         total, scorer = LogWeightSum(), Scorer(layout, fixed=condition)
         while total.count < num_samples:

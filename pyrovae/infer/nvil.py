@@ -57,7 +57,10 @@ class Baseline(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The baseline of each datum, `[B]`; differentiable in the net."""
         constant = self.constant.expand(len(x))
-        return constant if self.net is None else constant + self.net(x.to(constant.dtype)).reshape(len(x))
+        if self.net is None:
+            return constant
+        # What a program masks may be NaN.
+        return constant + self.net(x.to(constant.dtype).nan_to_num(nan=0.0)).reshape(len(x))
 
     @torch.no_grad()
     def update(self, residual: Tensor) -> None:
@@ -151,6 +154,11 @@ class NVIL(Objective):
             baseline = torch.zeros_like(signal)
         else:
             x = fill_missing(pair.data, pair.kwargs.get("mask"), 0.0)
+            if len(x) != len(signal):
+                raise ValueError(
+                    f"NVIL's baseline reads the {len(x)} rows of the data, and the plate over them draws {len(signal)} "
+                    "by itself; use baseline='none', or cut the rows before"
+                )
             if (self.module.mean.device, self.module.mean.dtype) != (x.device, signal.dtype):
                 self.module.to(device=x.device, dtype=signal.dtype)
             baseline = self.module(x)

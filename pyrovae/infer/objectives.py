@@ -6,13 +6,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
 
 from pyrovae.infer.iwae import IWAE, Renyi
 from pyrovae.infer.mean_field import MeanField
 from pyrovae.infer.nvil import NVIL
 from pyrovae.infer.vimco import VIMCO
 from pyrovae.infer.wake_sleep import ReweightedWakeSleep, WakeSleep
+from pyrovae.sites import is_auxiliary, latent_sites, nodes_of
 
 _OBJECTIVES: dict[str, Callable[..., ELBO]] = {}
 
@@ -62,6 +65,48 @@ def make_objective(name: str, *, num_particles: int | None = None, **options: An
         return factory(**options)
     except TypeError as error:
         raise ValueError(f"objective {name!r}: {error}") from None
+
+
+def check_pyro_objective(objective: ELBO, model: Trace, guide: Trace) -> None:
+    """Refuse a pair that an objective of Pyro cannot take, from a trace of each program.
+
+    Raises
+    ------
+    ValueError
+        Naming the site, and an objective that takes the pair.
+    """
+    if not isinstance(objective, Trace_ELBO | TraceGraph_ELBO | TraceMeanField_ELBO):
+        return
+    name = type(objective).__name__
+    of_model, of_guide = latent_sites(model), latent_sites(guide)
+    mean_field, scored = (
+        isinstance(objective, TraceMeanField_ELBO),
+        not all(s["fn"].has_rsample for s in of_guide.values()),
+    )
+    for site in of_model.values():
+        if site["name"] in of_guide:
+            continue
+        if site["infer"].get("enumerate") == "parallel":
+            raise ValueError(
+                f"{name} does not sum latent site {site['name']!r} of the model out, which is marked for enumeration; "
+                "use objective='enum', or one with importance weights such as 'iwae'"
+            )
+        if mean_field or scored or isinstance(objective, TraceGraph_ELBO):
+            raise ValueError(f"latent site {site['name']!r} of the model is missing from the guide; draw it there too")
+    if not mean_field:
+        return
+    for site in nodes_of(guide).values():
+        if site["type"] != "sample" or site_is_subsample(site):
+            continue
+        if site["name"] not in model and not is_auxiliary(site):
+            problem = "is no site of the model"
+        elif not site["fn"].has_rsample:
+            problem = "has no reparameterised draws"
+        else:
+            continue
+        raise ValueError(
+            f"{name} does not take site {site['name']!r} of the guide, which {problem}; use objective='elbo'"
+        )
 
 
 def _vectorized(factory: Callable[..., ELBO]) -> Callable[..., ELBO]:

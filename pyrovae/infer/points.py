@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro import poutine
+from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrovae.layout import Layout
 from pyrovae.programs import Program, trace, trial
-from pyrovae.sites import is_local, is_point, latent_sites, nodes_of
+from pyrovae.sites import is_local, is_point, latent_sites, nodes_of, sample_sites
+
+if TYPE_CHECKING:
+    from pyrovae.layout import Layout
 
 
 class MeanMessenger(Messenger):
-    """Give every latent site the mean of its distribution where that is a possible value, instead of a draw."""
+    """Give every latent site the mean of its distribution where that is a possible value, instead of a draw.
+
+    Where there is no mean, as of a Cauchy distribution, it is the mode.
+    """
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if not msg["is_observed"] and not msg["done"] and getattr(msg["fn"], "has_rsample", False):
-            with suppress(NotImplementedError):  # a transformed distribution, say, has no mean and is drawn
-                msg["value"] = msg["fn"].mean
-                msg["done"] = True
+        if msg["is_observed"] or msg["done"] or not getattr(msg["fn"], "has_rsample", False):
+            return
+        for kind in ("mean", "mode"):
+            with suppress(NotImplementedError, AttributeError):  # a transformed distribution, say, which is drawn
+                value = getattr(msg["fn"], kind)
+                if bool(value.isfinite().all()):
+                    msg["value"], msg["done"] = value, True
+                    return
 
 
 def global_means(
@@ -74,25 +84,57 @@ def check_densities(
         points = [name for name, site in sites.items() if is_point(site)]
         if not points:
             return
-        draws = first.copy()
-        leaves = {}
-        for name, site in latent_sites(first).items():
-            if is_point(site):
-                draws.remove_node(name)
-            elif name in sites and site["value"].is_floating_point():
-                leaves[name] = site["value"].detach().clone().requires_grad_()
-                message: Any = {**site, "value": leaves[name]}
-                draws.nodes[name] = message
-        with torch.enable_grad():
-            again = trace(poutine.replay(guide, trace=draws), args, kwargs)
-            for name in points:
-                value = nodes_of(again)[name]["value"]
-                reached: tuple = (None,)
-                if leaves and value.requires_grad:
-                    reached = torch.autograd.grad(value.sum(), [*leaves.values()], allow_unused=True, retain_graph=True)
-                if all(gradient is None for gradient in reached):
-                    raise ValueError(
-                        f"site {name!r} of the guide is a Delta that is no function of another draw of the datum, so "
-                        "it has no importance weights and there is no log-likelihood; draw it from a distribution with "
-                        "a density, or compare training losses"
-                    )
+        again, leaves = _points_of_draws(guide, first, list(sites), args, kwargs)
+        for name in points:
+            if not _reached(nodes_of(again)[name]["value"], leaves):
+                raise ValueError(
+                    f"site {name!r} of the guide is a Delta that is no function of another draw of the datum, so "
+                    "it has no importance weights and there is no log-likelihood; draw it from a distribution with "
+                    "a density, or compare training losses"
+                )
+
+
+def draws_beside(
+    guide: Program, model_trace: Trace, guide_trace: Trace, args: tuple, kwargs: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Draws of the guide that the model does not have and that no `Delta` of the guide is a function of.
+
+    Given such draws the importance weights of the others are right, and their own density has no counterpart, so that
+    held-out figures leave it out. A `Delta` at a function of a draw has that draw's density.
+    """
+    latents, in_model = latent_sites(guide_trace), sample_sites(model_trace)
+    names = [name for name, site in latents.items() if name not in in_model and not is_point(site)]
+    points = [name for name, site in latents.items() if is_point(site)]
+    if not names or not points:
+        return tuple(names)
+    again, leaves = _points_of_draws(guide, guide_trace, names, args, kwargs)
+    counted: set[str] = set()
+    for name in points:
+        counted |= _reached(nodes_of(again)[name]["value"], leaves)
+    return tuple(name for name in names if name not in counted)
+
+
+def _points_of_draws(
+    guide: Program, first: Trace, names: Collection[str], args: tuple, kwargs: Mapping[str, Any]
+) -> tuple[Trace, dict[str, Tensor]]:
+    """A trace of the guide whose Deltas are functions of the draws of another one; and these draws, as leaves."""
+    draws, leaves = first.copy(), dict[str, Tensor]()
+    for name, site in latent_sites(first).items():
+        if is_point(site):
+            draws.remove_node(name)
+        elif name in names and site["value"].is_floating_point():
+            leaves[name] = site["value"].detach().clone().requires_grad_()
+            message: Any = {**site, "value": leaves[name]}
+            draws.nodes[name] = message
+    with torch.enable_grad():
+        return trace(poutine.replay(guide, trace=draws), args, kwargs), leaves
+
+
+def _reached(value: Tensor, leaves: Mapping[str, Tensor]) -> set[str]:
+    """The names of the leaves that a value is a function of."""
+    if not leaves or not value.requires_grad:
+        return set()
+    with torch.enable_grad():
+        total = value.sum()
+    gradients = torch.autograd.grad(total, [*leaves.values()], allow_unused=True, retain_graph=True)
+    return {name for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None}

@@ -13,9 +13,20 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.infer.enumeration import summed_log_prob
+from pyrovae.infer.kl_weight import KL_WEIGHT
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Program
-from pyrovae.sites import PARTICLES, Site, data_frame, frames_of, is_local, sample_sites
+from pyrovae.sites import (
+    PARTICLES,
+    Site,
+    data_frame,
+    frames_of,
+    is_local,
+    masked_alike,
+    masks_of,
+    name_of,
+    sample_sites,
+)
 
 DATA_SHARE = "data_share"
 """Key of `site["infer"]`: what `MinibatchScale` multiplied a site inside the plate over the data by."""
@@ -93,12 +104,19 @@ class Scorer:
 
     def __call__(self, model_trace: Trace, guide_trace: Trace, particles: tuple[int, int] | None = None) -> LogWeights:
         """Log weights `[K, B]`; `particles` is dimension and size of the plate over particles, if there is one."""
-        guide_sites = _without(sample_sites(guide_trace), self.fixed)
-        model_sites = _without(sample_sites(model_trace), self.fixed)
+        guide_sites, model_sites = sample_sites(guide_trace), sample_sites(model_trace)
+        if self.fixed:
+            for name in self.fixed:
+                if name not in model_sites:
+                    raise ValueError(f"condition={{{name!r}: ...}} is no site of the model, which has {[*model_sites]}")
+            guide_sites, model_sites = _without(guide_sites, self.fixed), _without(model_sites, self.fixed)
         if not self.weighted:
             # Whatever a guide draws for all data beside the latents, the weights of a datum are right given it.
-            plates = self.layout.plates
-            guide_sites = {n: s for n, s in guide_sites.items() if n in model_sites or is_local(s, plates)}
+            plates, not_rows = self.layout.plates, self.layout.beside
+            guide_sites = {
+                n: s for n, s in guide_sites.items() if n in model_sites or (is_local(s, plates) and n not in not_rows)
+            }
+            guide_sites |= _under_one_mask(model_sites, guide_sites)
         size = self._read_plate(model_sites, guide_sites)
 
         def log_prob(site: Site, weight: Any = 1.0) -> Tensor:
@@ -111,7 +129,7 @@ class Scorer:
         if self.layout.enumerated:
             log_p = self._summed(model_trace, model_sites, size, particles)
         else:
-            log_p = reduce(add, (log_prob(site, self._weight(site)) for site in model_sites.values()))
+            log_p = reduce(add, (log_prob(site, self.weight(site)) for site in model_sites.values()))
         log_q = log_score = self.log_q = torch.zeros_like(log_p)
         in_guide: list[Site] = []
         beside = torch.zeros(())
@@ -119,7 +137,7 @@ class Scorer:
             if site["is_observed"]:
                 in_guide.append(site)
                 continue
-            value, weight = log_prob(site), self._weight(site)
+            value, weight = log_prob(site), self.weight(site)
             plain = isinstance(weight, float) and weight == 1
             if not plain and isinstance(weight, Tensor) and weight.dim():
                 weighted = log_prob(site, weight)
@@ -135,10 +153,10 @@ class Scorer:
             # What `Trace_ELBO` makes of it: minus its log-probability; where it is not reparameterised, with the
             # gradient of a score that is weighted by the log weight of the latents.
             signal = (log_p - log_q + beside).detach()
-            for site in in_guide:
-                value = log_prob(site, self._weight(site))
-                if not site["fn"].has_rsample:
-                    score = signal * log_prob(site)
+            for term in in_guide:
+                value = log_prob(term, self.weight(term))
+                if not term["fn"].has_rsample:
+                    score = signal * log_prob(term)
                     value = value.detach() - score + score.detach()
                 log_p = log_p - value
         return LogWeights(log_p, log_q, log_score, self._draws(guide_sites, particles) if self.draws else None)
@@ -176,7 +194,8 @@ class Scorer:
         counted = [*model_sites.values(), *(s for s in guide_sites.values() if self.weighted or not s["is_observed"])]
         for site in counted:
             if not is_local(site, plates):
-                raise OutsidePlateError(outside_plate(site["name"], observed=site["is_observed"]))
+                name = site["name"]
+                raise OutsidePlateError(outside_plate(name, observed=site["is_observed"], in_model=name in model_sites))
         frame = data_frame(observed[0], plates)
         if frame is None:
             share, size, self.data_dim = 1.0, observed[0]["fn"].batch_shape[-1], -1
@@ -195,15 +214,18 @@ class Scorer:
 
     def _find_scale(self, sites: Sequence[Site], share: float, size: int) -> None:
         """Take what all sites have in common out of their scales."""
-        first = sites[0]["scale"]
+        scales = [_without_kl_weight(site) for site in sites]
+        first = scales[0]
         if isinstance(first, Tensor) and first.dim():
-            row_weights = first.shape == (size,) and self.data_dim == -1
+            row_weights = first.numel() == size and first.dim() >= -self.data_dim and first.shape[self.data_dim] == size
             self._common = row_weights and all(
-                isinstance(site["scale"], Tensor) and torch.equal(site["scale"], first) for site in sites[1:]
+                isinstance(scale, Tensor) and torch.equal(scale, first) for scale in scales[1:]
             )
         else:
-            numbers = not isinstance(first, Tensor) and all(not isinstance(site["scale"], Tensor) for site in sites)
-            self._common = numbers and all(site["scale"] == first for site in sites)
+            numbers = not any(isinstance(scale, Tensor) for scale in scales)
+            self._common = numbers and all(scale == first for scale in scales)
+        if self._common and isinstance(first, Tensor):
+            first = first.reshape(-1)
         self.scale = first if self._common else share
 
     def _summed(
@@ -211,20 +233,35 @@ class Scorer:
     ) -> Tensor:
         """Log p with the enumerated latents summed out."""
         for name, site in sites.items():
-            weight = self._weight(site)
+            weight = self.weight(site)
             if not isinstance(weight, float) or weight != 1:
                 raise ValueError(
                     f"site {name!r} has a weight of its own, and latents {self.layout.enumerated} of the model are "
                     "summed out; weigh all sites alike, or use objective='enum'"
                 )
 
+        return self.summed(trace, sites, size, particles)
+
+    def summed(
+        self,
+        trace: Trace,
+        sites: Mapping[str, Site],
+        size: int | None = None,
+        particles: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """The log-probability of sites of an enumerated model without weights, the marked latents summed out."""
+        if size is None:
+            frames = (data_frame(site, self.layout.plates) for site in sites.values())
+            size = next(frame.size for frame in frames if frame is not None)
         count = None if particles is None else particles[1]
         return summed_log_prob(trace, sites, masked_log_prob, self.layout, size, count)
 
-    def _weight(self, site: Site) -> Any:
+    def weight(self, site: Site) -> Any:
         """The weight of a site relative to what all sites have in common."""
-        if not self.weighted or self._common:
+        if not self.weighted:
             return 1.0
+        if self._common:
+            return site["infer"][KL_WEIGHT][0] if KL_WEIGHT in site["infer"] else 1.0
         scale = site["scale"]
         return scale if isinstance(self.scale, float) and self.scale == 1 else scale / self.scale
 
@@ -269,6 +306,12 @@ def masked_log_prob(site: Site) -> Tensor:
     """
     try:
         value = site["fn"].log_prob(site["value"])
+    except ValueError as error:
+        support = getattr(site["fn"], "support", None)
+        raise ValueError(
+            f"site {site['name']!r} has values outside of the support {support}. Expected values that its "
+            f"{name_of(site['fn'])} distribution takes: let the other program draw such ones, or give such data"
+        ) from error
     except (KeyError, NotImplementedError) as error:
         raise ValueError(
             f"site {site['name']!r} has a transform without an inverse, so that draws of another run cannot be scored; "
@@ -277,5 +320,43 @@ def masked_log_prob(site: Site) -> Tensor:
     return scale_and_mask(value, mask=site["mask"])
 
 
+def _without_kl_weight(site: Site) -> Any:
+    """The scale of a site without the KL weight, where no other handler came after it."""
+    _, before, after = site["infer"].get(KL_WEIGHT, (None, None, None))
+    return before if after is not None and site["scale"] is after else site["scale"]
+
+
 def _without(sites: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: site for name, site in sites.items() if name not in names}
+
+
+def _under_one_mask(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> dict[str, Any]:
+    """The guide's sites of what `obs_mask=` makes a latent, each under the model's mask.
+
+    Raises
+    ------
+    ValueError
+        If a latent is masked otherwise in the model than in the guide, so that its density has no counterpart.
+    """
+    changed = {}
+    for name, site in guide_sites.items():
+        of_model = model_sites.get(name)
+        if of_model is None or site["is_observed"] or masked_alike(site, of_model):
+            continue
+        if not name.endswith("_unobserved") or masks_of(site):
+            raise ValueError(
+                f"latent site {name!r} is under one mask in the model and another one in the guide, so that it has no "
+                "importance weight; mask it alike in both"
+            )
+        changed[name] = under_mask_of_model(site, of_model)
+    return changed
+
+
+def under_mask_of_model(site: Site, of_model: Site) -> Site:
+    """A site of the guide that `obs_mask=` asks for, masked as in the model.
+
+    Of the entries that are observed model and figure know nothing, whatever the guide draws there.
+    """
+    if not site["name"].endswith("_unobserved") or masks_of(site):
+        return site
+    return {**site, "mask": of_model["mask"]}

@@ -17,9 +17,19 @@ from torch import Tensor
 from pyrovae.infer import functional
 from pyrovae.infer.objective import Objective, Pair
 from pyrovae.infer.scoring import LogWeights, Score
-from pyrovae.programs import Program, trace_pair, trial
+from pyrovae.programs import Program, trace_pair, trial, unconditioned
 from pyrovae.shapes import data_in_order
-from pyrovae.sites import Site, frames_of, is_deterministic, latent_sites, nodes_of, rows_first
+from pyrovae.sites import (
+    Site,
+    frames_of,
+    is_deterministic,
+    is_factor,
+    is_point,
+    latent_sites,
+    nodes_of,
+    rows_first,
+    sample_sites,
+)
 
 
 class WakeSleepLosses(NamedTuple):
@@ -153,9 +163,14 @@ class ReweightedWakeSleep(Objective):
         if summed:
             raise ValueError(f"the sleep phase cannot dream latents that are summed out, {summed}; use sleep_phi=0")
         with torch.no_grad():
-            dream = pair.trace(poutine.uncondition(pair.model))
+            dream = pair.trace(unconditioned(pair.model))
         data = pair.data
         names = [name for name, site in latent_sites(dream).items() if site["infer"].get("was_observed")]
+        factors = [name for name, site in sample_sites(dream).items() if is_factor(site)]
+        if factors:
+            raise ValueError(
+                f"the sleep phase dreams from the model, whose factor {factors[0]!r} is no draw; use sleep_phi=0"
+            )
         if len(names) != 1:
             raise ValueError(f"the sleep phase dreams one data site, and the model observes {names}; use sleep_phi=0")
         plates = pair.scorer.layout.plates
@@ -177,6 +192,12 @@ class ReweightedWakeSleep(Objective):
 
         def run(model: Program, guide: Program, score: Score) -> LogWeights:
             guide_trace = dreamt.trace(poutine.replay(guide, trace=latent))
+            for name, site in latent_sites(guide_trace).items():
+                if is_point(site):
+                    raise ValueError(
+                        f"the sleep phase scores dreams under the guide, and site {name!r} of the guide is a Delta; "
+                        "draw it from a distribution with a density, or use sleep_phi=0"
+                    )
             with torch.no_grad():
                 model_trace = dreamt.trace(poutine.replay(model, trace=latent))
             return score(model_trace, guide_trace)._replace(log_score=dreamt.scorer.log_q)
@@ -218,7 +239,11 @@ class DetachedDraws(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["is_observed"] or not isinstance(msg["value"], Tensor) or site_is_subsample(msg):
             return
-        msg["value"] = msg["value"].detach()
+        value = msg["value"]
+        detached: Any = value.detach()
+        if hasattr(value, "_unquantize"):  # what a straight-through draw is scored by
+            detached._unquantize = value._unquantize.detach()
+        msg["value"] = detached
         if self.defensive and not is_deterministic(msg):
             self._check(msg)
             if self.chosen is None:

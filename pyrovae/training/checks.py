@@ -14,6 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data.rows import cut, holds_rows
+from pyrovae.infer.objective import Objective
+from pyrovae.infer.objectives import check_pyro_objective
 from pyrovae.sites import is_local, latent_sites
 from pyrovae.storage import CheckpointError
 from pyrovae.training.batching import Batches, HeldBatches
@@ -74,6 +76,22 @@ def check_pair(
         _check_particles(vae, objective, layers, x, data)
 
 
+def check_objective(vae: VAE, objective: Any, x: Tensor, data: Mapping[str, Any]) -> None:
+    """Refuse a pair that an objective of Pyro cannot take, within the pair's scope.
+
+    Raises
+    ------
+    ValueError
+        Naming the site, and an objective that takes the pair.
+    """
+    if isinstance(objective, Objective):
+        return
+    given = programs.keywords(vae.model, vae.guide, **data)
+    with programs.trial(vae.model, vae.guide):
+        traces = programs.trace_pair(vae.model, vae.guide, (x,), given)
+    check_pyro_objective(objective, traces.model, traces.guide)
+
+
 @contextmanager
 def trying(what: str, x: Tensor, data: Mapping[str, Any]) -> Iterator[None]:
     """A context for the first run on some data, which says in one line what the programs made of them.
@@ -92,15 +110,16 @@ def trying(what: str, x: Tensor, data: Mapping[str, Any]) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, IndexError, TypeError) as error:
-        if isinstance(error, NotImplementedError | torch.OutOfMemoryError):
+    except (RuntimeError, LookupError, TypeError, ValueError, AssertionError) as error:
+        one_line = isinstance(error, ValueError) and "\n" not in str(error)
+        if one_line or isinstance(error, NotImplementedError | torch.OutOfMemoryError):
             raise
         shown = [f"the data of shape {tuple(x.shape)}"]
         for name, value in data.items():
             whole = "" if holds_rows(value, len(x)) else ", passed whole"
             kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
             shown.append(f"{name} of {kind}{whole}")
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":")
         raise ValueError(f"the pair fails on {what}, {', '.join(shown)}: {reason}") from error
 
 

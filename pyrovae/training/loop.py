@@ -22,7 +22,7 @@ from pyrovae.storage import load_module_tensors, module_tensors
 from pyrovae.training.batching import Batches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
-from pyrovae.training.checks import check_pair, check_resumed, trying
+from pyrovae.training.checks import check_objective, check_pair, check_resumed, trying
 from pyrovae.training.data import TrainingData
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
@@ -66,6 +66,7 @@ class Fit:
             # up and no running statistic moves, so that a resumed training is where it was.
             with torch.no_grad(), programs.evaluating(vae), vae.scope():
                 with trying("the first batch", x, given), vae.minibatch_scale(len(x), self.rows):
+                    check_objective(vae, self.objective, x, given)
                     self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
         self.figures, self.validation = validation_batches(vae, data)
@@ -154,7 +155,8 @@ class Fit:
         if not math.isfinite(loss):
             self.stop_for_non_finite(f"the loss is {loss}", x, data)
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, 1 / count)
+        if gradients:  # none where a mask hides everything
+            torch._foreach_mul_(gradients, 1 / count)
         if options.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.clipped, options.gradient_clip)
         self.optimizer.step()
