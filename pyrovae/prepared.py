@@ -242,6 +242,23 @@ class PreparedPair(PairParameters):
         index[dim] = part
         return value[tuple(index)]
 
+    def latents_by_site(self, z: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values of latents as a dictionary by site, also where there is one site.
+
+        Raises
+        ------
+        ValueError
+            If the pair has several latents and none is named, or a name is no latent.
+        """
+        latent = self.sites.latent
+        if isinstance(z, Tensor):
+            if len(latent) != 1:
+                raise ValueError(f"this pair has the latent sites {latent}; give a dictionary by site")
+            return {latent[0]: z}
+        if not z or set(z) - {*latent, *self.row_dims}:
+            raise ValueError(f"decode got the latents {sorted(z)}; this pair has {latent}")
+        return dict(z)
+
     def rows_of_latents(self, z: Mapping[str, Tensor]) -> int:
         """How many rows there are values of latents for."""
         name = next((name for name in z if self.row_dims.get(name) is not None), next(iter(z)))

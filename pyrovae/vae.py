@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import torch
 from pyro import poutine
@@ -15,38 +16,14 @@ from pyrovae import programs
 from pyrovae.data.dataset import Dataset, DataSpec
 from pyrovae.infer.bound import bound_terms
 from pyrovae.infer.functional import LogLikelihood
-from pyrovae.infer.likelihood import log_likelihood
+from pyrovae.infer.likelihood import check_counts, log_likelihood
 from pyrovae.infer.points import MeanMessenger, check_densities
 from pyrovae.layout import OutsidePlateError, outside_plate
 from pyrovae.prepared import PreparedPair
+from pyrovae.records import OUTPUTS, Forward, MadeBy
 from pyrovae.sites import nodes_of
 
 __all__ = ["OUTPUTS", "VAE", "Forward", "MadeBy", "MeanMessenger"]
-
-OUTPUTS = ("draw", "mean", "mode")
-
-
-class Forward(NamedTuple):
-    """What `VAE.forward` returns."""
-
-    reconstruction: Tensor | dict[str, Tensor]
-    """Mean of p(x|z) at one draw of z, shaped like the data; by site where several are observed."""
-    nll: Tensor
-    """-log p(x|z) of all observed sites at that draw, `[B]`, in nats."""
-    kl: Tensor
-    """KL(q(z|x) || p(z)), `[B]`, in nats: exact where torch has the pair registered, else from that draw, as for layers
-    that model and guide draw in opposite orders."""
-
-
-class MadeBy(NamedTuple):
-    """How a pair was put together: enough to put it together again."""
-
-    pair: str
-    """Its name in the registry, or `module:function`."""
-    options: Mapping[str, Any]
-    """Options of the pair."""
-    spec: DataSpec
-    """What the builder knew of the data."""
 
 
 class VAE(PreparedPair):
@@ -119,8 +96,6 @@ class VAE(PreparedPair):
         elif example is not None:
             self.prepare(example)
 
-    # -- inference ----------------------------------------------------------------------------------------------------
-
     def posterior(self, x: Tensor, **data: Tensor | None) -> dict[str, TorchDistribution]:
         """The guide's distribution of every latent site, each of batch shape `[B]`.
 
@@ -157,20 +132,11 @@ class VAE(PreparedPair):
         ValueError
             If latents are unknown or missing, or the model needs `data`.
         """
-        if isinstance(z, Tensor):
-            if len(self.sites.latent) != 1:
-                raise ValueError(f"this pair has the latent sites {self.sites.latent}; give a dictionary by site")
-            z = {self.sites.latent[0]: z}
-        unknown = sorted(set(z) - {*self.sites.latent, *self.row_dims})
-        if unknown or not z:
-            raise ValueError(f"decode got the latents {sorted(z)}; this pair has {self.sites.latent}")
+        z = self.latents_by_site(z)
         values = {**self._decoding.shared_values(means=True, data=data), **z}
         rows = self.rows_of_latents(z) if data is None else len(data)
-
-        def change(model: programs.Program) -> programs.Program:
-            return poutine.condition(model, data=values)
-
-        return self._decoding.distributions(self._decoding.trace(change, rows, data, given, draws_data=False))
+        conditioned = partial(poutine.condition, data=values)
+        return self._decoding.distributions(self._decoding.trace(conditioned, rows, data, given, draws_data=False))
 
     def forward(self, x: Tensor, **data: Tensor | None) -> Forward:
         """Reconstruction, negative log-likelihood and KL of every datum at one draw of the latents.
@@ -197,38 +163,17 @@ class VAE(PreparedPair):
 
     @overload
     def log_likelihood(
-        self,
-        x: Tensor,
-        num_samples: int = ...,
-        *,
-        chunk_size: int = ...,
-        condition: Mapping[str, Tensor] | None = ...,
-        return_details: Literal[False] = ...,
-        **data: Tensor | None,
+        self, x: Tensor, num_samples: int = ..., *, return_details: Literal[False] = ..., **settings: Any
     ) -> Tensor: ...
 
     @overload
     def log_likelihood(
-        self,
-        x: Tensor,
-        num_samples: int = ...,
-        *,
-        chunk_size: int = ...,
-        condition: Mapping[str, Tensor] | None = ...,
-        return_details: Literal[True],
-        **data: Tensor | None,
+        self, x: Tensor, num_samples: int = ..., *, return_details: Literal[True], **settings: Any
     ) -> LogLikelihood: ...
 
     @overload
     def log_likelihood(
-        self,
-        x: Tensor,
-        num_samples: int = ...,
-        *,
-        chunk_size: int = ...,
-        condition: Mapping[str, Tensor] | None = ...,
-        return_details: bool,
-        **data: Tensor | None,
+        self, x: Tensor, num_samples: int = ..., *, return_details: bool, **settings: Any
     ) -> Tensor | LogLikelihood: ...
 
     @torch.no_grad()
@@ -272,9 +217,7 @@ class VAE(PreparedPair):
         ----------
         Burda, Grosse and Salakhutdinov (2016), equation 8 with k = `num_samples`.
         """
-        for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_counts(num_samples=num_samples, chunk_size=chunk_size)
         self.prepare(x, **data)
         given = programs.keywords(self.model, self.guide, **data)
         condition = self._with_marked_means(condition)
@@ -289,8 +232,6 @@ class VAE(PreparedPair):
                 self._has_densities = True
             result = log_likelihood(self, self.layout, x, num_samples, chunk_size, vectorize, condition, given)
         return result if return_details else result.value
-
-    # -- pictures of the model ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
@@ -320,17 +261,13 @@ class VAE(PreparedPair):
         """
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        check_counts(num_samples=num_samples)
         values = dict(condition or {})
         if not values.keys() >= set(self.sites.shared):
             drawn = self._decoding.shared_values(means=False, data=data)
             values = {**drawn, **self._with_marked_means(values), **values}
-
-        def change(model: programs.Program) -> programs.Program:
-            return poutine.condition(programs.unconditioned(model), data=values)
-
-        trace = self._decoding.trace(change, num_samples, data, given, draws_data=True)
+        drawing = partial(_drawing, values=values)
+        trace = self._decoding.trace(drawing, num_samples, data, given, draws_data=True)
         return self._decoding.values(trace, output)
 
     @torch.no_grad()
@@ -346,8 +283,6 @@ class VAE(PreparedPair):
             trace = programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn).model
         return self._decoding.values(trace, "mean")
 
-    # -- folders ------------------------------------------------------------------------------------------------------
-
     def save(self, folder: str | Path, data: Dataset | DataSpec | None = None, *, overwrite: bool = False) -> None:
         """Write the VAE to a folder that the command line reads, see `pyrovae.runs.save`."""
         from pyrovae.runs import saving  # not above: runs are made of VAEs
@@ -360,3 +295,8 @@ class VAE(PreparedPair):
         from pyrovae.runs import saving
 
         return saving.load(folder, pair, device)
+
+
+def _drawing(model: programs.Program, values: Mapping[str, Tensor]) -> programs.Program:
+    """A model that draws its data, at some values of latents."""
+    return poutine.condition(programs.unconditioned(model), data=values)
