@@ -8,12 +8,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from pyro import poutine
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match
+from torch import Tensor
 
 from pyrovae.data.rows import holds_rows
 from pyrovae.infer.points import draws_beside
-from pyrovae.programs import Program, Traces, trace_pair, trial
+from pyrovae.programs import Program, Traces, trace, trace_pair, trial
 from pyrovae.sites import (
     Site,
     categorical_sites,
@@ -24,6 +28,7 @@ from pyrovae.sites import (
     is_auxiliary,
     is_local,
     latent_sites,
+    nodes_of,
     plate_nesting,
     rows_of,
     sample_sites,
@@ -123,8 +128,41 @@ def look_at(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pyro warns of need not be wrong here
             check_model_guide_match(*traces)  # refuses latents of another shape in the guide
+        _check_subsamples(model, traces.guide, args, kwargs)
         layout = find_layout(*traces, rows, None if rows is None else partial(probe, rows))
         return layout._replace(beside=draws_beside(guide, *traces, args, kwargs))
+
+
+class _GivenSubsamples(Messenger):
+    """Record the subsamples that a program gives its plates itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg) and isinstance(msg["value"], Tensor):
+            self.found[msg["name"]] = msg["value"]
+
+
+def _check_subsamples(model: Program, guide: Trace, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    """Refuse a plate that takes other rows in the guide than in the model, which would silently get the guide's.
+
+    Raises
+    ------
+    ValueError
+        Naming the plate.
+    """
+    plates = {name: node["value"] for name, node in nodes_of(guide).items() if site_is_subsample(node)}
+    given = _GivenSubsamples()
+    trace(poutine.replay(given(model), trace=guide), args, kwargs)
+    for name, value in given.found.items():
+        theirs = plates.get(name)
+        if isinstance(theirs, Tensor) and value is not theirs and not torch.equal(value, theirs):
+            raise ValueError(
+                f"the plate {name!r} takes another subsample in the model than in the guide, and Pyro would give the "
+                "model that of the guide; give both plates the same subsample="
+            )
 
 
 def find_layout(
