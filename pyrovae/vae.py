@@ -222,14 +222,13 @@ class VAE(PreparedPair):
         given = programs.keywords(self.model, self.guide, **data)
         condition = self._with_marked_means(condition)
         self._check_condition(condition)
-        for name in self.sites.shared:
-            if name not in condition:
-                raise OutsidePlateError(outside_plate(name, observed=False))
+        for name in set(self.sites.shared) - condition.keys():
+            raise OutsidePlateError(outside_plate(name, observed=False))
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
             if not self._has_densities:
                 check_densities(self.guide, self.layout, (x,), given, condition)
-                self._has_densities = True
+            self._has_densities = True
             result = log_likelihood(self, self.layout, x, num_samples, chunk_size, vectorize, condition, given)
         return result if return_details else result.value
 
@@ -259,9 +258,9 @@ class VAE(PreparedPair):
         **given : Tensor
             Further arguments of the model, such as `y`.
         """
+        check_counts(num_samples=num_samples)
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
-        check_counts(num_samples=num_samples)
         values = dict(condition or {})
         if not values.keys() >= set(self.sites.shared):
             drawn = self._decoding.shared_values(means=False, data=data)
@@ -297,6 +296,5 @@ class VAE(PreparedPair):
         return saving.load(folder, pair, device)
 
 
-def _drawing(model: programs.Program, values: Mapping[str, Tensor]) -> programs.Program:
-    """A model that draws its data, at some values of latents."""
+def _drawing(model: programs.Program, values: dict[str, Tensor]) -> programs.Program:
     return poutine.condition(programs.unconditioned(model), data=values)
