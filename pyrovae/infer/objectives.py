@@ -100,6 +100,8 @@ def check_pyro_objective(objective: ELBO, model: Trace, guide: Trace) -> None:
             continue
         if site["name"] not in model and not is_auxiliary(site):
             problem = "is no site of the model"
+        elif site["name"] in model and site["is_observed"]:
+            problem = "is observed there and would be left out"
         elif not site["fn"].has_rsample:
             problem = "has no reparameterised draws"
         else:
