@@ -196,5 +196,5 @@ class LatentFeatures:
         """
         with seeded(0):
             parts = {name: dataset.seen(name) for name in dataset.splits()}
-        splits = {name: Rows(self(rows.x, rows.mask), rows.y) for name, rows in parts.items()}
+        splits = {name: rows.replace(x=self(rows.x, rows.mask), mask=None) for name, rows in parts.items()}
         return Dataset(f"latents of {dataset.name}", splits["train"], splits["validation"], splits["test"], "real")
