@@ -59,3 +59,6 @@ for labels in "0.1 --repeat 1 --epochs 20" "0.05 --repeat 2 --epochs 20" "0.01 -
     semi_supervised --data mnist-rotated --latent stick-breaking $few --labels $labels
 done
 semi_supervised --latent gaussian $few --labels 600 --repeat 3 --epochs 30
+
+measure benchmarks/air.py
+measure benchmarks/air.py --objective graph --particles 1

@@ -73,6 +73,8 @@ class Decoding:
         program = change(vae.model)
         if data is not None and len(data) != size:
             raise ValueError(f"data= must hold a row for each of the {size} that are asked for, got {len(data)}")
+        arguments: tuple[Tensor, ...]
+        extra: dict[str, Any]
         if data is not None:
             arguments, extra = (data,), {}
         elif programs.runs_without_data(vae.model):
@@ -180,10 +182,25 @@ class Decoding:
         """Draws, means or modes of the data in a trace of the model, rows first."""
         found = {}
         for name, site in self._data_sites(trace).items():
-            value = site["value"] if output == "draw" else _point(name, site["fn"], output)
+            value = _drawn(trace, name) if output == "draw" else _point(name, site["fn"], output)
             if not value.dim():
                 raise OutsidePlateError(outside_plate(name, observed=True))
             found[name] = self.as_data(name, rows_first(value, site, self.vae.sites.plates))
+        return self.one_or_all(found)
+
+    def masks(self, trace: Trace) -> Tensor | dict[str, Tensor | None] | None:
+        """Which entries of the data sites in a trace of the model are scored, in the shapes of `values`."""
+        found: dict[str, Tensor | None] = {}
+        for name, site in self._data_sites(trace).items():
+            masks = [m for m in (site["mask"], getattr(site["fn"], "_mask", None)) if m is not None and m is not True]
+            found[name] = None
+            if masks:
+                value, event_dim = site["value"], site["fn"].event_dim
+                whole = torch.ones_like(value, dtype=torch.bool)
+                for mask in masks:
+                    mask = torch.as_tensor(mask, device=value.device)
+                    whole = whole & mask.reshape(mask.shape + (1,) * event_dim)
+                found[name] = self.as_data(name, rows_first(whole, site, self.vae.sites.plates))
         return self.one_or_all(found)
 
     def as_data(self, name: str, value: Tensor) -> Tensor:
@@ -208,8 +225,17 @@ class Decoding:
         drawn = {
             n: s for n, s in sites.items() if s["infer"].get("was_observed") and n not in observed and not is_factor(s)
         }
-        names = [name for name in self.vae.sites.all_observed if name in sites]
-        return {**observed, **drawn} or {name: sites[name] for name in names}
+        known = {name: sites[name] for name in self.vae.sites.all_observed if name in sites}
+        return {**known, **observed, **drawn}
+
+
+def _drawn(trace: Trace, name: str) -> Tensor:
+    """The draw of a data site; of one with `obs_mask=`, the draw that the rest of the model went on with."""
+    whole = name.removesuffix("_observed")
+    nodes = nodes_of(trace)
+    masked = whole != name and not nodes[name]["is_observed"] and f"{whole}_unobserved" in trace
+    value: Tensor = nodes[whole if masked else name]["value"]
+    return value
 
 
 def _parameters(fn: Any) -> list[Tensor]:
@@ -244,8 +270,8 @@ def _point(name: str, fn: TorchDistribution, output: str) -> Tensor:
     try:
         value = getattr(fn, output)
     except (NotImplementedError, AttributeError) as error:
-        if isinstance(error, NotImplementedError) and error.args:
-            raise  # it says why
+        if isinstance(error, NotImplementedError) and error.args and "does not implement" not in error.args[0]:
+            raise  # it says why, unless they are torch's own words
         raise NotImplementedError(message) from None
     if value.numel() and bool(value.isnan().all()):
         raise NotImplementedError(message)

@@ -202,10 +202,10 @@ def find_layout(
                     "rows of the data; put the rows into pyro.plate, and the other dimensions into .to_event"
                 )
     for name, site in guide_sites.items():
-        frames = [data_frame(s, plates) for s in (site, model_sites.get(name, site))]
-        if None not in frames and frames[0].dim != frames[1].dim:
+        in_guide, in_model = (data_frame(s, plates) for s in (site, model_sites.get(name, site)))
+        if in_guide is not None and in_model is not None and in_guide.dim != in_model.dim:
             raise ValueError(
-                f"site {name!r} has its rows in dimension {frames[1].dim} in the model and in {frames[0].dim} in the "
+                f"site {name!r} has its rows in dimension {in_model.dim} in the model and in {in_guide.dim} in the "
                 "guide; give both plates over the data the same dim="
             )
     shared = [

@@ -232,14 +232,32 @@ class PreparedPair(PairParameters):
 
     def cut_latent(self, name: str, value: Any, part: slice, rows: int) -> Any:
         """Values of a latent for some of the rows; those of all data are given as they are."""
-        if self.row_dims.get(name) is None or not isinstance(value, Tensor):
+        batch_dim = self.row_dims.get(name)
+        if batch_dim is None or not isinstance(value, Tensor):
             return value
-        dim = self.row_dims[name] - self._event_dims[name]
+        dim = batch_dim - self._event_dims[name]
         if value.dim() < -dim or value.shape[dim] != rows:
             return value
         index: list[Any] = [slice(None)] * value.dim()
         index[dim] = part
         return value[tuple(index)]
+
+    def latents_by_site(self, z: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values of latents as a dictionary by site, also where there is one site.
+
+        Raises
+        ------
+        ValueError
+            If the pair has several latents and none is named, or a name is no latent.
+        """
+        latent = self.sites.latent
+        if isinstance(z, Tensor):
+            if len(latent) != 1:
+                raise ValueError(f"this pair has the latent sites {latent}; give a dictionary by site")
+            return {latent[0]: z}
+        if not z or set(z) - {*latent, *self.row_dims}:
+            raise ValueError(f"decode got the latents {sorted(z)}; this pair has {latent}")
+        return dict(z)
 
     def rows_of_latents(self, z: Mapping[str, Tensor]) -> int:
         """How many rows there are values of latents for."""
@@ -329,6 +347,15 @@ class PreparedPair(PairParameters):
         They are `x` itself unless the model observes something made of it, such as its logarithm or parts of it.
         """
         return self._decoding.values(self._traces(x, data).model, "draw")
+
+    @torch.no_grad()
+    def observed_masks(self, x: Tensor, **data: Tensor | None) -> Tensor | dict[str, Tensor | None] | None:
+        """Which entries of `observed_values` the model scores, True for those; None for all, by site if several.
+
+        A site under `poutine.mask`, such as a step past the end of a sequence, and one with `obs_mask=` have some that
+        it does not.
+        """
+        return self._decoding.masks(self._traces(x, data).model)
 
     def needs_rows(self, **given: Tensor | None) -> bool:
         """Whether `sample` and `decode` of this pair need rows of data, because the model looks at them."""

@@ -174,14 +174,18 @@ def keywords(*programs: Program, **data: Tensor | None) -> dict[str, Tensor]:
     Raises
     ------
     TypeError
-        If one of the programs has no argument for one that is given. Any keyword of a program will do here, because
-        the caller named it.
+        If one of the programs has no argument for one that is given, or needs another one beside the data. Any keyword
+        of a program will do here, because the caller named it.
     """
     given = {name: value for name, value in data.items() if value is not None}
     for name in given:
         for program in programs:
             if not accepts(program, name) and not takes_any_keyword(program):
                 raise TypeError(f"{name}= was given, but {describe(program)} takes no argument {name!r}")
+    for program in programs:
+        missing = [name for name in required_arguments(program)[1:] if name not in given]
+        if missing:
+            raise TypeError(f"{describe(program)} needs the argument {missing[0]!r}; give {missing[0]}=")
     return given
 
 

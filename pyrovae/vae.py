@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import torch
 from pyro import poutine
@@ -15,38 +16,14 @@ from pyrovae import programs
 from pyrovae.data.dataset import Dataset, DataSpec
 from pyrovae.infer.bound import bound_terms
 from pyrovae.infer.functional import LogLikelihood
-from pyrovae.infer.likelihood import log_likelihood
+from pyrovae.infer.likelihood import check_counts, log_likelihood
 from pyrovae.infer.points import MeanMessenger, check_densities
 from pyrovae.layout import OutsidePlateError, outside_plate
 from pyrovae.prepared import PreparedPair
+from pyrovae.records import OUTPUTS, Forward, MadeBy
 from pyrovae.sites import nodes_of
 
 __all__ = ["OUTPUTS", "VAE", "Forward", "MadeBy", "MeanMessenger"]
-
-OUTPUTS = ("draw", "mean", "mode")
-
-
-class Forward(NamedTuple):
-    """What `VAE.forward` returns."""
-
-    reconstruction: Tensor | dict[str, Tensor]
-    """Mean of p(x|z) at one draw of z, shaped like the data; by site where several are observed."""
-    nll: Tensor
-    """-log p(x|z) of all observed sites at that draw, `[B]`, in nats."""
-    kl: Tensor
-    """KL(q(z|x) || p(z)), `[B]`, in nats: exact where torch has the pair registered, else from that draw, as for layers
-    that model and guide draw in opposite orders."""
-
-
-class MadeBy(NamedTuple):
-    """How a pair was put together: enough to put it together again."""
-
-    pair: str
-    """Its name in the registry, or `module:function`."""
-    options: Mapping[str, Any]
-    """Options of the pair."""
-    spec: DataSpec
-    """What the builder knew of the data."""
 
 
 class VAE(PreparedPair):
@@ -71,9 +48,9 @@ class VAE(PreparedPair):
         values alone. All of them count in every figure.
     latent : tuple of str, optional
         The latent sites, where not all sites of the guide are meant.
-    example : Tensor, optional
-        One batch of data, for programs that need data to run: `sample` and `decode` of such a pair work only once
-        data have been seen.
+    example : Tensor or dict of str to Tensor, optional
+        One batch of data, or of arguments by name where there are several, for programs that need data to run: `sample`
+        and `decode` of such a pair work only once data have been seen.
 
     Raises
     ------
@@ -103,7 +80,7 @@ class VAE(PreparedPair):
         *,
         observed: str | None = None,
         latent: tuple[str, ...] | None = None,
-        example: Tensor | None = None,
+        example: Tensor | Mapping[str, Any] | None = None,
     ) -> None:
         for label, program in (("model", model), ("guide", guide)):
             if not callable(program):
@@ -111,10 +88,13 @@ class VAE(PreparedPair):
         super().__init__(model, guide, observed, latent)
         self.made_by: MadeBy | None = None
         self._has_densities = False  # whether the guide was found to have importance weights
-        if example is not None:
+        if isinstance(example, Mapping):
+            first = programs.argument_names(model)[0]
+            if first not in example:
+                raise ValueError(f"example= must hold the data, {first!r}, got {sorted(example)}")
+            self.prepare(example[first], **{name: value for name, value in example.items() if name != first})
+        elif example is not None:
             self.prepare(example)
-
-    # -- inference ----------------------------------------------------------------------------------------------------
 
     def posterior(self, x: Tensor, **data: Tensor | None) -> dict[str, TorchDistribution]:
         """The guide's distribution of every latent site, each of batch shape `[B]`.
@@ -152,20 +132,11 @@ class VAE(PreparedPair):
         ValueError
             If latents are unknown or missing, or the model needs `data`.
         """
-        if isinstance(z, Tensor):
-            if len(self.sites.latent) != 1:
-                raise ValueError(f"this pair has the latent sites {self.sites.latent}; give a dictionary by site")
-            z = {self.sites.latent[0]: z}
-        unknown = sorted(set(z) - {*self.sites.latent, *self.row_dims})
-        if unknown or not z:
-            raise ValueError(f"decode got the latents {sorted(z)}; this pair has {self.sites.latent}")
+        z = self.latents_by_site(z)
         values = {**self._decoding.shared_values(means=True, data=data), **z}
         rows = self.rows_of_latents(z) if data is None else len(data)
-
-        def change(model: programs.Program) -> programs.Program:
-            return poutine.condition(model, data=values)
-
-        return self._decoding.distributions(self._decoding.trace(change, rows, data, given, draws_data=False))
+        conditioned = partial(poutine.condition, data=values)
+        return self._decoding.distributions(self._decoding.trace(conditioned, rows, data, given, draws_data=False))
 
     def forward(self, x: Tensor, **data: Tensor | None) -> Forward:
         """Reconstruction, negative log-likelihood and KL of every datum at one draw of the latents.
@@ -192,38 +163,17 @@ class VAE(PreparedPair):
 
     @overload
     def log_likelihood(
-        self,
-        x: Tensor,
-        num_samples: int = ...,
-        *,
-        chunk_size: int = ...,
-        condition: Mapping[str, Tensor] | None = ...,
-        return_details: Literal[False] = ...,
-        **data: Tensor | None,
+        self, x: Tensor, num_samples: int = ..., *, return_details: Literal[False] = ..., **settings: Any
     ) -> Tensor: ...
 
     @overload
     def log_likelihood(
-        self,
-        x: Tensor,
-        num_samples: int = ...,
-        *,
-        chunk_size: int = ...,
-        condition: Mapping[str, Tensor] | None = ...,
-        return_details: Literal[True],
-        **data: Tensor | None,
+        self, x: Tensor, num_samples: int = ..., *, return_details: Literal[True], **settings: Any
     ) -> LogLikelihood: ...
 
     @overload
     def log_likelihood(
-        self,
-        x: Tensor,
-        num_samples: int = ...,
-        *,
-        chunk_size: int = ...,
-        condition: Mapping[str, Tensor] | None = ...,
-        return_details: bool,
-        **data: Tensor | None,
+        self, x: Tensor, num_samples: int = ..., *, return_details: bool, **settings: Any
     ) -> Tensor | LogLikelihood: ...
 
     @torch.no_grad()
@@ -267,25 +217,20 @@ class VAE(PreparedPair):
         ----------
         Burda, Grosse and Salakhutdinov (2016), equation 8 with k = `num_samples`.
         """
-        for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_counts(num_samples=num_samples, chunk_size=chunk_size)
         self.prepare(x, **data)
         given = programs.keywords(self.model, self.guide, **data)
         condition = self._with_marked_means(condition)
         self._check_condition(condition)
-        for name in self.sites.shared:
-            if name not in condition:
-                raise OutsidePlateError(outside_plate(name, observed=False))
+        for name in set(self.sites.shared) - condition.keys():
+            raise OutsidePlateError(outside_plate(name, observed=False))
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
             if not self._has_densities:
                 check_densities(self.guide, self.layout, (x,), given, condition)
-                self._has_densities = True
+            self._has_densities = True
             result = log_likelihood(self, self.layout, x, num_samples, chunk_size, vectorize, condition, given)
         return result if return_details else result.value
-
-    # -- pictures of the model ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
@@ -313,19 +258,15 @@ class VAE(PreparedPair):
         **given : Tensor
             Further arguments of the model, such as `y`.
         """
+        check_counts(num_samples=num_samples)
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
         values = dict(condition or {})
         if not values.keys() >= set(self.sites.shared):
             drawn = self._decoding.shared_values(means=False, data=data)
             values = {**drawn, **self._with_marked_means(values), **values}
-
-        def change(model: programs.Program) -> programs.Program:
-            return poutine.condition(programs.unconditioned(model), data=values)
-
-        trace = self._decoding.trace(change, num_samples, data, given, draws_data=True)
+        drawing = partial(_drawing, values=values)
+        trace = self._decoding.trace(drawing, num_samples, data, given, draws_data=True)
         return self._decoding.values(trace, output)
 
     @torch.no_grad()
@@ -341,8 +282,6 @@ class VAE(PreparedPair):
             trace = programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn).model
         return self._decoding.values(trace, "mean")
 
-    # -- folders ------------------------------------------------------------------------------------------------------
-
     def save(self, folder: str | Path, data: Dataset | DataSpec | None = None, *, overwrite: bool = False) -> None:
         """Write the VAE to a folder that the command line reads, see `pyrovae.runs.save`."""
         from pyrovae.runs import saving  # not above: runs are made of VAEs
@@ -355,3 +294,7 @@ class VAE(PreparedPair):
         from pyrovae.runs import saving
 
         return saving.load(folder, pair, device)
+
+
+def _drawing(model: programs.Program, values: dict[str, Tensor]) -> programs.Program:
+    return poutine.condition(programs.unconditioned(model), data=values)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrovae._version import __version__
-from pyrovae.cli.options import DATA, TRAINING, Options, condition, described, flag, pair_dest, seed
+from pyrovae.cli.options import DATA, TRAINING, Options, condition, described, flag, pair_dest, seed, whole_numbers
 from pyrovae.pairs.registry import Option, Pair, find_pair, integers, is_own, pairs
 from pyrovae.training import Trainer
 from pyrovae.vae import OUTPUTS
@@ -251,7 +251,8 @@ def _add_pair_option(group: Any, option: Option, flag: str) -> None:
     if option.type is bool:
         settings |= {"action": argparse.BooleanOptionalAction, "default": None}
     elif option.choices is None:
-        settings |= {"type": option.type, "metavar": _PLACEHOLDERS[option.type]}
+        kind = whole_numbers if option.type is integers else option.type
+        settings |= {"type": kind, "metavar": _PLACEHOLDERS[option.type]}
     else:
         settings |= {"type": option.type, "choices": option.choices, "metavar": "NAME" if long else None}
     group.add_argument(flag, **settings)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyrovae.data.dataset import KINDS
 from pyrovae.infer.objectives import objective_names
-from pyrovae.pairs.registry import Option
+from pyrovae.pairs.registry import Option, integers
 from pyrovae.training import LR_SCHEDULES, OPTIMIZERS, parse_rates
 
 
@@ -87,15 +87,38 @@ def learning_rates(text: str) -> float | dict[str, float]:
     Raises
     ------
     argparse.ArgumentTypeError
-        If it is neither.
+        If it is neither, or names a group twice.
 
     Examples
     --------
     >>> learning_rates("model=0.001,guide=0.0003")
     {'model': 0.001, 'guide': 0.0003}
     """
+    names = [part.partition("=")[0] for part in text.split(",") if "=" in part]
+    for name in names:
+        if names.count(name) > 1:
+            raise argparse.ArgumentTypeError(f"lr names the group {name!r} twice")
     try:
         return parse_rates(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is something else. argparse would name a function of this program instead.
+
+    Examples
+    --------
+    >>> whole_numbers("300,300")
+    (300, 300)
+    """
+    try:
+        return integers(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -27,7 +27,7 @@ def train(options: argparse.Namespace) -> None:
     device = pick_device(options.device)
     values, pair = vars(options), options.builder
     if pair is None or options.data is None:
-        raise ValueError("say what to train on what: pyrovae train PAIR --data FILE_OR_NAME")
+        raise ValueError("train needs a pair and data: pyrovae train PAIR --data FILE_OR_NAME")
     pair_options = {o.name: values[pair_dest(o)] for o in pair.options if values[pair_dest(o)] is not None}
     data_options = {"name": options.data, **given(values, [*DATA, "dequantize"])}
     if options.data_seed is not None:

@@ -74,7 +74,7 @@ def find_kind(parts: Sequence[Stored]) -> tuple[str, str]:
     return "real", reach + hint
 
 
-def convert(part: Stored, kind: str) -> Rows:
+def convert(part: Stored, kind: str, *, reason: str | None = None) -> Rows:
     """Rows whose values are of a kind: bytes and whole numbers up to 255 are divided by 255 where that is meant.
 
     Parameters
@@ -83,6 +83,8 @@ def convert(part: Stored, kind: str) -> Rows:
         The rows.
     kind : {"binary", "unit", "symmetric", "8-bit", "real"}
         What the values are to be.
+    reason : str, optional
+        Why it is that kind, for the message, where the user cannot choose another one.
 
     Returns
     -------
@@ -114,7 +116,7 @@ def convert(part: Stored, kind: str) -> Rows:
         fits = f"give kind {found}"
         if _are_grey(_observed(part)):
             fits = "give kind 8-bit for grey values from 0 to 255, or divide them by 255"
-        raise DataError(f"{part.place(index)} is {value:g}, and kind {kind!r} means {_MEANING[kind]}; {fits}")
+        raise DataError(f"{part.place(index)} is {value:g}, and kind {kind!r} means {_MEANING[kind]}; {reason or fits}")
     if kind == "8-bit":
         x = np.round(x * 255) / np.float32(255)
     y, mask = (None if value is None else torch.from_numpy(value) for value in (part.y, part.mask))

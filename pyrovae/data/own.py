@@ -165,7 +165,8 @@ def load_whole(
     if parts.keys() == {"train"}:
         parts = {"test": parts["train"]}
     names = None if classes is None else tuple(classes)
-    splits = {split: convert(_numbered_by(part, names, None), kind) for split, part in parts.items()}
+    reason = "the run was trained on values of that kind"
+    splits = {split: convert(_numbered_by(part, names, None), kind, reason=reason) for split, part in parts.items()}
     blank = next(iter(splits.values())).take(slice(0))
     train, validation, test = (splits.get(split, blank) for split in ("train", "validation", "test"))
     return Dataset(Path(source).resolve().stem, train, validation, test, kind)

@@ -14,7 +14,7 @@ from torch.distributions import kl_divergence
 from pyrovae.infer.scoring import Scorer, masked_log_prob, under_mask_of_model
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Traces
-from pyrovae.sites import is_local, is_point, latent_sites, masked_alike, sample_sites
+from pyrovae.sites import Site, is_local, is_point, latent_sites, masked_alike, sample_sites
 
 
 def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
@@ -55,26 +55,25 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
         local = {n: s for n, s in of_model.items() if n not in layout.shared}
         prior = scorer.summed(traces.model, {n: s for n, s in local.items() if not s["is_observed"]})[0]
         nll = prior - scorer.summed(traces.model, local)[0]
-    known = _known_divergences(list(traces.guide.nodes), list(traces.model.nodes), latent)
+    known = known_divergences(list(traces.guide.nodes), list(traces.model.nodes), latent)
     kl: Any = torch.zeros_like(nll) - prior
-    for name, site in of_guide.items():
+    for name, of_posterior in of_guide.items():
         if name in layout.shared or name in layout.beside:
             continue
         of_prior = of_model.get(name)
-        if of_prior is not None:
-            site = under_mask_of_model(site, of_prior)
-        exact = name in known and not summed and not is_point(site)
-        if exact and of_prior is not None and masked_alike(site, of_prior):
+        q: Site = of_posterior if of_prior is None else under_mask_of_model(of_posterior, of_prior)
+        exact = name in known and not summed and not is_point(q)
+        if exact and of_prior is not None and masked_alike(q, of_prior):
             with suppress(NotImplementedError):
-                kl = kl + per_datum(kl_divergence(site["fn"], of_prior["fn"]), site)
+                kl = kl + per_datum(kl_divergence(q["fn"], of_prior["fn"]), q)
                 continue
-        kl = kl + scorer.per_datum(masked_log_prob(site), site)[0]
+        kl = kl + scorer.per_datum(masked_log_prob(q), q)[0]
         if of_prior is not None and not summed:  # a site that the guide has alone has no prior
             kl = kl - scorer.per_datum(masked_log_prob(of_prior), of_prior)[0]
     return nll, kl
 
 
-def _known_divergences(guide: Sequence[str], model: Sequence[str], latent: Sequence[str]) -> set[str]:
+def known_divergences(guide: Sequence[str], model: Sequence[str], latent: Sequence[str]) -> set[str]:
     """The latents whose divergence may be taken in closed form, from the order of the sites in both programs.
 
     In the closed form the model's distribution is given. It is not where it may depend on a latent that the model draws

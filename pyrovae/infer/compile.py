@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import linecache
+import os
+import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
 from pyrovae import programs
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
+from pyrovae.infer.scoring import masked_log_prob
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
@@ -156,12 +163,12 @@ class CompiledLoss:
             self._run_objective_once(inputs)
             parameters, buffers, *rest = self._arguments(inputs, beta)
             try:
-                graph = make_fx(step)(parameters, {name: value.clone() for name, value in buffers.items()}, *rest)
+                with _TracedOneHot():
+                    graph = make_fx(step)(parameters, {name: value.clone() for name, value in buffers.items()}, *rest)
             except Exception as error:
-                reason = str(error).strip().splitlines()[0]
                 raise CompileError(
-                    f"the pair cannot be compiled ({reason}); train it without compilation, or write it without "
-                    "branches on values and without .item()"
+                    f"the pair cannot be compiled{_place(error)} ({_reason(error)}); train it without compilation, or "
+                    "write it without branches on values and without .item()"
                 ) from error
         self._compiled[self._key(inputs, beta)] = run = _compiled(graph, self._backend)
         return run
@@ -171,6 +178,26 @@ class CompiledLoss:
         data, vae = dict(inputs), self._step.vae
         with torch.no_grad(), programs.evaluating(vae), vae.scope():
             self._step.objective.loss(vae.model, vae.guide, data.pop("x"), **data)
+
+
+def _reason(error: Exception) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return "a value of a tensor is needed in Python" if "_local_scalar_dense" in text else text
+
+
+def _place(error: Exception) -> str:
+    """The site and the line of the program where tracing stopped, in words, as far as its frames show them."""
+    site = line = ""
+    libraries = tuple(str(Path(module.__file__ or "").parent) for module in (torch, pyro, programs, os))
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        name, local = frame.f_code.co_filename, frame.f_locals
+        if frame.f_code is pyro.sample.__code__:
+            site = f" at site {local['name']!r}"
+        elif frame.f_code is masked_log_prob.__code__:
+            site = f" at site {local['site']['name']!r}"
+        elif not name.startswith((*libraries, "<")):
+            line = f", {Path(name).name} line {number}: {linecache.getline(name, number).strip()}"
+    return site + line
 
 
 def _compiled(graph: torch.fx.GraphModule, backend: str) -> Any:
@@ -187,6 +214,19 @@ def _compiled(graph: torch.fx.GraphModule, backend: str) -> Any:
             raise
 
     return guarded
+
+
+class _TracedOneHot(TorchFunctionMode):
+    """One-hot vectors by comparison: `one_hot`, which one-hot categoricals draw with, looks at values in Python."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return (_one_hot if func is F.one_hot else func)(*args, **(kwargs or {}))
+
+
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    if num_classes < 0:
+        raise ValueError("one_hot looks for the largest value in the tensor; give it num_classes")
+    return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
 
 
 class _Step(nn.Module):

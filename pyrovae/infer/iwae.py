@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
+from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.infer import functional
 from pyrovae.infer.objective import Objective, Pair, frozen, with_values
 from pyrovae.infer.scoring import LogWeights, Score
 from pyrovae.programs import Program, trace_pair
-from pyrovae.sites import PARTICLES, latent_sites
+from pyrovae.sites import PARTICLES, latent_sites, sample_sites
 
 GRADIENTS = ("standard", "stl", "dreg")
 
@@ -143,6 +145,7 @@ class _Path:
                 )
         hooked = with_values(drawn, self.hook)
         model_trace = trace_pair(model, guide, self.pair.args, self.pair.kwargs, drawn=hooked).model
+        live = self.observed(guide, hooked)
         # The second run of the guide scores the draws: its parameters are constants, its inputs (other draws) are not.
         with frozen(self.pair.guide, drawn):
             before = _generator_state()
@@ -152,9 +155,23 @@ class _Path:
                     "the guide draws random numbers beside its sites, dropout perhaps, and gradient='stl' and 'dreg' "
                     "would score its draws under other ones; use gradient='standard', or take them out of the guide"
                 )
+            nodes: Any = guide_trace.nodes
+            for name, site in live.items():
+                nodes[name] = site
             weights = score(model_trace, guide_trace)  # here too: a flow runs its nets when it is scored
         self.done += len(weights.log_p)
         return weights
+
+    def observed(self, guide: Program, hooked: Trace) -> dict[str, dict[str, Any]]:
+        """What the guide observes, factors too, at the hooked draws: these terms teach the guide's own parameters."""
+        if not any(site["is_observed"] for site in sample_sites(hooked).values()):
+            return {}
+        found = {}
+        for name, site in sample_sites(self.pair.trace(poutine.replay(guide, trace=hooked))).items():
+            if site["is_observed"]:
+                unit = Unit(site["fn"].log_prob(site["value"]), has_rsample=site["fn"].has_rsample)
+                found[name] = {**site, "fn": unit, "value": unit.sample()}
+        return found
 
     def hook(self, name: str, site: dict[str, Any]) -> Tensor:
         value = site["value"]

@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from pyrovae.vae import VAE
 
 
+def check_counts(**counts: int) -> None:
+    """Check that numbers of samples and rows are at least 1.
+
+    Raises
+    ------
+    ValueError
+        Naming the first that is not.
+    """
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
 def log_likelihood(
     vae: VAE,
     layout: Layout,

@@ -11,10 +11,11 @@ from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 
 from pyrovae.infer.iwae import IWAE, Renyi
+from pyrovae.infer.mean_field import MeanField
 from pyrovae.infer.nvil import NVIL
 from pyrovae.infer.vimco import VIMCO
 from pyrovae.infer.wake_sleep import ReweightedWakeSleep, WakeSleep
-from pyrovae.sites import is_auxiliary, latent_sites
+from pyrovae.sites import is_auxiliary, latent_sites, nodes_of
 
 _OBJECTIVES: dict[str, Callable[..., ELBO]] = {}
 
@@ -35,10 +36,10 @@ def make_objective(name: str, *, num_particles: int | None = None, **options: An
     Parameters
     ----------
     name : str
-        "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it),
-        "graph", "enum" (sums out the sites of the guide that are marked `infer={"enumerate": "parallel"}`), "iwae",
-        "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws", "wake-wake", "wake-sleep" and whatever else is
-        registered.
+        "elbo" (`Trace_ELBO`: reparameterised and score function), "mean-field" (analytic KL where torch has it, see
+        `MeanField`), "graph", "enum" (sums out the sites of the guide that are marked
+        `infer={"enumerate": "parallel"}`), "iwae", "iwae-stl", "iwae-dreg", "renyi", "vimco", "nvil", "rws",
+        "wake-wake", "wake-sleep" and whatever else is registered.
     num_particles : int, optional
         Draws of the latents per datum; None is the objective's own default.
     **options : Any
@@ -52,7 +53,7 @@ def make_objective(name: str, *, num_particles: int | None = None, **options: An
     Examples
     --------
     >>> type(make_objective("mean-field")).__name__
-    'TraceMeanField_ELBO'
+    'MeanField'
     """
     try:
         factory = _OBJECTIVES[name.replace("_", "-")]
@@ -94,19 +95,23 @@ def check_pyro_objective(objective: ELBO, model: Trace, guide: Trace) -> None:
             raise ValueError(f"latent site {site['name']!r} of the model is missing from the guide; draw it there too")
     if not mean_field:
         return
-    for site in guide.nodes.values():
+    for site in nodes_of(guide).values():
         if site["type"] != "sample" or site_is_subsample(site):
             continue
         if site["name"] not in model and not is_auxiliary(site):
+            problem = "is no site of the model"
+        elif site["name"] in model and site["is_observed"]:
+            problem = "is observed there and would be left out"
+        elif not site["fn"].has_rsample:
             raise ValueError(
-                f"{name} does not take site {site['name']!r} of the guide, which is no site of the model; "
-                "use objective='elbo'"
+                f"All distributions in the guide must be fully reparameterized for {name}, and site {site['name']!r} "
+                "of the guide, which has no reparameterised draws, is not; use objective='elbo'"
             )
-        if not site["fn"].has_rsample:
-            raise ValueError(
-                f"All distributions in the guide must be fully reparameterized for {name}, and site "
-                f"{site['name']!r} has no reparameterised draws; use objective='elbo'"
-            )
+        else:
+            continue
+        raise ValueError(
+            f"{name} does not take site {site['name']!r} of the guide, which {problem}; use objective='elbo'"
+        )
 
 
 def _vectorized(factory: Callable[..., ELBO]) -> Callable[..., ELBO]:
@@ -121,7 +126,7 @@ def _vectorized(factory: Callable[..., ELBO]) -> Callable[..., ELBO]:
 
 _pyros: dict[str, Callable[..., ELBO]] = {
     "elbo": Trace_ELBO,
-    "mean-field": TraceMeanField_ELBO,
+    "mean-field": MeanField,
     "graph": TraceGraph_ELBO,
     "enum": TraceEnum_ELBO,
 }

@@ -112,9 +112,9 @@ class Scorer:
             guide_sites, model_sites = _without(guide_sites, self.fixed), _without(model_sites, self.fixed)
         if not self.weighted:
             # Whatever a guide draws for all data beside the latents, the weights of a datum are right given it.
-            plates, beside = self.layout.plates, self.layout.beside
+            plates, not_rows = self.layout.plates, self.layout.beside
             guide_sites = {
-                n: s for n, s in guide_sites.items() if n in model_sites or (is_local(s, plates) and n not in beside)
+                n: s for n, s in guide_sites.items() if n in model_sites or (is_local(s, plates) and n not in not_rows)
             }
             guide_sites |= _under_one_mask(model_sites, guide_sites)
         size = self._read_plate(model_sites, guide_sites)
@@ -153,10 +153,10 @@ class Scorer:
             # What `Trace_ELBO` makes of it: minus its log-probability; where it is not reparameterised, with the
             # gradient of a score that is weighted by the log weight of the latents.
             signal = (log_p - log_q + beside).detach()
-            for site in in_guide:
-                value = log_prob(site, self.weight(site))
-                if not site["fn"].has_rsample:
-                    score = signal * log_prob(site)
+            for term in in_guide:
+                value = log_prob(term, self.weight(term))
+                if not term["fn"].has_rsample:
+                    score = signal * log_prob(term)
                     value = value.detach() - score + score.detach()
                 log_p = log_p - value
         return LogWeights(log_p, log_q, log_score, self._draws(guide_sites, particles) if self.draws else None)

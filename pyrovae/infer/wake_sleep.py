@@ -240,9 +240,10 @@ class DetachedDraws(Messenger):
         if msg["is_observed"] or not isinstance(msg["value"], Tensor) or site_is_subsample(msg):
             return
         value = msg["value"]
-        msg["value"] = value.detach()
+        detached: Any = value.detach()
         if hasattr(value, "_unquantize"):  # what a straight-through draw is scored by
-            msg["value"]._unquantize = value._unquantize.detach()
+            detached._unquantize = value._unquantize.detach()
+        msg["value"] = detached
         if self.defensive and not is_deterministic(msg):
             self._check(msg)
             if self.chosen is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyrovae import programs
@@ -14,7 +15,10 @@ from pyrovae.metrics.latents import latent_means, means_by_site
 from pyrovae.rng import seeded
 from pyrovae.vae import VAE
 
+MASKED_LABEL = f"{LABEL}_unobserved"
+"""The latent that `pyro.sample("y", ..., obs_mask=)` makes of unknown labels."""
 _CERTAIN = -1e-3  # log-probability of a label that is told
+_DRAWS = 100  # of latents that a class depends on
 
 
 def class_site(vae: VAE) -> str | None:
@@ -26,6 +30,8 @@ def class_site(vae: VAE) -> str | None:
     classes = vae.sites.classes
     if LABEL in classes:
         return LABEL
+    if MASKED_LABEL in classes:
+        return MASKED_LABEL
     takes_labels = all(programs.accepts(program, LABEL) for program in (vae.model, vae.guide))
     return classes[0] if takes_labels and len(classes) == 1 else None
 
@@ -41,15 +47,19 @@ def infers_label(vae: VAE, rows: Rows) -> bool:
     site = class_site(vae.prepare(x, **data))
     if site is None or LABEL not in data:
         return False
+    if site == MASKED_LABEL:
+        return True  # drawn where there is no label
     with torch.no_grad(), torch.random.fork_rng(), programs.evaluating(vae):
-        return bool((vae.posterior(x, **data)[site].log_prob(data[LABEL]) > _CERTAIN).all())
+        q, label = vae.posterior(x, **data)[site], data[LABEL]
+        label = F.one_hot(label, q.event_shape[0]).to(q.mean) if q.event_shape else label
+        return bool((q.log_prob(label) > _CERTAIN).all())
 
 
 @torch.no_grad()
 def class_probabilities(
     vae: VAE, x: Tensor, *, mask: Tensor | None = None, batch_size: int = 1000, **data: Any
 ) -> Tensor:
-    """q(y|x) of every datum: the guide's, in evaluation mode. Nothing is drawn that it depends on.
+    """q(y|x) of every datum: the guide's, in evaluation mode; the mean over draws of the latents that it depends on.
 
     Parameters
     ----------
@@ -85,8 +95,10 @@ def class_probabilities(
             f"{vae.sites.classes or 'none'} have classes"
         )
     with programs.evaluating(vae), torch.random.fork_rng():
+        first, second = (vae.posterior(x_some, **data_some)[site].probs for _ in range(2))
+        draws = 1 if torch.equal(first, second) else _DRAWS
         for rows, part in batches(vae, unlabelled, batch_size):
-            parts.append(vae.posterior(rows, **part)[site].probs)
+            parts.append(sum(vae.posterior(rows, **part)[site].probs for _ in range(draws)) / draws)
     return torch.cat(parts).cpu()
 
 
@@ -184,5 +196,5 @@ class LatentFeatures:
         """
         with seeded(0):
             parts = {name: dataset.seen(name) for name in dataset.splits()}
-        splits = {name: Rows(self(rows.x, rows.mask), rows.y) for name, rows in parts.items()}
+        splits = {name: rows.replace(x=self(rows.x, rows.mask), mask=None) for name, rows in parts.items()}
         return Dataset(f"latents of {dataset.name}", splits["train"], splits["validation"], splits["test"], "real")

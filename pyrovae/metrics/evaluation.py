@@ -249,13 +249,16 @@ def _fixed(vae: VAE, condition: Mapping[str, Tensor] | None) -> dict[str, Tensor
 def _reconstruction_error(
     vae: VAE, likelihood: Likelihood | None, x: Tensor, data: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Summed error of the observed entries of each row and their number, ``[B]``; NaN for a distribution without mean.
+    """Summed error of the observed and scored entries of each row and their number, ``[B]``; NaN without a mean.
 
     Errors are those of the values that the model observes, which may be something made of the data.
     """
     values, mask = by_site(vae.observed_values(x, **data)), data.get("mask")
     # A mask that is not of the shape of a site is one of rows, or the program's own matter.
     masks = {name: mask if mask is not None and mask.shape == value.shape else None for name, value in values.items()}
+    for name, scored in by_site(vae.observed_masks(x, **data)).items():
+        if scored is not None:
+            masks[name] = scored if masks[name] is None else scored & masks[name]
     ones = {name: torch.ones_like(value, dtype=torch.float64) for name, value in values.items()}
     number = reduce(add, (_per_row(value, masks[name]) for name, value in ones.items()))
     try:
@@ -271,7 +274,7 @@ def _per_row(value: Tensor, mask: Tensor | None) -> Tensor:
     return fill_missing(value, mask, 0.0).reshape(len(value), -1).sum(1)
 
 
-def by_site(value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+def by_site(value: Any) -> dict[str, Any]:
     """What VAE gives of its data sites as a dictionary, also where there is one site."""
     return dict(value) if isinstance(value, Mapping) else {"": value}
 

@@ -14,7 +14,7 @@ from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import CategoricalVAE, SigmoidBeliefNetwork
 from pyrovae.nn import DenseDecoder, DenseEncoder
 from pyrovae.nn.variables import Bits, OneHot, RelaxedBits, RelaxedOneHot, RelaxedVariable
-from pyrovae.pairs.parts import LikelihoodOption, make_likelihood
+from pyrovae.pairs.parts import LikelihoodOption, make_likelihood, mean_of_entries
 from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
@@ -57,8 +57,8 @@ def sbn(
     spec : DataSpec
         What to know of the data: shape, kind of values, classes, number of rows.
     rows : Rows, optional
-        Training rows. They give the mean of the data. With a Bernoulli likelihood, the network then starts with the
-        right mean of every pixel. None takes a mean of zero.
+        Training rows. They give the mean of every entry, over the rows in which it is observed. With a Bernoulli
+        likelihood, the network then starts with the right mean of every pixel. None takes a mean of zero.
     sizes, hidden, activation, draws, temperature, likelihood
         Options of the pair. ``pyrovae train sbn --help`` explains them.
 
@@ -74,7 +74,7 @@ def sbn(
     """
     head = make_likelihood(likelihood, spec)
     top, bottom = _variables(Bits, RelaxedBits, draws, temperature)
-    centre = torch.zeros(spec.shape) if rows is None else rows.x.mean(0)
+    centre = torch.zeros(spec.shape) if rows is None else mean_of_entries(rows)
     model = SigmoidBeliefNetwork(sizes, head, hidden, activation=activation, variable=top)
     if rows is not None and isinstance(head, BernoulliLikelihood):
         # The network starts out with the right mean of every pixel.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood, Likelihood, NormalLikelihood
+from pyrovae.masks import fill_missing
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from pyrovae.nn.mlp import ACTIVATIONS, activation_module
 from pyrovae.priors import MixturePrior, StandardNormal, VampPrior
@@ -252,11 +253,20 @@ def make_prior(
 def random_rows(spec: DataSpec, rows: Rows | None, num_rows: int) -> Tensor:
     """Draw initial pseudo-inputs, ``[num_rows, ...]``, from the training data with replacement.
 
-    Without rows they are zeros. That is enough for a pair whose weights are read from a file next.
+    Missing entries get the mean of the observed ones. Without rows they are zeros. That is enough for a pair whose
+    weights are read from a file next.
     """
     if rows is None:
         return torch.zeros(num_rows, *spec.shape)
-    return rows.x[torch.randint(len(rows), (num_rows,))]
+    some = rows.take(torch.randint(len(rows), (num_rows,)))
+    return some.x if some.mask is None else fill_missing(some.x, some.mask, mean_of_entries(rows))
+
+
+def mean_of_entries(rows: Rows) -> Tensor:
+    """The mean of every entry of a datum over the rows in which it is observed, ``[...]``; 0 where it never is."""
+    if rows.mask is None:
+        return rows.x.mean(0)
+    return fill_missing(rows.x, rows.mask, 0.0).sum(0) / rows.mask.sum(0).clamp(min=1)
 
 
 def check_sizes(**sizes: int) -> None:

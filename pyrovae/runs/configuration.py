@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pyrovae import programs
 from pyrovae._version import __version__
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Dataset, DataSpec, Rows
@@ -189,8 +190,12 @@ def prepare(vae: VAE, spec: DataSpec, rows: Rows | None = None) -> None:
         index=torch.zeros(2, dtype=torch.long),
     )
     x, given = arguments(vae, blank)
-    check_arguments(vae, given)
-    vae.prepare(x, **given)
+    needed = {name for program in (vae.model, vae.guide) for name in programs.required_arguments(program)[1:]}
+    if needed <= given.keys():
+        vae.prepare(x, **given)
+    elif rows is not None:
+        check_arguments(vae, given)
+    # Else the parameters of modules are all that can be known; blank covariates may be none at all.
 
 
 class WriteConfiguration(Callback):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from own_data import grey, real, sizes
 
-from pyrovae.data import load, load_to_evaluate
+from pyrovae.data import DataError, load, load_to_evaluate
 
 KINDS = {
     "bool": (real(40, 3) > 0, "binary"),
@@ -92,3 +92,9 @@ class TestToEvaluate:
         options = load("rows.npy", pca=2).options
         with pytest.raises(ValueError, match="principal components of its training rows"):
             load_to_evaluate("rows.npy", options, "real")
+
+
+def test_values_of_another_kind_than_the_run_was_trained_on_are_not_to_be_declared(tmp_path):
+    np.save(tmp_path / "real.npy", np.array([[0.5, -3.0]]))
+    with pytest.raises(DataError, match=r"-3, and kind 'unit' .*; the run was trained on values of that kind$"):
+        load_to_evaluate(tmp_path / "real.npy", {"name": "digits"}, "unit")

@@ -174,6 +174,8 @@ def test_stacked(digits):
     Trainer(objective="mean-field", epochs=30, lr=5e-3, progress=False).fit(first, digits)
     features = metrics.LatentFeatures(first, digits.train.x)
     stacked = features.dataset(digits)
+    some = features.dataset(replace(digits, train=digits.train.take(slice(3, 9))))
+    assert some.train.index.tolist() == [3, 4, 5, 6, 7, 8]
     used = int(features.used.sum())
     assert stacked.shape == (used,)
     assert 4 <= used <= 12

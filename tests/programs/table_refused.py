@@ -41,11 +41,12 @@ RULES = [
     (
         "(.*von Mises|.*lkj|.*binary latent)",
         "fit-mean-field",
-        "All distributions .* fully reparameterized .* site 'z' has no",
+        "All distributions .* fully reparameterized .* site 'z' of",
     ),
     (".*straight through", PATH, "site 'z' draws straight through"),
-    ("factor: guide, not rep", "fit-mean-field", "site 'f' has no reparameterised draws; use objective='elbo'"),
+    ("factor: guide, not rep", "fit-mean-field", "site 'f' of the guide, which has no reparameterised draws"),
     ("deterministic: guide", "fit-mean-field", "site 'w' of the guide, which is no site of the model"),
+    ("layers upwards", "fit-mean-field", "the model draws site 'z' after latents that the guide draws after it"),
     # Dreams.
     ("(sequential plate in|pieces|teacher)", DREAMS, r"dreams one data site, and the model observes \['x"),
     ("(bool|log of x|twice x)", DREAMS, "hands dreams of site 'x.*' to the guide as data"),
