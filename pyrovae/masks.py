@@ -25,9 +25,18 @@ def fill_missing(x: Tensor, mask: Tensor | None, value: Tensor | float) -> Tenso
     Tensor, shape of `x`
         Observed entries of `x`, and `value` elsewhere.
 
+    Raises
+    ------
+    ValueError
+        If the mask has another shape than the data.
+
     Examples
     --------
     >>> fill_missing(torch.tensor([1.0, torch.nan]), torch.tensor([True, False]), 0.0)
     tensor([1., 0.])
     """
-    return x if mask is None else torch.where(mask, x, value)
+    if mask is None:
+        return x
+    if mask.shape != x.shape:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}, and the data have {tuple(x.shape)}; they must be equal")
+    return torch.where(mask, x, value)

@@ -185,7 +185,8 @@ def keywords(*programs: Program, **data: Tensor | None) -> dict[str, Tensor]:
     for program in programs:
         missing = [name for name in required_arguments(program)[1:] if name not in given]
         if missing:
-            raise TypeError(f"{describe(program)} needs the argument {missing[0]!r}; give {missing[0]}=")
+            note = " (numbers of training rows; held-out rows have none)" if missing[0] == "index" else ""
+            raise TypeError(f"{describe(program)} needs the argument {missing[0]!r}; give {missing[0]}={note}")
     return given
 
 

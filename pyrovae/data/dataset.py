@@ -90,6 +90,38 @@ class DataSpec(NamedTuple):
         return cls(**{**values, "shape": tuple(shape)})
 
 
+def check_rows(rows: Rows, name: str) -> None:
+    """Refuse masks and labels of another type or shape, and NaN in entries that count as observed.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows.
+    name : str
+        What messages call them, such as "train".
+
+    Raises
+    ------
+    ValueError
+        Naming the tensor, what was seen and what is expected.
+    """
+    x, mask, y = rows.x, rows.mask, rows.y
+    if mask is not None and mask.dtype != torch.bool:
+        raise ValueError(f"{name}.mask must be of type bool, True where an entry is observed, got {mask.dtype}")
+    if mask is not None and mask.shape != x.shape:
+        raise ValueError(f"{name}.mask has shape {tuple(mask.shape)}, {name}.x {tuple(x.shape)}")
+    if y is not None and (y.is_floating_point() or y.dtype == torch.bool):
+        raise ValueError(f"{name}.y must hold whole numbers, the classes from 0 and -1 for unknown, got {y.dtype}")
+    if x.is_floating_point() and x.device.type != "meta":
+        missing = x.isnan() if mask is None else x.isnan() & mask
+        count = int(missing.sum())
+        if count:
+            raise ValueError(
+                f"{name}.x has NaN in {count} entries that count as observed; give a mask that is False there, such as "
+                "~x.isnan()"
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Training, validation and test rows, with what training and evaluation need to know about them.
@@ -162,8 +194,7 @@ class Dataset:
                         f"{name}.more[{label!r}] must hold a row for each of the {len(split)} rows, but its shape is "
                         f"{tuple(value.shape)}; what is no row goes into whole"
                     )
-            if split.mask is not None and split.mask.shape != split.x.shape:
-                raise ValueError(f"{name}.mask has shape {tuple(split.mask.shape)}, {name}.x {tuple(split.x.shape)}")
+            check_rows(split, name)
 
     @property
     def shape(self) -> torch.Size:

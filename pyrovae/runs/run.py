@@ -85,6 +85,8 @@ class Run:
                 f"{folder.path} already holds a run; go on with it (pyrovae resume {folder.path}) or choose another "
                 "folder (--out)"
             )
+        if not isinstance(pair, str):
+            raise TypeError(f"pair must be a name, or 'module:function' for one of your own, got {pair!r}")
         found = find_pair(pair)
         dataset, options = (data, data.options) if isinstance(data, Dataset) else (None, data)
         config = configuration.new_configuration(found, pair_options, options, training)

@@ -67,7 +67,7 @@ def parse_rates(rates: str | Rates) -> float | dict[str, float]:
 
 def _positive(rate: Any) -> float:
     try:
-        value = float(rate)
+        value = math.nan if isinstance(rate, bool) else float(rate)
     except (TypeError, ValueError):
         value = math.nan
     if not value > 0 or math.isinf(value):

@@ -11,7 +11,7 @@ from pyro.optim import PyroOptim
 from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch.optim import Optimizer
 
-from pyrovae.infer.objectives import make_objective
+from pyrovae.infer.objectives import make_objective, objective_names
 from pyrovae.training.callbacks import Callback
 from pyrovae.training.lr_schedules import LRScheduler, check_lr_schedule
 from pyrovae.training.optimizers import DEFAULT_LR, check_optimizer, parse_rates
@@ -59,5 +59,10 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        if not isinstance(self.objective, str | ELBO):
+            raise TypeError(
+                f"objective must be one of the names {', '.join(objective_names())}, or a pyro.infer.ELBO, "
+                f"got {self.objective!r}"
+            )
         if isinstance(self.objective, str):
             make_objective(self.objective, num_particles=self.num_particles)

@@ -179,7 +179,9 @@ class Trainer(TrainingOptions):
             )
         data = training_data(vae, data, validation, collate=collate, num_data=num_data)
         if self.patience is not None and self.monitor != "loss" and data.validation is None:
-            raise ValueError(f"early stopping watches {self.monitor}, and there are no validation data")
+            raise ValueError(
+                f"early stopping watches {self.monitor}, and there are no validation data; give some, or monitor='loss'"
+            )
         with ExitStack() as stack:
             if self.seed is not None:
                 stack.enter_context(torch.random.fork_rng())
