@@ -238,3 +238,17 @@ def test_sequential_plates_are_refused_by_log_weights():
         log_weights(model, guide, 1, torch.zeros(3))
     trace = poutine.trace(model).get_trace(torch.zeros(3))
     assert "x2" in trace
+
+
+def test_one_row_in_plates_of_two_dimensions_is_refused():
+    def other(x):
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.unsqueeze(-1))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    with pytest.raises(ValueError, match="site 'z' has its rows in dimension -2 in the model and in -1 in the guide"):
+        IWAE(2).loss(other, guide, torch.ones(1))

@@ -231,16 +231,6 @@ def test_values_of_latents_are_checked():
         )
 
 
-def test_one_row_in_plates_of_two_dimensions_is_refused():
-    def other(x):
-        with pyro.plate("data", len(x), dim=-2):
-            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x.unsqueeze(-1))
-
-    with pytest.raises(ValueError, match="site 'z' has its rows in dimension -2 in the model and in -1 in the guide"):
-        IWAE(2).loss(other, guide, X[:1])
-
-
 def test_baselines_of_hidden_and_of_drawn_rows():
     def missing(x):
         with pyro.plate("data", len(x)):
