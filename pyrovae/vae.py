@@ -222,8 +222,9 @@ class VAE(PreparedPair):
         given = programs.keywords(self.model, self.guide, **data)
         condition = self._with_marked_means(condition)
         self._check_condition(condition)
-        for name in set(self.sites.shared) - condition.keys():
-            raise OutsidePlateError(outside_plate(name, observed=False))
+        unknown = [name for name in self.sites.shared if name not in condition]
+        if unknown:
+            raise OutsidePlateError(outside_plate(unknown[0], observed=False))
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
             if not self._has_densities:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from pyrovae import plotting
+from pyrovae import plotting, programs
 from pyrovae.cli.options import given
 from pyrovae.metrics import known_figures
 from pyrovae.runs import Run, pick_device
@@ -45,6 +45,12 @@ def sample(options: argparse.Namespace) -> None:
         raise ValueError(f"--out must end in .png, .csv or .npz, got {options.out}")
     run = Run.open(options.run, options.pair)
     vae = run.load_vae(pick_device(options.device))
+    needed = programs.required_arguments(vae.model)[1:]
+    if needed:
+        raise ValueError(
+            f"{programs.describe(vae.model)} needs the argument {needed[0]!r}, which this verb cannot give; sample in "
+            f"Python: VAE.load(folder, pair=...).sample(n, data=x, {needed[0]}=...)"
+        )
     torch.manual_seed(options.seed)
     values = vae.sample(options.num, options.output, condition=_condition(options, vae.device))
     if not isinstance(values, torch.Tensor):

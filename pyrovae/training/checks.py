@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -119,7 +120,9 @@ def trying(what: str, x: Tensor, data: Mapping[str, Any]) -> Iterator[None]:
             whole = "" if holds_rows(value, len(x)) else ", passed whole"
             kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
             shown.append(f"{name} of {kind}{whole}")
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        # Pyro names the site in a first line that ends with a colon, and the fault in the second.
+        reason = textwrap.shorten(" ".join(lines[: 1 + lines[0].endswith(":")]), 190, placeholder=" ...")
         raise ValueError(f"the pair fails on {what}, {', '.join(shown)}: {reason}") from error
 
 

@@ -91,7 +91,7 @@ def test_every_verb(here, capsys, monkeypatch):
     assert main(["evaluate", run, *AGAIN, "--num-samples", "50", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_rows"] == 20
     assert "give it again, --data covariates:make_data" in error_of(["evaluate", run, *AGAIN[:2]], capsys)
-    needs = "Model needs the argument 'c', which the data do not have"
+    needs = "Model needs the argument 'c', which this verb cannot give"
     assert needs in error_of(["sample", run, *AGAIN[:2], "--out", "a.csv"], capsys)
     assert "--data is for a run on data of a function" in error_of(["resume", run, *AGAIN[:2], "--data", "x"], capsys)
 
