@@ -9,8 +9,10 @@ from typing import Any, Self
 
 import pyro
 import torch
+from pyro.distributions import TorchDistribution, TransformedDistribution
 from pyro.poutine import Trace
 from torch import Tensor
+from torch.distributions import biject_to
 
 from pyrovae import programs
 from pyrovae.data.rows import cut
@@ -31,6 +33,7 @@ from pyrovae.sites import (
     is_auxiliary,
     is_global,
     is_local,
+    is_point,
     latent_sites,
     nodes_of,
     plate_nesting,
@@ -241,6 +244,38 @@ class PreparedPair(PairParameters):
         index: list[Any] = [slice(None)] * value.dim()
         index[dim] = part
         return value[tuple(index)]
+
+    def _distribution(self, trace: Trace, name: str, x: Tensor, data: Mapping[str, Tensor | None]) -> TorchDistribution:
+        """The distribution of a latent in a trace of the guide.
+
+        Pyro's AutoGuides draw an auxiliary site and put a `Delta` at a transform of it; that is looked through.
+
+        Raises
+        ------
+        ValueError
+            If a latent is a `Delta` at another function of auxiliary draws.
+        """
+        nodes = nodes_of(trace)
+        site, auxiliary = nodes[name], nodes.get(f"{name}_unconstrained")
+        beside = [other for other, node in latent_sites(trace).items() if is_auxiliary(node)]
+        if not is_point(site) or not beside:
+            return site["fn"]
+        if auxiliary is not None:
+            with torch.no_grad():
+                support = nodes_of(self._traces(x, data).model)[name]["fn"].support
+                transform = biject_to(support)
+                same = torch.allclose(transform(auxiliary["value"]), site["value"])
+            if same:
+                plain = torch.equal(auxiliary["value"], site["value"])
+                return auxiliary["fn"] if plain else TransformedDistribution(auxiliary["fn"], [transform])
+        with torch.no_grad(), torch.random.fork_rng():
+            again = nodes_of(self._guide_trace(x, data))[name]["value"]
+        if torch.equal(again, site["value"]):
+            return site["fn"]  # a point estimate beside latents that are drawn
+        raise ValueError(
+            f"site {name!r} of the guide is a Delta at a function of the auxiliary draw {beside[0]!r}, so it has no "
+            "distribution of its own to show; use infer.log_weights(..., return_draws=True) for its draws"
+        )
 
     def latents_by_site(self, z: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Values of latents as a dictionary by site, also where there is one site.

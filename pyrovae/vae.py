@@ -21,7 +21,6 @@ from pyrovae.infer.points import MeanMessenger, check_densities
 from pyrovae.layout import OutsidePlateError, outside_plate
 from pyrovae.prepared import PreparedPair
 from pyrovae.records import OUTPUTS, Forward, MadeBy
-from pyrovae.sites import nodes_of
 
 __all__ = ["OUTPUTS", "VAE", "Forward", "MadeBy", "MeanMessenger"]
 
@@ -102,7 +101,7 @@ class VAE(PreparedPair):
         Where a site depends on another one (several layers), it is given at a draw of that one.
         """
         trace = self._guide_trace(x, data)
-        return {name: nodes_of(trace)[name]["fn"] for name in self.latents_of(trace)}
+        return {name: self._distribution(trace, name, x, data) for name in self.latents_of(trace)}
 
     def encode(self, x: Tensor, **data: Tensor | None) -> TorchDistribution | dict[str, TorchDistribution]:
         """The guide's distribution q(z|x) of the latent; a dictionary by site where there are several."""
