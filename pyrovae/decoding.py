@@ -130,7 +130,7 @@ class Decoding:
     def _globals_depend(self, names: tuple[str, ...]) -> bool:
         """Whether the guide's distribution of latents of all data depends on the data."""
         if self._amortised is None:
-            self._amortised = self._depends(_only(self.vae.guide, names), {}, hidden=True)
+            self._amortised = self._depends(_only(self.vae.guide, names), self.vae.blank_arguments()[1], hidden=True)
         return self._amortised
 
     def _trial_data(self, rows: int) -> list[Tensor]:
@@ -167,11 +167,11 @@ class Decoding:
                 raise ValueError(
                     f"the latents {names} outside the plate over the data depend on data in the guide; give data=x"
                 )
-            rows = vae.blank(1) if data is None else data
+            args, kwargs = vae.blank_arguments() if data is None else ((data,), {})
             if means:
-                return global_means(vae.guide, names, (rows,))
+                return global_means(vae.guide, names, args, kwargs)
             with torch.no_grad(), programs.evaluating(vae):
-                drawn = programs.trace(vae.guide, (rows,))
+                drawn = programs.trace(vae.guide, args, kwargs)
         return {name: nodes_of(drawn)[name]["value"] for name in names}
 
     def distributions(self, trace: Trace) -> TorchDistribution | dict[str, TorchDistribution]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrovae import programs
-from pyrovae.data.rows import cut
+from pyrovae.data.rows import cut, to_device
 from pyrovae.decoding import Decoding
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.log_weights import conditioned, log_condition
@@ -71,6 +71,7 @@ class PreparedPair(PairParameters):
         # A datum of zeros, to run programs that need data; a buffer, so that it follows device and type.
         self.register_buffer("_datum", None, persistent=False)
         self.first_rows: Tensor | None = None  # two rows of the first data, to try programs on
+        self._first_given: dict[str, Any] = {}  # further arguments of these rows
         self.flat_sites: dict[str, torch.Size] = {}
         self.row_dims: dict[str, int | None] = {}  # the batch dimension of each latent over the rows
         self._event_dims: dict[str, int] = {}
@@ -122,6 +123,13 @@ class PreparedPair(PairParameters):
         _ = self.sites
         return self._datum.expand(rows, *self._datum.shape)
 
+    def blank_arguments(self) -> tuple[tuple[Tensor], dict[str, Any]]:
+        """Blank data for the guide; covariates that it cannot do without are those of the first data."""
+        if self.first_rows is None or not programs.required_arguments(self.guide)[1:]:
+            return (self.blank(1),), {}
+        given = {name: to_device(value, self.device) for name, value in self._first_given.items()}
+        return (self.blank(len(self.first_rows)),), programs.keywords(self.guide, **given)
+
     def prepare(self, x: Tensor, **data: Tensor | None) -> Self:
         """Find the sites and collect the parameters of param sites from one run on `x`; later calls do nothing.
 
@@ -165,6 +173,7 @@ class PreparedPair(PairParameters):
         self._first_sites = frozenset(sample_sites(traces.guide))
         self._shared_shapes = {name: nodes_of(traces.guide)[name]["value"].shape for name in self._sites.shared}
         self.first_rows = x[:2].detach().clone()
+        self._first_given = cut(given, slice(2), len(x))
         self._layout = layout
         self.latents_of(traces.guide)
         return self
@@ -415,9 +424,10 @@ class PreparedPair(PairParameters):
         if not missing:
             return given
         with self.scope(), programs.evaluating(self), torch.random.fork_rng():
-            drawn = sample_sites(programs.trace(self.guide, (self.blank(1),)))
+            args, kwargs = self.blank_arguments()
+            drawn = sample_sites(programs.trace(self.guide, args, kwargs))
             marked = [name for name in missing if is_global(drawn[name])]
-            means = global_means(self.guide, marked, (self.blank(1),)) if marked else {}
+            means = global_means(self.guide, marked, args, kwargs) if marked else {}
         if means and tell and not self._means_are_logged:
             log_condition(means)
             self._means_are_logged = True

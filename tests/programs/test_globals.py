@@ -15,6 +15,7 @@ from torch import nn
 from pyrovae import VAE
 from pyrovae.infer import IWAE, MinibatchScale
 from pyrovae.models.parts import share_of_global
+from pyrovae.training import Trainer
 
 
 def model(x):
@@ -276,3 +277,28 @@ def test_automatic_guides_of_global_and_local_latents(kind):
     value = vae.log_likelihood(x, 20_000, condition={"mu": torch.tensor(100.0)})
     torch.testing.assert_close(value, dist.Normal(100.0, 2**0.5).log_prob(x), rtol=0, atol=0.1)
     torch.testing.assert_close(vae.global_means()["mu"], torch.tensor(100.0))
+
+
+def test_covariates_beside_a_latent_of_all_data():
+    """The guide cannot run without the covariates, and its latent of all data does not depend on them."""
+
+    def model(x, c):
+        mu = pyro.sample("mu", dist.Normal(0.0, 10.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(mu + c, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x, c):
+        mu = pyro.sample("mu", dist.Normal(3.0, 1e-3))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((x + mu + c) / 2, 0.5**0.5))
+
+    x, c = torch.randn(6) + 3, torch.randn(6)
+    vae = VAE(model, guide).prepare(x, c=c)
+    assert vae.global_means() == {"mu": torch.tensor(3.0)}
+    condition = {"mu": torch.tensor(3.0)}
+    found = vae.log_likelihood(x, 20, condition=condition, c=c)
+    torch.testing.assert_close(found, dist.Normal(3.0 + c, 2**0.5).log_prob(x))
+    assert vae.decode(torch.zeros(6), c=c).mean.shape == (6,)
+    torch.testing.assert_close(vae.sample(6, "mean", c=c), 3 + c, atol=5.0, rtol=0)
+    Trainer(epochs=1, objective="elbo", num_particles=4, progress=False).fit(vae, {"x": x, "c": c})
