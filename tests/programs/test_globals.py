@@ -285,7 +285,7 @@ def test_covariates_beside_a_latent_of_all_data():
     def model(x, c):
         mu = pyro.sample("mu", dist.Normal(0.0, 10.0))
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(mu + c, 1.0))
+            z = pyro.sample("z", dist.Normal(mu + c + pyro.param("shift", torch.tensor(0.0)), 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     def guide(x, c):
