@@ -28,6 +28,11 @@ RULES = [
     ("Auto(?!Normal)|likelihood: point", FIGURES, "site 'z' of the guide is a Delta that is no function of"),
     ("(AutoNormal|AutoDelta|likelihood: point)$", DREAMS, "site 'z' of the guide is a Delta"),
     ("Auto.* and a global", "evaluate", "lies outside the plate"),
+    (
+        "(Auto(Diag|Multi|Low)|EasyGuide)",
+        "encode posterior",
+        "'z' of the guide is a Delta at a function of the auxiliary",
+    ),
     ("draw of the guide alone", "fit-mean-field", "which is no site of the model"),
     ("latent that the guide lacks", f"{WEIGHTS} {FIGURES} bound forward", "'u' of the model is missing from the guide"),
     ("latent that the guide lacks", "fit-mean-field fit-graph", "'u' of the model is missing from the guide"),
