@@ -26,9 +26,14 @@ class MeanField(TraceMeanField_ELBO):
         When run on another pair, naming the site.
     """
 
+    _checked: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # sites of the pair last found to be right
+
     def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict[str, Any]) -> tuple[Trace, Trace]:
         # That of `Trace_ELBO`: Pyro's own check of the order warns of pairs that are right.
         of_model, of_guide = super(TraceMeanField_ELBO, self)._get_trace(model, guide, args, kwargs)
+        shown = (tuple(of_guide.nodes), tuple(of_model.nodes))
+        if shown == self._checked:
+            return of_model, of_guide
         for name in data_sites(of_guide):
             if name in of_model:
                 raise ValueError(
@@ -51,6 +56,7 @@ class MeanField(TraceMeanField_ELBO):
                     "form which objective='mean-field' takes of their divergence would be wrong; use 'elbo' or 'iwae', "
                     "or a distribution without a closed form in the guide, such as DependentNormal"
                 )
+        self._checked = shown
         return of_model, of_guide
 
 
