@@ -128,7 +128,7 @@ def load_own(
     )
     _check_labels(dataset, source)
     if kind is None:
-        logger.info("%s", _in_one_line(source, dataset, how))
+        logger.info("%s", _summary(source, dataset, how))
     return dataset
 
 
@@ -282,7 +282,7 @@ def _check_labels(dataset: Dataset, source: str) -> None:
             )
 
 
-def _in_one_line(source: str, dataset: Dataset, how: str) -> str:
+def _summary(source: str, dataset: Dataset, how: str) -> str:
     sizes = ", ".join(f"{len(split)} for {name}" for name, split in dataset.splits().items())
     shape = "x".join(map(str, dataset.shape))
     text = f"{source}: values of kind {dataset.kind} ({how}); rows of {shape}: {sizes}"

@@ -215,12 +215,12 @@ def test_search_order(tmp_path, monkeypatch):
         rows_from(tmp_path / "nowhere")
 
 
-def test_cache_folder(monkeypatch):
+def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("PYROVAE_CACHE", "~/mine")
     assert cache_folder() == Path.home() / "mine"
     monkeypatch.delenv("PYROVAE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/var/tmp/xdg")
-    assert cache_folder() == Path("/var/tmp/xdg/pyrovae")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "pyrovae"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert cache_folder() == Path.home() / ".cache" / "pyrovae"
 
