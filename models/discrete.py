@@ -15,6 +15,7 @@ from pyrovae.likelihoods import Likelihood
 from pyrovae.models.parts import layer_names, num_rows, observe
 from pyrovae.nn import MLP, DenseDecoder
 from pyrovae.nn.variables import Bits, OneHot
+from pyrovae.priors import set_learned_or_fixed
 
 
 class SigmoidBeliefNetwork(PyroModule):
@@ -154,11 +155,7 @@ class CategoricalVAE(PyroModule):
         self.variable = OneHot() if variable is None else variable
         self.decoder = decoder
         self.likelihood = likelihood
-        logits = torch.zeros(num_variables, num_classes)
-        if learn_prior:
-            self.prior_logits = nn.Parameter(logits)
-        else:
-            self.register_buffer("prior_logits", logits, persistent=False)
+        set_learned_or_fixed(self, "prior_logits", torch.zeros(num_variables, num_classes), learn=learn_prior)
 
     def forward(
         self,

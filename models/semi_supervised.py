@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyrovae.distributions.labels import labelled_logits
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.parts import num_rows, observe
+from pyrovae.priors import set_learned_or_fixed
 
 
 class SemiSupervisedVAE(PyroModule):
@@ -84,11 +85,7 @@ class SemiSupervisedVAE(PyroModule):
         self.prior = prior
         self.decoder = decoder
         self.likelihood = likelihood
-        logits = torch.zeros(num_classes)
-        if learn_class_prior:
-            self.class_logits = nn.Parameter(logits)
-        else:
-            self.register_buffer("class_logits", logits, persistent=False)
+        set_learned_or_fixed(self, "class_logits", torch.zeros(num_classes), learn=learn_class_prior)
 
     def forward(
         self,

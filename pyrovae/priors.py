@@ -20,6 +20,26 @@ from pyrovae.distributions.sticks import Beta
 from pyrovae.distributions.transforms import log_stick_weights
 
 
+def set_learned_or_fixed(module: nn.Module, name: str, value: Tensor, *, learn: bool) -> None:
+    """Give a module the parameter of a prior: one that is learned, or a fixed tensor that no state dict holds.
+
+    Parameters
+    ----------
+    module : Module
+        The module.
+    name : str
+        Name of the attribute.
+    value : Tensor
+        The initial value, or the fixed one. It follows the module's device and type.
+    learn : bool
+        Whether it is learned.
+    """
+    if learn:
+        setattr(module, name, nn.Parameter(value))
+    else:
+        module.register_buffer(name, value, persistent=False)
+
+
 class GaussianPrior(nn.Module):
     """What the priors on real vectors share: the features are the latent itself."""
 
@@ -132,6 +152,8 @@ class VampPrior(GaussianPrior):
     torch.Size([3])
     """
 
+    logits: Tensor
+
     def __init__(
         self,
         posterior: Callable[[Tensor], TorchDistribution],
@@ -144,11 +166,7 @@ class VampPrior(GaussianPrior):
             posterior = posterior.forward  # a bound method is not registered as a submodule
         self.posterior: Callable[[Tensor], TorchDistribution] = posterior
         self.pseudo_inputs = nn.Parameter(pseudo_inputs.detach().clone())
-        logits = torch.zeros(len(pseudo_inputs))
-        if learn_weights:
-            self.logits = nn.Parameter(logits)
-        else:
-            self.register_buffer("logits", logits, persistent=False)
+        set_learned_or_fixed(self, "logits", torch.zeros(len(pseudo_inputs)), learn=learn_weights)
 
     @property
     def latent_dim(self) -> int:  # type: ignore[override]  # not known before the encoder has run, so no attribute
@@ -228,11 +246,7 @@ class StickBreakingPrior(nn.Module):
             raise ValueError(f"gain must be a positive number, got {gain}")
         self.latent_dim, self.num_features = truncation - 1, truncation
         self.register_buffer("gain", torch.tensor(float(gain)))
-        initial = torch.tensor(math.log(concentration))
-        if learn:
-            self.log_concentration = nn.Parameter(initial)
-        else:
-            self.register_buffer("log_concentration", initial, persistent=False)
+        set_learned_or_fixed(self, "log_concentration", torch.tensor(math.log(concentration)), learn=learn)
 
     @property
     def concentration(self) -> Tensor:
