@@ -20,8 +20,8 @@ class StickBreakingVAE(PyroModule):
 
     Sites: `z` (the fractions, event shape ``[truncation - 1]``), `weights` (deterministic, event shape
     ``[truncation]``) and `x` (data), all in the plate "data", dimension -1. With a hyperprior there is also
-    `concentration`, a scalar outside of the plate. Then train with an objective of Pyro ("elbo", "mean-field", "graph"
-    or "enum"). The others refuse the pair, because the concentration has no weight per datum.
+    `concentration`, a scalar outside of the plate, which "iwae-stl", "iwae-dreg" and the wake-sleep objectives refuse,
+    because it has no weight per datum.
 
     Parameters
     ----------

@@ -78,9 +78,9 @@ def outside_plate(name: str, *, observed: bool, in_model: bool = True) -> str:
     if observed:
         kind, advice = "observed", "put it into the plate"
     elif not in_model:
-        kind, advice = "latent", "the guide alone draws it; train with an ELBO of Pyro"
+        kind, advice = "latent", "the guide alone draws it; train with 'elbo', 'iwae' or 'vimco'"
     else:
-        kind, advice = "latent", f"fix it with condition={{{name!r}: value}}, or train with an ELBO of Pyro"
+        kind, advice = "latent", f"fix it with condition={{{name!r}: value}}, or train with 'elbo', 'iwae' or 'vimco'"
     return f"{kind} site {name!r} lies outside the plate over the data, so it has no weight per datum; {advice}"
 
 

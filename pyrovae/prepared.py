@@ -22,6 +22,7 @@ from pyrovae.infer.log_weights import conditioned, log_condition
 from pyrovae.infer.minibatch import MinibatchScale
 from pyrovae.infer.particles import can_vectorize
 from pyrovae.infer.points import global_means
+from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout, OutsidePlateError, Sites, find_sites, look_at, outside_plate
 from pyrovae.parameters import PairParameters
 from pyrovae.shapes import data_in_order
@@ -239,7 +240,7 @@ class PreparedPair(PairParameters):
             with self.scope(), programs.evaluating(self):
                 few = cut(given, slice(2), len(x))
                 x, given = (x[:2], few) if self._takes(x[:2], few) else (x, given)
-                self._vectorize = can_vectorize(model, guide, self.layout, (x,), given, fixed=condition)
+                self._vectorize = can_vectorize(model, guide, Scorer(self.layout, fixed=condition), (x,), given)
         return self._vectorize
 
     def cut_latent(self, name: str, value: Any, part: slice, rows: int) -> Any:

@@ -227,7 +227,7 @@ class VAE(PreparedPair):
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
             if not self._has_densities:
-                check_densities(self.guide, self.layout, (x,), given, condition)
+                check_densities(self.model, self.guide, self.layout, (x,), given, condition)
             self._has_densities = True
             result = log_likelihood(self, self.layout, x, num_samples, chunk_size, vectorize, condition, given)
         return result if return_details else result.value

@@ -69,6 +69,11 @@ class IWAE(Objective):
         super().__init__(num_particles, **options)
         self.gradient = gradient
 
+    @property
+    def takes_shared(self) -> bool:
+        """Not with "stl" and "dreg": the path of a draw for all data runs through the weights of every datum."""
+        return self.gradient == "standard"
+
     def bound(self, pair: Pair) -> Tensor:
         """The importance-weighted bound, `[B]`."""
         if self.gradient == "standard":

@@ -98,11 +98,13 @@ def log_weights(
         if condition:
             log_condition(condition)
     if not weighted:
-        check_densities(guide, layout, args, kwargs, condition or ())
+        check_densities(model, guide, layout, args, kwargs, condition or ())
     programs = conditioned(model, guide, condition)
     programs = enumerated(programs[0], layout, max_plate_nesting), programs[1]
     if num_particles > 1 and vectorize is None:
-        vectorize = can_vectorize(*programs, layout, args, kwargs, fixed=condition, max_plate_nesting=max_plate_nesting)
+        vectorize = can_vectorize(
+            *programs, Scorer(layout, fixed=condition or ()), args, kwargs, max_plate_nesting=max_plate_nesting
+        )
     nesting = layout.max_plate_nesting if max_plate_nesting is None else max_plate_nesting
     scorer = Scorer(layout, weighted=weighted, fixed=condition or (), draws=return_draws)
     return weights_of(*programs, num_particles, nesting if vectorize else None, scorer, args, kwargs)

@@ -172,7 +172,7 @@ class NVIL(Objective):
         """The loss; with its gradients the baseline learns too, whose running statistics take in the batch."""
         pair = self._pair(model, guide, args, kwargs)
         bound, baseline, signal = self._bound(pair)
-        loss = -(pair.scale * bound).sum()
+        loss = -pair.total(bound)
         if self.module is None:
             return loss
         if self.module.net is not None:

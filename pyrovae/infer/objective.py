@@ -14,6 +14,7 @@ from pyro.infer import ELBO
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
+from pyrovae.infer import shared
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.particles import can_vectorize, over_particles
 from pyrovae.infer.scoring import LogWeights, Run, Score, Scorer
@@ -35,8 +36,8 @@ class Pair:
         Their number K.
     max_plate_nesting : int or None
         Depth of the plates for one vectorised call over the particles; None loops over them.
-    layout : Layout
-        Which plate is over the data.
+    scorer : Scorer
+        Reads traces of them.
     """
 
     def __init__(
@@ -47,12 +48,12 @@ class Pair:
         kwargs: dict[str, Any],
         num_particles: int,
         max_plate_nesting: int | None,
-        layout: Layout,
+        scorer: Scorer,
     ) -> None:
         self.model, self.guide = model, guide
         self.args, self.kwargs = args, kwargs
         self.num_particles, self.max_plate_nesting = num_particles, max_plate_nesting
-        self.scorer = Scorer(layout, weighted=True)
+        self.scorer = scorer
 
     def trace(self, program: Program) -> Trace:
         """Trace a program with the arguments of the pair."""
@@ -87,6 +88,11 @@ class Pair:
     def scale(self) -> Tensor | float:
         """The scale of a subsampling data plate, or the weights of the rows, known once log weights were formed."""
         return self.scorer.scale
+
+    def total(self, bound: Tensor) -> Tensor:
+        """The bound of all rows out of that of each, `[B]`: scaled, and with the terms of latents of all data."""
+        total = (self.scale * bound).sum()
+        return total if self.scorer.shared is None else self.scorer.shared.added_to(total)
 
 
 class _Found(NamedTuple):
@@ -125,6 +131,11 @@ class Objective(ELBO):
 
     module: nn.Module | None = None
 
+    @property
+    def takes_shared(self) -> bool:
+        """Whether pairs with latents outside the plate over the data can be trained; these are drawn once a step."""
+        return True
+
     def __init__(
         self,
         num_particles: int = 1,
@@ -146,8 +157,7 @@ class Objective(ELBO):
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over the data and scaled, in nats; differentiable with the estimator's gradient."""
         pair = self._pair(model, guide, args, kwargs)
-        bound = self.bound(pair)
-        return -(pair.scale * bound).sum()
+        return -pair.total(self.bound(pair))
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Minus the bound, summed over the data and scaled, in nats."""
@@ -169,24 +179,25 @@ class Objective(ELBO):
         found = self._found
         if found is None or found.model != model or found.guide != guide:
             found = self._found = _Found(model, guide, look_at(model, guide, args, kwargs), None)
+        layout, drawn_once = found.layout, dict[str, Any]()
+        apart = self.takes_shared and bool(layout.shared)
+        if apart and self.num_particles > 1:
+            model, guide, drawn_once = shared.drawn_once(model, guide, trace(guide, args, kwargs), layout.shared)
         nesting = None
         if self.num_particles > 1:
-            nesting = found.layout.max_plate_nesting if self.max_plate_nesting == math.inf else self.max_plate_nesting
+            nesting = layout.max_plate_nesting if self.max_plate_nesting == math.inf else self.max_plate_nesting
             vectorize = found.vectorize if self.vectorize_particles is None else self.vectorize_particles
             if vectorize is None:
-                vectorize = can_vectorize(
-                    enumerated(model, found.layout, nesting),
-                    guide,
-                    found.layout,
-                    args,
-                    kwargs,
-                    max_plate_nesting=nesting,
-                )
+                scorer = Scorer(layout, apart=apart, drawn_once=drawn_once)
+                programs = enumerated(model, layout, nesting), guide
+                vectorize = can_vectorize(*programs, scorer, args, kwargs, max_plate_nesting=nesting)
                 self._found = found._replace(vectorize=vectorize)
             nesting = nesting if vectorize else None
-        if found.layout.enumerated:
-            model = enumerated(model, found.layout, nesting)
-        return Pair(model, guide, args, kwargs, self.num_particles, nesting, found.layout)
+        if layout.enumerated:
+            model = enumerated(model, layout, nesting)
+        several = self.num_particles > 1
+        scorer = Scorer(layout, weighted=True, several=several, apart=apart, drawn_once=drawn_once)
+        return Pair(model, guide, args, kwargs, self.num_particles, nesting, scorer)
 
     def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
         """Pyro's own hook, which this library's objectives do without."""

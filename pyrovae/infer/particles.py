@@ -16,7 +16,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.infer.scoring import LogWeights, Run, Scorer
-from pyrovae.layout import Layout, OutsidePlateError
+from pyrovae.layout import OutsidePlateError
 from pyrovae.programs import Program, describe, trace_pair, trial
 from pyrovae.sites import PARTICLES, latent_sites, nodes_of
 
@@ -86,11 +86,10 @@ def _in_plate(model: Program, guide: Program, count: int, dim: int) -> list[Prog
 def can_vectorize(
     model: Program,
     guide: Program,
-    layout: Layout,
+    scorer: Scorer,
     args: tuple,
     kwargs: Mapping[str, Any],
     *,
-    fixed: Mapping[str, Tensor] | None = None,
     max_plate_nesting: int | None = None,
 ) -> bool:
     """Whether a few particles of a pair go through in one vectorised call; if not, one log line says why.
@@ -102,18 +101,16 @@ def can_vectorize(
     Parameters
     ----------
     model, guide : callable
-        The two programs, with the values of `fixed` in them already.
-    layout : Layout
-        Their plates.
+        The two programs, with the values of latents that the scorer leaves out in them already.
+    scorer : Scorer
+        Reads traces of them.
     args, kwargs : tuple and mapping
         Arguments of both.
-    fixed : mapping, optional
-        Values of latents outside the plate over the data.
     max_plate_nesting : int, optional
-        Depth of the plates, if it is to be another than that of `layout`.
+        Depth of the plates, if it is to be another than that of the scorer's layout.
     """
-    nesting = layout.max_plate_nesting if max_plate_nesting is None else max_plate_nesting
-    dim, count, scorer = particle_dim(nesting), 3, Scorer(layout, fixed=fixed or ())
+    nesting = scorer.layout.max_plate_nesting if max_plate_nesting is None else max_plate_nesting
+    dim, count = particle_dim(nesting), 3
     try:
         with trial(model, guide):
             shapes = trace_pair(model, guide, args, kwargs).guide

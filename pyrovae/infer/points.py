@@ -12,11 +12,15 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrovae.programs import Program, trace, trial
-from pyrovae.sites import is_local, is_point, latent_sites, nodes_of, sample_sites
+from pyrovae.programs import Program, trace, trace_pair, trial
+from pyrovae.sites import is_local, is_point, latent_sites, nodes_of, row_dim, rows_first, sample_sites
 
 if TYPE_CHECKING:
     from pyrovae.layout import Layout
+
+
+MOST_ENTRIES = 1000
+"""The largest number of entries of a datum's latents whose change of variables is compared."""
 
 
 class MeanMessenger(Messenger):
@@ -66,17 +70,22 @@ def _has_mean(site: Mapping[str, Any]) -> bool:
 
 
 def check_densities(
-    guide: Program, layout: Layout, args: tuple, kwargs: Mapping[str, Any], fixed: Collection[str] = ()
+    model: Program,
+    guide: Program,
+    layout: Layout,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    fixed: Collection[str] = (),
 ) -> None:
     """Refuse a guide with a latent of a datum that is no draw, because it has no importance weights.
 
-    A `Delta` at a function of another draw of the datum is let through: its density is that of the draw, corrected by
-    its `log_density`, as Pyro's AutoGuides and EasyGuides write it.
+    A `Delta` at a function of a draw of the datum that the model does not have is let through where its density is that
+    of the draw, corrected by its `log_density`, as Pyro's AutoGuides and EasyGuides write it.
 
     Raises
     ------
     ValueError
-        Naming the site.
+        Naming the site that is no draw, or whose `log_density` is not what the change of variables asks for.
     """
     with trial(guide):
         first = trace(guide, args, kwargs)
@@ -84,14 +93,59 @@ def check_densities(
         points = [name for name, site in sites.items() if is_point(site)]
         if not points:
             return
-        again, leaves = _points_of_draws(guide, first, list(sites), args, kwargs)
+        in_model = sample_sites(trace_pair(model, guide, args, kwargs).model)
+        again, leaves = _points_of_draws(guide, first, [name for name in sites if name not in in_model], args, kwargs)
         for name in points:
             if not _reached(nodes_of(again)[name]["value"], leaves):
                 raise ValueError(
-                    f"site {name!r} of the guide is a Delta that is no function of another draw of the datum, so "
-                    "it has no importance weights and there is no log-likelihood; draw it from a distribution with "
+                    f"site {name!r} of the guide is a Delta that is no function of a draw of the datum beside the latents, "
+                    "so it has no importance weights and there is no log-likelihood; draw it from a distribution with "
                     "a density, or compare training losses"
                 )
+        _check_log_density(again, points, leaves, layout)
+
+
+def _check_log_density(again: Trace, points: Collection[str], leaves: Mapping[str, Tensor], layout: Layout) -> None:
+    """Compare the `log_density` of Deltas at functions of draws with the change of variables, for the first datum.
+
+    Nothing is compared where draws and latents have different numbers of entries, as with a point on a simplex.
+    """
+    nodes = nodes_of(again)
+    reaching = {name: _reached(nodes[name]["value"], leaves) for name in points}
+    drawn = {name: leaves[name] for name in sorted(set().union(*reaching.values()))}
+
+    def first(value: Tensor, site: Any) -> Tensor:
+        return rows_first(value, site, layout.plates)[0].flatten()
+
+    with torch.enable_grad():
+        value = torch.cat([first(nodes[name]["value"], nodes[name]) for name in points])
+        numbers = torch.cat([first(draw, nodes[name]) for name, draw in drawn.items()])
+        if len(value) != len(numbers) or len(value) > MOST_ENTRIES:
+            return
+        rows = []
+        for entry in value:
+            gradients = torch.autograd.grad(entry, [*drawn.values()], allow_unused=True, retain_graph=True)
+            filled = (
+                torch.zeros_like(draw) if gradient is None else gradient
+                for draw, gradient in zip(drawn.values(), gradients, strict=True)
+            )
+            rows.append(torch.cat([first(g, nodes[name]) for name, g in zip(drawn, filled, strict=True)]))
+    expected = -torch.linalg.slogdet(torch.stack(rows).double())[1]
+    given = torch.stack([_log_density(nodes[name], layout).double() for name in points]).sum()
+    if not torch.isclose(given, expected, rtol=1e-3, atol=1e-3):
+        names = " and ".join(map(repr, points))
+        raise ValueError(
+            f"site {names} of the guide is a Delta at a function of {' and '.join(map(repr, drawn))} with the "
+            f"log_density {float(given):.4g} for the first datum, and the change of variables gives "
+            f"{float(expected):.4g}; give dist.Delta(value, log_density=-log |det J|), or sample the site from a "
+            "dist.TransformedDistribution"
+        )
+
+
+def _log_density(site: Any, layout: Layout) -> Tensor:
+    """The log-density of the first datum at a Delta."""
+    log_prob, dim = site["fn"].log_prob(site["value"]), row_dim(site, layout.plates)
+    return (log_prob if dim is None else log_prob.movedim(dim, 0)[0]).sum()
 
 
 def draws_beside(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyrovae.infer.enumeration import summed_log_prob
 from pyrovae.infer.kl_weight import KL_WEIGHT
+from pyrovae.infer.shared import SharedTerms, shared_terms
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Program
 from pyrovae.sites import (
@@ -78,9 +79,17 @@ class Scorer:
         Names of latent sites that are left out.
     draws : bool
         Return the draws too.
+    several : bool
+        For an objective of several particles, in which it matters what stands outside of the logarithm.
+    apart : bool
+        Keep latents outside the plate over the data apart, in `shared`; otherwise they are refused.
+    drawn_once : mapping, optional
+        Sites of the guide outside that plate that were drawn before, once for all particles, by name.
 
     Attributes
     ----------
+    shared : SharedTerms or None
+        What these sites add to a bound, of the last traces read.
     scale : float or Tensor
         What is common to all sites of the last traces read: the scale of a subsampling plate, or a weight of the rows.
     data_dim : int
@@ -94,9 +103,19 @@ class Scorer:
     log_q: Tensor  # not before a call
 
     def __init__(
-        self, layout: Layout, *, weighted: bool = False, fixed: Collection[str] = (), draws: bool = False
+        self,
+        layout: Layout,
+        *,
+        weighted: bool = False,
+        fixed: Collection[str] = (),
+        draws: bool = False,
+        several: bool = False,
+        apart: bool = False,
+        drawn_once: Mapping[str, Any] | None = None,
     ) -> None:
-        self.layout, self.weighted, self.fixed, self.draws = layout, weighted, fixed, draws
+        self.layout, self.weighted, self.fixed, self.draws, self.several = layout, weighted, fixed, draws, several
+        self.apart, self.drawn_once = apart, dict(drawn_once or {})
+        self.shared: SharedTerms | None = None
         self.scale: Any = 1.0
         self.data_dim = -1
         self.latent_weight: Any = 1.0
@@ -110,6 +129,12 @@ class Scorer:
                 if name not in model_sites:
                     raise ValueError(f"condition={{{name!r}: ...}} is no site of the model, which has {[*model_sites]}")
             guide_sites, model_sites = _without(guide_sites, self.fixed), _without(model_sites, self.fixed)
+        if self.apart and self.layout.shared:
+            guide_sites = self.drawn_once | guide_sites
+            outside = [_named(sites, self.layout.shared) for sites in (model_sites, guide_sites)]
+            self.shared = shared_terms(*outside)
+            self._refuse_missing(outside[0], outside[1])
+            guide_sites, model_sites = _without(guide_sites, outside[1]), _without(model_sites, outside[0])
         if not self.weighted:
             # Whatever a guide draws for all data beside the latents, the weights of a datum are right given it.
             plates, not_rows = self.layout.plates, self.layout.beside
@@ -182,12 +207,7 @@ class Scorer:
     def _read_plate(self, model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> int | None:
         """Find scale, dimension and size of the plate over the data in new traces; check that all sites are in it."""
         plates = self.layout.plates
-        for name, site in model_sites.items():
-            if not site["is_observed"] and name not in guide_sites and name not in self.layout.enumerated:
-                hint = "; obs_mask= makes it, so draw it in the guide too" if name.endswith("_unobserved") else ""
-                raise ValueError(
-                    f"latent site {name!r} of the model is missing from the guide; condition= can fix it{hint}"
-                )
+        self._refuse_missing(model_sites, guide_sites)
         observed = [site for site in model_sites.values() if site["is_observed"]]
         if not observed:
             raise ValueError("the model observes nothing, so it has no log weight")
@@ -212,6 +232,14 @@ class Scorer:
         self._find_scale(counted, share, size)
         return size
 
+    def _refuse_missing(self, model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
+        for name, site in model_sites.items():
+            if not site["is_observed"] and name not in guide_sites and name not in self.layout.enumerated:
+                hint = "; obs_mask= makes it, so draw it in the guide too" if name.endswith("_unobserved") else ""
+                raise ValueError(
+                    f"latent site {name!r} of the model is missing from the guide; condition= can fix it{hint}"
+                )
+
     def _find_scale(self, sites: Sequence[Site], share: float, size: int) -> None:
         """Take what all sites have in common out of their scales."""
         scales = [_without_kl_weight(site) for site in sites]
@@ -221,12 +249,28 @@ class Scorer:
             self._common = row_weights and all(
                 isinstance(scale, Tensor) and torch.equal(scale, first) for scale in scales[1:]
             )
+            if row_weights and not self._common and self.several:
+                self._refuse_weights(sites, scales)
         else:
             numbers = not any(isinstance(scale, Tensor) for scale in scales)
             self._common = numbers and all(scale == first for scale in scales)
         if self._common and isinstance(first, Tensor):
             first = first.reshape(-1)
         self.scale = first if self._common else share
+
+    def _refuse_weights(self, sites: Sequence[Site], scales: Sequence[Any]) -> None:
+        """Refuse weights of the rows that some site has a multiple of, where the two cannot be told apart."""
+        first = scales[0]
+        if not all(isinstance(scale, Tensor) and scale.shape == first.shape for scale in scales):
+            return  # a weight of some of the sites alone belongs to these, inside the logarithm
+        for site, scale in zip(sites, scales, strict=True):
+            ratio = scale / first
+            if not torch.equal(scale, first) and torch.allclose(ratio, ratio.flatten()[0].expand_as(ratio)):
+                raise ValueError(
+                    f"site {site['name']!r} has a scale of its own beside the weights of the rows, and an objective of "
+                    "several particles cannot tell which of the two stands outside of its logarithm; weigh the rows "
+                    "alone, or use num_particles=1 or objective='elbo'"
+                )
 
     def _summed(
         self, trace: Trace, sites: Mapping[str, Site], size: int | None, particles: tuple[int, int] | None
@@ -328,6 +372,10 @@ def _without_kl_weight(site: Site) -> Any:
 
 def _without(sites: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: site for name, site in sites.items() if name not in names}
+
+
+def _named(sites: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: site for name, site in sites.items() if name in names and not site["is_observed"]}
 
 
 def _under_one_mask(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyrovae.infer import functional
 from pyrovae.infer.objective import Objective, Pair
-from pyrovae.infer.scoring import LogWeights, Score
+from pyrovae.infer.scoring import LogWeights, Score, Scorer
 from pyrovae.programs import Program, trace_pair, trial, unconditioned
 from pyrovae.shapes import data_in_order
 from pyrovae.sites import (
@@ -112,6 +112,11 @@ class ReweightedWakeSleep(Objective):
         self.wake_phi, self.sleep_phi, self.defensive = wake_phi, sleep_phi, defensive
         self._dreamt_before: Any = None  # the pair whose dreams are known to be like its data
 
+    @property
+    def takes_shared(self) -> bool:
+        """No: a guide learns from weights of each datum, and latents of all data have none."""
+        return False
+
     def bound(self, pair: Pair) -> Tensor:
         """The importance-weighted bound of each datum, with the gradients of both losses."""
         model, guide = self._terms(pair)
@@ -186,7 +191,8 @@ class ReweightedWakeSleep(Objective):
             self._dreamt_before = self._found
         site = nodes_of(dream)[names[0]]
         x = rows_first(site["value"], site, plates).reshape(data.shape).to(data.dtype)
-        dreamt = Pair(pair.model, pair.guide, (x, *pair.args[1:]), pair.kwargs, 1, None, pair.scorer.layout)
+        scorer = Scorer(pair.scorer.layout, weighted=True)
+        dreamt = Pair(pair.model, pair.guide, (x, *pair.args[1:]), pair.kwargs, 1, None, scorer)
         latent = dream.copy()
         latent.remove_node(names[0])
 

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pairs import pictures
-from pyro.infer import TraceMeanField_ELBO
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from stick_pairs import HYPER, sticks_pair, weights_pair
 
 from pyrovae.infer import IWAE, log_weights
@@ -97,8 +97,13 @@ def test_samples_are_drawn_at_the_posterior_mean_of_the_concentration():
     assert vae.sample(2000, "mean")[:, 0].mean().item() == pytest.approx(1 / 41, rel=0.1)
 
 
-def test_objectives_of_log_weights_refuse_a_global_site():
+def test_objectives_of_log_weights_draw_the_concentration_once():
     vae = sticks_pair(**HYPER)
     for rows in (1, 4):
-        with pytest.raises(ValueError, match=r"latent site 'concentration' lies outside the plate.*an ELBO of Pyro"):
-            IWAE(num_particles=3).loss(vae.model, vae.guide, pictures(rows))
+        x = pictures(rows)
+        torch.manual_seed(0)
+        expected = Trace_ELBO().loss(vae.model, vae.guide, x)
+        torch.manual_seed(0)
+        assert IWAE(num_particles=1).loss(vae.model, vae.guide, x) == pytest.approx(expected, rel=1e-5)
+        with pytest.raises(ValueError, match=r"latent site 'concentration' lies outside the plate.*'iwae'"):
+            IWAE(num_particles=3, gradient="dreg").loss(vae.model, vae.guide, x)

@@ -7,6 +7,7 @@ import re
 WEIGHTS = "iwae iwae-stl iwae-dreg renyi nvil vimco rws wake-wake wake-sleep fit-iwae"
 DREAMS = "rws wake-sleep"
 PATH = "iwae-stl iwae-dreg"
+SINGLE = f"{PATH} rws wake-wake wake-sleep"
 ALL = f"{WEIGHTS} fit-elbo fit-mean-field fit-graph fit-enum prepare"
 FIGURES = "log_likelihood evaluate"
 MEAN = "forward reconstruct"
@@ -17,14 +18,14 @@ RULES = [
     ("sequential plate over the rows", f"{MEAN} bound encode posterior sample", "site '[xz]_0' is of a single row"),
     ("no plate$", "fit-elbo fit-mean-field fit-graph fit-enum", 'fails on the first batch, .*: at site "z", invalid'),
     # Latents of all data.
-    (".*global", WEIGHTS, "latent site '(mu|_Auto.*)' lies outside the plate over the data"),
-    ("EasyGuide", WEIGHTS, "latent site 'mu' lies outside the plate over the data"),
-    ("Bayesian decoder", WEIGHTS, "latent site 'net.weight' lies outside the plate over the data"),
+    (".*global", SINGLE, "latent site '(mu|_Auto.*)' lies outside the plate over the data"),
+    ("EasyGuide", SINGLE, "latent site 'mu' lies outside the plate over the data"),
+    ("Bayesian decoder", SINGLE, "latent site 'net.weight' lies outside the plate over the data"),
     ("only a global", "encode", "no latent of this pair belongs to a datum"),
     ("factor: outside the model", f"{WEIGHTS} bound forward {FIGURES}", "observed site 'f' lies outside the plate"),
     ("factor: outside the guide", WEIGHTS, "observed site 'f' lies outside the plate"),
     # Guides.
-    ("Auto(Diag|Multi|Low|Lap)[a-zA-Z]*$", WEIGHTS, "site '_Auto.*' lies outside .*; the guide alone draws it"),
+    ("Auto(Diag|Multi|Low|Lap)[a-zA-Z]*$", SINGLE, "site '_Auto.*' lies outside .*; the guide alone draws it"),
     ("Auto(?!Normal)|likelihood: point", FIGURES, "site 'z' of the guide is a Delta that is no function of"),
     ("(AutoNormal|AutoDelta|likelihood: point)$", DREAMS, "site 'z' of the guide is a Delta"),
     ("Auto.* and a global", "evaluate", "lies outside the plate"),

@@ -141,6 +141,52 @@ def auxiliary(x):
         pyro.sample("z", dist.Delta(2 * u, log_density=torch.full_like(u, -math.log(2.0))))
 
 
+@pytest.mark.parametrize("density", ["none", "wrong", "right"])
+def test_delta_of_a_draw_needs_the_density_of_its_value(density):
+    """Two entries that are mixed, so that the determinant counts and not the diagonal."""
+    mix = torch.tensor([[1.0, 0.5], [1.5, 2.0]])
+    inverse, log_det = mix.inverse(), torch.linalg.slogdet(mix)[1]
+
+    def two(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            exact = dist.MultivariateNormal(x / 2 @ inverse.T, inverse @ inverse.T / 2)
+            u = pyro.sample("u", exact, infer={"is_auxiliary": True})
+            value = {"none": 0.0, "wrong": -u.sum(-1), "right": -log_det.expand(len(x))}[density]
+            pyro.sample("z", dist.Delta(u @ mix.T, log_density=value, event_dim=1))
+
+    x = torch.randn(4, 2)
+    vae = VAE(two, guide)
+    if density == "right":
+        exact = dist.Normal(0.0, 2**0.5).log_prob(x).sum(-1)
+        torch.testing.assert_close(vae.log_likelihood(x, 10), exact, rtol=0, atol=1e-4)
+        return
+    for call in (vae.log_likelihood, lambda x, k: log_weights(two, guide, k, x)):
+        with pytest.raises(
+            ValueError, match=r"site 'z' of the guide is a Delta at a function of 'u' with the log"
+        ):
+            call(x, 10)
+
+
+def test_delta_of_a_latent_of_the_model_has_no_density():
+    def two(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            w = pyro.sample("w", dist.Normal(z, 1.0))
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("w", dist.Delta(pyro.sample("z", dist.Normal(x / 2, 1.0))))
+
+    with pytest.raises(ValueError, match="site 'w' of the guide is a Delta that is no function of a draw of the datum"):
+        VAE(two, guide).log_likelihood(torch.randn(3), 5)
+
+
 class Easy(EasyGuide):
     def guide(self, x):
         group = self.group(match="z")

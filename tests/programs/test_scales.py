@@ -97,6 +97,15 @@ def test_row_weights_are_outside_the_logarithm(objective):
     torch.testing.assert_close(loss, -(weights * bound).sum())
 
 
+@pytest.mark.parametrize("ways", [("likelihood", "rows"), ("rows", "likelihood")], ids="+".join)
+def test_row_weights_beside_a_scale_are_refused_for_several_particles(ways):
+    """Which of the two is outside of the logarithm cannot be told; with one particle nothing depends on it."""
+    pair = Model(ways).double(), Guide(ways).double()
+    x = torch.randn(ROWS, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"has a scale of its own beside the weights of the rows"):
+        IWAE(4).loss(*pair, x)
+
+
 def test_a_weight_of_one_likelihood_is_inside_the_logarithm():
     pair = Model(("likelihood", "plate")).double(), Guide(("likelihood", "plate")).double()
     x = torch.randn(ROWS, dtype=torch.float64)

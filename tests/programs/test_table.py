@@ -112,7 +112,8 @@ def test_of_one_row_iwae_is_renyi_elbo(name):
     pair = build(name)
     loop = {"num_particles": 3, "vectorize_particles": False}
     found = attempt(name, "iwae", lambda: gradients(make_objective("iwae", **loop), pair))
-    if found is None or name.startswith(("no plate", "Markov")):
+    # Pyro draws latents of all data for each particle anew, and the objectives of this library once.
+    if found is None or name.startswith(("no plate", "Markov")) or "global" in name:
         return
     build(name)
     assert found[0] == pytest.approx(RenyiELBO(alpha=0, **loop).loss(pair.model, pair.guide, pair.x), abs=1e-6)
