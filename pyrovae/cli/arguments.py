@@ -189,9 +189,15 @@ def _add_sample(verbs: Any) -> None:
     verb = _add_verb(verbs, "sample", "draw data from the model of a run into a file")
     _add_run(verb)
     _add_condition(verb)
-    text = "a .png file (grid of pictures), a .csv file (a line for each) or an .npz file (array x)"
+    text = "a .png file (grid of pictures), a .csv file (a line for each) or an .npz file (array x, or one by site)"
     verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
     verb.add_argument("--num", type=int, metavar="N", default=64, help="how many")
+    text = (
+        "for a model with further arguments, such as covariates, or one that looks at its data: give it those of the "
+        "first rows of this split"
+    )
+    verb.add_argument("--like", choices=("train", "validation", "test"), help=text)
+    _add_other_data(verb)
     verb.add_argument("--output", choices=OUTPUTS, default="draw", help="draws of p(x|z), its means or its modes")
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the draws")
 

@@ -43,21 +43,33 @@ def sample(options: argparse.Namespace) -> None:
     kind = options.out.suffix.lower()
     if kind not in (".png", ".csv", ".npz"):
         raise ValueError(f"--out must end in .png, .csv or .npz, got {options.out}")
-    run = Run.open(options.run, options.pair)
+    run = Run.open(options.run, options.pair, options.data)
     vae = run.load_vae(pick_device(options.device))
-    needed = programs.required_arguments(vae.model)[1:]
-    if needed:
+    arguments: dict[str, Any] = {}
+    if options.like is not None:
+        rows = getattr(run.dataset(), options.like)
+        if options.num > len(rows):
+            raise ValueError(f"--num {options.num} is more than the {len(rows)} {options.like} rows of --like")
+        rows = rows.take(slice(options.num)).to(vae.device)
+        arguments = {"data": rows.x, **programs.keywords(vae.model, **rows.fields())}
+    elif needed := programs.required_arguments(vae.model)[1:]:
         raise ValueError(
-            f"{programs.describe(vae.model)} needs the argument {needed[0]!r}, which this verb cannot give; sample in "
-            f"Python: VAE.load(folder, pair=...).sample(n, data=x, {needed[0]}=...)"
+            f"{programs.describe(vae.model)} needs the argument {needed[0]!r}; give --like test to take it from the test "
+            "rows of the run, a sample for each"
         )
     torch.manual_seed(options.seed)
-    values = vae.sample(options.num, options.output, condition=_condition(options, vae.device))
+    values = vae.sample(options.num, options.output, condition=_condition(options, vae.device), **arguments)
     if not isinstance(values, torch.Tensor):
-        raise ValueError(
-            f"this model observes several sites, {', '.join(values)}; write the pair with VAE(..., observed=NAME) to "
-            "sample one, or use VAE.sample in Python for all"
-        )
+        if kind != ".npz":
+            raise ValueError(
+                f"this model observes several sites, {', '.join(values)}; give --out FILE.npz for all, or write the "
+                "pair with VAE(..., observed=NAME) to sample one"
+            )
+        content = io.BytesIO()
+        np.savez_compressed(content, **{name: value.cpu().numpy() for name, value in values.items()})
+        write_atomically(options.out, content.getvalue())
+        print(f"{options.num} samples of {', '.join(values)} in {options.out}")
+        return
     values = values.cpu()
     if kind == ".png":
         pixels = (values + 1) / 2 if run.spec.kind == "symmetric" else values

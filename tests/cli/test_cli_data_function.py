@@ -4,9 +4,12 @@ import importlib
 import json
 import re
 
+import numpy as np
 import pytest
+import torch
 from command_line import error_of
 
+from pyrovae import VAE
 from pyrovae.cli import main
 
 PAIR = """
@@ -91,8 +94,18 @@ def test_every_verb(here, capsys, monkeypatch):
     assert main(["evaluate", run, *AGAIN, "--num-samples", "50", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_rows"] == 20
     assert "give it again, --data covariates:make_data" in error_of(["evaluate", run, *AGAIN[:2]], capsys)
-    needs = "Model needs the argument 'c', which this verb cannot give"
-    assert needs in error_of(["sample", run, *AGAIN[:2], "--out", "a.csv"], capsys)
+    sample = ["sample", run, *AGAIN[:2], "--out", "a.csv"]
+    assert "Model needs the argument 'c'; give --like test" in error_of(sample, capsys)
+    like = [*sample, *AGAIN[2:], "--like", "test", "--num"]
+    assert "--num 64 is more than the 20 test rows of --like" in error_of([*like, "64"], capsys)
+    assert main([*like, "20", "--output", "mean"]) == 0
+    capsys.readouterr()
+    module = importlib.import_module("covariates")
+    vae, test = VAE.load(run, module.make_vae()), module.make_data().test
+    vae.prepare(test.x, **test.fields())
+    torch.manual_seed(0)
+    expected = vae.sample(20, "mean", data=test.x, c=test.more["c"])
+    np.testing.assert_allclose(np.loadtxt("a.csv", delimiter=",", skiprows=1), expected.numpy(), rtol=1e-5)
     assert "--data is for a run on data of a function" in error_of(["resume", run, *AGAIN[:2], "--data", "x"], capsys)
 
 

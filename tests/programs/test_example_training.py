@@ -1,6 +1,7 @@
 """Example programs from start to end: learning, Pyro's own objective, streams, compiled steps, the command line."""
 
 import json
+import os
 import re
 from functools import partial
 
@@ -90,6 +91,8 @@ def test_training_resumes(name, tmp_path):
 
 # -- compiled ---------------------------------------------------------------------------------------------------------
 
+BACKEND = os.environ.get("PYROVAE_TEST_BACKEND", "eager")
+"""The compiler: "inductor", which CI leaves out for its minute and a half, makes real code of these programs."""
 COMPILED = {
     "cvae": EXAMPLES["cvae"],
     "prodlda": EXAMPLES["prodlda"]._replace(make_vae=partial(prodlda.make_vae, words=25)),
@@ -97,6 +100,7 @@ COMPILED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_steps(name):
     """One-hot draws, partly known labels, batch normalisation and dropout; the same loss and gradients."""
@@ -104,7 +108,7 @@ def test_compiled_steps(name):
     x, given = split(data)
     vae.prepare(x, **given).train()
     objective = make_objective("iwae", num_particles=1)
-    compiled = CompiledLoss(vae, objective, backend="eager")
+    compiled = CompiledLoss(vae, objective, backend=BACKEND)
     compiled.prepare(x, **given)
     pyro.set_rng_seed(1)
     loss = float(compiled(x, **given))
