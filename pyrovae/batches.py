@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from pyrovae import programs
@@ -23,7 +24,7 @@ OPTIONAL = (LABEL, "index")
 _TAKEN: WeakKeyDictionary[VAE, dict[str, bool]] = WeakKeyDictionary()  # by pair and argument, found out once
 
 
-def arguments(vae: VAE, rows: Rows) -> tuple[Tensor, dict[str, Any]]:
+def arguments(vae: VAE, rows: Rows, device: torch.device | None = None) -> tuple[Tensor, dict[str, Any]]:
     """What the programs of a pair get of some rows, on the pair's device: the data, and keyword arguments.
 
     An argument is passed if a program names it and the other one takes it too. `y` and `index` are left out otherwise,
@@ -36,6 +37,8 @@ def arguments(vae: VAE, rows: Rows) -> tuple[Tensor, dict[str, Any]]:
         The pair.
     rows : Rows
         The rows.
+    device : torch.device, optional
+        The pair's device, for those who ask often; by default it is looked up.
 
     Returns
     -------
@@ -49,14 +52,14 @@ def arguments(vae: VAE, rows: Rows) -> tuple[Tensor, dict[str, Any]]:
     TypeError
         If there is an argument, a mask say, that a program does not take.
     """
-    taken = _TAKEN.setdefault(vae, {})
-    given = {}
+    taken, given = _TAKEN.setdefault(vae, {}), dict[str, Any]()
+    device = vae.device if device is None else device
     for name, value in rows.fields().items():
         if name not in taken:
             taken[name] = takes(vae, name)
         if taken[name]:
-            given[name] = to_device(value, vae.device)
-    return rows.x.to(vae.device), given
+            given[name] = to_device(value, device)
+    return rows.x.to(device), given
 
 
 def takes(vae: VAE, name: str) -> bool:

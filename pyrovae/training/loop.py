@@ -56,7 +56,7 @@ class Fit:
         self.train = batches_of(vae, data.train, data, options.batch_size, drop_last=options.drop_last)
         self.rows = self.train.total
         self.kl_weight = parse_schedule(options.kl_weight)
-        self.model = vae.model
+        self.model, self.device = vae.model, vae.device
         with torch.random.fork_rng():
             x, given = arguments(vae, self.train.first())
             check_arguments(vae, given)
@@ -142,7 +142,7 @@ class Fit:
     def step(self, rows: Rows, count: int) -> float:
         """Do one step of the optimizer. Return the loss of these rows, summed, in nats."""
         options = self.options
-        x, data = arguments(self.vae, rows)
+        x, data = arguments(self.vae, rows, self.device)
         self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
         beta = self.kl_weight(self.progress.time)
         if self.compiled is not None and len(x) == self.full:
