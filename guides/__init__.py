@@ -9,6 +9,7 @@ from pyrovae.guides.gaussian import AmortizedGaussian
 from pyrovae.guides.hierarchical import HierarchicalGaussian
 from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupervisedGuide
 from pyrovae.guides.sticks import BetaSticks, ConcentrationPosterior, GammaSticks, KumaraswamySticks, LogitNormalSticks
+from pyrovae.guides.tables import TabularGuide
 
 __all__ = [
     "Amortized",
@@ -24,4 +25,5 @@ __all__ = [
     "LabelledEncoder",
     "LogitNormalSticks",
     "SemiSupervisedGuide",
+    "TabularGuide",
 ]

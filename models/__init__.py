@@ -8,6 +8,7 @@ from pyrovae.models.gaussian import GaussianVAE
 from pyrovae.models.hierarchical import HierarchicalVAE
 from pyrovae.models.semi_supervised import SemiSupervisedVAE
 from pyrovae.models.sticks import StickBreakingVAE
+from pyrovae.models.tables import TabularVAE
 
 __all__ = [
     "CategoricalVAE",
@@ -16,4 +17,5 @@ __all__ = [
     "SemiSupervisedVAE",
     "SigmoidBeliefNetwork",
     "StickBreakingVAE",
+    "TabularVAE",
 ]

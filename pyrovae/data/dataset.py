@@ -12,9 +12,11 @@ from torch import Tensor
 
 from pyrovae.data.rows import Rows, Transform, slices, transform_x
 
-__all__ = ["KINDS", "DataSpec", "Dataset", "Rows", "Transform", "slices", "transform_x"]
+__all__ = ["KINDS", "TABLE", "DataSpec", "Dataset", "Rows", "Transform", "slices", "transform_x"]
 
 KINDS = ("binary", "unit", "symmetric", "8-bit", "real")
+TABLE = "table"
+"""The kind of data whose columns are of kinds of their own, which their schema says."""
 
 
 class DataSpec(NamedTuple):
@@ -85,8 +87,8 @@ class DataSpec(NamedTuple):
         shape = values["shape"]
         if not all(isinstance(size, int) and size > 0 for size in shape):
             raise ValueError(f"'shape' must hold positive whole numbers, got {shape!r}")
-        if values["kind"] not in KINDS:
-            raise ValueError(f"'kind' must be one of {', '.join(KINDS)}, got {values['kind']!r}")
+        if values["kind"] not in (*KINDS, TABLE):
+            raise ValueError(f"'kind' must be one of {', '.join((*KINDS, TABLE))}, got {values['kind']!r}")
         return cls(**{**values, "shape": tuple(shape)})
 
 
@@ -149,6 +151,8 @@ class Dataset:
     options : mapping, optional
         Keyword arguments with which `load` makes this set again, ready for JSON. Where the files are is not among
         them, because that differs between machines. Empty for a data set that `load` did not make.
+    schema : mapping, optional
+        What the columns of a table are, ready for JSON. Only for the kind "table", which needs it.
 
     Raises
     ------
@@ -171,9 +175,10 @@ class Dataset:
     transform: Transform | None = None
     evidence: Callable[[Tensor], Tensor] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if self.kind not in KINDS and (self.kind != TABLE or self.schema is None):
             raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {self.kind!r}")
         object.__setattr__(self, "train", self.train.numbered())
         for name, split in self.splits().items():
@@ -211,8 +216,8 @@ class Dataset:
     @property
     def spec(self) -> DataSpec:
         """What a builder of a pair needs to know of these data."""
-        labelled = int(self.train.labelled.sum())
-        return DataSpec(self.name, tuple(self.shape), self.kind, len(self.train), labelled, self.num_classes)
+        labelled, size = int(self.train.labelled.sum()), len(self.train)
+        return DataSpec(self.name, tuple(self.shape), self.kind, size, labelled, self.num_classes, self.schema)
 
     def splits(self) -> dict[str, Rows]:
         """The three splits by name."""

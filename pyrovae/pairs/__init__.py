@@ -6,6 +6,7 @@ from pyrovae.pairs.hierarchical import hierarchical
 from pyrovae.pairs.registry import Option, Pair, find_pair, pairs, register_pair
 from pyrovae.pairs.semi_supervised import semi_supervised
 from pyrovae.pairs.sticks import stick_breaking
+from pyrovae.pairs.tables import tabular
 
 __all__ = [
     "Option",
@@ -20,4 +21,5 @@ __all__ = [
     "sbn",
     "semi_supervised",
     "stick_breaking",
+    "tabular",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyrovae.data.dataset import DataSpec, Rows
+from pyrovae.data.dataset import TABLE, DataSpec, Rows
 from pyrovae.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood, Likelihood, NormalLikelihood
 from pyrovae.masks import fill_missing
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
@@ -72,6 +72,8 @@ def make_likelihood(name: str, spec: DataSpec, scale: float = 1.0, *, grey: bool
     -----
     Bernoulli scores grey values in [0, 1] by the cross-entropy. This is usual, but it is not a probability of the data.
     """
+    if spec.kind == TABLE:
+        raise ValueError(f"{spec.name} is a table, whose columns are of several kinds; use the pair tabular")
     if name == "auto":
         name = "bernoulli" if grey and spec.kind == "8-bit" else _AUTOMATIC[spec.kind]
     shape = spec.shape

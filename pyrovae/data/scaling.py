@@ -1,0 +1,98 @@
+"""Scaling the numbers of a table, so that every column counts alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+Values = NDArray[np.float64]
+METHODS = ("standardize", "normalize", "none")
+_SHIFTED = ("normal", "student-t")
+_POSITIVE = ("log-normal", "gamma")
+
+
+@dataclass(frozen=True)
+class TableScaler:
+    """A shift and a factor for each column: `(value - loc) / scale`. Levels and counts keep their values.
+
+    Positive columns are divided alone, so that they stay positive.
+
+    Parameters
+    ----------
+    loc : sequence of float
+        Shift of each column, in its unit.
+    scale : sequence of float
+        Factor of each column, positive, in its unit.
+
+    Examples
+    --------
+    >>> scaler = TableScaler.fit(np.array([[1.0, 0.0], [3.0, 1.0]]), ("normal", "bernoulli"))
+    >>> scaler.transform(np.array([[2.0, 1.0]]))
+    array([[0., 1.]])
+    """
+
+    loc: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, values: Values, families: Sequence[str], method: str = "standardize") -> TableScaler:
+        """Find the scaling of a table from its observed values.
+
+        Parameters
+        ----------
+        values : ndarray of float, shape ``[N, D]``
+            Values, NaN where they are missing.
+        families : sequence of str
+            The family of each column, see `likelihoods.ColumnFamilies`.
+        method : {"standardize", "normalize", "none"}, default "standardize"
+            To mean 0 and standard deviation 1; to the range from 0 to 1; or not at all.
+
+        Raises
+        ------
+        ValueError
+            For another method.
+        """
+        if method not in METHODS:
+            raise ValueError(f"scaling must be one of {', '.join(METHODS)}, got {method!r}")
+        loc, scale = np.zeros(len(families)), np.ones(len(families))
+        shifted = [i for i, family in enumerate(families) if family in _SHIFTED]
+        if method != "none" and shifted:
+            scaler: Any = StandardScaler() if method == "standardize" else MinMaxScaler()
+            scaler.fit(values[:, shifted])
+            loc[shifted] = scaler.mean_ if method == "standardize" else scaler.data_min_
+            scale[shifted] = scaler.scale_ if method == "standardize" else scaler.data_range_
+        for i, family in enumerate(families):
+            if method != "none" and family in _POSITIVE:
+                scale[i] = np.exp(np.log(values[:, i][values[:, i] > 0]).mean())
+        usable = np.isfinite(scale) & (scale > 0) & np.isfinite(loc)
+        return cls(
+            tuple(np.where(usable, loc, 0.0).tolist()),
+            tuple(np.where(usable, scale, 1.0).tolist()),
+        )
+
+    def transform(self, values: Values) -> Values:
+        """Scaled values ``[N, D]``."""
+        return (values - np.array(self.loc)) / np.array(self.scale)
+
+    def inverse_transform(self, values: Values) -> Values:
+        """Values ``[..., D]`` in the units of the table."""
+        return values * np.array(self.scale) + np.array(self.loc)
+
+    @property
+    def log_scale(self) -> Values:
+        """What a log-density of each scaled column is larger by than that of the column in its own unit, in nats."""
+        return np.log(np.array(self.scale))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, ready for JSON."""
+        return {"loc": list(self.loc), "scale": list(self.scale)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TableScaler:
+        """What `to_dict` wrote."""
+        return cls(tuple(values["loc"]), tuple(values["scale"]))

@@ -1,0 +1,269 @@
+"""The likelihood of a row of a table: one distribution for each column, computed by groups of columns of one kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import (
+    Bernoulli,
+    Distribution,
+    Gamma,
+    LogNormal,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
+)
+
+from pyrovae.distributions import (
+    NaturalBernoulli,
+    NaturalGamma,
+    NaturalLogNormal,
+    NaturalNormal,
+    NaturalPoisson,
+    OrderedLogits,
+)
+from pyrovae.distributions.columns import ColumnGroup, Columns
+from pyrovae.distributions.levels import Levels
+from pyrovae.likelihoods.base import Likelihood
+from pyrovae.masks import fill_missing
+
+PARAMETERIZATIONS = ("natural", "canonical")
+FAMILIES = {
+    "normal": 2,
+    "student-t": 3,
+    "log-normal": 2,
+    "gamma": 2,
+    "poisson": 1,
+    "negative-binomial": 2,
+    "bernoulli": 1,
+    "categorical": None,
+    "ordered": 1,
+}
+"""The distributions of columns, and raw parameters of each; of a categorical column, one for each level."""
+OF_LEVELS = ("bernoulli", "categorical", "ordered")
+_FILL = {"log-normal": 1.0, "gamma": 1.0}
+_CANONICAL_ONLY = ("student-t", "negative-binomial", "ordered")
+
+
+@dataclass(frozen=True)
+class ColumnFamilies:
+    """What the likelihood of a table needs to know of its columns.
+
+    Parameters
+    ----------
+    families : sequence of str
+        The distribution of each column: "normal", "student-t", "log-normal", "gamma", "poisson", "negative-binomial",
+        "bernoulli", "categorical" or "ordered".
+    num_levels : sequence of int
+        The number of levels of each column, 0 for numbers.
+
+    Raises
+    ------
+    ValueError
+        For an unknown family, or a number of levels that does not suit it.
+    """
+
+    families: tuple[str, ...]
+    num_levels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "families", tuple(self.families))
+        object.__setattr__(self, "num_levels", tuple(self.num_levels))
+        if len(self.families) != len(self.num_levels) or not self.families:
+            raise ValueError(f"got {len(self.families)} families and {len(self.num_levels)} numbers of levels")
+        for family, levels in zip(self.families, self.num_levels, strict=True):
+            if family not in FAMILIES:
+                raise ValueError(f"a column is one of {', '.join(FAMILIES)}, got {family!r}")
+            if family in OF_LEVELS and (levels < 2 or (family == "bernoulli" and levels != 2)):
+                raise ValueError(f"a column of the family {family!r} has two or more levels, got {levels}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, ready for JSON."""
+        return {"families": list(self.families), "num_levels": list(self.num_levels)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ColumnFamilies:
+        """What `to_dict` wrote."""
+        return cls(tuple(values["families"]), tuple(values["num_levels"]))
+
+    def columns(self, *families: str) -> list[int]:
+        """The columns of some families."""
+        return [column for column, family in enumerate(self.families) if family in families]
+
+    def by_size(self, family: str) -> list[list[int]]:
+        """The columns of a family with levels, in groups whose numbers of levels differ by at most a factor of two."""
+        groups: dict[int, list[int]] = {}
+        for column in self.columns(family):
+            groups.setdefault(math.ceil(math.log2(self.num_levels[column])), []).append(column)
+        return [groups[size] for size in sorted(groups)]
+
+
+class TableLikelihood(Likelihood):
+    """Independent columns given the latents, each with a distribution of its own family.
+
+    Use it for rows of tables. Numbers should be of order 1 (see `data.TableScaler`); levels are their codes from 0.
+
+    Parameters
+    ----------
+    columns : ColumnFamilies
+        The families of the columns.
+    parameterization : {"natural", "canonical"}, default "natural"
+        Which parameters the decoder gives, and the densities are computed from. Student-t, negative binomial and
+        ordered columns have no natural form, and are canonical in both.
+    scale_floor : float, default 0.02
+        Smallest standard deviation of normal, Student-t and log-normal columns, in units of the (log of the) column's.
+        It bounds the density of columns that can be predicted without error.
+
+    Raises
+    ------
+    ValueError
+        For another parameterization, or a floor that is not positive.
+
+    Examples
+    --------
+    >>> likelihood = TableLikelihood(ColumnFamilies(("normal", "categorical"), (0, 3)))
+    >>> likelihood(torch.zeros(5, *likelihood.raw_shape)).event_shape
+    torch.Size([2])
+    """
+
+    error_unit = "squared error, and 0 or 1 for levels"
+    filling: Tensor
+    is_level: Tensor
+
+    def __init__(
+        self, columns: ColumnFamilies, *, parameterization: str = "natural", scale_floor: float = 0.02
+    ) -> None:
+        super().__init__((len(columns.families),))
+        if parameterization not in PARAMETERIZATIONS:
+            raise ValueError(f"parameterization must be natural or canonical, got {parameterization!r}")
+        if not scale_floor > 0:
+            raise ValueError(f"scale_floor must be positive, got {scale_floor}")
+        self.columns, self.parameterization, self.scale_floor = columns, parameterization, scale_floor
+        fill = torch.tensor([_FILL.get(family, 0.0) for family in columns.families])
+        self.register_buffer("filling", fill, persistent=False)
+        levels = torch.tensor([family in OF_LEVELS for family in columns.families])
+        self.register_buffer("is_level", levels, persistent=False)
+        self.groups: list[tuple[str, int, int]] = []  # family, number of columns, raw parameters
+        cuts = nn.ParameterDict()
+        for family in FAMILIES:
+            found = [columns.columns(family)] if family not in ("categorical", "ordered") else columns.by_size(family)
+            for members in found:
+                if members:
+                    self._add(family, members, cuts)
+        self.cuts = cuts
+
+    def _add(self, family: str, members: Sequence[int], cuts: nn.ParameterDict) -> None:
+        number, sizes = len(self.groups), [self.columns.num_levels[column] for column in members]
+        each = FAMILIES[family] or max(sizes)
+        self.groups.append((family, len(members), each * len(members)))
+        self.register_buffer(f"columns_{number}", torch.tensor(members), persistent=False)
+        self.register_buffer(f"levels_{number}", torch.tensor(sizes), persistent=False)
+        if family == "ordered":  # distances between cutpoints, log(e - 1) apart from 1
+            cuts[str(number)] = nn.Parameter(torch.full((len(members), max(sizes) - 1), 0.5413))
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """The shape of a row's raw parameters."""
+        return (sum(raw for _, _, raw in self.groups),)
+
+    def elementwise(self, raw: Tensor) -> Columns:
+        """Return the distribution of the entries, ``[..., D]``."""
+        groups, start = [], 0
+        for number, (family, count, size) in enumerate(self.groups):
+            part = raw[..., start : start + size].unflatten(-1, (count, -1))
+            start += size
+            groups.append(ColumnGroup(getattr(self, f"columns_{number}"), self._group(number, family, part)))
+        return Columns(groups)
+
+    def _group(self, number: int, family: str, raw: Tensor) -> Distribution:
+        """The distribution of one group of columns, from raw parameters ``[..., n, parameters]``."""
+        if family == "categorical":
+            return Levels(raw, getattr(self, f"levels_{number}"))
+        if family == "ordered":
+            return OrderedLogits(raw[..., 0], self._cutpoints(number))
+        if family in _CANONICAL_ONLY or self.parameterization == "canonical":
+            return self._canonical(family, raw)
+        if family in ("normal", "log-normal"):
+            # The precision is bounded, and with it the density.
+            second = -0.5 / (self.scale_floor**2 + self._positive(raw[..., 1]).square())
+            natural = torch.stack([raw[..., 0] * (-2 * second).sqrt(), second], -1)
+            return NaturalNormal(natural) if family == "normal" else NaturalLogNormal(natural)
+        if family == "gamma":
+            return NaturalGamma(NaturalGamma.constrain(raw))
+        return NaturalPoisson(raw) if family == "poisson" else NaturalBernoulli(raw)
+
+    def _canonical(self, family: str, raw: Tensor) -> Distribution:
+        first = raw[..., 0]
+        if family == "bernoulli":
+            return Bernoulli(logits=first)
+        if family == "poisson":
+            return Poisson(F.softplus(first))
+        second = F.softplus(raw[..., 1])
+        if family == "negative-binomial":
+            mean, count = F.softplus(first) + 1e-6, second + 1e-3
+            return NegativeBinomial(count, logits=mean.log() - count.log())
+        if family == "gamma":
+            return Gamma(F.softplus(first) + 1e-3, second + 1e-3)
+        scale = second + self.scale_floor
+        if family == "student-t":
+            return StudentT(3.0 + F.softplus(raw[..., 2]), first, scale)
+        return Normal(first, scale) if family == "normal" else LogNormal(first, scale)
+
+    def _positive(self, raw: Tensor) -> Tensor:
+        return F.softplus(raw)
+
+    def _cutpoints(self, number: int) -> Tensor:
+        """Increasing cutpoints ``[n, K - 1]``, centred; those of levels that a column does not have are far off."""
+        levels = getattr(self, f"levels_{number}").unsqueeze(-1)
+        steps = F.softplus(self.cuts[str(number)]) + 1e-3
+        place = torch.arange(steps.shape[-1], device=steps.device)
+        steps = torch.where(place < levels - 1, steps, 50.0)
+        centre = (torch.where(place < levels - 1, steps, 0.0).sum(-1, keepdim=True)) / 2
+        return steps.cumsum(-1) - centre
+
+    def fill(self, x: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        """Rows with a value of each column's support where entries are missing; None stays None."""
+        return x if x is None else fill_missing(x, mask, self.filling.to(x.dtype))
+
+    def point(self, fn: Any, kind: str = "mean") -> Tensor:
+        """The point estimate of every entry: of a level always the mode, of a number what is asked for."""
+        entries = fn
+        while not isinstance(entries, Columns):
+            entries = entries.base_dist
+        if kind == "median":
+            return entries.joined(lambda part, _: _median(part)).expand(entries.batch_shape)
+        number = super().point(fn, kind)
+        return torch.where(self.is_level, entries.mode.to(number.dtype), number)
+
+    def error(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """The squared error of numbers, and for levels 1 where they differ, ``[..., D]``."""
+        return torch.where(self.is_level, (x_hat.round() != x).to(x_hat.dtype), (x_hat - x).square())
+
+
+def level_probs(fn: Distribution) -> Tensor | None:
+    """Probabilities of all levels ``[..., n, K]`` of a group of columns; None of numbers."""
+    if isinstance(fn, Levels):
+        return fn.probs
+    if isinstance(fn, OrderedLogits):
+        return fn.log_probs.exp()
+    if isinstance(fn, Bernoulli | NaturalBernoulli):
+        return torch.stack([1 - fn.mean, fn.mean], -1)
+    return None
+
+
+def _median(fn: Distribution) -> Tensor:
+    probs = level_probs(fn)
+    if probs is not None:
+        return (probs.cumsum(-1) < 0.5).sum(-1)
+    if isinstance(fn, Normal | NaturalNormal | StudentT):
+        return fn.mean
+    if isinstance(fn, LogNormal | NaturalLogNormal):
+        return fn.icdf(torch.full_like(fn.mean, 0.5))
+    return fn.mean
