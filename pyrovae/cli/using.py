@@ -54,8 +54,8 @@ def sample(options: argparse.Namespace) -> None:
         arguments = {"data": rows.x, **programs.keywords(vae.model, **rows.fields())}
     elif needed := programs.required_arguments(vae.model)[1:]:
         raise ValueError(
-            f"{programs.describe(vae.model)} needs the argument {needed[0]!r}; give --like test to take it from the test "
-            "rows of the run, a sample for each"
+            f"{programs.describe(vae.model)} needs the argument {needed[0]!r}; give --like test to take it from the "
+            "test rows of the run, a sample for each"
         )
     torch.manual_seed(options.seed)
     values = vae.sample(options.num, options.output, condition=_condition(options, vae.device), **arguments)

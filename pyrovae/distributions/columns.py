@@ -92,7 +92,7 @@ class Columns(TorchDistribution):
         return new
 
     def joined(self, compute: Callable[[Distribution, Tensor], Tensor]) -> Tensor:
-        """Compute something ``[..., n]`` for each group, from its distribution and columns, and join it ``[..., D]``."""
+        """Compute something ``[..., n]`` of the distribution and the columns of each group; joined, ``[..., D]``."""
         parts = [compute(group.fn, group.columns) for group in self.groups]
         leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
         dtype = torch.get_default_dtype()

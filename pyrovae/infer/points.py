@@ -99,8 +99,8 @@ def check_densities(
             if not _reached(nodes_of(again)[name]["value"], leaves):
                 raise ValueError(
                     f"site {name!r} of the guide is a Delta that is no function of a draw of the datum beside the "
-                    "latents, so it has no importance weights and there is no log-likelihood; draw it from a distribution "
-                    "with a density, or compare training losses"
+                    "latents, so it has no importance weights and there is no log-likelihood; draw it from a "
+                    "distribution with a density, or compare training losses"
                 )
         _check_log_density(again, points, leaves, layout)
 

@@ -1,0 +1,207 @@
+"""Tables as data sets of a pair: families of columns, scaling, and back to a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyrovae.data.dataset import TABLE, Dataset, Rows, Transform
+from pyrovae.data.scaling import TableScaler
+from pyrovae.data.schema import Schema
+from pyrovae.likelihoods.tables import OF_LEVELS, ColumnFamilies
+
+FAMILY_OF_KIND = {
+    "real": "normal",
+    "positive": "normal",
+    "count": "normal",
+    "binary": "bernoulli",
+    "categorical": "categorical",
+    "ordinal": "categorical",
+}
+"""The likelihood of a column by its kind, where nothing else is asked for."""
+ALLOWED = {
+    "real": ("normal", "student-t"),
+    "positive": ("normal", "student-t", "log-normal", "gamma"),
+    "count": ("normal", "student-t", "poisson", "negative-binomial"),
+    "binary": ("bernoulli", "categorical"),
+    "categorical": ("categorical",),
+    "ordinal": ("categorical", "ordered", "normal"),
+}
+"""The likelihoods that a column of a kind may have."""
+_IN_LOGS, _COUNTS = ("log-normal", "gamma"), ("poisson", "negative-binomial")
+
+
+@dataclass(frozen=True)
+class TableCodec:
+    """From a frame to scaled rows of a pair, and back.
+
+    Columns without a value, or with one value alone, are no part of the rows; `complete` gives them their value back.
+
+    Parameters
+    ----------
+    schema : Schema
+        All columns.
+    families : ColumnFamilies
+        The likelihoods of the columns that are modelled.
+    scaler : TableScaler
+        Their scaling.
+    loc, scale : ndarray, shape ``[D]``
+        Mean and standard deviation of what an encoder sees of each modelled column.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"a": [1.5, None, 4.0], "b": ["x", "y", "x"], "c": [7, 7, 7]})
+    >>> codec = TableCodec.fit(Schema.infer(frame, kinds={"a": "real"}), frame)
+    >>> codec.families.families, codec.rows(frame).mask[:, 0]
+    (('normal', 'bernoulli'), tensor([ True, False,  True]))
+    """
+
+    schema: Schema
+    families: ColumnFamilies
+    scaler: TableScaler
+    loc: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @classmethod
+    def fit(
+        cls,
+        schema: Schema,
+        frame: Any,
+        *,
+        likelihoods: Mapping[str, str] | None = None,
+        scaling: str = "standardize",
+    ) -> TableCodec:
+        """Find scaling and families of the columns of a table.
+
+        Parameters
+        ----------
+        schema : Schema
+            The columns.
+        frame : DataFrame or array
+            The training rows.
+        likelihoods : mapping of str to str, optional
+            Likelihoods by the name or the kind of columns, where another one than that of `FAMILY_OF_KIND` is meant.
+        scaling : {"standardize", "normalize", "none"}, default "standardize"
+            How numbers are scaled.
+
+        Raises
+        ------
+        ValueError
+            No column can be modelled, or a likelihood does not suit its column.
+        """
+        values, _ = schema.encode(frame)
+        modelled = _modelled(schema)
+        if not modelled:
+            raise ValueError("no column has two different values, so there is nothing to model")
+        families = tuple(_family(schema, column, likelihoods or {}) for column in modelled)
+        known = {*schema.names, *ALLOWED}
+        if unknown := [name for name in likelihoods or {} if name not in known]:
+            raise ValueError(f"likelihoods names {unknown[0]!r}, which is no column and no kind")
+        columns = [schema.columns[column] for column in modelled]
+        sizes = tuple(
+            len(column.levels or ()) if family in OF_LEVELS else 0
+            for column, family in zip(columns, families, strict=True)
+        )
+        scaler = TableScaler.fit(values[:, modelled], families, scaling)
+        loc, scale = _moments(scaler.transform(values[:, modelled]), families)
+        return cls(schema, ColumnFamilies(families, sizes), scaler, loc, scale)
+
+    @property
+    def modelled(self) -> list[int]:
+        """The columns of the schema that are modelled."""
+        return _modelled(self.schema)
+
+    @property
+    def ordered(self) -> torch.Tensor:
+        """Which of the modelled columns have an order, ``[D]``."""
+        return torch.tensor([self.schema.columns[column].kind == "ordinal" for column in self.modelled])
+
+    def rows(self, frame: Any, *, unseen: str = "raise", extra: str = "raise") -> Rows:
+        """Scaled rows of a frame in float32, zeros where entries are missing. See `Schema.encode`."""
+        scaled, mask = self.scaled(frame, unseen=unseen, extra=extra)
+        return Rows(torch.as_tensor(scaled, dtype=torch.float32), mask=torch.as_tensor(mask))
+
+    def scaled(self, frame: Any, *, unseen: str = "raise", extra: str = "raise") -> tuple[NDArray, NDArray]:
+        """Scaled values of the modelled columns, zeros where they are missing, and the mask, ``[N, D]``."""
+        values, mask = self.schema.encode(frame, unseen=unseen, extra=extra)
+        mask = mask[:, self.modelled]
+        return np.where(mask, self.scaler.transform(values[:, self.modelled]), 0.0), mask
+
+    def complete(self, scaled: NDArray) -> NDArray:
+        """Values of all columns of the schema, ``[N, D]``, from scaled values of the modelled ones."""
+        full = np.full((len(scaled), len(self.schema.columns)), np.nan)
+        full[:, self.modelled] = self.scaler.inverse_transform(scaled)
+        for position, column in enumerate(self.schema.columns):
+            if column.kind == "constant":
+                full[:, position] = column.low
+        return full
+
+    def dataset(self, rows: Rows, name: str = "table", transform: Transform | None = None) -> Dataset:
+        """Training rows as a data set without others."""
+        none = rows.take(slice(0, 0))
+        return Dataset(name, rows, none, none, TABLE, transform=transform, schema=self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a pair and a later reader need to know, ready for JSON."""
+        return {
+            "columns": self.families.to_dict(),
+            "features": {"loc": self.loc.tolist(), "scale": self.scale.tolist()},
+            "scaler": self.scaler.to_dict(),
+            "schema": self.schema.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> TableCodec:
+        """What `to_dict` wrote.
+
+        Raises
+        ------
+        ValueError
+            Something is missing.
+        """
+        for name in ("columns", "features", "scaler", "schema"):
+            if not isinstance(stored.get(name), Mapping):
+                raise ValueError(f"the schema of the table lacks {name!r}")
+        features = stored["features"]
+        return cls(
+            Schema.from_dict(stored["schema"]),
+            ColumnFamilies.from_dict(stored["columns"]),
+            TableScaler.from_dict(stored["scaler"]),
+            np.array(features["loc"]),
+            np.array(features["scale"]),
+        )
+
+
+def _modelled(schema: Schema) -> list[int]:
+    return [i for i, column in enumerate(schema.columns) if column.kind not in ("constant", "missing")]
+
+
+def _family(schema: Schema, position: int, likelihoods: Mapping[str, str]) -> str:
+    column = schema.columns[position]
+    family = likelihoods.get(column.name, likelihoods.get(column.kind, FAMILY_OF_KIND[column.kind]))
+    if family not in ALLOWED[column.kind]:
+        allowed = ", ".join(ALLOWED[column.kind])
+        raise ValueError(f"column {column.name!r} is {column.kind}, whose likelihood is one of {allowed}, not {family!r}")
+    if family == "bernoulli" and len(column.levels or ()) != 2:
+        return "categorical"
+    if family in _IN_LOGS and column.low is not None and column.low <= 0:
+        raise ValueError(f"column {column.name!r} has values down to {column.low:g}, and {family!r} is for positive ones")
+    return family
+
+
+def _moments(scaled: NDArray, families: tuple[str, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of what an encoder sees: logs of positive columns and counts."""
+    loc, scale = np.zeros(len(families)), np.ones(len(families))
+    for i, family in enumerate(families):
+        if family in OF_LEVELS:
+            continue
+        seen = scaled[:, i][~np.isnan(scaled[:, i])]
+        seen = np.log(seen) if family in _IN_LOGS else np.log1p(seen) if family in _COUNTS else seen
+        loc[i], scale[i] = seen.mean(), max(float(seen.std()), 1e-6)
+    return loc, scale

@@ -1,0 +1,112 @@
+"""Missing entries of tables, from a mixture over draws of the latent of each row.
+
+Every row gets the same noise, so that the answer for a row depends on no other row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from pyrovae.distributions.quantiles import quantile
+from pyrovae.likelihoods.tables import TableLikelihood, level_probs
+from pyrovae.vae import VAE
+
+WEIGHTS = ("none", "importance")
+_NUMBERS_AT_ONCE = 8_000_000  # raw parameters of a chunk
+
+
+class Mixture(NamedTuple):
+    """p(x|z_k) at draws of the latent of some rows, and what each draw counts."""
+
+    likelihood: TableLikelihood
+    """The likelihood of a row."""
+    raw: Tensor
+    """Its raw parameters at each draw of the latent, ``[K, B, P]``."""
+    weights: Tensor
+    """The weights of the draws, ``[K, B]``; their sum over K is 1."""
+
+    def points(self, ordered: Tensor) -> Tensor:
+        """The mean of numbers, the median of ordered levels and the most probable of other levels, ``[B, D]``."""
+
+        def point(fn: Distribution, columns: Tensor) -> Tensor:
+            probs = level_probs(fn)
+            if probs is None:
+                return (self.weights.unsqueeze(-1) * fn.mean).sum(0)
+            probs = (self.weights[..., None, None] * probs).sum(0)
+            median = (probs.cumsum(-1) < 0.5).sum(-1)
+            return torch.where(ordered[columns], median, probs.argmax(-1)).to(self.weights.dtype)
+
+        return self.likelihood.elementwise(self.raw).joined(point)
+
+    def draws(self, uniform: Tensor) -> Tensor:
+        """Draws of all entries by their quantiles, ``[M, B, D]``, from uniform numbers ``[M, 1 + D]``.
+
+        The first number of a draw chooses the latent, the others the entries.
+        """
+        choice = (self.weights.cumsum(0).unsqueeze(0) < uniform[:, :1, None]).sum(1).clamp(max=len(self.weights) - 1)
+        raw = self.raw[choice, torch.arange(self.raw.shape[1], device=choice.device)]
+        levels = uniform[:, 1:].unsqueeze(1)  # [M, 1, D]
+
+        def draw(fn: Distribution, columns: Tensor) -> Tensor:
+            return quantile(fn, levels.index_select(-1, columns)).to(levels.dtype)
+
+        return self.likelihood.elementwise(raw).joined(draw)
+
+
+def mixtures(
+    vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, *, weights: str = "none", **data: Tensor
+) -> Iterator[tuple[slice, Mixture]]:
+    """The mixtures of rows of a table, in parts that fit into memory.
+
+    Parameters
+    ----------
+    vae : VAE
+        A pair of `TabularVAE` and `TabularGuide`.
+    x : Tensor, shape ``[N, D]``
+        Scaled rows. Missing entries may hold anything.
+    mask : Tensor of bool, shape ``[N, D]``
+        True where an entry is observed.
+    noise : Tensor, shape ``[K, latent_dim]``
+        Standard normal numbers, the same for all rows.
+    weights : {"none", "importance"}, default "none"
+        Whether draws of the guide count alike, or by their importance weights. Importance weights are right for every
+        guide, and few draws count if the guide was trained with a small KL weight.
+
+    Yields
+    ------
+    slice, Mixture
+        Which rows, and their mixture.
+
+    Raises
+    ------
+    ValueError
+        For other weights.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, got {weights!r}")
+    model: Any = vae.model
+    size = model.likelihood.raw_shape[0] + sum(raw for _, _, raw in model.likelihood.groups)
+    rows = max(1, _NUMBERS_AT_ONCE // (len(noise) * size))
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        yield part, _mixture(vae, x[part], mask[part], noise, weights)
+
+
+@torch.no_grad()
+def _mixture(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, weights: str) -> Mixture:
+    model: Any = vae.model
+    guide: Any = vae.guide
+    base: Any = guide.posterior(x, mask)
+    normal: Any = base.base_dist
+    z = normal.loc + normal.scale * noise.unsqueeze(1)
+    raw = model.decoder(z)
+    if weights == "none":
+        return Mixture(model.likelihood, raw, x.new_full(z.shape[:2], 1 / len(noise)))
+    scored = model.likelihood(raw, mask.expand(len(noise), -1, -1)).log_prob(model.likelihood.fill(x, mask))
+    log_weight = scored + model.prior().log_prob(z) - base.log_prob(z)
+    return Mixture(model.likelihood, raw, log_weight.softmax(0))
