@@ -1,0 +1,30 @@
+"""The verb that looks at a table: `schema`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+
+from pyrovae.data.schema import Schema
+from pyrovae.data.table_files import read_table
+
+_WIDEST = 30
+
+
+def schema(options: argparse.Namespace) -> None:
+    """Print what the columns of a file hold, and why."""
+    separator = {"tab": "\t", "\\t": "\t"}.get(options.separator, options.separator)
+    try:
+        found = Schema.infer(read_table(options.file, separator))
+    except TypeError as error:
+        raise ValueError(f"{options.file}: {error}") from None
+    if options.json:
+        print(json.dumps(found.to_dict()))
+        return
+    report = found.report()
+    width = min(_WIDEST, max(map(len, ["column", *report["column"]])))
+    print(f"{'column':{width}} {'kind':11} {'missing':>7}  values")
+    for column, kind, values, missing, why in report.drop(columns="dtype").itertuples(index=False):
+        print(f"{column:{width}} {kind:11} {missing:7.1%}  {textwrap.shorten(values, 70) or '-'}")
+        print(f"{'':{width}} {'':11} {'':7}  {why}")
