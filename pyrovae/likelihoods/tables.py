@@ -31,6 +31,7 @@ from pyrovae.distributions import (
 )
 from pyrovae.distributions.columns import ColumnGroup, Columns
 from pyrovae.distributions.levels import Levels
+from pyrovae.distributions.quantiles import quantile
 from pyrovae.likelihoods.base import Likelihood
 from pyrovae.masks import fill_missing
 
@@ -173,6 +174,35 @@ class TableLikelihood(Likelihood):
         """The shape of a row's raw parameters."""
         return (sum(raw for _, _, raw in self.groups),)
 
+    def places(self, column: int) -> list[int]:
+        """Where the location or the logits of a column stand among the raw parameters."""
+        start = 0
+        for number, (family, count, size) in enumerate(self.groups):
+            members = getattr(self, f"columns_{number}").tolist()
+            if column in members:
+                each = size // count
+                first = start + members.index(column) * each
+                return list(range(first, first + (self.columns.num_levels[column] if family == "categorical" else 1)))
+            start += size
+        raise ValueError(f"there is no column {column}")
+
+    def shifted(self, raw: Tensor, shift: Tensor) -> Tensor:
+        """Raw parameters ``[..., P]`` whose locations and logits are shifted by `shift` ``[..., P]``, 0 elsewhere.
+
+        In natural parameters a location counts in units of the standard deviation, and so does its shift.
+        """
+        if self.parameterization == "canonical":
+            return raw + shift
+        start, parts = 0, []
+        for family, count, size in self.groups:
+            part, by = (value[..., start : start + size] for value in (raw, shift))
+            if family == "normal":
+                second = self._positive(part.unflatten(-1, (count, -1))[..., 1:])
+                by = (by.unflatten(-1, (count, -1)) / (self.scale_floor**2 + second.square()).sqrt()).flatten(-2)
+            parts.append(part + by)
+            start += size
+        return torch.cat(parts, -1)
+
     def elementwise(self, raw: Tensor) -> Columns:
         """Return the distribution of the entries, ``[..., D]``."""
         groups, start = [], 0
@@ -204,7 +234,7 @@ class TableLikelihood(Likelihood):
         if family == "bernoulli":
             return Bernoulli(logits=first)
         if family == "poisson":
-            return Poisson(F.softplus(first))
+            return Poisson(F.softplus(first) + 1e-6)
         second = F.softplus(raw[..., 1])
         if family == "negative-binomial":
             mean, count = F.softplus(first) + 1e-6, second + 1e-3
@@ -238,9 +268,11 @@ class TableLikelihood(Likelihood):
         while not isinstance(entries, Columns):
             entries = entries.base_dist
         if kind == "median":
-            return entries.joined(lambda part, _: _median(part)).expand(entries.batch_shape)
+            half = torch.tensor(0.5, device=self.filling.device)
+            return entries.joined(lambda part, _: quantile(part, half)).expand(entries.batch_shape)
         number = super().point(fn, kind)
-        return torch.where(self.is_level, entries.mode.to(number.dtype), number)
+        modes = entries.joined(_likeliest).expand(entries.batch_shape)
+        return torch.where(self.is_level, modes.to(number.dtype), number)
 
     def error(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """The squared error of numbers, and for levels 1 where they differ, ``[..., D]``."""
@@ -258,12 +290,7 @@ def level_probs(fn: Distribution) -> Tensor | None:
     return None
 
 
-def _median(fn: Distribution) -> Tensor:
+def _likeliest(fn: Distribution, columns: Tensor) -> Tensor:
+    """The most probable level, the first of those that are alike; zeros for numbers."""
     probs = level_probs(fn)
-    if probs is not None:
-        return (probs.cumsum(-1) < 0.5).sum(-1)
-    if isinstance(fn, Normal | NaturalNormal | StudentT):
-        return fn.mean
-    if isinstance(fn, LogNormal | NaturalLogNormal):
-        return fn.icdf(torch.full_like(fn.mean, 0.5))
-    return fn.mean
+    return torch.zeros(fn.batch_shape, device=columns.device) if probs is None else probs.argmax(-1)

@@ -13,7 +13,7 @@ from pyrovae.guides import TabularGuide
 from pyrovae.likelihoods.tables import ColumnFamilies, TableLikelihood
 from pyrovae.models import TabularVAE
 from pyrovae.nn import DenseDecoder, GaussianHead
-from pyrovae.nn.tables import SetEncoder, TableEncoder
+from pyrovae.nn.tables import Hints, SetEncoder, TableEncoder
 from pyrovae.pairs import parts
 from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
@@ -73,8 +73,20 @@ def tabular(
     )
     decoder = DenseDecoder(latent_dim, likelihood.raw_shape, hidden[::-1], layer=layer, activation=activation)
     guide = TabularGuide(net, GaussianHead(net.out_features, latent_dim))
+    layout = [(int(c), int(first), int(size)) for c, first, size in (spec.schema or {}).get("hints", ())]
+    hints = Hints(likelihood, layout) if layout else None
+    if hints is not None:
+        _start_at_zero(decoder)
     top = parts.make_prior(prior, latent_dim, num_components, guide.posterior, partial(_complete_rows, spec, rows))
-    return VAE(TabularVAE(top, decoder, likelihood), guide)
+    return VAE(TabularVAE(top, decoder, likelihood, hints), guide)
+
+
+def _start_at_zero(decoder: torch.nn.Module) -> None:
+    """Let a decoder begin with nearly nothing, so that a pair begins where its hints are."""
+    last = [layer for layer in decoder.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight *= 0.1
+        last.bias.zero_()
 
 
 def columns_of(spec: DataSpec) -> tuple[ColumnFamilies, torch.Tensor, torch.Tensor]:
