@@ -65,7 +65,7 @@ def _gamma(fn: Any, level: np.ndarray) -> Any:
 
 
 def _negative_binomial(fn: Any, level: np.ndarray) -> Any:
-    return stats.nbinom.ppf(level, _array(fn.total_count), _array(1 - fn.probs))
+    return stats.nbinom.ppf(level, _array(fn.total_count), _array(torch.sigmoid(-fn.logits)))
 
 
 _BY_SCIPY: dict[Any, Callable[[Any, np.ndarray], Any]] = {

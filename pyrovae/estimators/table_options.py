@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import _check_feature_names, _check_n_features, check_array
+from sklearn.utils.validation import _check_feature_names, _check_n_features, check_array, check_scalar
 
+from pyrovae.data.scaling import METHODS
 from pyrovae.data.schema import Schema
+from pyrovae.infer.imputation import WEIGHTS
+from pyrovae.likelihoods.tables import PARAMETERIZATIONS
 
 TABLE_OPTIONS = (
     "n_components",
@@ -23,6 +28,7 @@ TABLE_OPTIONS = (
     "prior",
     "scaling",
     "scale_floor",
+    "trees",
     "num_samples",
     "weights",
     "epochs",
@@ -30,12 +36,50 @@ TABLE_OPTIONS = (
     "batch_size",
 )
 """Options that are written down with a model."""
+_CHOICES = {
+    "encoder": ("dense", "set"),
+    "prior": ("standard-normal", "mixture", "vamp"),
+    "parameterization": PARAMETERIZATIONS,
+    "scaling": METHODS,
+    "weights": WEIGHTS,
+}
+_COUNTS = ("n_components", "num_samples", "batch_size", "epochs")
+_AMOUNTS = {"lr": "neither", "scale_floor": "neither", "kl_weight": "left"}
+_BY_NAME = ("kinds", "levels", "ranges", "likelihoods")
+
+
+def check_options(estimator: Any) -> None:
+    """Check options of an estimator that nobody else names to the user as they are called here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names the option, its value and what it should be.
+    """
+    options = estimator.get_params(deep=False)
+    for name, known in _CHOICES.items():
+        if name in options and options[name] not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {options[name]!r}")
+    for name in _COUNTS:
+        if name in options and not (name == "epochs" and options[name] is None):
+            check_scalar(options[name], name, Integral, min_val=1)
+    for name, ends in _AMOUNTS.items():
+        if name in options and not isinstance(options[name], str):  # a text is a schedule
+            check_scalar(options[name], name, Real, min_val=0, include_boundaries=ends)
+    for name in _BY_NAME:
+        if not isinstance(options.get(name), Mapping | None):
+            raise TypeError(f"{name} must be a dictionary by the name of columns, got {options[name]!r}")
+    hidden = options["hidden"]
+    sizes = list(hidden) if np.iterable(hidden) and not isinstance(hidden, str) else []
+    if not sizes or not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        raise ValueError(f"hidden must hold the size of at least one layer, such as (256, 256), got {hidden!r}")
 
 
 def check_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
     """A frame of what a user gives, whose columns are those of `fit`.
 
-    Frames keep their dtypes. Arrays of numbers get columns x0, x1, ...
+    Frames keep their dtypes. Columns whose names are no texts, and those of arrays, are called x0, x1, ... in `fit`.
+    Later ones without such names are matched by their places, of which scikit-learn warns.
 
     Raises
     ------
@@ -44,7 +88,9 @@ def check_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
     """
     if isinstance(X, pd.DataFrame):
         if X.shape[0] == 0 or X.shape[1] == 0:
-            raise ValueError(f"Found array with {X.shape[0]} sample(s) and {X.shape[1]} feature(s) while a minimum of 1 is required.")
+            raise ValueError(
+                f"Found array with {X.shape[0]} sample(s) and {X.shape[1]} feature(s) while a minimum of 1 is required."
+            )
         if not X.columns.is_unique:
             twice = X.columns[X.columns.duplicated()][0]
             raise ValueError(f"two columns are called {twice!r}; give every column a name of its own")
@@ -52,7 +98,7 @@ def check_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
             X = _in_order(estimator, X)
         _check_feature_names(estimator, X, reset=reset)
         _check_n_features(estimator, X, reset=reset)
-        frame = X
+        frame = X if reset and hasattr(estimator, "feature_names_in_") else _named(estimator, X, reset)
     else:
         if not hasattr(X, "__array__") and hasattr(X, "__arrow_c_stream__"):
             raise TypeError("give a pandas DataFrame, frame.to_pandas()")
@@ -63,20 +109,33 @@ def check_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
             array = _numbers(array)
         _check_feature_names(estimator, X, reset=reset)
         _check_n_features(estimator, array, reset=reset)
-        frame = pd.DataFrame(array, columns=[f"x{i}" for i in range(array.shape[1])])
+        frame = _named(estimator, pd.DataFrame(array), reset)
     if reset and len(frame) < 2:
-        raise ValueError(f"Found array with {len(frame)} sample(s) (shape={frame.shape}) while a minimum of 2 is required.")
+        raise ValueError(
+            f"Found array with {len(frame)} sample(s) (shape={frame.shape}) while a minimum of 2 is required."
+        )
     if reset and frame.isna().to_numpy().all():
         raise ValueError("all entries are missing, so there is nothing to learn from")
     return frame
 
 
 def _in_order(estimator: Any, X: pd.DataFrame) -> pd.DataFrame:
-    """The columns of `fit` in their order; what is missing or new is left to scikit-learn's message."""
+    """The columns of `fit` in their order. A frame without texts for names is left as it is."""
     names = getattr(estimator, "feature_names_in_", None)
-    if names is None or set(names) != set(X.columns):
+    if names is None or not any(isinstance(name, str) for name in X.columns):
         return X
+    wrong = [f"{name!r} is missing" for name in names if name not in X.columns]
+    wrong += [f"{name!r} is new" for name in X.columns if name not in set(names)]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"the columns must be those of fit: {', '.join(wrong[:3])}{more}")
     return X[list(names)]
+
+
+def _named(estimator: Any, frame: pd.DataFrame, reset: bool) -> pd.DataFrame:
+    """The frame with the names that its columns have in the schema, by their places."""
+    names = [f"x{i}" for i in range(frame.shape[1])] if reset else list(estimator.schema_.names)
+    return frame if list(frame.columns) == names else frame.set_axis(names, axis=1)
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:
@@ -95,7 +154,14 @@ def raw_columns(frame: pd.DataFrame) -> np.ndarray:
 
 
 def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, Any]]:
-    """The schema of the rows, and options of `TableModel.train`."""
+    """The schema of the rows, and options of `TableModel.train`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An option of the estimator does not suit.
+    """
+    check_options(estimator)
     schema = Schema.infer(frame, kinds=estimator.kinds, levels=estimator.levels, ranges=estimator.ranges)
     options = {
         "pair": {
@@ -114,6 +180,7 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
             "kl_weight": estimator.kl_weight,
             "progress": estimator.verbose,
         },
+        "trees": estimator.trees,
         "likelihoods": estimator.likelihoods,
         "scaling": estimator.scaling,
     }

@@ -44,13 +44,17 @@ class Mixture(NamedTuple):
         return self.likelihood.elementwise(self.raw).joined(point)
 
     def draws(self, uniform: Tensor) -> Tensor:
-        """Draws of all entries by their quantiles, ``[M, B, D]``, from uniform numbers ``[M, 1 + D]``.
+        """Draws of all entries by their quantiles, ``[M, B, D]``, from uniform numbers.
 
-        The first number of a draw chooses the latent, the others the entries.
+        They are ``[M, B, 1 + D]``, or ``[M, 1 + D]`` for the same numbers in every row. Then rows are not drawn
+        independently, so that no sum over rows has the right spread. The first number of a draw chooses the latent, the
+        others the entries.
         """
-        choice = (self.weights.cumsum(0).unsqueeze(0) < uniform[:, :1, None]).sum(1).clamp(max=len(self.weights) - 1)
+        uniform = uniform if uniform.dim() == 3 else uniform.unsqueeze(1)
+        cumulative = self.weights.cumsum(0).unsqueeze(0)  # [1, K, B]
+        choice = (cumulative < uniform[..., :1].transpose(1, 2)).sum(1).clamp(max=len(self.weights) - 1)
         raw = self.raw[choice, torch.arange(self.raw.shape[1], device=choice.device)]
-        levels = uniform[:, 1:].unsqueeze(1)  # [M, 1, D]
+        levels = uniform[..., 1:]
 
         def draw(fn: Distribution, columns: Tensor) -> Tensor:
             return quantile(fn, levels.index_select(-1, columns)).to(levels.dtype)
@@ -100,9 +104,7 @@ def mixtures(
 
 
 @torch.no_grad()
-def _mixture(
-    vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, hints: Tensor | None, weights: str
-) -> Mixture:
+def _mixture(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, hints: Tensor | None, weights: str) -> Mixture:
     model: Any = vae.model
     guide: Any = vae.guide
     base: Any = guide.posterior(x, mask)

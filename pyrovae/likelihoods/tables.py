@@ -263,7 +263,7 @@ class TableLikelihood(Likelihood):
         return x if x is None else fill_missing(x, mask, self.filling.to(x.dtype))
 
     def point(self, fn: Any, kind: str = "mean") -> Tensor:
-        """The point estimate of every entry: of a level always the mode, of a number what is asked for."""
+        """The point estimate of every entry, as asked for; for the mean, the mode of levels."""
         entries = fn
         while not isinstance(entries, Columns):
             entries = entries.base_dist
