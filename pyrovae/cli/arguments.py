@@ -10,7 +10,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrovae._version import __version__
-from pyrovae.cli.options import DATA, TRAINING, Options, condition, described, flag, pair_dest, seed, whole_numbers
+from pyrovae.cli.options import (
+    DATA,
+    TABLES,
+    TRAINING,
+    Options,
+    condition,
+    described,
+    flag,
+    named_value,
+    pair_dest,
+    seed,
+    whole_numbers,
+    words,
+)
+from pyrovae.metrics.evaluation import BASELINES
 from pyrovae.pairs.registry import Option, Pair, find_pair, integers, is_own, pairs
 from pyrovae.training import Trainer
 from pyrovae.vae import OUTPUTS
@@ -67,7 +81,9 @@ def make_parser(pair: Pair | None = None) -> argparse.ArgumentParser:
     _add_grow(verbs)
     _add_evaluate(verbs)
     _add_sample(verbs)
+    _add_impute(verbs)
     _add_plot(verbs)
+    _add_schema(verbs)
     verb = _add_verb(verbs, "datasets", "list the data sets, and where they are")
     verb.add_argument("--json", action="store_true", help="print one JSON list")
     verb = _add_verb(verbs, "models", "list the pairs of model and guide, with their options")
@@ -115,7 +131,7 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     verb = _add_verb(verbs, "train", "train a pair of model and guide into a new run folder", usage=usage)
     verb.set_defaults(builder=pair)
     verb.add_argument("pair", nargs="?", metavar="PAIR", help="a name from `pyrovae models`, or module:function")
-    text = "a .npy, .npz, .pt or .csv file, a folder of pictures, a name from `pyrovae datasets`, or module:function"
+    text = "a .npy, .npz, .pt, .csv or .parquet file, a folder of pictures, a name from `pyrovae datasets`, or module:function"
     verb.add_argument("--data", metavar="FILE_OR_NAME", help=text)
     verb.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: runs/PAIR-NAME)")
     _add_ways_to_train(verb)
@@ -124,7 +140,16 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     group.add_argument("--dequantize", action="store_true", default=None, help="spread 8-bit values over [0, 1]")
     text = "seed of splits, binarisation, kept labels and synthetic data (default: 0)"
     group.add_argument("--data-seed", type=seed, metavar="N", help=text)
+    group = verb.add_argument_group("tables")
+    _add_options(group, TABLES, {})
+    text = "kind of a column, where another one is found; may be given several times"
+    group.add_argument("--column-kind", type=named_value, action="append", metavar="NAME=KIND", help=text)
+    if pair is None or "likelihood" not in (option.name for option in pair.options):
+        text = "likelihood of a column, or of all columns of a kind; may be given several times"
+        group.add_argument("--likelihood", type=named_value, action="append", metavar="NAME=FAMILY", help=text)
     defaults = {f.name: f.default for f in dataclasses.fields(Trainer)} | dict(pair.training if pair else {})
+    if pair is not None and pair.epochs is not None:
+        defaults["epochs"] = "by the number of rows"
     group = verb.add_argument_group("training")
     _add_options(group, TRAINING, defaults)
     text = "leave out the last step of an epoch if its batch is a smaller one"
@@ -180,6 +205,9 @@ def _add_evaluate(verbs: Any) -> None:
     verb.add_argument("--num-rows", type=int, metavar="N", help="only so many rows, drawn by the seed (default: all)")
     text = "samples of all rows that are in memory at once"
     verb.add_argument("--chunk-size", type=int, metavar="N", default=8192, help=text)
+    text = "imputers that a run of a table is compared with, or none"
+    usual = ",".join(BASELINES)
+    verb.add_argument("--baselines", type=words, metavar="NAME,NAME,...", default=usual, help=text)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of rows and samples")
     text = "print one JSON object, with the keys that docs/command_line.md explains"
     verb.add_argument("--json", action="store_true", help=text)
@@ -189,7 +217,10 @@ def _add_sample(verbs: Any) -> None:
     verb = _add_verb(verbs, "sample", "draw data from the model of a run into a file")
     _add_run(verb)
     _add_condition(verb)
-    text = "a .png file (grid of pictures), a .csv file (a line for each) or an .npz file (array x, or one by site)"
+    text = (
+        "a .png file (grid of pictures), a .csv file (a line for each) or an .npz file (array x, or one by site); for "
+        "a run of a table a .csv, .csv.gz or .parquet file"
+    )
     verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
     verb.add_argument("--num", type=int, metavar="N", default=64, help="how many")
     text = (
@@ -199,7 +230,37 @@ def _add_sample(verbs: Any) -> None:
     verb.add_argument("--like", choices=("train", "validation", "test"), help=text)
     _add_other_data(verb)
     verb.add_argument("--output", choices=OUTPUTS, default="draw", help="draws of p(x|z), its means or its modes")
+    text = "for a run of a table: value of a column, the others are drawn given it; may be given several times"
+    verb.add_argument("--given", type=named_value, action="append", metavar="COLUMN=VALUE", help=text)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the draws")
+
+
+def _add_impute(verbs: Any) -> None:
+    more = (
+        "Use it with a run of the pair tabular. Observed entries stay as they are, the missing ones are\n"
+        "filled. The result depends on no other row of the table."
+    )
+    verb = _add_verb(verbs, "impute", "complete a table with missing entries", more)
+    verb.add_argument("run", type=Path, metavar="RUN", help="a run folder of a table")
+    _add_device(verb)
+    text = "the table, a .csv, .csv.gz or .parquet file with the columns of the run"
+    verb.add_argument("--input", type=Path, metavar="FILE", required=True, help=text)
+    text = "the completed table, a .csv, .csv.gz or .parquet file"
+    verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
+    text = "write so many completed tables, one below the other, numbered in a column `draw` (default: the best one)"
+    verb.add_argument("--draws", type=int, metavar="N", help=text)
+    text = "add columns NAME_low and NAME_high, between which the true value lies with this probability"
+    verb.add_argument("--intervals", type=float, metavar="P", help=text)
+    verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of --draws")
+
+
+def _add_schema(verbs: Any) -> None:
+    more = "Use it before a training, to see which kinds to set by --column-kind."
+    verb = _add_verb(verbs, "schema", "show what the columns of a table hold, and why", more)
+    verb.add_argument("file", type=Path, metavar="FILE", help="a .csv, .csv.gz, .tsv or .parquet file")
+    text = "what stands between the cells of a CSV file, or `tab` (default: found in the file)"
+    verb.add_argument("--separator", metavar="SIGN", help=text)
+    verb.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_plot(verbs: Any) -> None:

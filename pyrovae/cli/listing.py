@@ -24,6 +24,7 @@ def datasets(options: argparse.Namespace) -> None:
         print(f"{info.name:17} {shape:9} {sizes:18} {info.kind:6} {info.summary}")
         print(f"{'':17} {info.location}")
     print("\nData of your own: pyrovae train PAIR --data FILE (.npy, .npz, .pt, .csv, or a folder of pictures)")
+    print("A table of your own: pyrovae train tabular --data FILE (.csv, .csv.gz, .tsv or .parquet)")
 
 
 def models(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `pyrovae train | resume | grow | evaluate | sample | plot | datasets | models`."""
+"""The command line: `pyrovae train | resume | grow | evaluate | sample | impute | plot | schema | datasets | models`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from pyrovae import data
-from pyrovae.cli import listing, training, using
+from pyrovae.cli import imputing, listing, tables, training, using
 from pyrovae.cli.arguments import make_parser, named_pair
 from pyrovae.storage import CheckpointError
 
@@ -21,7 +21,9 @@ _VERBS = {
     "grow": training.grow,
     "evaluate": using.evaluate,
     "sample": using.sample,
+    "impute": imputing.impute,
     "plot": using.plot,
+    "schema": tables.schema,
     "datasets": listing.datasets,
     "models": listing.models,
 }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.data.dataset import KINDS
+from pyrovae.data.dataset import KINDS, TABLE
 from pyrovae.infer.objectives import objective_names
 from pyrovae.pairs.registry import Option, integers
 from pyrovae.training import LR_SCHEDULES, OPTIMIZERS, parse_rates
@@ -156,6 +156,36 @@ def condition(text: str) -> tuple[str, Tensor]:
     return name, torch.tensor(numbers[0] if len(numbers) == 1 else numbers)
 
 
+def named_value(text: str) -> tuple[str, str]:
+    """A name and a value with ``=`` between them; the name may hold that sign.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is something else.
+
+    Examples
+    --------
+    >>> named_value("age=count"), named_value("a=b=3")
+    (('age', 'count'), ('a=b', '3'))
+    """
+    name, sign, value = text.rpartition("=")
+    if not sign or not name or not value:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return name, value
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Words with commas between them; "none" for none.
+
+    Examples
+    --------
+    >>> words("mean-mode,knn"), words("none")
+    (('mean-mode', 'knn'), ())
+    """
+    return () if text == "none" else tuple(text.split(","))
+
+
 # Options by name: type, placeholder (None where the choices stand for it), help, choices.
 Options = dict[str, tuple[Callable[[str], Any], str | None, str, Sequence[str] | None]]
 TRAINING: Options = {
@@ -179,17 +209,26 @@ DATA: Options = {
         rows,
         "ROWS",
         f"validation rows: {_SPLIT} of the training rows, or a file of your own (default: 0.1 for your own data, and "
-        "for a named set see `pyrovae datasets`)",
+        "for a named set see `pyrovae datasets`; none for tables)",
         None,
     ),
     "test": (rows, "ROWS", f"test rows of your own data: {_SPLIT}, or a file (default: 0.1)", None),
-    "kind": (str, None, "what the values of your own data are (default: found from the values)", KINDS),
+    "kind": (str, None, "what the values of your own data are (default: found from the values)", (*KINDS, TABLE)),
     "label_column": (str, "NAME", "the column of your CSV file that holds the labels (default: none does)", None),
     "image_size": (int, "N", "crop and scale your pictures to N x N pixels (default: leave them)", None),
     "binarize": (str, None, "make grey pixels binary by draws, once or anew in each batch", ("static", "dynamic")),
     "scale": (str, None, "range of pixels, [0, 1] or [-1, 1] (default: unit)", ("unit", "symmetric")),
     "pca": (int, "N", "replace the data by so many principal components of the training rows", None),
     "labels": (float, "SHARE", "training rows that keep their label, a share or a number (default: all)", None),
+}
+TABLES: Options = {
+    "scaling": (
+        str,
+        None,
+        "how numbers of a table are scaled (default: standardize)",
+        ("standardize", "normalize", "none"),
+    ),
+    "missing_words": (words, "WORD,WORD,...", "further words that stand for a missing entry of a table", None),
 }
 
 

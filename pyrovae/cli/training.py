@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyrovae.cli.options import DATA, TRAINING, flag, given, pair_dest
+from pyrovae.cli.options import DATA, TABLES, TRAINING, flag, given, pair_dest
 from pyrovae.cli.using import bar, print_evaluation
 from pyrovae.data.registry import find_entry
 from pyrovae.runs import Run, needs_sticks, pick_device, with_more_sticks
@@ -29,7 +30,10 @@ def train(options: argparse.Namespace) -> None:
     if pair is None or options.data is None:
         raise ValueError("train needs a pair and data: pyrovae train PAIR --data FILE_OR_NAME")
     pair_options = {o.name: values[pair_dest(o)] for o in pair.options if values[pair_dest(o)] is not None}
-    data_options = {"name": options.data, **given(values, [*DATA, "dequantize"])}
+    data_options = {"name": options.data, **given(values, [*DATA, *TABLES, "dequantize"])}
+    for option, key in (("column_kind", "column_kinds"), ("likelihood", "likelihoods")):
+        if values.get(option) is not None:
+            data_options[key] = _by_name(option, values[option])
     if options.data_seed is not None:
         data_options["seed"] = options.data_seed
     if is_function(options.data):
@@ -40,11 +44,29 @@ def train(options: argparse.Namespace) -> None:
         label = options.data.replace(":", ".")
     else:
         entry = find_entry(options.data)
+        if entry is None and pair.data_kind is not None:
+            data_options.setdefault("kind", pair.data_kind)
         made, label = data_options, Path(options.data).resolve().stem if entry is None else entry.name
     training = given(values, [*TRAINING, "compile", "drop_last"])
     folder = options.out or Path("runs") / f"{pair.name.replace(':', '.')}-{label}"
     run = Run.create(folder, pair.name, pair_options, made, training)
     _fit(run, options, device)
+
+
+def _by_name(option: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Values by name.
+
+    Raises
+    ------
+    ValueError
+        If a name stands twice.
+    """
+    found: dict[str, str] = {}
+    for name, value in given:
+        if name in found:
+            raise ValueError(f"{flag(option)} names {name!r} twice")
+        found[name] = value
+    return found
 
 
 def resume(options: argparse.Namespace) -> None:

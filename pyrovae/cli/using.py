@@ -13,7 +13,9 @@ import torch
 from tqdm.auto import tqdm
 
 from pyrovae import plotting, programs
+from pyrovae.cli.imputing import sample_table
 from pyrovae.cli.options import given
+from pyrovae.data.dataset import TABLE
 from pyrovae.metrics import known_figures
 from pyrovae.runs import Run, pick_device
 from pyrovae.storage import write_atomically
@@ -22,7 +24,7 @@ from pyrovae.storage import write_atomically
 def evaluate(options: argparse.Namespace) -> None:
     """Print the held-out likelihood and other figures of a run."""
     run, device = Run.open(options.run, options.pair, options.data), pick_device(options.device)
-    settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed"])
+    settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed", "baselines"])
     record = run.evaluate(options.split, device=device, progress=bar, condition=_condition(options, device), **settings)
     if options.json:
         print(json.dumps(record))
@@ -40,10 +42,18 @@ def sample(options: argparse.Namespace) -> None:
     """
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, got {options.num}")
+    run = Run.open(options.run, options.pair)
+    if run.spec.kind == TABLE:
+        sample_table(options)
+        return
+    if options.given is not None:
+        raise ValueError(
+            "--given is for runs of tables; --condition fixes latents of all data, --like takes covariates"
+        )
     kind = options.out.suffix.lower()
     if kind not in (".png", ".csv", ".npz"):
         raise ValueError(f"--out must end in .png, .csv or .npz, got {options.out}")
-    run = Run.open(options.run, options.pair, options.data)
+    run = run if options.data is None else run.on(options.data)
     vae = run.load_vae(pick_device(options.device))
     arguments: dict[str, Any] = {}
     if options.like is not None:
@@ -112,8 +122,22 @@ def print_evaluation(record: Mapping[str, Any]) -> None:
     known = known_figures()
     for name, value in record.items():
         unit = known[name].unit if name in known else ""
+        if isinstance(value, Mapping) and value and all(isinstance(part, Mapping) for part in value.values()):
+            _print_table(f"{name.replace('_', ' ')}, {unit}", value)
+            continue
         shown = " ".join(map(_shown, value)) if isinstance(value, list | tuple) else _shown(value)
         print(f"{name.replace('_', ' '):22} {shown:>10}  {unit}".rstrip())
+
+
+def _print_table(title: str, value: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print figures by two names, in rows and columns."""
+    names = list(dict.fromkeys(name for part in value.values() for name in part))
+    widths = [max(10, len(name)) for name in names]
+    first = max(22, *map(len, value))
+    print(f"{title}\n{'':{first}} " + "  ".join(f"{n:>{w}}" for n, w in zip(names, widths, strict=True)))
+    for row, part in value.items():
+        cells = "  ".join(f"{_shown(part.get(n)):>{w}}" for n, w in zip(names, widths, strict=True))
+        print(f"  {row:{first - 2}} {cells}")
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Data sets: `load` one by name, list what is `available`, or put a `Dataset` together from tensors of your own."""
 
-from pyrovae.data import images, synthetic  # noqa: F401  their loaders enter themselves in the registry
+from pyrovae.data import images, synthetic, table_sets  # noqa: F401  their loaders enter themselves in the registry
 from pyrovae.data.dataset import Dataset, DataSpec, Rows, transform_x
 from pyrovae.data.download import DataError
 from pyrovae.data.loading import load, load_to_evaluate

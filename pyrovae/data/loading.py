@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pyrovae.data import own
-from pyrovae.data.dataset import Dataset
+from pyrovae.data.dataset import TABLE, Dataset
 from pyrovae.data.preprocessing import binarize as binarized
 from pyrovae.data.preprocessing import dequantize as dequantized
 from pyrovae.data.preprocessing import hide_labels, principal_components, rescale_symmetric
 from pyrovae.data.registry import available, find_entry, load_named
+from pyrovae.data.table_loading import load_own_table, load_whole_table
 
 
 def load(
@@ -30,6 +32,10 @@ def load(
     columns: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     image_size: int | None = None,
+    column_kinds: Mapping[str, str] | None = None,
+    likelihoods: Mapping[str, str] | None = None,
+    scaling: str | None = None,
+    missing_words: Sequence[str] | None = None,
     seed: int = 0,
     root: str | Path | None = None,
     download: bool = True,
@@ -40,7 +46,8 @@ def load(
     `$XDG_CACHE_HOME/pyrovae`, else `~/.cache/pyrovae`), in this order, and are otherwise downloaded into the cache.
 
     Files of your own are read as `pyrovae.data.own` says: `.npy`, `.npz`, `.pt`, `.csv`, or a folder of pictures. Code
-    in them is never run.
+    in them is never run. With the kind "table", columns of any type are read from a CSV or Parquet file, and
+    `pyrovae.data.Schema` and `TableCodec` say how they become numbers.
 
     Parameters
     ----------
@@ -61,13 +68,14 @@ def load(
         at random by the seed (default 0.1; 0 for none), or read from another file or folder of the same form. Of a
         named set they are a part of the training rows (default: see `available`).
     test : float or path, optional
-        The test rows of your own data, chosen as `validation` is (default 0.1). A named set has its own.
+        The test rows of your own data, chosen as `validation` is (default 0.1). A named set has its own, unless it is a
+        table. Of a table there are no validation rows by default.
     labels : float, optional
         Keep the labels of a share (up to 1) or a number of training rows, of every class as many, see `hide_labels`.
         None keeps them all.
-    kind : {"binary", "unit", "symmetric", "8-bit", "real"}, optional
+    kind : {"binary", "unit", "symmetric", "8-bit", "real", "table"}, optional
         What the values of your own data are, before `binarize`, `scale` and so on; see `Dataset`. None finds it from
-        the values and tells it in the log.
+        the values and tells it in the log. A table is never found, and has to be asked for.
     label_column : str, optional
         The column of a CSV file that holds the labels. None takes all columns as data.
     columns : sequence of str, optional
@@ -77,6 +85,14 @@ def load(
         None takes those of the training rows, sorted.
     image_size : int, optional
         Height and width to which pictures of your own are cropped and scaled. None takes them as they are.
+    column_kinds : mapping of str to str, optional
+        Kinds of columns of a table by name, where `Schema.infer` finds other ones.
+    likelihoods : mapping of str to str, optional
+        Likelihoods by the name or the kind of columns of a table, see `TableCodec.fit`.
+    scaling : {"standardize", "normalize", "none"}, optional
+        How numbers of a table are scaled (default "standardize").
+    missing_words : sequence of str, optional
+        Further words that stand for a missing entry of a table (default: none; for bank-full, "unknown").
     seed : int, default 0
         Fixes random splits, the rows that keep their labels, draws of validation and test rows, and synthetic data.
     root : str or Path, optional
@@ -120,7 +136,26 @@ def load(
         "classes": classes,
         "image_size": image_size,
     }
-    if _is_named(name):
+    named = _is_named(name)
+    of_tables = {
+        "column_kinds": column_kinds,
+        "likelihoods": likelihoods,
+        "scaling": scaling,
+        "missing_words": missing_words,
+    }
+    if _is_table(name, None if named else kind):
+        return _load_table(
+            name,
+            named,
+            preparation | of_ones_own | of_tables | {"validation": validation},
+            seed=seed,
+            root=root,
+            download=download,
+        )
+    for option, value in of_tables.items():
+        if value is not None:
+            raise ValueError(f"{option} is for tables; ask for one with the kind 'table', or leave it out")
+    if named:
         for option, value in of_ones_own.items():
             if value is not None:
                 raise ValueError(f"{option} is for data of your own; leave it out with the data set {name}")
@@ -134,7 +169,9 @@ def load(
     return replace(_prepared(dataset, seed, **preparation), options={**options, **preparation, "seed": seed})
 
 
-def load_to_evaluate(name: str | Path, trained_on: Mapping[str, Any], kind: str) -> Dataset:
+def load_to_evaluate(
+    name: str | Path, trained_on: Mapping[str, Any], kind: str, schema: Mapping[str, Any] | None = None
+) -> Dataset:
     """Load data to evaluate a pair on that was trained on others, prepared as those were.
 
     Parameters
@@ -145,6 +182,8 @@ def load_to_evaluate(name: str | Path, trained_on: Mapping[str, Any], kind: str)
         `Dataset.options` of the data that the pair was trained on; empty where they are not known.
     kind : str
         The kind of the data that the pair was trained on. It is what `name` must hold where `trained_on` is empty.
+    schema : mapping, optional
+        What the columns of the table are that the pair was trained on.
 
     Returns
     -------
@@ -165,6 +204,8 @@ def load_to_evaluate(name: str | Path, trained_on: Mapping[str, Any], kind: str)
         )
     preparation = {key: trained_on[key] for key in ("binarize", "scale", "dequantize") if key in trained_on}
     seed = trained_on.get("seed", 0)
+    if kind == TABLE and schema is not None:
+        return _table_to_evaluate(name, trained_on, schema, seed)
     if _is_named(name):
         return load(name, **preparation, seed=seed)
     before = trained_on.get("kind") or kind
@@ -175,6 +216,58 @@ def load_to_evaluate(name: str | Path, trained_on: Mapping[str, Any], kind: str)
     dataset = own.load_whole(name, kind=before, **own.options_for(name, reading))
     options = {"name": str(name), **preparation, "seed": seed}
     return replace(_prepared(dataset, seed, **preparation), options=options)
+
+
+def _is_table(name: str | Path, kind: str | None) -> bool:
+    entry = find_entry(str(name))
+    return kind == TABLE or (entry is not None and entry.kind == TABLE)
+
+
+def _load_table(
+    name: str | Path, named: bool, given: dict[str, Any], *, seed: int, root: str | Path | None, download: bool
+) -> Dataset:
+    """A table by name or from a file. `given` are options of `load`, those included that no table has."""
+    reading = {key: given.pop(key) for key in ("test", "column_kinds", "likelihoods", "scaling", "missing_words")}
+    validation, columns, kind = given.pop("validation"), given.pop("columns"), given.pop("kind")
+    for option, value in given.items():
+        if value not in (None, False) and (option, value) != ("scale", "unit"):
+            raise ValueError(f"{option} is not for tables; leave it out")
+    options: dict[str, Any] = {"validation": _plain(validation), **reading, "test": _plain(reading["test"])}
+    if reading["missing_words"] is not None:
+        options["missing_words"] = list(reading["missing_words"])
+    if named:
+        if kind not in (None, TABLE):
+            raise ValueError(f"kind is for data of your own; {name} is a table")
+        if columns is not None:
+            raise ValueError(f"columns is for data of your own; leave it out with the data set {name}")
+        dataset = load_named(str(name), validation=validation, seed=seed, root=root, download=download, **reading)
+        options = {"name": dataset.name, **options}
+    else:
+        dataset = load_own_table(name, validation=validation, seed=seed, columns=columns, **reading)
+        columns = None if columns is None else list(columns)
+        options = {"name": os.fspath(name), "kind": TABLE, "columns": columns, **options}
+    return replace(dataset, options={**options, "seed": seed})
+
+
+def _table_to_evaluate(
+    name: str | Path, trained_on: Mapping[str, Any], schema: Mapping[str, Any], seed: int
+) -> Dataset:
+    from pyrovae.data.tables import TableCodec  # which imports pandas
+
+    codec, words = TableCodec.from_dict(schema), trained_on.get("missing_words")
+    if not _is_named(name):
+        dataset = load_whole_table(name, codec, missing_words=words)
+    elif _is_table(name, None):
+        test = trained_on.get("test")
+        test = None if isinstance(test, str) else test
+        dataset = load_named(str(name), seed=seed, test=test, missing_words=words, codec=codec)
+    else:
+        raise ValueError(f"{name} is no table, and the run was trained on one")
+    return replace(dataset, options={"name": str(name), "kind": TABLE, "seed": seed})
+
+
+def _plain(wanted: float | str | Path | None) -> float | str | None:
+    return os.fspath(wanted) if isinstance(wanted, Path) else wanted
 
 
 def _is_named(name: str | Path) -> bool:

@@ -19,12 +19,13 @@ import torch
 
 from pyrovae.data.array_files import read_arrays
 from pyrovae.data.csv_files import read_csv
-from pyrovae.data.dataset import KINDS, Dataset, Rows
+from pyrovae.data.dataset import KINDS, TABLE, Dataset, Rows
 from pyrovae.data.download import DataError
 from pyrovae.data.kinds import convert, find_kind
 from pyrovae.data.pictures import read_folder
 from pyrovae.data.preprocessing import seeded_generator
 from pyrovae.data.stored import Stored
+from pyrovae.data.table_files import TABLE_FORMATS
 
 logger = logging.getLogger(__name__)
 FORMATS = (".npy", ".npz", ".pt", ".csv")
@@ -49,7 +50,7 @@ def is_path(name: str | Path) -> bool:
     return (
         isinstance(name, Path)
         or bool(separators & set(text))
-        or Path(text).suffix.lower() in FORMATS
+        or text.lower().endswith((*FORMATS, *TABLE_FORMATS))
         or Path(text).exists()
     )
 
@@ -88,7 +89,7 @@ def load_own(
         For options that contradict each other or the data.
     """
     if kind is not None and kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(map(repr, (*KINDS, TABLE)))}, not {kind!r}")
     source = os.fspath(name)
     reading: dict[str, Any] = {"label_column": label_column, "columns": columns, "image_size": image_size}
     parts = read(source, **reading)
@@ -103,12 +104,12 @@ def load_own(
         elif isinstance(wanted, str | Path):
             parts[split] = _read_split(os.fspath(wanted), split, reading)
         else:
-            counts[split] = _count(split, SHARE if wanted is None else wanted, len(train.x))
+            counts[split] = count_rows(split, SHARE if wanted is None else wanted, len(train.x))
     names = tuple(classes) if classes is not None else train.classes
     parts = {split: _numbered_by(part, names, train) for split, part in parts.items()}
     found, how = (kind, "") if kind is not None else find_kind(list(parts.values()))
     splits = {split: convert(part, found) for split, part in parts.items()}
-    splits |= _draw(splits["train"], counts, seed, source)
+    splits |= draw_splits(splits["train"], counts, seed, source)
     dataset = Dataset(
         Path(source).resolve().stem,
         splits["train"],
@@ -201,7 +202,8 @@ def read(
         return read_folder(path, image_size)
     if path.suffix.lower() not in FORMATS:
         raise DataError(
-            f"{source} cannot be read: data are in {', '.join(FORMATS)} files, or in a folder of PNG or JPEG pictures"
+            f"{source} cannot be read: data are in {', '.join(FORMATS)} files, or in a folder of PNG or JPEG pictures; "
+            f"tables of kind 'table' in {', '.join(TABLE_FORMATS)} files"
         )
     return {"train": read_csv(path, label_column, columns, need_labels)} if is_csv else read_arrays(path)
 
@@ -225,8 +227,14 @@ def _plain(wanted: float | str | Path | None) -> float | str | None:
     return os.fspath(wanted) if isinstance(wanted, Path) else wanted
 
 
-def _count(split: str, wanted: float, rows: int) -> int:
-    """How many rows a share or a number of them is."""
+def count_rows(split: str, wanted: float, rows: int) -> int:
+    """How many rows a share or a number of them is.
+
+    Raises
+    ------
+    ValueError
+        If it is neither. The message names the split.
+    """
     if isinstance(wanted, bool) or not (0 <= wanted < 1 or (wanted >= 1 and wanted == int(wanted))):
         raise ValueError(
             f"{split} must be a share of the rows (from 0, below 1), a whole number of them, or a file, not {wanted!r}"
@@ -234,7 +242,7 @@ def _count(split: str, wanted: float, rows: int) -> int:
     return max(1, round(wanted * rows)) if 0 < wanted < 1 else int(wanted)
 
 
-def _draw(rows: Rows, counts: Mapping[str, int], seed: int, source: str) -> dict[str, Rows]:
+def draw_splits(rows: Rows, counts: Mapping[str, int], seed: int, source: str) -> dict[str, Rows]:
     """Training rows and those drawn from them; the order of the training rows stays.
 
     Raises

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from pyrovae.data.dataset import Dataset, Rows
+from pyrovae.data.dataset import TABLE, Dataset, Rows, Transform
 from pyrovae.data.files import DataFile, Files, find, provide
 
 
@@ -20,9 +20,11 @@ class Splits(NamedTuple):
     validation: Rows
     test: Rows
     evidence: Callable[[Tensor], Tensor] | None = None
+    transform: Transform | None = None
+    schema: Mapping[str, Any] | None = None
 
 
-Loader = Callable[[Files, int, int], Splits]
+Loader = Callable[..., Splits]
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def register(
 ) -> Callable[[Loader], Loader]:
     """Enter the decorated loader under `name`.
 
-    A loader is called with the files of the set, the number of validation rows to hold out, and the seed.
+    A loader is called with the files of the set, the number of validation rows to hold out, and the seed. That of a
+    table gets the number as it was asked for, and the options of tables of `load` as keywords.
 
     Parameters
     ----------
@@ -129,6 +132,7 @@ def load_named(
     seed: int = 0,
     root: str | Path | None = None,
     download: bool = True,
+    **table: Any,
 ) -> Dataset:
     """Load a registered data set as it is, without binarisation, scale and so on; `load` does those too.
 
@@ -144,6 +148,8 @@ def load_named(
         Folder laid out like the cache, to look in first.
     download : bool, default True
         Whether to fetch what is not on this machine.
+    **table
+        For a table: `test`, `column_kinds`, `likelihoods`, `scaling`, `missing_words` of `load`, and `codec`.
 
     Returns
     -------
@@ -166,14 +172,21 @@ def load_named(
     if entry is None:
         raise ValueError(f"there is no data set {name!r}; known are {', '.join(sorted(_ENTRIES))}")
     files = provide(entry.name, entry.subfolder, entry.files, root, download)
-    splits = entry.loader(files, _validation_size(entry, validation), seed)
+    if entry.kind == TABLE:
+        splits = entry.loader(files, validation, seed, **table)
+    elif table:
+        raise ValueError(f"{next(iter(table))} is for tables, and {entry.name} is none")
+    else:
+        splits = entry.loader(files, _validation_size(entry, validation), seed)
     return Dataset(
         name=entry.name,
         train=splits.train,
         validation=splits.validation,
         test=splits.test,
         kind=entry.kind,
+        transform=splits.transform,
         evidence=splits.evidence,
+        schema=splits.schema,
     )
 
 
@@ -209,7 +222,7 @@ def available(root: str | Path | None = None) -> list[DatasetInfo]:
     Examples
     --------
     >>> [info.name for info in available() if info.location == "embedded"]
-    ['digits', 'linear-gaussian']
+    ['breast-cancer', 'clinic', 'diabetes', 'digits', 'iris', 'linear-gaussian', 'wine']
     """
     return [
         DatasetInfo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import add
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data import Dataset, Rows
-from pyrovae.data.dataset import slices
+from pyrovae.data.dataset import TABLE, slices
 from pyrovae.families import families_of
 from pyrovae.infer.log_weights import log_condition
 from pyrovae.likelihoods import Likelihood, likelihood_of, squared_error
@@ -25,6 +25,8 @@ from pyrovae.metrics.figures import NEIGHBOURS, Evaluation
 from pyrovae.metrics.latents import ACTIVE, knn_error, row_means, unit_variances
 from pyrovae.vae import VAE
 
+BASELINES = ("mean-mode", "hist-gradient-boosting")
+"""Imputers that a pair of tables is compared with, where no others are asked for."""
 Progress = Callable[[Sequence[slice]], Iterable[slice]]
 """Wraps the batches that are gone through, as `tqdm` does."""
 
@@ -40,12 +42,18 @@ class Evaluated:
     rows : Rows
         The rows under evaluation, with their labels.
     neighbours : Rows, optional
-        Labelled rows to compare them with.
+        Training rows to compare them with.
+    figures : mapping of str to Any, default {}
+        The figures of every pair, which are there already.
+    baselines : sequence of str, default ()
+        Imputers to compare a pair of tables with.
     """
 
     vae: VAE
     rows: Rows
     neighbours: Rows | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    baselines: Sequence[str] = ()
 
     @cached_property
     def vectors(self) -> Tensor:
@@ -71,6 +79,7 @@ def evaluate(
     batch_size: int = 128,
     neighbours: Rows | None = None,
     condition: Mapping[str, Tensor] | None = None,
+    baselines: Sequence[str] = BASELINES,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a VAE on some rows, in evaluation mode and batch by batch on the VAE's device.
@@ -99,6 +108,9 @@ def evaluate(
     condition : mapping of str to Tensor, optional
         Values of latents that belong to all data. Those that are not given stand at the mean of the guide, and a log
         line says so.
+    baselines : sequence of str, default ("mean-mode", "hist-gradient-boosting")
+        For a pair of tables: imputers of `pyrovae.estimators.baselines` to compare it with. They are fitted on
+        `neighbours`, and left out without.
     progress : callable, optional
         Wraps the batches, for instance ``tqdm.tqdm``. None shows nothing.
 
@@ -170,7 +182,7 @@ def evaluate(
             "bits_per_dimension": bits,
             "effective_sample_size": float(size.median()),
         }
-        evaluated = Evaluated(vae, labelled, neighbours)
+        evaluated = Evaluated(vae, labelled, neighbours, figures, baselines)
         for family in families_of(vae):
             for measure in family.measures:
                 figures |= measure.compute(evaluated)
@@ -281,7 +293,7 @@ def by_site(value: Any) -> dict[str, Any]:
 
 def _is_probability(p: Any, values: Any, mask: Tensor | None, kind: str | None) -> bool:
     """Whether p(x|z) measures data of this kind, as a cross-entropy of grey values and a density of bytes do not."""
-    if kind is None or kind == "real" or not isinstance(values, Tensor):
+    if kind in (None, "real", TABLE) or not isinstance(values, Tensor):
         return False
     if kind in ("binary", "8-bit") and not p.support.is_discrete:
         return False

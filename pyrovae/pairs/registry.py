@@ -65,6 +65,10 @@ class Pair:
         Arguments of the Trainer that suit this pair, where they differ from the defaults.
     own : bool, default False
         Whether this is one of the user's own.
+    data_kind : str, optional
+        The kind of data that the pair is for. Files are read as data of this kind, where nothing else is asked for.
+    epochs : callable from (int, int) to int, optional
+        The number of epochs that suits a number of training rows and a batch size. None suits a fixed number.
 
     Examples
     --------
@@ -77,6 +81,8 @@ class Pair:
     builder: Builder
     training: Mapping[str, Any] = field(default_factory=dict)
     own: bool = False
+    data_kind: str | None = None
+    epochs: Callable[[int, int], int] | None = None
 
     @property
     def options(self) -> list[Option]:
@@ -145,7 +151,14 @@ _PAIRS: dict[str, Pair] = {}
 _BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def register_pair(name: str, *, summary: str, **training: Any) -> Callable[[Builder], Builder]:
+def register_pair(
+    name: str,
+    *,
+    summary: str,
+    data_kind: str | None = None,
+    epochs: Callable[[int, int], int] | None = None,
+    **training: Any,
+) -> Callable[[Builder], Builder]:
     """Register a builder as a pair, as a decorator.
 
     Use it to give a pair of your own a name, in a module that is imported before the name is used.
@@ -156,6 +169,8 @@ def register_pair(name: str, *, summary: str, **training: Any) -> Callable[[Buil
         Name of the pair.
     summary : str
         One line on what it is.
+    data_kind, epochs
+        See `Pair`.
     **training
         Arguments of the Trainer that suit it.
 
@@ -166,7 +181,7 @@ def register_pair(name: str, *, summary: str, **training: Any) -> Callable[[Buil
     """
 
     def enter(builder: Builder) -> Builder:
-        _PAIRS[name] = Pair(name, summary, builder, training)
+        _PAIRS[name] = Pair(name, summary, builder, training, data_kind=data_kind, epochs=epochs)
         return builder
 
     return enter

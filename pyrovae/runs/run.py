@@ -148,7 +148,7 @@ class Run:
         if isinstance(other, str) and own_data.is_function(other):
             other = own_data.dataset_of(other)
         elif not isinstance(other, Dataset):
-            other = data.load_to_evaluate(other, self.config["data"], self.spec.kind)
+            other = data.load_to_evaluate(other, self.config["data"], self.spec.kind, self.spec.schema)
         same_data.check_alike(other, self.spec)
         return replace(self, given=other)
 
@@ -219,7 +219,10 @@ class Run:
         training, dataset = dict(self.config["training"]), self.dataset()
         if resume:
             same_data.check_resumable(self.folder, dataset, self.spec)
-        config = {**self.config, "data": dict(dataset.options), "spec": dataset.spec.to_dict()}
+        elif "epochs" not in training and self.pair.epochs is not None:
+            batch_size = training.get("batch_size", Trainer().batch_size)
+            training["epochs"] = self.pair.epochs(len(dataset.train), batch_size)
+        config = {**self.config, "data": dict(dataset.options), "training": training, "spec": dataset.spec.to_dict()}
         writer = configuration.WriteConfiguration(self.folder, config)
         loop = Trainer(**training, progress=progress, callbacks=[writer, *callbacks])
         if vae is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from pyrovae.data import DataError, load
@@ -72,9 +73,11 @@ def check_alike(data: Dataset, trained: DataSpec) -> None:
     Raises
     ------
     ValueError
-        If they have another shape, other values, or more classes.
+        If they have another shape, other values, more classes, or are a table of other columns.
     """
     spec = data.spec
+    if spec.schema is not None and trained.schema is not None:
+        _check_columns(spec.name, spec.schema, trained.schema)
     for field in ("shape", "kind", "num_classes"):
         new, old = getattr(spec, field), getattr(trained, field)
         if new != old and not (field == "num_classes" and (new is None or old is None)):
@@ -113,3 +116,24 @@ def check_resumable(folder: RunFolder, data: Dataset, trained: DataSpec) -> None
             f"{data.name} has {len(data.train)} training rows, and the training of {folder.path} began with "
             f"{trained.num_rows}"
         )
+
+
+def _check_columns(name: str, new: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    """Refuse a table whose columns are others, or are made numbers of in another way.
+
+    Raises
+    ------
+    ValueError
+        Naming the first column that differs.
+    """
+    columns, before = ([*part.get("schema", {}).get("columns", ())] for part in (new, old))
+    for column, known in zip_longest(columns, before):
+        if column is None or known is None or column["name"] != known["name"]:
+            found, wanted = (repr(part["name"]) if part else "none" for part in (column, known))
+            raise ValueError(f"{name} has the column {found} where the run was trained on {wanted}")
+        for field in ("kind", "levels", "origin"):
+            if column.get(field) != known.get(field):
+                was, now = known.get(field), column.get(field)
+                raise ValueError(f"{name}: {field} of the column {known['name']!r} is {now}, and the run has {was}")
+    if any(new.get(part) != old.get(part) for part in ("columns", "scaler", "features")):
+        raise ValueError(f"the training rows of {name} hold other values than those that the run was trained on")

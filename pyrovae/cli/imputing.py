@@ -1,0 +1,224 @@
+"""What the command line does with runs of tables: the verb `impute`, and samples of a table."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyrovae.data.dataset import TABLE
+from pyrovae.data.table_files import read_table
+from pyrovae.runs import Run, pick_device
+from pyrovae.storage import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pyrovae.data.columns import Column
+    from pyrovae.data.schema import Schema
+
+# Estimators import pandas and much of scikit-learn, so they are imported in the functions.
+
+FORMATS = (".csv", ".csv.gz", ".parquet")
+"""Endings of tables that can be written."""
+
+
+def impute(options: argparse.Namespace) -> None:
+    """Complete a table by a run of a table, and write it to a file.
+
+    Raises
+    ------
+    ValueError
+        For a run of other data, a table of other columns, impossible numbers, and another ending of the file.
+    """
+    _check_ending(options.out)
+    if options.draws is not None and options.intervals is not None:
+        raise ValueError("--draws and --intervals exclude each other: intervals are of the single completed table")
+    if options.draws is not None and options.draws < 1:
+        raise ValueError(f"--draws must be at least 1, got {options.draws}")
+    if options.intervals is not None and not 0 < options.intervals < 1:
+        raise ValueError(f"--intervals must be between 0 and 1, got {options.intervals}")
+    run = Run.open(options.run)
+    if run.spec.kind != TABLE:
+        raise ValueError(f"{options.run} is a run of the pair {run.pair.name}, whose data are no table")
+    frame = _table_of(options.input, run)
+
+    from pyrovae.estimators import VAEImputer
+
+    imputer = VAEImputer.load(options.run, pick_device(options.device))
+    schema = imputer.schema_
+    if options.draws is not None:
+        _check_new(["draw"], frame)
+        drawn = imputer.impute_draws(frame, options.draws, options.seed)
+        complete = _stacked([_typed(part, schema) for part in drawn])
+    else:
+        complete = _typed(imputer.transform(frame), schema)
+    if options.intervals is not None:
+        complete = _with_intervals(complete, *imputer.intervals(frame, options.intervals), schema)
+    _write(complete, options.out)
+    missing = int(frame.isna().to_numpy().sum())
+    times = f", {options.draws} times" if options.draws is not None else ""
+    print(f"{missing} of {frame.size} entries filled{times}: {options.out}")
+
+
+def sample_table(options: argparse.Namespace) -> None:
+    """Draw rows of a table into a file.
+
+    Raises
+    ------
+    ValueError
+        For options that are for other data, an unknown column, a value that a column cannot have, and another ending.
+    """
+    _check_ending(options.out)
+    for option, given in (("--condition", options.condition), ("--like", options.like), ("--data", options.data)):
+        if given is not None:
+            raise ValueError(f"{option} is not for runs of tables; --given COLUMN=VALUE fixes columns")
+    if options.output != "draw":
+        raise ValueError(f"--output {options.output} is not for runs of tables, whose samples are draws")
+
+    from pyrovae.estimators.table_model import TableModel
+
+    model, _ = TableModel.load(options.run, pick_device(options.device))
+    schema = model.codec.schema
+    given = dict(_value_of(schema, name, text) for name, text in options.given or ())
+    frame = model.sample(options.num, given, options.seed)
+    _write(frame, options.out)
+    print(f"{options.num} rows in {options.out}")
+
+
+def _check_ending(path: Path) -> None:
+    if not path.name.lower().endswith(FORMATS):
+        raise ValueError(f"--out must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]} for a table, got {path}")
+    if path.name.lower().endswith(".parquet"):
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise ValueError(f"{path} needs pyarrow: pip install pyarrow, or write a .csv file") from None
+
+
+def _table_of(path: Path, run: Run) -> pd.DataFrame:
+    """The table of a file, with the words for missing entries that the run was trained with.
+
+    Raises
+    ------
+    ValueError
+        If it has other columns than the run.
+    """
+    from pyrovae.data.schema import Schema
+    from pyrovae.data.table_loading import without_words
+
+    schema = Schema.from_dict((run.spec.schema or {})["schema"])
+    frame = without_words(read_table(path), run.config["data"].get("missing_words") or ())
+    for name in schema.names:
+        if name not in frame:
+            raise ValueError(f"{path} lacks the column {name!r} of the run")
+    for name in frame:
+        if name not in schema.names:
+            raise ValueError(f"{path} has the column {name!r}, which the run does not have; leave it out")
+    for column in schema.columns:
+        if column.kind == "missing" and frame[column.name].isna().any():
+            raise ValueError(f"the column {column.name!r} of the run had no value at all, so nothing is known of it")
+    try:
+        schema.encode(frame, unseen="missing")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    return frame
+
+
+def _typed(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The table with whole numbers and bools as such, which a CSV file with missing entries does not hold as such."""
+    changed = frame.copy()
+    for column in schema.columns:
+        values = frame[column.name]
+        if values.isna().any():
+            continue
+        if column.dtype.lower().startswith(("int", "uint")) and values.dtype.kind == "f" and (values % 1 == 0).all():
+            changed[column.name] = values.astype("int64")
+        elif column.dtype in ("bool", "boolean") and values.dtype.kind == "O":
+            changed[column.name] = values.astype(bool)
+    return changed
+
+
+def _stacked(drawn: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    for number, part in enumerate(drawn, 1):
+        part.insert(0, "draw", number)
+    return pd.concat(drawn, ignore_index=True)
+
+
+def _with_intervals(complete: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The completed table with the ends of intervals beside each column that has an order."""
+    import pandas as pd
+
+    ends: dict[str, Any] = {}
+    for column in schema.columns:
+        ends[column.name] = complete[column.name]
+        if column.kind in ("real", "positive", "count", "ordinal"):
+            names = (f"{column.name}_low", f"{column.name}_high")
+            _check_new(names, complete)
+            ends |= {name: end[column.name] for name, end in zip(names, (low, high), strict=True)}
+    return pd.DataFrame(ends)
+
+
+def _check_new(names: Sequence[str], frame: pd.DataFrame) -> None:
+    for name in names:
+        if name in frame:
+            raise ValueError(f"the table has a column {name!r} already, and the result needs one; rename it")
+
+
+def _value_of(schema: Schema, name: str, text: str) -> tuple[str, Any]:
+    """The value of a column from what was typed.
+
+    Raises
+    ------
+    ValueError
+        For an unknown column, and for a value that the column cannot have.
+    """
+    columns: Mapping[str, Column] = {column.name: column for column in schema.columns}
+    if name not in columns:
+        raise ValueError(f"--given names {name!r}, which is no column; columns are {', '.join(columns)}")
+    column = columns[name]
+    if column.levels is not None:
+        by_text = {_shown(level): level for level in column.levels}
+        if text not in by_text and not _is_number_of(text, column.levels):
+            known = ", ".join(list(by_text)[:20]) + (", ..." if len(by_text) > 20 else "")
+            raise ValueError(f"--given {name}={text}: the levels of {name} are {known}")
+        return name, by_text.get(text, None) if text in by_text else float(text)
+    if column.origin is not None:
+        import pandas as pd
+
+        try:
+            return name, pd.Timestamp(text)
+        except ValueError:
+            raise ValueError(f"--given {name}={text}: {name} holds dates, such as 2024-01-31") from None
+    try:
+        return name, float(text)
+    except ValueError:
+        raise ValueError(f"--given {name}={text}: {name} holds numbers") from None
+
+
+def _shown(level: Any) -> str:
+    return f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def _is_number_of(text: str, levels: Sequence[Any]) -> bool:
+    """Whether a text is another way to write one of some levels that are numbers, such as 1.0 for 1."""
+    try:
+        return any(not isinstance(level, bool | str) and float(text) == level for level in levels)
+    except ValueError:
+        return False
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        content = io.BytesIO()
+        frame.to_parquet(content, index=False)
+        write_atomically(path, content.getvalue())
+        return
+    text = frame.to_csv(index=False)
+    write_atomically(path, gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text)
