@@ -1,0 +1,289 @@
+"""Boosted trees that predict each column of a table from the others: hints for a VAE of the table."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from tqdm.auto import tqdm
+
+from pyrovae.data.stored import first_line
+from pyrovae.estimators.tree_arrays import TreeArrays
+from pyrovae.likelihoods.tables import OF_LEVELS, ColumnFamilies
+from pyrovae.storage import write_atomically
+
+MIN_OBSERVED = 20
+"""Observed values that a column needs for a hint."""
+MAX_LOGIT = 8.0
+"""Logits of hints lie within plus and minus this, log probabilities between minus this and 0."""
+_NUMBERS = ("normal", "student-t")
+_LEVELS = ("bernoulli", "categorical")
+
+Model: TypeAlias = HistGradientBoostingRegressor | HistGradientBoostingClassifier | None
+"""A fitted model; None where only one class was seen."""
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnTrees:
+    """One boosted model a column of a table, that predicts it from all other columns.
+
+    Use it to give a VAE hints of what a column may be. A model sees missing entries of the other columns as they are,
+    and codes of levels as numbers. Made by `fit` or `load`.
+
+    Parameters
+    ----------
+    columns : ColumnFamilies
+        The families of the columns.
+    models : mapping of int to TreeArrays
+        The models of columns that have a hint.
+    seen : mapping of int to ndarray
+        The codes that the model of a column with levels was fitted on, increasing; empty for numbers.
+
+    Raises
+    ------
+    ValueError
+        A model does not suit its column.
+
+    Notes
+    -----
+    Hints are the predicted scaled value of normal and Student-t columns, the logit of code 1 of Bernoulli columns, and
+    the log probabilities of all codes of categorical columns. Other families have no hint, nor have columns with few
+    observed values, one observed class, or too many levels.
+
+    Examples
+    --------
+    >>> first = np.arange(200.0) % 2
+    >>> table = np.stack([first, np.where(first == 1, 3.0, -3.0)], 1)
+    >>> trees, hints = ColumnTrees.fit(table, ("bernoulli", "normal"), (2, 0), random_state=0)
+    >>> trees.layout, hints.shape
+    ([(0, 0, 1), (1, 1, 1)], (200, 2))
+    """
+
+    columns: ColumnFamilies
+    models: Mapping[int, TreeArrays]
+    seen: Mapping[int, NDArray[np.int64]]
+
+    def __post_init__(self) -> None:
+        families, sizes = self.columns.families, self.columns.num_levels
+        for column, trees in self.models.items():
+            if not 0 <= column < len(families) or families[column] not in _NUMBERS + _LEVELS:
+                raise ValueError(f"column {column} has a model, but cannot have one")
+            seen = np.asarray(self.seen[column])
+            if seen.ndim != 1 or seen.dtype.kind not in "iu":
+                raise ValueError(f"the codes seen of column {column} must be whole numbers, got {seen.dtype}")
+            outputs = 1
+            if families[column] in _LEVELS:
+                if len(seen) < 2 or (np.diff(seen) < 1).any() or seen[0] < 0 or seen[-1] >= sizes[column]:
+                    raise ValueError(f"the codes seen of column {column} do not suit its {sizes[column]} levels")
+                outputs = 1 if len(seen) == 2 else len(seen)
+            if trees.num_features != len(families) - 1 or trees.num_outputs != outputs:
+                got = f"{trees.num_features} features and {trees.num_outputs} outputs"
+                raise ValueError(f"the model of column {column} has {got}, not {len(families) - 1} and {outputs}")
+
+    @property
+    def layout(self) -> list[tuple[int, int, int]]:
+        """Where the hint of a column lies among all hints: column, start and size."""
+        found, start = [], 0
+        for column in sorted(self.models):
+            size = _size(self.columns, column)
+            found.append((column, start, size))
+            start += size
+        return found
+
+    @classmethod
+    def fit(
+        cls,
+        values: NDArray,
+        families: Sequence[str],
+        num_levels: Sequence[int],
+        *,
+        random_state: int,
+        folds: int = 2,
+        max_levels: int = 30,
+        max_iter_numbers: int = 60,
+        max_iter_levels: int = 40,
+        verbose: bool = False,
+    ) -> tuple[ColumnTrees, NDArray[np.float64]]:
+        """Fit the models, and give hints that do not know the entries they are about.
+
+        Parameters
+        ----------
+        values : ndarray, shape ``[N, D]``
+            The training rows: scaled numbers, codes of levels from 0, NaN where an entry is missing.
+        families, num_levels : sequence, length D
+            As for `ColumnFamilies`.
+        random_state : int
+            Seed of the folds, 0 or more. The same seed gives the same hints.
+        folds : int, default 2
+            Parts that the observed entries of a column are split into, 2 to 20. More of them make hints that
+            are closer to those of new rows, and take longer.
+        max_levels : int, default 30
+            A column with more levels has no hint.
+        max_iter_numbers, max_iter_levels : int, default 60 and 40
+            Rounds of boosting.
+        verbose : bool, default False
+            Show a bar over the columns.
+
+        Returns
+        -------
+        ColumnTrees
+            Models fitted on all observed entries.
+        hints : ndarray, shape ``[N, H]``
+            The hints in the order of `layout`. Where the column is observed, they are of a model that was fitted on the
+            other folds; where it is missing, of the model fitted on all.
+
+        Raises
+        ------
+        ValueError
+            The shape of the values or the number of folds is wrong, or a code of a level is none.
+        """
+        columns = ColumnFamilies(tuple(families), tuple(num_levels))
+        values = _checked(values, columns)
+        if not 2 <= folds <= MIN_OBSERVED:
+            raise ValueError(f"folds must lie within 2 and {MIN_OBSERVED}, got {folds}")
+        models, seen, hints = {}, {}, [np.empty((len(values), 0))]
+        for column, family in enumerate(tqdm(columns.families, desc="trees", unit="column", disable=not verbose)):
+            target, levels = values[:, column], columns.num_levels[column]
+            known = np.flatnonzero(~np.isnan(target))
+            codes = _codes(target[known], column, levels) if family in OF_LEVELS else np.empty(0, dtype=np.int64)
+            few = len(known) < MIN_OBSERVED or len(columns.families) == 1 or family not in _NUMBERS + _LEVELS
+            if few or (family in _LEVELS and (len(codes) < 2 or levels > max_levels)):
+                continue
+            others, rounds = np.delete(values, column, 1), max_iter_levels if family in _LEVELS else max_iter_numbers
+            hint = np.empty((len(values), _size(columns, column)))
+            order = np.random.default_rng([random_state, column]).permutation(known)
+            for part in np.array_split(order, folds):
+                rest = np.setdiff1d(known, part)
+                model = _fitted(others[rest], target[rest], family, rounds, random_state)
+                hint[part] = _hint(_raw(model, others[part]), np.unique(target[rest]).astype(int), family, levels)
+            model = _fitted(others[known], target[known], family, rounds, random_state)
+            missing = np.isnan(target)
+            if missing.any():
+                hint[missing] = _hint(_raw(model, others[missing]), codes, family, levels)
+            models[column], seen[column] = TreeArrays.of(model), codes
+            hints.append(hint)
+        return cls(columns, models, seen), np.concatenate(hints, 1)
+
+    def hints(self, values: NDArray) -> NDArray[np.float64]:
+        """Hints of the models fitted on all rows, for rows that were not among them.
+
+        Parameters
+        ----------
+        values : ndarray, shape ``[M, D]``
+            The rows, as for `fit`. The hint of a column does not read that column.
+
+        Returns
+        -------
+        ndarray, shape ``[M, H]``
+            The hints in the order of `layout`. Those of a row do not depend on other rows.
+
+        Raises
+        ------
+        ValueError
+            The values have another shape, or are infinite.
+        """
+        values, parts = _checked(values, self.columns), [np.empty((len(values), 0))]
+        for column, _, _ in self.layout:
+            raw = self.models[column].raw_predict(np.delete(values, column, 1))
+            family, levels = self.columns.families[column], self.columns.num_levels[column]
+            parts.append(_hint(raw, self.seen[column], family, levels))
+        return np.concatenate(parts, 1)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one ``.npz`` file, without pickle. A file of this name is replaced."""
+        arrays: dict[str, Any] = {
+            "families": np.array(self.columns.families),
+            "num_levels": np.array(self.columns.num_levels),
+        }
+        arrays["modelled"] = np.array(sorted(self.models), dtype=np.int64)
+        for column, trees in self.models.items():
+            arrays |= {f"{column}.{name}": array for name, array in trees.to_arrays().items()}
+            arrays[f"{column}.seen"] = self.seen[column]
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_atomically(Path(path), buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path) -> ColumnTrees:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            The file cannot be read, is damaged, or holds something else. The message is one line that names it.
+        """
+        try:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as content:
+                arrays = {name: content[name] for name in content.files}
+            columns = ColumnFamilies(tuple(arrays["families"].tolist()), tuple(arrays["num_levels"].tolist()))
+            models, seen = {}, {}
+            for column in arrays["modelled"].tolist():
+                own = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"{column}.")}
+                models[column], seen[column] = TreeArrays.from_arrays(own), own["seen"]
+            return cls(columns, models, seen)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror or first_line(error)})") from None
+        except Exception as error:  # a damaged file raises whatever its parser trips over
+            raise ValueError(f"{path} holds no trees of columns, or is damaged ({first_line(error)})") from None
+
+
+def _size(columns: ColumnFamilies, column: int) -> int:
+    return columns.num_levels[column] if columns.families[column] == "categorical" else 1
+
+
+def _checked(values: NDArray, columns: ColumnFamilies) -> NDArray[np.float64]:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(columns.families):
+        raise ValueError(f"values must have shape [N, {len(columns.families)}], got {values.shape}")
+    if np.isinf(values).any():
+        raise ValueError("values must be finite, or NaN where an entry is missing; got an infinite one")
+    return values
+
+
+def _codes(known: NDArray[np.float64], column: int, levels: int) -> NDArray[np.int64]:
+    """The codes that occur."""
+    codes = np.unique(known)
+    wrong = codes[(codes < 0) | (codes >= levels) | (codes != codes.round())]
+    if len(wrong):
+        raise ValueError(f"codes of column {column} must be whole numbers from 0 to {levels - 1}, got {wrong[0]:g}")
+    return codes.astype(np.int64)
+
+
+def _fitted(x: NDArray, target: NDArray, family: str, rounds: int, random_state: int) -> Model:
+    options = {"max_iter": rounds, "max_leaf_nodes": 31, "early_stopping": False, "random_state": random_state}
+    x = np.where(
+        np.isnan(x).all(axis=0), 0.0, x
+    )  # scikit-learn cannot bin a column without values; nothing splits on it
+    if family in _NUMBERS:
+        return HistGradientBoostingRegressor(**options).fit(x, target)
+    if (target == target[0]).all():
+        return None
+    return HistGradientBoostingClassifier(**options).fit(x, target.astype(int))
+
+
+def _raw(model: Model, x: NDArray) -> NDArray[np.float64]:
+    """What `TreeArrays.raw_predict` gives, to the last bit, from scikit-learn's faster code; zeros of one class."""
+    if model is None:
+        return np.zeros((len(x), 1))
+    raw = model.predict(x) if isinstance(model, HistGradientBoostingRegressor) else model.decision_function(x)
+    return np.ascontiguousarray(raw.reshape(len(x), -1))  # sums over classes depend on the layout
+
+
+def _hint(raw: NDArray[np.float64], seen: NDArray[np.integer], family: str, levels: int) -> NDArray[np.float64]:
+    """The hint from raw predictions of a model and the codes that it saw."""
+    if family in _NUMBERS:
+        return raw
+    if len(seen) == 2:
+        raw = np.concatenate([np.zeros_like(raw), raw], 1)
+    hint = np.full((len(raw), levels), -MAX_LOGIT)
+    hint[:, seen] = log_softmax(raw, axis=1).clip(-MAX_LOGIT, 0.0)
+    if family == "bernoulli":
+        return (hint[:, 1:] - hint[:, :1]).clip(-MAX_LOGIT, MAX_LOGIT)
+    return hint
