@@ -12,11 +12,18 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from pyrovae.estimators.table_model import TableModel
-from pyrovae.estimators.table_options import TABLE_OPTIONS, check_frame, fit_options, raw_columns
+from pyrovae.estimators.table_options import TABLE_OPTIONS, as_plain, check_frame, fit_options, raw_columns
 from pyrovae.runs import pick_device
+
+
+def _has_density(imputer: VAEImputer) -> bool:
+    if imputer.trees:
+        raise AttributeError("with trees, a column depends on all others, so rows have no density; take trees=False")
+    return True
 
 
 class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -254,11 +261,12 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         low, high = (self._filled(X, frame, end) for end in ends)
         return low, high
 
+    @available_if(_has_density)
     def score_samples(self, X: ArrayLike, num_samples: int = 500) -> NDArray[np.float64]:
         """Log-density of the observed entries of each row, ``[N]``, in nats and in the units of the table.
 
         It is estimated with `num_samples` importance samples per row, and is a lower bound on average. A level that
-        `fit` did not see counts as missing.
+        `fit` did not see counts as missing. Only with `trees=False`.
         """
         check_is_fitted(self)
         check_scalar(num_samples, "num_samples", Integral, min_val=1)
@@ -283,7 +291,9 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         model, settings = TableModel.load(folder, device)
         known = cls().get_params()
-        imputer = cls(**{name: value for name, value in settings.items() if name in known})
+        given = {"trees": model.trees is not None}  # a run of the command line writes no settings
+        given |= {name: value for name, value in settings.items() if name in known}
+        imputer = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
         imputer._seed = int(settings.get("seed", 0))
         imputer.schema_, imputer.model_, imputer.history_ = model.codec.schema, model, model.history
         imputer.n_features_in_ = len(model.codec.schema.columns)
@@ -293,7 +303,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _settings(self) -> dict[str, Any]:
         """Arguments of the constructor, ready for JSON, and the seed."""
-        given = {name: self.get_params()[name] for name in TABLE_OPTIONS}
+        given = as_plain({name: self.get_params()[name] for name in TABLE_OPTIONS})
         return {**given, "seed": self._seed, "has_names": hasattr(self, "feature_names_in_")}
 
     def _draws(self, X: ArrayLike, num_draws: int, random_state: int | None) -> tuple[pd.DataFrame, NDArray]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import date
 from numbers import Integral, Real
 from typing import Any
 
@@ -165,12 +166,12 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
     schema = Schema.infer(frame, kinds=estimator.kinds, levels=estimator.levels, ranges=estimator.ranges)
     options = {
         "pair": {
-            "latent_dim": estimator.n_components,
-            "hidden": tuple(estimator.hidden),
+            "latent_dim": int(estimator.n_components),
+            "hidden": tuple(int(size) for size in estimator.hidden),
             "encoder": estimator.encoder,
             "prior": estimator.prior,
             "parameterization": estimator.parameterization,
-            "scale_floor": estimator.scale_floor,
+            "scale_floor": float(estimator.scale_floor),
         },
         "training": {
             "epochs": estimator.epochs,
@@ -185,3 +186,16 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
         "scaling": estimator.scaling,
     }
     return schema, options
+
+
+def as_plain(value: Any) -> Any:
+    """An option as JSON has it: dates as texts, arrays and tuples as lists, numbers of NumPy as Python's."""
+    if isinstance(value, Mapping):
+        return {str(name): as_plain(part) for name, part in value.items()}
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind != "M":
+        return as_plain(value.tolist())
+    if isinstance(value, date | np.datetime64):
+        return pd.Timestamp(value).isoformat()
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [as_plain(part) for part in value]
+    return value
