@@ -40,12 +40,8 @@ class TabularGuide(PyroModule):
         y: Tensor | None = None,
         index: Tensor | None = None,
         seen: Tensor | None = None,
-        hints: Tensor | None = None,
     ) -> Tensor:
-        """Run the program. See the contract of pairs. `seen` is True where the guide may look, under the mask.
-
-        `hints` are for the model alone: a hint of one column may give another one away.
-        """
+        """Run the program. See the contract of pairs. `seen` is True where the guide may look, under the mask."""
         if seen is not None:
             mask = seen if mask is None else mask & seen
         with pyro.plate("data", len(x), dim=-1):

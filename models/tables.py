@@ -25,32 +25,17 @@ class TabularVAE(PyroModule):
         From ``[..., latent_dim]`` to ``[..., *likelihood.raw_shape]``.
     likelihood : TableLikelihood
         The likelihood of a row.
-    hints : Hints, optional
-        Where the argument `hints` ``[B, H]``, what others predict of the columns of each row, enters the raw parameters.
-        The programs then need it.
 
     References
     ----------
     A. Nazabal, P. Olmos, Z. Ghahramani and I. Valera (2020), "Handling incomplete heterogeneous data using VAEs".
     """
 
-    def __init__(
-        self, prior: nn.Module, decoder: nn.Module, likelihood: TableLikelihood, hints: nn.Module | None = None
-    ) -> None:
+    def __init__(self, prior: nn.Module, decoder: nn.Module, likelihood: TableLikelihood) -> None:
         super().__init__()
         self.prior = prior
         self.decoder = decoder
         self.likelihood = likelihood
-        self.hints = hints
-
-    def raw(self, z: Tensor, hints: Tensor | None = None) -> Tensor:
-        """Raw parameters of rows with latents `z` ``[..., B, latent_dim]``."""
-        raw = self.decoder(z)
-        if self.hints is None:
-            return raw
-        if hints is None:
-            raise ValueError("this model was made with hints of its columns, so it needs the argument hints")
-        return self.likelihood.shifted(raw, self.hints(hints).expand_as(raw))
 
     def forward(
         self,
@@ -59,11 +44,10 @@ class TabularVAE(PyroModule):
         y: Tensor | None = None,
         index: Tensor | None = None,
         seen: Tensor | None = None,
-        hints: Tensor | None = None,
         *,
         size: int | None = None,
     ) -> Tensor:
         """Run the program. See the contract of pairs. All entries under `mask` are scored, whatever `seen` says."""
         with pyro.plate("data", num_rows(x, size), dim=-1):
             z = pyro.sample("z", self.prior())
-            return observe(self.likelihood, self.raw(z, hints), x, mask)
+            return observe(self.likelihood, self.decoder(z), x, mask)

@@ -6,8 +6,9 @@ import torch
 from pairs import library_pair, pictures
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
-from pyrovae import data
+from pyrovae import VAE, data
 from pyrovae import distributions as dist
+from pyrovae.estimators import VAEImputer
 from pyrovae.infer import objective_names
 from pyrovae.pairs import find_pair
 from pyrovae.training import Trainer
@@ -111,3 +112,43 @@ def test_resumed_training(tmp_path):
     parts = train(tmp_path / "parts", 4, resume=True)
     for name, parameter in whole.named_parameters():
         assert torch.equal(parameter, parts.get_parameter(name)), name
+
+
+def test_latents_of_all_data_and_compiled_steps():
+    """Objectives of several particles with a latent of all data; compiled and eager steps have the same loss."""
+
+    def model(x):
+        mu = pyro.sample("mu", pyro.distributions.Normal(x.new_zeros(()), 2.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(mu, 1.0))
+            pyro.sample("x", pyro.distributions.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        m = pyro.param("m", x.new_tensor(0.5))
+        mu = pyro.sample("mu", pyro.distributions.Normal(m, 0.3))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro.distributions.Normal((x + mu) / 2, 0.8))
+
+    x = torch.randn(40).cuda()
+    for objective in ("iwae", "vimco"):
+        history = Trainer(objective, num_particles=5, epochs=5, batch_size=10, lr=0.01, progress=False).fit(
+            VAE(model, guide), x
+        )
+        assert torch.isfinite(torch.tensor(history.rows[-1]["loss"])), objective
+    digits, losses = data.load("digits", binarize="static"), []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        vae = library_pair().cuda()
+        history = Trainer("iwae", num_particles=3, epochs=2, compile=compiled, progress=False).fit(vae, digits)
+        losses.append(history.rows[-1]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_imputer():
+    table = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)).numpy()
+    table[::3, 1] = float("nan")
+    imputer = VAEImputer(device="cuda", epochs=5, hidden=(16,), trees=False, random_state=0).fit(table)
+    assert imputer.model_.vae.device.type == "cuda"
+    filled = imputer.transform(table)
+    assert (filled == filled).all()
+    assert len(imputer.impute_draws(table, 3)) == 3

@@ -188,7 +188,7 @@ def _family(schema: Schema, position: int, likelihoods: Mapping[str, str]) -> st
     if family not in ALLOWED[column.kind]:
         allowed = ", ".join(ALLOWED[column.kind])
         raise ValueError(
-            f"column {column.name!r} is {column.kind}, whose likelihood is one of {allowed}, not {family!r}"
+            f"column {column.name!r} is {column.kind}: its likelihood is one of {allowed}, not {family!r}"
         )
     if family == "bernoulli" and len(column.levels or ()) != 2:
         return "categorical"

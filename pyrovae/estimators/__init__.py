@@ -1,5 +1,6 @@
 """Estimators for scikit-learn."""
 
 from pyrovae.estimators.classifier import VAEClassifier
+from pyrovae.estimators.imputer import VAEImputer
 
-__all__ = ["VAEClassifier"]
+__all__ = ["VAEClassifier", "VAEImputer"]

@@ -55,7 +55,7 @@ class TableModel:
         What predicts each column from the others, if the pair takes hints.
     spread : ndarray, shape ``[D]``, or None
         Factors of the spread of imputed numbers; None is 1.
-    latents : LatentMixture or None
+    density : LatentMixture or None
         Where the latents of the training rows lie. None takes the prior.
     history : History or None
         What its training did; None for one that was read from a folder.
@@ -65,7 +65,7 @@ class TableModel:
     vae: VAE
     trees: ColumnTrees | None = None
     spread: NDArray[np.float64] | None = None
-    latents: LatentMixture | None = None
+    density: LatentMixture | None = None
     history: History | None = None
 
     @classmethod
@@ -136,7 +136,7 @@ class TableModel:
         model = cls(codec, vae.double().eval(), fitted, history=history)
         model._calibrate(scaled, shown, held, seed)
         if fitted is None:
-            model.latents = model._latent_mixture(scaled, mask, np.random.RandomState(seed))
+            model.density = model._latent_mixture(scaled, mask, np.random.RandomState(seed))
         return model
 
     @torch.no_grad()
@@ -174,8 +174,8 @@ class TableModel:
         saving.save(self.vae, folder, overwrite=overwrite)
         if self.trees is not None:
             self.trees.save(Path(folder) / TREES)
-        if self.latents is not None:
-            self.latents.save(Path(folder) / LATENTS)
+        if self.density is not None:
+            self.density.save(Path(folder) / LATENTS)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> tuple[TableModel, dict[str, Any]]:
@@ -186,9 +186,9 @@ class TableModel:
             raise ValueError(f"{folder} holds a pair that is for no table")
         trees = ColumnTrees.load(Path(folder) / TREES) if schema.get("hints") else None
         spread = np.array(schema["spread"]) if "spread" in schema else None
-        latents = LatentMixture.load(Path(folder) / LATENTS) if (Path(folder) / LATENTS).exists() else None
+        density = LatentMixture.load(Path(folder) / LATENTS) if (Path(folder) / LATENTS).exists() else None
         vae = run.load_vae(device).double().eval()
-        model = cls(TableCodec.from_dict(schema), vae, trees, spread, latents)
+        model = cls(TableCodec.from_dict(schema), vae, trees, spread, density)
         return model, dict(schema.get("settings", {}))
 
     @property
@@ -336,12 +336,12 @@ class TableModel:
     def _drawn(self, num_samples: int, uniform: Tensor, generator: np.random.RandomState) -> Tensor:
         """Scaled rows at latents drawn from where those of the training rows lie."""
         model: Any = self.vae.model
-        if self.latents is None:
+        if self.density is None:
             with torch.random.fork_rng():
                 torch.manual_seed(int(generator.randint(np.iinfo(np.int32).max)))
                 z = model.prior().sample((num_samples,))
         else:
-            z = torch.as_tensor(self.latents.sample(num_samples, generator), device=uniform.device)
+            z = torch.as_tensor(self.density.sample(num_samples, generator), device=uniform.device)
         parts = []
         for part in slices(num_samples, 4096):
             groups = model.likelihood.elementwise(model.raw(z[part]))

@@ -63,7 +63,7 @@ class Mixture(NamedTuple):
 
 
 def mixtures(
-    vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, *, hints: Tensor | None = None, weights: str = "none"
+    vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, *, weights: str = "none"
 ) -> Iterator[tuple[slice, Mixture]]:
     """The mixtures of rows of a table, in parts that fit into memory.
 
@@ -77,8 +77,6 @@ def mixtures(
         True where an entry is observed.
     noise : Tensor, shape ``[K, latent_dim]``
         Standard normal numbers, the same for all rows.
-    hints : Tensor, shape ``[N, H]``, optional
-        Hints of the columns, for a pair that takes some.
     weights : {"none", "importance"}, default "none"
         Whether draws of the guide count alike, or by their importance weights. Importance weights are right for every
         guide, and few draws count if the guide was trained with a small KL weight.
@@ -100,17 +98,17 @@ def mixtures(
     rows = max(1, _NUMBERS_AT_ONCE // (len(noise) * size))
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
-        yield part, _mixture(vae, x[part], mask[part], noise, None if hints is None else hints[part], weights)
+        yield part, _mixture(vae, x[part], mask[part], noise, weights)
 
 
 @torch.no_grad()
-def _mixture(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, hints: Tensor | None, weights: str) -> Mixture:
+def _mixture(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, weights: str) -> Mixture:
     model: Any = vae.model
     guide: Any = vae.guide
     base: Any = guide.posterior(x, mask)
     normal: Any = base.base_dist
     z = normal.loc + normal.scale * noise.unsqueeze(1)
-    raw = model.raw(z, hints)
+    raw = model.decoder(z)
     if weights == "none":
         return Mixture(model.likelihood, raw, x.new_full(z.shape[:2], 1 / len(noise)))
     scored = model.likelihood(raw, mask.expand(len(noise), -1, -1)).log_prob(model.likelihood.fill(x, mask))

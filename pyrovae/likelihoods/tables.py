@@ -174,35 +174,6 @@ class TableLikelihood(Likelihood):
         """The shape of a row's raw parameters."""
         return (sum(raw for _, _, raw in self.groups),)
 
-    def places(self, column: int) -> list[int]:
-        """Where the location or the logits of a column stand among the raw parameters."""
-        start = 0
-        for number, (family, count, size) in enumerate(self.groups):
-            members = getattr(self, f"columns_{number}").tolist()
-            if column in members:
-                each = size // count
-                first = start + members.index(column) * each
-                return list(range(first, first + (self.columns.num_levels[column] if family == "categorical" else 1)))
-            start += size
-        raise ValueError(f"there is no column {column}")
-
-    def shifted(self, raw: Tensor, shift: Tensor) -> Tensor:
-        """Raw parameters ``[..., P]`` whose locations and logits are shifted by `shift` ``[..., P]``, 0 elsewhere.
-
-        In natural parameters a location counts in units of the standard deviation, and so does its shift.
-        """
-        if self.parameterization == "canonical":
-            return raw + shift
-        start, parts = 0, []
-        for family, count, size in self.groups:
-            part, by = (value[..., start : start + size] for value in (raw, shift))
-            if family == "normal":
-                second = self._positive(part.unflatten(-1, (count, -1))[..., 1:])
-                by = (by.unflatten(-1, (count, -1)) / (self.scale_floor**2 + second.square()).sqrt()).flatten(-2)
-            parts.append(part + by)
-            start += size
-        return torch.cat(parts, -1)
-
     def elementwise(self, raw: Tensor) -> Columns:
         """Return the distribution of the entries, ``[..., D]``."""
         groups, start = [], 0

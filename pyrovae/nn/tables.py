@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrovae.likelihoods.tables import OF_LEVELS, ColumnFamilies, TableLikelihood
+from pyrovae.likelihoods.tables import OF_LEVELS, ColumnFamilies
 from pyrovae.nn.mlp import MLP, activation_module
 
 LARGEST = 8.0
@@ -193,35 +193,3 @@ class SetEncoder(nn.Module):
             entries = entries.index_add(-2, self.features.levels, self.levels[codes])
         summed = torch.where(mask.unsqueeze(-1), self.entry(entries), 0.0).sum(-2)
         return self.net(summed / mask.shape[-1] ** 0.5)
-
-
-class Hints(nn.Module):
-    """Places what others predict of each column among the raw parameters, with a learned weight for each column.
-
-    The result is what `TableLikelihood.shifted` takes.
-
-    Parameters
-    ----------
-    likelihood : TableLikelihood
-        The likelihood of a row.
-    layout : sequence of (int, int, int)
-        Column, first hint and number of hints, for each column that has some: one for a location or a logit, or one
-        for each level.
-    """
-
-    places: Tensor
-    owners: Tensor
-
-    def __init__(self, likelihood: TableLikelihood, layout: Sequence[tuple[int, int, int]]) -> None:
-        super().__init__()
-        places = [place for column, _, _ in layout for place in likelihood.places(column)]
-        owners = [number for number, (_, _, size) in enumerate(layout) for _ in range(size)]
-        self.register_buffer("places", torch.tensor(places, dtype=torch.long), persistent=False)
-        self.register_buffer("owners", torch.tensor(owners, dtype=torch.long), persistent=False)
-        self.size = likelihood.raw_shape[0]
-        self.weight = nn.Parameter(torch.ones(len(layout)))
-
-    def forward(self, hints: Tensor) -> Tensor:
-        """The shift of the raw parameters, ``[B, P]``, from hints ``[B, H]``."""
-        shift = hints.new_zeros((*hints.shape[:-1], self.size))
-        return shift.index_copy(-1, self.places, hints * self.weight[self.owners])
