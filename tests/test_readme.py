@@ -132,7 +132,9 @@ def test_every_verb_is_shown():
         "grow",
         "evaluate",
         "sample",
+        "impute",
         "plot",
+        "schema",
         "datasets",
         "models",
     }

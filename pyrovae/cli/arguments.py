@@ -131,7 +131,10 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     verb = _add_verb(verbs, "train", "train a pair of model and guide into a new run folder", usage=usage)
     verb.set_defaults(builder=pair)
     verb.add_argument("pair", nargs="?", metavar="PAIR", help="a name from `pyrovae models`, or module:function")
-    text = "a .npy, .npz, .pt, .csv or .parquet file, a folder of pictures, a name from `pyrovae datasets`, or module:function"
+    text = (
+        "a .npy, .npz, .pt, .csv or .parquet file, a folder of pictures, a name from `pyrovae datasets`, or "
+        "module:function"
+    )
     verb.add_argument("--data", metavar="FILE_OR_NAME", help=text)
     verb.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: runs/PAIR-NAME)")
     _add_ways_to_train(verb)
@@ -144,7 +147,7 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     _add_options(group, TABLES, {})
     text = "kind of a column, where another one is found; may be given several times"
     group.add_argument("--column-kind", type=named_value, action="append", metavar="NAME=KIND", help=text)
-    if pair is None or "likelihood" not in (option.name for option in pair.options):
+    if pair is not None and "likelihood" not in (option.name for option in pair.options):
         text = "likelihood of a column, or of all columns of a kind; may be given several times"
         group.add_argument("--likelihood", type=named_value, action="append", metavar="NAME=FAMILY", help=text)
     defaults = {f.name: f.default for f in dataclasses.fields(Trainer)} | dict(pair.training if pair else {})

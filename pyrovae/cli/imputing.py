@@ -6,6 +6,7 @@ import argparse
 import gzip
 import io
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +54,12 @@ def impute(options: argparse.Namespace) -> None:
     if options.draws is not None:
         _check_new(["draw"], frame)
         drawn = imputer.impute_draws(frame, options.draws, options.seed)
-        complete = _stacked([_typed(part, schema) for part in drawn])
+        complete = _stacked(drawn)
     else:
-        complete = _typed(imputer.transform(frame), schema)
+        complete = imputer.transform(frame)
     if options.intervals is not None:
         complete = _with_intervals(complete, *imputer.intervals(frame, options.intervals), schema)
-    _write(complete, options.out)
+    _write(complete, options.out, schema)
     missing = int(frame.isna().to_numpy().sum())
     times = f", {options.draws} times" if options.draws is not None else ""
     print(f"{missing} of {frame.size} entries filled{times}: {options.out}")
@@ -85,18 +86,15 @@ def sample_table(options: argparse.Namespace) -> None:
     schema = model.codec.schema
     given = dict(_value_of(schema, name, text) for name, text in options.given or ())
     frame = model.sample(options.num, given, options.seed)
-    _write(frame, options.out)
+    _write(frame, options.out, schema)
     print(f"{options.num} rows in {options.out}")
 
 
 def _check_ending(path: Path) -> None:
     if not path.name.lower().endswith(FORMATS):
         raise ValueError(f"--out must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]} for a table, got {path}")
-    if path.name.lower().endswith(".parquet"):
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise ValueError(f"{path} needs pyarrow: pip install pyarrow, or write a .csv file") from None
+    if path.name.lower().endswith(".parquet") and find_spec("pyarrow") is None:
+        raise ValueError(f"{path} needs pyarrow: pip install pyarrow, or write a .csv file")
 
 
 def _table_of(path: Path, run: Run) -> pd.DataFrame:
@@ -128,17 +126,15 @@ def _table_of(path: Path, run: Run) -> pd.DataFrame:
     return frame
 
 
-def _typed(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """The table with whole numbers and bools as such, which a CSV file with missing entries does not hold as such."""
+def _as_text(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The table with whole numbers as such, which pandas reads as 3.0 from a CSV file with missing entries."""
     changed = frame.copy()
     for column in schema.columns:
-        values = frame[column.name]
-        if values.isna().any():
-            continue
-        if column.dtype.lower().startswith(("int", "uint")) and values.dtype.kind == "f" and (values % 1 == 0).all():
-            changed[column.name] = values.astype("int64")
-        elif column.dtype in ("bool", "boolean") and values.dtype.kind == "O":
-            changed[column.name] = values.astype(bool)
+        for name in (column.name, f"{column.name}_low", f"{column.name}_high"):
+            if name not in frame or frame[name].dtype.kind != "f" or frame[name].isna().any():
+                continue
+            if (column.integer or column.levels is not None) and (frame[name] % 1 == 0).all():
+                changed[name] = frame[name].astype("int64")
     return changed
 
 
@@ -187,7 +183,7 @@ def _value_of(schema: Schema, name: str, text: str) -> tuple[str, Any]:
         if text not in by_text and not _is_number_of(text, column.levels):
             known = ", ".join(list(by_text)[:20]) + (", ..." if len(by_text) > 20 else "")
             raise ValueError(f"--given {name}={text}: the levels of {name} are {known}")
-        return name, by_text.get(text, None) if text in by_text else float(text)
+        return name, by_text[text] if text in by_text else float(text)
     if column.origin is not None:
         import pandas as pd
 
@@ -213,12 +209,12 @@ def _is_number_of(text: str, levels: Sequence[Any]) -> bool:
         return False
 
 
-def _write(frame: pd.DataFrame, path: Path) -> None:
+def _write(frame: pd.DataFrame, path: Path, schema: Schema) -> None:
     name = path.name.lower()
     if name.endswith(".parquet"):
         content = io.BytesIO()
         frame.to_parquet(content, index=False)
         write_atomically(path, content.getvalue())
         return
-    text = frame.to_csv(index=False)
+    text = _as_text(frame, schema).to_csv(index=False)
     write_atomically(path, gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text)

@@ -1,4 +1,4 @@
-"""The command line: `pyrovae train | resume | grow | evaluate | sample | impute | plot | schema | datasets | models`."""
+"""The command line: `pyrovae VERB`."""
 
 from __future__ import annotations
 

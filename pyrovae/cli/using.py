@@ -76,7 +76,8 @@ def sample(options: argparse.Namespace) -> None:
                 "pair with VAE(..., observed=NAME) to sample one"
             )
         content = io.BytesIO()
-        np.savez_compressed(content, **{name: value.cpu().numpy() for name, value in values.items()})
+        arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in values.items()}
+        np.savez_compressed(content, **arrays)
         write_atomically(options.out, content.getvalue())
         print(f"{options.num} samples of {', '.join(values)} in {options.out}")
         return

@@ -282,7 +282,7 @@ def _is_named(name: str | Path) -> bool:
         return True
     if not own.is_path(name):
         known = ", ".join(info.name for info in available())
-        raise ValueError(f"there is no data set {str(name)!r}, and no file or folder of that name; known are {known}")
+        raise ValueError(f"no data set, file or folder {str(name)!r}; known are {known}")
     return False
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from pyrovae.data.dataset import TABLE, Dataset, Rows, Transform
-from pyrovae.data.files import DataFile, Files, find, provide
+from pyrovae.data.files import DataFile, find, provide
 
 
 class Splits(NamedTuple):
@@ -89,7 +89,7 @@ def register(
 ) -> Callable[[Loader], Loader]:
     """Enter the decorated loader under `name`.
 
-    A loader is called with the files of the set, the number of validation rows to hold out, and the seed. That of a
+    A loader is called with the `Files` of the set, the number of validation rows to hold out, and the seed. That of a
     table gets the number as it was asked for, and the options of tables of `load` as keywords.
 
     Parameters

@@ -225,14 +225,7 @@ def _encoded(codec: TableCodec, frame: pd.DataFrame, source: str, split: str) ->
     given = frame[[codec.schema.names[i] for i in codec.modelled]].notna().to_numpy()
     unseen = int(given.sum()) - int(rows.mask.sum()) if rows.mask is not None else 0
     if unseen:
-        entries = "entry is" if unseen == 1 else "entries are"
-        logger.info(
-            "%s: %d %s of the %s rows no value that a training row has; taken as missing",
-            source,
-            unseen,
-            entries,
-            split,
-        )
+        logger.info("%s: %d values of the %s rows stand in no training row; taken as missing", source, unseen, split)
     return rows
 
 

@@ -83,7 +83,7 @@ def is_table_pair(vae: VAE) -> bool:
 def table_figures(evaluated: Evaluated) -> dict[str, Any]:
     """The figures of a table, see `FIGURES`.
 
-    Entries are hidden, and latents drawn, by the seed of the global generator of PyTorch, whatever has been drawn since.
+    Entries are hidden, and latents drawn, by the seed of the global generator of PyTorch, whatever was drawn since.
     """
     from pyrovae.data.tables import TableCodec
 

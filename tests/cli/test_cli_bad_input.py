@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 TRAIN = "train gaussian --data digits --out new --epochs 1"
 BAD_INPUT = {
     "": "required: VERB",
-    "tarin": "invalid choice: 'tarin' (choose from 'train', 'resume', 'grow', 'evaluate', 'sample', 'plot', ",
+    "tarin": "invalid choice: 'tarin' (choose from 'train', 'resume', 'grow', 'evaluate', 'sample', 'impute', ",
     "train": "train needs a pair and data: pyrovae train PAIR --data FILE_OR_NAME",
     "train gaussian": "train needs a pair and data: pyrovae train PAIR --data FILE_OR_NAME",
     "train --data digits": "train needs a pair and data: pyrovae train PAIR --data FILE_OR_NAME",
     "train gausian --data digits": "unknown pair 'gausian'; known are categorical, gaussian, ",
-    "train gaussian --data digitz": "no data set 'digitz', and no file or folder of that name; known are binarized-",
+    "train gaussian --data digitz": "no data set, file or folder 'digitz'; known are adult, ",
     "train gaussian --data digits --out gaussian": "gaussian already holds a run; go on with it (pyrovae ",
     "train gaussian --data digits --out mymodule.py/new": "mymodule.py",
     "train gaussian --data digits --pair mymodule:make_vae": "unknown arguments: --pair mymodule:make_vae",
@@ -83,7 +83,7 @@ BAD_INPUT = {
     "evaluate own --pair gaussian": "is a run of the pair mymodule:make_vae, not gaussian",
     "evaluate no-json": "no-json/config.json is damaged",
     "evaluate no-pair": "no-pair/config.json is damaged: it lacks a str 'pair'",
-    "evaluate odd-data": "no data set 'digitz'",
+    "evaluate odd-data": "no data set, file or folder 'digitz'",
     "evaluate odd-option": "pair 'gaussian' has no option 'latent'; it has latent_dim, ",
     "evaluate newer": "newer/config.json has format version 99",
     "evaluate truncated": "truncated/model.safetensors is damaged or truncated",

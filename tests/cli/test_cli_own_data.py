@@ -122,7 +122,7 @@ class TestOtherData:
         ("words", "message"),
         [
             ("--data gone.npz", "there is no file or folder gone.npz"),
-            ("--data gone", "no data set 'gone', and no file or folder of that name"),
+            ("--data gone", "no data set, file or folder 'gone'"),
             ("--data other.npz --split train", "other has no train rows, only test rows; choose others with --split"),
             (
                 "--data real.npy",

@@ -136,7 +136,7 @@ def test_splits_of_idx_files(small_root):
     [
         (
             {"name": "imagenet"},
-            "no data set 'imagenet', and no file or folder .*; known are binarized-mnist, .*svhn",
+            "no data set, file or folder 'imagenet'; known are adult, .*svhn",
         ),
         ({"name": "digits", "binarize": "twice"}, "'static' or 'dynamic', not 'twice'"),
         ({"name": "digits", "binarize": "static", "dequantize": True}, "binarize and dequantize exclude"),
