@@ -74,8 +74,8 @@ class Table(NamedTuple):
 
 
 def is_table_pair(vae: VAE) -> bool:
-    """Whether a pair is one of a table whose schema it knows, and needs no hints."""
-    if not isinstance(vae.model, TabularVAE) or vae.made_by is None or vae.model.hints is not None:
+    """Whether a pair is one of a table whose schema it knows."""
+    if not isinstance(vae.model, TabularVAE) or vae.made_by is None:
         return False
     return "scaler" in (vae.made_by.spec.schema or {})
 

@@ -8,21 +8,35 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from pyrovae.data.dataset import DataSpec, Rows
+from pyrovae.data.dataset import TABLE, DataSpec, Rows
+from pyrovae.families import register_family
 from pyrovae.guides import TabularGuide
 from pyrovae.likelihoods.tables import ColumnFamilies, TableLikelihood
+from pyrovae.metrics.tables import TABLES
 from pyrovae.models import TabularVAE
 from pyrovae.nn import DenseDecoder, GaussianHead
-from pyrovae.nn.tables import Hints, SetEncoder, TableEncoder
+from pyrovae.nn.tables import SetEncoder, TableEncoder
 from pyrovae.pairs import parts
 from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
 
+def _epochs(rows: int, batch_size: int) -> int:
+    from pyrovae.estimators.table_model import default_epochs  # which stands on this module
+
+    return default_epochs(rows, batch_size)
+
+
 @register_pair(
     "tabular",
     summary="VAE of heterogeneous tables with missing values: one likelihood for each column",
+    data_kind=TABLE,
+    epochs=_epochs,
     objective="mean-field",
+    kl_weight=0.1,
+    lr=2e-3,
+    lr_schedule="cosine",
+    batch_size=256,
 )
 def tabular(
     spec: DataSpec,
@@ -73,20 +87,8 @@ def tabular(
     )
     decoder = DenseDecoder(latent_dim, likelihood.raw_shape, hidden[::-1], layer=layer, activation=activation)
     guide = TabularGuide(net, GaussianHead(net.out_features, latent_dim))
-    layout = [(int(c), int(first), int(size)) for c, first, size in (spec.schema or {}).get("hints", ())]
-    hints = Hints(likelihood, layout) if layout else None
-    if hints is not None:
-        _start_at_zero(decoder)
     top = parts.make_prior(prior, latent_dim, num_components, guide.posterior, partial(_complete_rows, spec, rows))
-    return VAE(TabularVAE(top, decoder, likelihood, hints), guide)
-
-
-def _start_at_zero(decoder: torch.nn.Module) -> None:
-    """Let a decoder begin with nearly nothing, so that a pair begins where its hints are."""
-    last = [layer for layer in decoder.modules() if isinstance(layer, torch.nn.Linear)][-1]
-    with torch.no_grad():
-        last.weight *= 0.1
-        last.bias.zero_()
+    return VAE(TabularVAE(top, decoder, likelihood), guide)
 
 
 def columns_of(spec: DataSpec) -> tuple[ColumnFamilies, torch.Tensor, torch.Tensor]:
@@ -115,3 +117,6 @@ def _complete_rows(spec: DataSpec, rows: Rows | None, num_rows: int) -> torch.Te
     some = rows.take(torch.randint(len(rows), (num_rows,)))
     levels = torch.tensor([levels > 0 for levels in columns.num_levels])
     return torch.where(levels & ~some.mask, torch.zeros_like(some.x), found) if some.mask is not None else found
+
+
+register_family(TABLES)
