@@ -30,6 +30,7 @@ class Mixture(NamedTuple):
     weights: Tensor
     """The weights of the draws, ``[K, B]``; their sum over K is 1."""
 
+    @torch.no_grad()
     def points(self, ordered: Tensor) -> Tensor:
         """The mean of numbers, the median of ordered levels and the most probable of other levels, ``[B, D]``."""
 
@@ -43,6 +44,7 @@ class Mixture(NamedTuple):
 
         return self.likelihood.elementwise(self.raw).joined(point)
 
+    @torch.no_grad()
     def draws(self, uniform: Tensor) -> Tensor:
         """Draws of all entries by their quantiles, ``[M, B, D]``, from uniform numbers.
 
@@ -113,4 +115,6 @@ def _mixture(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, weights: str) -> 
         return Mixture(model.likelihood, raw, x.new_full(z.shape[:2], 1 / len(noise)))
     scored = model.likelihood(raw, mask.expand(len(noise), -1, -1)).log_prob(model.likelihood.fill(x, mask))
     log_weight = scored + model.prior().log_prob(z) - base.log_prob(z)
-    return Mixture(model.likelihood, raw, log_weight.softmax(0))
+    found = log_weight.softmax(0)
+    # An entry so far off that no draw explains it says nothing of the others.
+    return Mixture(model.likelihood, raw, torch.where(found.isnan(), 1 / len(noise), found))
