@@ -72,7 +72,7 @@ def check_options(estimator: Any) -> None:
             raise TypeError(f"{name} must be a dictionary by the name of columns, got {options[name]!r}")
     hidden = options["hidden"]
     sizes = list(hidden) if np.iterable(hidden) and not isinstance(hidden, str) else []
-    if not sizes or not all(isinstance(size, Integral) and size > 0 for size in sizes):
+    if not sizes or not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
         raise ValueError(f"hidden must hold the size of at least one layer, such as (256, 256), got {hidden!r}")
 
 
