@@ -1,4 +1,4 @@
-"""Boosted trees as arrays, against scikit-learn's own predictions, and the hints that they give of columns."""
+"""Boosted trees as arrays, against scikit-learn's own predictions, and what they predict of columns."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from sklearn.exceptions import NotFittedError
 
 from pyrovae.estimators import tree_arrays
 from pyrovae.estimators.tree_arrays import TreeArrays
-from pyrovae.estimators.trees import MAX_LOGIT, ColumnTrees
+from pyrovae.estimators.trees import RARE, ColumnTrees
 
 FAMILIES, NUM_LEVELS = ("normal", "categorical", "bernoulli", "student-t", "ordered", "gamma"), (0, 4, 2, 0, 3, 0)
 ROUNDS = {"max_iter_numbers": 8, "max_iter_levels": 5}
@@ -115,119 +115,63 @@ def test_damaged_arrays_are_refused(case):
         TreeArrays.from_arrays(arrays)
 
 
-def test_layout_and_range_of_hints():
+def test_layout_and_range_of_predictions():
     values = table()
-    trees, hints = fitted(values)
-    assert trees.layout == [(0, 0, 1), (1, 1, 4), (2, 5, 1), (3, 6, 1)]
-    assert hints.shape == (300, 7)
-    np.testing.assert_allclose(np.exp(hints[:, 1:5]).sum(1), 1.0, atol=4 * np.exp(-MAX_LOGIT))
+    trees = fitted(values)
+    predicted = trees.predict(values)
+    assert trees.layout == [(0, 0, 1), (1, 1, 4), (2, 5, 2), (3, 7, 1)]
+    assert predicted.shape == (300, 8)
+    for first, last in ((1, 5), (5, 7)):
+        np.testing.assert_allclose(predicted[:, first:last].sum(1), 1.0)
+        assert (predicted[:, first:last] > RARE / 2).all()
     known = ~np.isnan(values)
-    assert np.corrcoef(hints[known[:, 0], 0], values[known[:, 0], 0])[0, 1] > 0.8
-    assert (hints[known[:, 1], 1:5].argmax(1) == values[known[:, 1], 1]).mean() > 0.7
-    assert ((hints[known[:, 2], 5] > 0) == values[known[:, 2], 2]).mean() > 0.7
-    assert [column for column, _, _ in fitted(values, max_levels=3)[0].layout] == [0, 2, 3]
+    assert np.corrcoef(predicted[known[:, 0], 0], values[known[:, 0], 0])[0, 1] > 0.8
+    assert (predicted[known[:, 1], 1:5].argmax(1) == values[known[:, 1], 1]).mean() > 0.7
+    assert (predicted[known[:, 2], 5:7].argmax(1) == values[known[:, 2], 2]).mean() > 0.7
+    assert [column for column, _, _ in fitted(values, max_levels=3).layout] == [0, 2, 3]
 
 
-def test_missing_entries_have_the_hints_of_the_whole_model():
-    values = table()
-    trees, hints = fitted(values)
-    again = trees.hints(values)
+def test_predictions_of_a_row_stand_alone_and_do_not_read_their_column():
+    trees, values = fitted(), table(40, seed=5)
+    predicted = trees.predict(values)
+    np.testing.assert_array_equal(np.concatenate([trees.predict(row[None]) for row in values]), predicted)
+    np.testing.assert_array_equal(trees.predict(values[::-1])[::-1], predicted)
     for column, start, size in trees.layout:
-        missing, own = np.isnan(values[:, column]), slice(start, start + size)
-        np.testing.assert_array_equal(hints[missing, own], again[missing, own])
-        assert (hints[~missing, own] != again[~missing, own]).any(1).mean() > 0.9
-
-
-def test_hints_of_a_row_stand_alone_and_do_not_read_their_column():
-    trees, _ = fitted()
-    values = table(40, seed=5)
-    hints = trees.hints(values)
-    np.testing.assert_array_equal(np.concatenate([trees.hints(row[None]) for row in values]), hints)
-    np.testing.assert_array_equal(trees.hints(values[::-1])[::-1], hints)
-    for column, start, size in trees.layout:
-        hidden = values.copy()
+        hidden, own = values.copy(), slice(start, start + size)
         hidden[:, column] = np.nan
-        np.testing.assert_array_equal(trees.hints(hidden)[:, start : start + size], hints[:, start : start + size])
-    assert trees.hints(values[:0]).shape == (0, 7)
+        np.testing.assert_array_equal(trees.predict(hidden)[:, own], predicted[:, own])
+    assert trees.predict(values[:0]).shape == (0, 8)
 
 
-def test_the_seed_decides():
-    first = fitted()[1]
-    np.testing.assert_array_equal(first, fitted()[1])
-    assert (first != fitted(random_state=1)[1]).any()
-
-
-@pytest.mark.parametrize("folds", [2, 5])
-def test_hints_of_noise_do_not_leak(folds):
-    own, whole = [], []
-    for seed in range(8):
-        values = np.random.default_rng(seed).normal(size=(300, 4))
-        values[:, 3] = values[:, 3] > 0
-        families = ("normal", "normal", "student-t", "bernoulli")
-        trees, hints = ColumnTrees.fit(values, families, (0, 0, 0, 2), random_state=seed, folds=folds, **ROUNDS)
-        for found, given in ((own, hints), (whole, trees.hints(values))):
-            found.append([np.corrcoef(given[:, column], values[:, column])[0, 1] for column in range(4)])
-    assert abs(np.mean(own)) < 0.06  # four standard errors
-    assert np.mean(whole) > 0.4  # fitted on these rows: what a leak looks like
-
-
-def test_the_entry_itself_does_not_change_its_hint():
-    changed = table()
-    changed[11, 0] = 50.0
-    before, after = fitted(table())[1][:, 0], fitted(changed)[1][:, 0]
-    assert after[11] == before[11]
-    assert (after != before).any()  # those of the other fold
-
-
-def test_levels_that_a_fold_does_not_see():
+def test_levels_that_nobody_saw():
     values = table(missing=0.0)
-    rare = int(np.flatnonzero(values[:, 1] == 3)[0])
     values[values[:, 1] == 3, 1] = 2
-    values[rare, 1] = 3  # the fold that holds this row out sees no 3
-    trees, hints = fitted(values)
-    assert hints[rare, 4] == -MAX_LOGIT
-    assert trees.seen[1].tolist() == [0, 1, 2, 3]
-    values[rare, 1] = 2  # nobody sees one
-    trees, hints = fitted(values)
+    trees = fitted(values)
     assert trees.seen[1].tolist() == [0, 1, 2]
-    assert (np.stack([hints, trees.hints(values)])[..., 4] == -MAX_LOGIT).all()
+    np.testing.assert_allclose(trees.predict(values)[:, 4], RARE, rtol=0.01)
 
 
-@pytest.mark.parametrize(("family", "levels", "sure"), [("bernoulli", 2, [-8.0]), ("categorical", 3, [0, -8.0, -8.0])])
-def test_a_fold_that_sees_one_level(family, levels, sure):
-    rows = 60
-    values = np.stack([np.zeros(rows), np.arange(rows) % 7], 1)
-    values[4, 0] = 1
-    trees, hints = ColumnTrees.fit(values, (family, "normal"), (levels, 0), random_state=0)
-    assert trees.layout[0] == (0, 0, levels if family == "categorical" else 1)
-    np.testing.assert_array_equal(hints[4, : len(sure)], sure)
-    assert trees.hints(values).shape == hints.shape
-
-
-def test_columns_without_hints():
+def test_columns_without_models():
     values = table()
     values[19:, 0] = np.nan  # 19 observed values at most
     values[:, 1] = np.where(np.isnan(values[:, 1]), np.nan, 2.0)  # one class
     values[:, 5] = np.nan  # nothing at all
-    trees, hints = fitted(values)
+    trees = fitted(values)
     assert [column for column, _, _ in trees.layout] == [2, 3]
-    assert hints.shape == trees.hints(values).shape == (300, 2)
+    assert trees.predict(values).shape == (300, 3)
 
 
 def test_a_table_of_one_column(tmp_path):
-    trees, hints = ColumnTrees.fit(np.arange(50.0)[:, None], ("normal",), (0,), random_state=0)
+    trees = ColumnTrees.fit(np.arange(50.0)[:, None], ("normal",), (0,), random_state=0)
     assert trees.layout == []
-    assert hints.shape == (50, 0)
     trees.save(tmp_path / "trees.npz")
-    assert ColumnTrees.load(tmp_path / "trees.npz").hints(np.zeros((3, 1))).shape == (3, 0)
+    assert ColumnTrees.load(tmp_path / "trees.npz").predict(np.zeros((3, 1))).shape == (3, 0)
 
 
 def test_input_that_is_refused():
     values = table()
     with pytest.raises(ValueError, match=r"values must have shape \[N, 6\], got \(300, 5\)"):
         fitted(values[:, :5])
-    with pytest.raises(ValueError, match="folds must lie within 2 and 20, got 1"):
-        fitted(values, folds=1)
     values[0, 1] = 1.5
     with pytest.raises(ValueError, match=r"codes of column 1 must be whole numbers from 0 to 3, got 1\.5"):
         fitted(values)
@@ -236,7 +180,7 @@ def test_input_that_is_refused():
 
 
 def test_saved_and_loaded_bit_for_bit(tmp_path):
-    trees, _ = fitted()
+    trees = fitted()
     trees.save(tmp_path / "own.name")
     loaded = ColumnTrees.load(tmp_path / "own.name")
     assert loaded.layout == trees.layout
@@ -246,14 +190,14 @@ def test_saved_and_loaded_bit_for_bit(tmp_path):
         for name, array in model.to_arrays().items():
             assert stored[name].dtype == array.dtype
             np.testing.assert_array_equal(stored[name], array)
-    np.testing.assert_array_equal(loaded.hints(table(seed=9)), trees.hints(table(seed=9)))
+    np.testing.assert_array_equal(loaded.predict(table(seed=9)), trees.predict(table(seed=9)))
 
 
 def test_damaged_files_are_one_line(tmp_path):
-    trees, _ = fitted()
+    trees = fitted()
     trees.save(tmp_path / "trees.npz")
     whole, path, x = (tmp_path / "trees.npz").read_bytes(), tmp_path / "bad.npz", table(20, seed=9)
-    hints = trees.hints(x)
+    predicted = trees.predict(x)
 
     def refused(content):
         path.write_bytes(content)
@@ -263,7 +207,7 @@ def test_damaged_files_are_one_line(tmp_path):
         except ValueError as error:
             message = str(error)
         if loaded is not None:  # a byte that nobody reads
-            np.testing.assert_array_equal(loaded.hints(x), hints)
+            np.testing.assert_array_equal(loaded.predict(x), predicted)
             return False
         assert message.startswith(str(path)), message
         assert "\n" not in message

@@ -12,18 +12,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
+from pyrovae.estimators.prediction import Sampling
 from pyrovae.estimators.table_model import TableModel
 from pyrovae.estimators.table_options import TABLE_OPTIONS, as_plain, check_frame, fit_options, raw_columns
 from pyrovae.runs import pick_device
-
-
-def _has_density(imputer: VAEImputer) -> bool:
-    if imputer.trees:
-        raise AttributeError("with trees, a column depends on all others, so rows have no density; take trees=False")
-    return True
 
 
 class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -61,8 +55,8 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     scale_floor : float, default 0.02
         Smallest standard deviation of a number, in units of its column's.
     trees : bool, default True
-        Whether boosted trees, one model a column, enter as hints: the latent then models what they leave. More accurate
-        on most tables, and slower. False is the VAE alone, which also has densities and draws new rows.
+        Whether boosted trees, one model a column, count beside the VAE where they predict held-out entries better.
+        More accurate on most tables, and slower. False is the VAE alone.
     num_samples : int, default 50
         Draws of the latent for each row.
     weights : {"none", "importance"}, default "none"
@@ -181,8 +175,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             This imputer.
         """
         frame = check_frame(self, X, reset=True)
-        generator = check_random_state(self.random_state)
-        self._seed = int(generator.randint(np.iinfo(np.int32).max))
+        self._seed = _seed_of(self.random_state)
         self.schema_, options = fit_options(self, frame)
         self.model_ = TableModel.train(
             frame, self.schema_, seed=self._seed, device=pick_device(self.device), settings=self._settings(), **options
@@ -208,10 +201,12 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         frame = check_frame(self, X, reset=False)
         x, mask = self.model_.encoded(frame, unseen="missing")
-        values = self.model_.points(x, mask, self.num_samples, self.weights, np.random.RandomState(self._seed))
+        values = self.model_.points(x, mask, Sampling(self.num_samples, self.weights, self._seed))
         return self._filled(X, frame, values)
 
-    def impute_draws(self, X: ArrayLike, num_draws: int = 20, random_state: int | None = None) -> list[Any]:
+    def impute_draws(
+        self, X: ArrayLike, num_draws: int = 20, random_state: int | np.random.RandomState | None = None
+    ) -> list[Any]:
         """Several completions of the same rows, for multiple imputation; see `pool`.
 
         Parameters
@@ -220,17 +215,18 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             The rows.
         num_draws : int, default 20
             How many.
-        random_state : int, optional
+        random_state : int, RandomState or None, default None
             Seed of the draws. None takes that of the training, so that calls repeat.
 
         Returns
         -------
         list of DataFrame or ndarray
             The completed tables. Missing entries of a row are drawn together, from their joint distribution given its
-            observed entries.
+            observed entries, and rows independently of each other.
         """
         check_scalar(num_draws, "num_draws", Integral, min_val=1)
-        frame, drawn = self._draws(X, num_draws, random_state)
+        seed = None if random_state is None else _seed_of(random_state)
+        frame, drawn = self._draws(X, num_draws, seed, by_row=True)
         return [self._filled(X, frame, values) for values in drawn]
 
     def intervals(self, X: ArrayLike, coverage: float = 0.9, num_draws: int = 200) -> tuple[Any, Any]:
@@ -254,24 +250,23 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if not 0 < coverage < 1:
             raise ValueError(f"coverage must be between 0 and 1, got {coverage}")
         check_scalar(num_draws, "num_draws", Integral, min_val=2)
-        frame, drawn = self._draws(X, num_draws, None)
+        frame, drawn = self._draws(X, num_draws, None, by_row=False)
         ends = np.quantile(drawn, [(1 - coverage) / 2, (1 + coverage) / 2], axis=0, method="nearest")
         nominal = [c.kind in ("categorical", "binary") for c in self.schema_.columns]
         ends[:, :, nominal] = np.nan
         low, high = (self._filled(X, frame, end) for end in ends)
         return low, high
 
-    @available_if(_has_density)
     def score_samples(self, X: ArrayLike, num_samples: int = 500) -> NDArray[np.float64]:
         """Log-density of the observed entries of each row, ``[N]``, in nats and in the units of the table.
 
         It is estimated with `num_samples` importance samples per row, and is a lower bound on average. A level that
-        `fit` did not see counts as missing. Only with `trees=False`.
+        `fit` did not see counts as missing. It is the density of the VAE alone, also with `trees`.
         """
         check_is_fitted(self)
         check_scalar(num_samples, "num_samples", Integral, min_val=1)
         x, mask = self.model_.encoded(check_frame(self, X, reset=False), unseen="missing")
-        return self.model_.log_prob(x, mask, num_samples, np.random.RandomState(self._seed))
+        return self.model_.log_prob(x, mask, Sampling(num_samples, seed=self._seed))
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the imputer to a folder that `load` and the command line read. No pickle."""
@@ -290,10 +285,13 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             It holds a pair that is for no table.
         """
         model, settings = TableModel.load(folder, device)
-        known = cls().get_params()
-        given = {"trees": model.trees is not None}  # a run of the command line writes no settings
-        given |= {name: value for name, value in settings.items() if name in known}
-        imputer = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        known = cls().get_params().keys()
+        given: dict[str, Any] = {
+            "trees": model.predictor.trees is not None
+        }  # a run of the command line writes no settings
+        for name in known & settings.keys():
+            given[name] = tuple(settings[name]) if isinstance(settings[name], list) else settings[name]
+        imputer = cls(**given)
         imputer._seed = int(settings.get("seed", 0))
         imputer.schema_, imputer.model_, imputer.history_ = model.codec.schema, model, model.history
         imputer.n_features_in_ = len(model.codec.schema.columns)
@@ -306,12 +304,15 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         given = as_plain({name: self.get_params()[name] for name in TABLE_OPTIONS})
         return {**given, "seed": self._seed, "has_names": hasattr(self, "feature_names_in_")}
 
-    def _draws(self, X: ArrayLike, num_draws: int, random_state: int | None) -> tuple[pd.DataFrame, NDArray]:
+    def _draws(
+        self, X: ArrayLike, num_draws: int, random_state: int | None, *, by_row: bool
+    ) -> tuple[pd.DataFrame, NDArray]:
         check_is_fitted(self)
         frame = check_frame(self, X, reset=False)
         x, mask = self.model_.encoded(frame, unseen="missing")
-        generator = np.random.RandomState(self._seed if random_state is None else random_state)
-        return frame, self.model_.draws(x, mask, num_draws, self.num_samples, self.weights, generator)
+        seed = self._seed if random_state is None else random_state
+        sampling = Sampling(self.num_samples, self.weights, seed)
+        return frame, self.model_.draws(x, mask, num_draws, sampling, by_row=by_row)
 
     def _filled(self, X: Any, frame: pd.DataFrame, values: NDArray) -> Any:
         filled = self.schema_.fill(frame, values)
@@ -326,3 +327,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         return tags
+
+
+def _seed_of(random_state: int | np.random.RandomState | None) -> int:
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

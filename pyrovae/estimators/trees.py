@@ -1,4 +1,4 @@
-"""Boosted trees that predict each column of a table from the others: hints for a VAE of the table."""
+"""Boosted trees that predict each column of a table from the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import softmax
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from tqdm.auto import tqdm
 
@@ -20,9 +20,9 @@ from pyrovae.likelihoods.tables import OF_LEVELS, ColumnFamilies
 from pyrovae.storage import write_atomically
 
 MIN_OBSERVED = 20
-"""Observed values that a column needs for a hint."""
-MAX_LOGIT = 8.0
-"""Logits of hints lie within plus and minus this, log probabilities between minus this and 0."""
+"""Observed values that a column needs for a model."""
+RARE = 3e-4
+"""The least probability of a level, also of one that a model did not see."""
 _NUMBERS = ("normal", "student-t")
 _LEVELS = ("bernoulli", "categorical")
 
@@ -34,15 +34,15 @@ Model: TypeAlias = HistGradientBoostingRegressor | HistGradientBoostingClassifie
 class ColumnTrees:
     """One boosted model a column of a table, that predicts it from all other columns.
 
-    Use it to give a VAE hints of what a column may be. A model sees missing entries of the other columns as they are,
-    and codes of levels as numbers. Made by `fit` or `load`.
+    Use it beside a VAE of the table, see `Expectations.weights`. A model sees missing entries of the other columns as
+    they are, and codes of levels as numbers. Made by `fit` or `load`.
 
     Parameters
     ----------
     columns : ColumnFamilies
         The families of the columns.
     models : mapping of int to TreeArrays
-        The models of columns that have a hint.
+        The models of columns that have one.
     seen : mapping of int to ndarray
         The codes that the model of a column with levels was fitted on, increasing; empty for numbers.
 
@@ -53,17 +53,17 @@ class ColumnTrees:
 
     Notes
     -----
-    Hints are the predicted scaled value of normal and Student-t columns, the logit of code 1 of Bernoulli columns, and
-    the log probabilities of all codes of categorical columns. Other families have no hint, nor have columns with few
-    observed values, one observed class, or too many levels.
+    Predicted are the scaled value of normal and Student-t columns, and the probabilities of all codes of Bernoulli and
+    categorical columns. Other families have no model, nor have columns with few observed values, one observed class, or
+    too many levels.
 
     Examples
     --------
     >>> first = np.arange(200.0) % 2
     >>> table = np.stack([first, np.where(first == 1, 3.0, -3.0)], 1)
-    >>> trees, hints = ColumnTrees.fit(table, ("bernoulli", "normal"), (2, 0), random_state=0)
-    >>> trees.layout, hints.shape
-    ([(0, 0, 1), (1, 1, 1)], (200, 2))
+    >>> trees = ColumnTrees.fit(table, ("bernoulli", "normal"), (2, 0), random_state=0)
+    >>> trees.layout, trees.predict(table).shape
+    ([(0, 0, 2), (1, 2, 1)], (200, 3))
     """
 
     columns: ColumnFamilies
@@ -89,7 +89,7 @@ class ColumnTrees:
 
     @property
     def layout(self) -> list[tuple[int, int, int]]:
-        """Where the hint of a column lies among all hints: column, start and size."""
+        """Where the prediction of a column lies among all: column, start and size."""
         found, start = [], 0
         for column in sorted(self.models):
             size = _size(self.columns, column)
@@ -105,13 +105,12 @@ class ColumnTrees:
         num_levels: Sequence[int],
         *,
         random_state: int,
-        folds: int = 2,
         max_levels: int = 30,
         max_iter_numbers: int = 60,
         max_iter_levels: int = 40,
         verbose: bool = False,
-    ) -> tuple[ColumnTrees, NDArray[np.float64]]:
-        """Fit the models, and give hints that do not know the entries they are about.
+    ) -> ColumnTrees:
+        """Fit a model of each column on the rows in which it is observed.
 
         Parameters
         ----------
@@ -120,12 +119,9 @@ class ColumnTrees:
         families, num_levels : sequence, length D
             As for `ColumnFamilies`.
         random_state : int
-            Seed of the folds, 0 or more. The same seed gives the same hints.
-        folds : int, default 2
-            Parts that the observed entries of a column are split into, 2 to 20. More of them make hints that
-            are closer to those of new rows, and take longer.
+            Seed of the models, 0 or more.
         max_levels : int, default 30
-            A column with more levels has no hint.
+            A column with more levels has no model.
         max_iter_numbers, max_iter_levels : int, default 60 and 40
             Rounds of boosting.
         verbose : bool, default False
@@ -134,21 +130,16 @@ class ColumnTrees:
         Returns
         -------
         ColumnTrees
-            Models fitted on all observed entries.
-        hints : ndarray, shape ``[N, H]``
-            The hints in the order of `layout`. Where the column is observed, they are of a model that was fitted on the
-            other folds; where it is missing, of the model fitted on all.
+            The models.
 
         Raises
         ------
         ValueError
-            The shape of the values or the number of folds is wrong, or a code of a level is none.
+            The shape of the values is wrong, or a code of a level is none.
         """
         columns = ColumnFamilies(tuple(families), tuple(num_levels))
         values = _checked(values, columns)
-        if not 2 <= folds <= MIN_OBSERVED:
-            raise ValueError(f"folds must lie within 2 and {MIN_OBSERVED}, got {folds}")
-        models, seen, hints = {}, {}, [np.empty((len(values), 0))]
+        models, seen = {}, {}
         for column, family in enumerate(tqdm(columns.families, desc="trees", unit="column", disable=not verbose)):
             target, levels = values[:, column], columns.num_levels[column]
             known = np.flatnonzero(~np.isnan(target))
@@ -157,32 +148,22 @@ class ColumnTrees:
             if few or (family in _LEVELS and (len(codes) < 2 or levels > max_levels)):
                 continue
             others, rounds = np.delete(values, column, 1), max_iter_levels if family in _LEVELS else max_iter_numbers
-            hint = np.empty((len(values), _size(columns, column)))
-            order = np.random.default_rng([random_state, column]).permutation(known)
-            for part in np.array_split(order, folds):
-                rest = np.setdiff1d(known, part)
-                model = _fitted(others[rest], target[rest], family, rounds, random_state)
-                hint[part] = _hint(_raw(model, others[part]), np.unique(target[rest]).astype(int), family, levels)
             model = _fitted(others[known], target[known], family, rounds, random_state)
-            missing = np.isnan(target)
-            if missing.any():
-                hint[missing] = _hint(_raw(model, others[missing]), codes, family, levels)
             models[column], seen[column] = TreeArrays.of(model), codes
-            hints.append(hint)
-        return cls(columns, models, seen), np.concatenate(hints, 1)
+        return cls(columns, models, seen)
 
-    def hints(self, values: NDArray) -> NDArray[np.float64]:
-        """Hints of the models fitted on all rows, for rows that were not among them.
+    def predict(self, values: NDArray) -> NDArray[np.float64]:
+        """Predict the columns of rows from their other entries.
 
         Parameters
         ----------
         values : ndarray, shape ``[M, D]``
-            The rows, as for `fit`. The hint of a column does not read that column.
+            The rows, as for `fit`. What is predicted of a column does not read that column.
 
         Returns
         -------
         ndarray, shape ``[M, H]``
-            The hints in the order of `layout`. Those of a row do not depend on other rows.
+            The predictions in the order of `layout`. Those of a row do not depend on other rows.
 
         Raises
         ------
@@ -190,10 +171,9 @@ class ColumnTrees:
             The values have another shape, or are infinite.
         """
         values, parts = _checked(values, self.columns), [np.empty((len(values), 0))]
-        for column, _, _ in self.layout:
+        for column, _, size in self.layout:
             raw = self.models[column].raw_predict(np.delete(values, column, 1))
-            family, levels = self.columns.families[column], self.columns.num_levels[column]
-            parts.append(_hint(raw, self.seen[column], family, levels))
+            parts.append(raw if self.columns.families[column] in _NUMBERS else _probs(raw, self.seen[column], size))
         return np.concatenate(parts, 1)
 
     def save(self, path: str | Path) -> None:
@@ -235,7 +215,7 @@ class ColumnTrees:
 
 
 def _size(columns: ColumnFamilies, column: int) -> int:
-    return columns.num_levels[column] if columns.families[column] == "categorical" else 1
+    return columns.num_levels[column] if columns.families[column] in _LEVELS else 1
 
 
 def _checked(values: NDArray, columns: ColumnFamilies) -> NDArray[np.float64]:
@@ -256,34 +236,20 @@ def _codes(known: NDArray[np.float64], column: int, levels: int) -> NDArray[np.i
     return codes.astype(np.int64)
 
 
-def _fitted(x: NDArray, target: NDArray, family: str, rounds: int, random_state: int) -> Model:
+def _fitted(
+    x: NDArray, target: NDArray, family: str, rounds: int, random_state: int
+) -> HistGradientBoostingRegressor | HistGradientBoostingClassifier:
     options = {"max_iter": rounds, "max_leaf_nodes": 31, "early_stopping": False, "random_state": random_state}
-    x = np.where(
-        np.isnan(x).all(axis=0), 0.0, x
-    )  # scikit-learn cannot bin a column without values; nothing splits on it
+    x = np.where(np.isnan(x).all(axis=0), 0.0, x)  # scikit-learn cannot bin a column without values
     if family in _NUMBERS:
         return HistGradientBoostingRegressor(**options).fit(x, target)
-    if (target == target[0]).all():
-        return None
     return HistGradientBoostingClassifier(**options).fit(x, target.astype(int))
 
 
-def _raw(model: Model, x: NDArray) -> NDArray[np.float64]:
-    """What `TreeArrays.raw_predict` gives, to the last bit, from scikit-learn's faster code; zeros of one class."""
-    if model is None:
-        return np.zeros((len(x), 1))
-    raw = model.predict(x) if isinstance(model, HistGradientBoostingRegressor) else model.decision_function(x)
-    return np.ascontiguousarray(raw.reshape(len(x), -1))  # sums over classes depend on the layout
-
-
-def _hint(raw: NDArray[np.float64], seen: NDArray[np.integer], family: str, levels: int) -> NDArray[np.float64]:
-    """The hint from raw predictions of a model and the codes that it saw."""
-    if family in _NUMBERS:
-        return raw
+def _probs(raw: NDArray[np.float64], seen: NDArray[np.integer], levels: int) -> NDArray[np.float64]:
+    """Probabilities of all levels from raw predictions of a model and the codes that it saw."""
     if len(seen) == 2:
         raw = np.concatenate([np.zeros_like(raw), raw], 1)
-    hint = np.full((len(raw), levels), -MAX_LOGIT)
-    hint[:, seen] = log_softmax(raw, axis=1).clip(-MAX_LOGIT, 0.0)
-    if family == "bernoulli":
-        return (hint[:, 1:] - hint[:, :1]).clip(-MAX_LOGIT, MAX_LOGIT)
-    return hint
+    found = np.full((len(raw), levels), RARE)
+    found[:, seen] = np.maximum(softmax(raw, axis=1), RARE)
+    return found / found.sum(1, keepdims=True)

@@ -1,0 +1,214 @@
+"""Values, draws and spreads of missing entries, from a trained pair and, if asked for, boosted trees."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyrovae.data.rows import slices
+from pyrovae.data.tables import TableCodec
+from pyrovae.estimators.calibration import spread_factors
+from pyrovae.estimators.stacking import Expectations
+from pyrovae.estimators.trees import ColumnTrees
+from pyrovae.infer.imputation import Mixture, mixtures
+from pyrovae.vae import VAE
+
+_DRAWS_AT_ONCE = 4_000_000
+_CALIBRATION_ROWS = 4000
+_CALIBRATION_DRAWS = 200
+_CALIBRATION_SAMPLES = 50
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How missing entries are computed.
+
+    Parameters
+    ----------
+    num_samples : int, default 50
+        Draws of the latent for each row.
+    weights : {"none", "importance"}, default "none"
+        What they count, see `mixtures`.
+    seed : int, default 0
+        Seed of the draws.
+    """
+
+    num_samples: int = 50
+    weights: str = "none"
+    seed: int = 0
+
+
+@dataclass
+class Predictor:
+    """Completes scaled rows of a table.
+
+    Parameters
+    ----------
+    codec : TableCodec
+        The columns.
+    vae : VAE
+        A trained pair of the kind `tabular`, in float64.
+    trees : ColumnTrees or None
+        Models of each column given the others.
+    tree_weights : ndarray, shape ``[D]``
+        What they count beside the pair.
+    spread : ndarray, shape ``[D]``
+        Factors of the spread of numbers.
+    """
+
+    codec: TableCodec
+    vae: VAE
+    trees: ColumnTrees | None = None
+    tree_weights: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    spread: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        size = len(self.codec.families.families)
+        if not len(self.tree_weights):
+            self.tree_weights = np.zeros(size)
+        if not len(self.spread):
+            self.spread = np.ones(size)
+
+    @cached_property
+    def expectations(self) -> Expectations:
+        """Where expectations of columns stand."""
+        return Expectations(self.codec.families)
+
+    @property
+    def ordered(self) -> NDArray[np.bool_]:
+        """Which columns have an order."""
+        return self.codec.ordered.numpy()
+
+    def mixtures(self, x: Tensor, mask: Tensor, sampling: Sampling) -> Iterator[tuple[slice, Mixture]]:
+        """The mixtures of rows, in parts."""
+        prior: Any = self.vae.model.prior
+        generator = np.random.RandomState(sampling.seed)
+        half = generator.standard_normal((math.ceil(sampling.num_samples / 2), prior.latent_dim))
+        noise = torch.as_tensor(np.concatenate([half, -half])[: sampling.num_samples], device=x.device)
+        yield from mixtures(self.vae, x, mask, noise, weights=sampling.weights)
+
+    def tree_expectations(self, x: Tensor, mask: Tensor) -> NDArray[np.float64] | None:
+        """What the trees expect of rows, ``[N, H]``; None without trees."""
+        if self.trees is None or not self.tree_weights.any():
+            return None
+        return self._of_trees(torch.where(mask, x, torch.nan).cpu().numpy())
+
+    def _of_trees(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        assert self.trees is not None
+        found = np.zeros((len(values), self.expectations.width))
+        predicted = self.trees.predict(values)
+        for column, start, size in self.trees.layout:
+            first, _ = self.expectations.places[column]
+            found[:, first : first + size] = predicted[:, start : start + size]
+        return found
+
+    def points(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
+        """The best single values of scaled rows, ``[N, D]``."""
+        of_trees = self.tree_expectations(x, mask)
+        found = []
+        for part, mixture in self.mixtures(x, mask, sampling):
+            expected = self.expectations.of(mixture)
+            if of_trees is not None:
+                expected = self.expectations.stacked(expected, of_trees[part], self.tree_weights)
+            found.append(self.expectations.point(expected, self.ordered))
+        return np.concatenate(found)
+
+    def draws(
+        self, x: Tensor, mask: Tensor, num_draws: int, sampling: Sampling, *, by_row: bool = True
+    ) -> NDArray[np.float64]:
+        """Draws of the missing entries of scaled rows, ``[num_draws, N, D]``; observed entries are as given.
+
+        With `by_row` rows are drawn independently of each other, by numbers that depend on what a row holds; otherwise
+        with the same numbers.
+        """
+        of_trees = self.tree_expectations(x, mask)
+        parts = []
+        for some in slices(len(x), max(1, _DRAWS_AT_ONCE // (num_draws * x.shape[1]))):
+            for rows, mixture in self.mixtures(x[some], mask[some], sampling):
+                inner = slice(some.start + rows.start, min(some.start + rows.stop, some.stop, len(x)))
+                uniform = self._uniform(x[inner], mask[inner], num_draws, sampling.seed, by_row=by_row)
+                trees = None if of_trees is None else of_trees[inner]
+                drawn = self._drawn(mixture, uniform, trees)
+                parts.append(torch.where(mask[inner], x[inner], drawn).cpu().numpy())
+        return np.concatenate(parts, 1)
+
+    def _uniform(self, x: Tensor, mask: Tensor, num_draws: int, seed: int, *, by_row: bool) -> Tensor:
+        """Uniform numbers ``[M, B or 1, 1 + 2 D]``: for the latent, for each entry, and for who draws it."""
+        width = 1 + 2 * x.shape[1]
+        generator = np.random.RandomState((seed + 1) % 2**32)
+        ranks = np.stack([generator.permutation(num_draws) for _ in range(width)], 1)
+        numbers = ((ranks + generator.uniform(size=(num_draws, width))) / num_draws)[:, None]
+        if by_row:
+            shown = torch.where(mask, x, torch.nan).cpu().numpy()
+            numbers = (numbers + np.stack([_numbers_of(row, seed, width) for row in shown])) % 1.0
+        return torch.as_tensor(numbers, device=x.device).clamp(1e-9, 1 - 1e-9)
+
+    def _drawn(self, mixture: Mixture, uniform: Tensor, of_trees: NDArray[np.float64] | None) -> Tensor:
+        """Draws of rows ``[M, B, D]``: numbers about the stacked mean, levels of the pair or of the trees."""
+        size = len(self.spread)
+        drawn = mixture.draws(uniform[..., : 1 + size])
+        layout = self.expectations
+        expected = layout.of(mixture)
+        means = torch.as_tensor(layout.point(expected, self.ordered), device=drawn.device)
+        centre = means
+        if of_trees is not None:
+            stacked = layout.stacked(expected, of_trees, self.tree_weights)
+            centre = torch.as_tensor(layout.point(stacked, self.ordered), device=drawn.device)
+        spread = torch.as_tensor(self.spread, device=drawn.device)
+        moved = (means == centre) & (spread == 1)
+        numbers = torch.where(moved, drawn, centre + spread * (drawn - means))
+        drawn = torch.where(torch.as_tensor(layout.is_level, device=drawn.device), drawn, numbers)
+        if of_trees is not None:
+            for column in np.flatnonzero(layout.is_level & (self.tree_weights > 0)):
+                theirs = layout.quantiles(of_trees, int(column), uniform[..., 1 + column].expand(drawn.shape[:2]))
+                chosen = uniform[..., 1 + size + column] < self.tree_weights[column]
+                drawn[..., column] = torch.where(chosen, theirs, drawn[..., column])
+        return drawn
+
+    def calibrate(self, x: Tensor, shown: Tensor, held: NDArray[np.bool_], seed: int) -> None:
+        """Find weights of the trees, and factors of the spread, on entries that the training did not see.
+
+        Parameters
+        ----------
+        x : Tensor, shape ``[N, D]``
+            Scaled rows.
+        shown : Tensor of bool, shape ``[N, D]``
+            The entries that the training saw.
+        held : ndarray of bool, shape ``[N, D]``
+            Those that it did not.
+        seed : int
+            Seed of the draws.
+        """
+        rows = np.flatnonzero(held.any(1))[:_CALIBRATION_ROWS]
+        if not len(rows):
+            return
+        sampling = Sampling(_CALIBRATION_SAMPLES, seed=seed)
+        x, shown, held = x[rows], shown[rows], held[rows]
+        truth, layout = x.cpu().numpy(), self.expectations
+        if self.trees is not None:
+            known = np.zeros(len(self.spread), dtype=bool)
+            known[[column for column, _, _ in self.trees.layout]] = True
+            first = np.concatenate([layout.of(mixture) for _, mixture in self.mixtures(x, shown, sampling)])
+            second = self._of_trees(torch.where(shown, x, torch.nan).cpu().numpy())
+            self.tree_weights = layout.weights(first, second, known, truth, held)
+        asked = held & ~layout.is_level
+        if asked.any():
+            means = self.points(x, shown, sampling)
+            draws = self.draws(x, shown, _CALIBRATION_DRAWS, sampling, by_row=False)
+            self.spread = np.where(layout.is_level, 1.0, spread_factors(truth, means, draws, asked))
+
+
+def _numbers_of(row: NDArray[np.float64], seed: int, width: int) -> NDArray[np.float64]:
+    """Uniform numbers of a row, which are a function of its observed entries."""
+    digest = hashlib.blake2b(np.nan_to_num(row, nan=1e300).tobytes(), digest_size=16, salt=str(seed)[:16].encode())
+    key = np.frombuffer(digest.digest(), dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random(width)

@@ -1,0 +1,150 @@
+"""What a VAE and boosted trees expect of the columns of a table, and how much each counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyrovae.infer.imputation import Mixture
+from pyrovae.likelihoods.tables import OF_LEVELS, ColumnFamilies, level_probs
+
+GRID = np.linspace(0.0, 1.0, 11)
+FEW = 100
+"""Columns with fewer held-out entries share a weight with their kind."""
+_SMALLEST = 1e-4
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """Where the expectation of each column stands in one vector: a mean for a number, a probability for each level.
+
+    Parameters
+    ----------
+    columns : ColumnFamilies
+        The columns.
+
+    Examples
+    --------
+    >>> layout = Expectations(ColumnFamilies(("normal", "categorical"), (0, 3)))
+    >>> layout.places, layout.point(np.array([[1.5, 0.2, 0.7, 0.1]]), np.array([False, False]))
+    ([(0, 1), (1, 4)], array([[1.5, 1. ]]))
+    """
+
+    columns: ColumnFamilies
+
+    @cached_property
+    def places(self) -> list[tuple[int, int]]:
+        """First and last place, exclusive, of each column."""
+        sizes = [max(levels, 1) for levels in self.columns.num_levels]
+        ends = np.cumsum(sizes).tolist()
+        return [(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+    @property
+    def width(self) -> int:
+        """Length of the vector."""
+        return self.places[-1][1]
+
+    @cached_property
+    def is_level(self) -> NDArray[np.bool_]:
+        """Which columns have levels, ``[D]``."""
+        return np.array([family in OF_LEVELS for family in self.columns.families])
+
+    @cached_property
+    def owner(self) -> NDArray[np.int64]:
+        """The column of each place, ``[H]``."""
+        return np.repeat(np.arange(len(self.places)), [end - start for start, end in self.places])
+
+    def of(self, mixture: Mixture) -> NDArray[np.float64]:
+        """What the mixtures of rows expect, ``[B, H]``."""
+        found = np.empty((mixture.raw.shape[1], self.width))
+        weights = mixture.weights
+        for columns, fn in mixture.likelihood.elementwise(mixture.raw).groups:
+            probs = level_probs(fn)
+            each = fn.mean if probs is None else probs
+            values = (weights.reshape(weights.shape + (1,) * (each.dim() - 2)) * each).sum(0).cpu().numpy()
+            for position, column in enumerate(columns.tolist()):
+                start, end = self.places[column]
+                part = values[:, position]
+                found[:, start:end] = part[:, None] if probs is None else part[:, : end - start]
+        return found
+
+    def point(self, expected: NDArray[np.float64], ordered: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The mean of numbers, the median of ordered levels, the most probable of other levels, ``[B, D]``."""
+        found = np.empty((len(expected), len(self.places)))
+        for column, (start, end) in enumerate(self.places):
+            part = expected[:, start:end]
+            if not self.is_level[column]:
+                found[:, column] = part[:, 0]
+            elif ordered[column]:
+                found[:, column] = (part.cumsum(1) < 0.5 * part.sum(1, keepdims=True)).sum(1)
+            else:
+                found[:, column] = part.argmax(1)
+        return found
+
+    def quantiles(self, expected: NDArray[np.float64], column: int, level: Tensor) -> Tensor:
+        """Levels ``[M, B]`` of a column at uniform numbers ``[M, B]``."""
+        start, end = self.places[column]
+        cumulative = torch.as_tensor(expected[:, start:end], device=level.device).cumsum(1)
+        cumulative = cumulative / cumulative[:, -1:]
+        return (cumulative.unsqueeze(0) < level.unsqueeze(-1)).sum(-1).clamp(max=end - start - 1).to(level.dtype)
+
+    def stacked(
+        self, first: NDArray[np.float64], second: NDArray[np.float64], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Expectations in which the second counts by a weight for each column, ``[B, H]``."""
+        weight = weights[self.owner]
+        return np.where(weight > 0, (1 - weight) * first + weight * second, first)
+
+    def weights(
+        self,
+        first: NDArray[np.float64],
+        second: NDArray[np.float64],
+        known: NDArray[np.bool_],
+        truth: NDArray[np.float64],
+        held: NDArray[np.bool_],
+    ) -> NDArray[np.float64]:
+        """The weight of the second for each column that predicts held-out entries best.
+
+        Parameters
+        ----------
+        first, second : ndarray, shape ``[B, H]``
+            What both expect.
+        known : ndarray of bool, shape ``[D]``
+            Which columns the second knows.
+        truth : ndarray, shape ``[B, D]``
+            Scaled numbers and codes.
+        held : ndarray of bool, shape ``[B, D]``
+            The held-out entries.
+
+        Returns
+        -------
+        ndarray, shape ``[D]``
+            Weights out of `GRID` with the least squared error of numbers, or log loss of levels. Columns with few
+            held-out entries share that of all such columns with numbers, or with levels.
+        """
+        losses = np.zeros((len(GRID), len(self.places)))
+        counts = held.sum(0)
+        for column in np.flatnonzero(known & (counts > 0)):
+            rows, (start, end) = held[:, column], self.places[column]
+            a, b, true = first[rows, start:end], second[rows, start:end], truth[rows, column]
+            for number, weight in enumerate(GRID):
+                mixed = (1 - weight) * a + weight * b
+                if self.is_level[column]:
+                    loss = -np.log(np.maximum(mixed[np.arange(len(true)), true.astype(int)], _SMALLEST)).sum()
+                else:
+                    loss = np.square(mixed[:, 0] - true).sum() / max(float(true.var()), _SMALLEST)
+                losses[number, column] = loss
+        found = np.zeros(len(self.places))
+        few = known & (counts < FEW)
+        for kind in (True, False):
+            shared = few & (self.is_level == kind)
+            if counts[shared].sum():
+                found[shared] = GRID[losses[:, shared].sum(1).argmin()]
+        own = known & ~few
+        found[own] = GRID[losses[:, own].argmin(0)]
+        return found
