@@ -222,7 +222,7 @@ def test_damaged_files_are_one_line(tmp_path):
 
 
 def test_files_of_other_things_are_one_line(tmp_path):
-    path, trees = tmp_path / "other.npz", fitted()[0]
+    path, trees = tmp_path / "other.npz", fitted()
     with pytest.raises(ValueError, match=r"other.npz cannot be read \(No such file"):
         ColumnTrees.load(path)
     trees.save(path)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyrovae.data.dataset import TABLE, Dataset, Rows, Transform
 from pyrovae.data.scaling import TableScaler
 from pyrovae.data.schema import Schema
-from pyrovae.likelihoods.tables import OF_LEVELS, ColumnFamilies
+from pyrovae.likelihoods.tables import FAMILIES, OF_LEVELS, ColumnFamilies
 
 FAMILY_OF_KIND = {
     "real": "normal",
@@ -100,6 +100,9 @@ class TableCodec:
         if not modelled:
             raise ValueError("no column has two different values, so there is nothing to model")
         families = tuple(_family(schema, column, likelihoods or {}) for column in modelled)
+        for name, family in (likelihoods or {}).items():
+            if family not in FAMILIES:
+                raise ValueError(f"likelihoods[{name!r}] must be one of {', '.join(FAMILIES)}, got {family!r}")
         known = {*schema.names, *ALLOWED}
         if unknown := [name for name in likelihoods or {} if name not in known]:
             raise ValueError(f"likelihoods names {unknown[0]!r}, which is no column and no kind")

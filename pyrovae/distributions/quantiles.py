@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Gamma, NegativeBinomial, Poisson, StudentT
 
@@ -55,25 +54,32 @@ def quantile(fn: Distribution, level: Tensor) -> Tensor:
         return fn.icdf(level)
 
 
+def _stats() -> Any:
+    """SciPy's distributions, whose import changes the filters of warnings."""
+    from scipy import stats
+
+    return stats
+
+
 def _array(value: Tensor) -> np.ndarray:
     return value.double().cpu().numpy()
 
 
 def _gamma(fn: Any, level: np.ndarray) -> Any:
     given = fn.to_canonical() if isinstance(fn, NaturalGamma) else {"concentration": fn.concentration, "rate": fn.rate}
-    return stats.gamma.ppf(level, _array(given["concentration"]), scale=1 / _array(given["rate"]))
+    return _stats().gamma.ppf(level, _array(given["concentration"]), scale=1 / _array(given["rate"]))
 
 
 def _negative_binomial(fn: Any, level: np.ndarray) -> Any:
-    return stats.nbinom.ppf(level, _array(fn.total_count), _array(torch.sigmoid(-fn.logits)))
+    return _stats().nbinom.ppf(level, _array(fn.total_count), _array(torch.sigmoid(-fn.logits)))
 
 
 _BY_SCIPY: dict[Any, Callable[[Any, np.ndarray], Any]] = {
-    Poisson: lambda fn, level: stats.poisson.ppf(level, _array(fn.mean)),
-    NaturalPoisson: lambda fn, level: stats.poisson.ppf(level, _array(fn.mean)),
+    Poisson: lambda fn, level: _stats().poisson.ppf(level, _array(fn.mean)),
+    NaturalPoisson: lambda fn, level: _stats().poisson.ppf(level, _array(fn.mean)),
     Gamma: _gamma,
     NaturalGamma: _gamma,
     NegativeBinomial: _negative_binomial,
-    StudentT: lambda fn, level: stats.t.ppf(level, _array(fn.df), _array(fn.loc), _array(fn.scale)),
+    StudentT: lambda fn, level: _stats().t.ppf(level, _array(fn.df), _array(fn.loc), _array(fn.scale)),
 }
 """Quantile functions of those whose class has none."""

@@ -1,6 +1,8 @@
 """Estimators for scikit-learn."""
 
+from pyrovae.estimators.baselines import BASELINES, impute_with
 from pyrovae.estimators.classifier import VAEClassifier
 from pyrovae.estimators.imputer import VAEImputer
+from pyrovae.estimators.pooling import Pooled, pool
 
-__all__ = ["VAEClassifier", "VAEImputer"]
+__all__ = ["BASELINES", "Pooled", "VAEClassifier", "VAEImputer", "impute_with", "pool"]

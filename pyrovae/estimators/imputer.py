@@ -44,7 +44,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         "negative-binomial", "bernoulli", "categorical", "ordered".
     parameterization : {"natural", "canonical"}, default "canonical"
         Which parameters of its families the decoder gives.
-    kl_weight : float, default 0.1
+    kl_weight : float, default 0.02
         Weight of the KL divergence in training. Below 1 the latent holds more of the row, and imputation is better.
     encoder : {"dense", "set"}, default "dense"
         Dense layers on entries and mask, or a sum over the observed entries.
@@ -122,7 +122,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ranges: Mapping[str, tuple[Any, Any]] | None = None,
         likelihoods: Mapping[str, str] | None = None,
         parameterization: str = "canonical",
-        kl_weight: float = 0.1,
+        kl_weight: float = 0.02,
         encoder: str = "dense",
         prior: str = "standard-normal",
         scaling: str = "standardize",

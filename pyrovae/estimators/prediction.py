@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -127,29 +127,32 @@ class Predictor:
     ) -> NDArray[np.float64]:
         """Draws of the missing entries of scaled rows, ``[num_draws, N, D]``; observed entries are as given.
 
-        With `by_row` rows are drawn independently of each other, by numbers that depend on what a row holds; otherwise
-        with the same numbers.
+        With `by_row` rows are drawn independently of each other, by numbers that depend on what a row holds, and, of
+        rows that hold the same, on which of them it is. Otherwise all rows share the numbers, which are stratified.
         """
         of_trees = self.tree_expectations(x, mask)
+        generators = _generators(x, mask, sampling.seed) if by_row else []
         parts = []
         for some in slices(len(x), max(1, _DRAWS_AT_ONCE // (num_draws * x.shape[1]))):
             for rows, mixture in self.mixtures(x[some], mask[some], sampling):
                 inner = slice(some.start + rows.start, min(some.start + rows.stop, some.stop, len(x)))
-                uniform = self._uniform(x[inner], mask[inner], num_draws, sampling.seed, by_row=by_row)
+                uniform = self._uniform(x[inner], num_draws, sampling.seed, generators[inner], by_row=by_row)
                 trees = None if of_trees is None else of_trees[inner]
                 drawn = self._drawn(mixture, uniform, trees)
                 parts.append(torch.where(mask[inner], x[inner], drawn).cpu().numpy())
         return np.concatenate(parts, 1)
 
-    def _uniform(self, x: Tensor, mask: Tensor, num_draws: int, seed: int, *, by_row: bool) -> Tensor:
+    def _uniform(
+        self, x: Tensor, num_draws: int, seed: int, generators: Sequence[np.random.Generator], *, by_row: bool
+    ) -> Tensor:
         """Uniform numbers ``[M, B or 1, 1 + 2 D]``: for the latent, for each entry, and for who draws it."""
         width = 1 + 2 * x.shape[1]
-        generator = np.random.RandomState((seed + 1) % 2**32)
-        ranks = np.stack([generator.permutation(num_draws) for _ in range(width)], 1)
-        numbers = ((ranks + generator.uniform(size=(num_draws, width))) / num_draws)[:, None]
         if by_row:
-            shown = torch.where(mask, x, torch.nan).cpu().numpy()
-            numbers = (numbers + np.stack([_numbers_of(row, seed, width) for row in shown])) % 1.0
+            numbers = np.stack([generator.random((num_draws, width)) for generator in generators], 1)
+        else:
+            shared = np.random.RandomState((seed + 1) % 2**32)
+            ranks = np.stack([shared.permutation(num_draws) for _ in range(width)], 1)
+            numbers = ((ranks + shared.uniform(size=(num_draws, width))) / num_draws)[:, None]
         return torch.as_tensor(numbers, device=x.device).clamp(1e-9, 1 - 1e-9)
 
     def _drawn(self, mixture: Mixture, uniform: Tensor, of_trees: NDArray[np.float64] | None) -> Tensor:
@@ -199,7 +202,8 @@ class Predictor:
             known[[column for column, _, _ in self.trees.layout]] = True
             first = np.concatenate([layout.of(mixture) for _, mixture in self.mixtures(x, shown, sampling)])
             second = self._of_trees(torch.where(shown, x, torch.nan).cpu().numpy())
-            self.tree_weights = layout.weights(first, second, known, truth, held)
+            observed = np.where(shown.cpu().numpy() | held, truth, np.nan)
+            self.tree_weights = layout.weights(first, second, known, truth, held, np.nanvar(observed, axis=0))
         asked = held & ~layout.is_level
         if asked.any():
             means = self.points(x, shown, sampling)
@@ -207,8 +211,13 @@ class Predictor:
             self.spread = np.where(layout.is_level, 1.0, spread_factors(truth, means, draws, asked))
 
 
-def _numbers_of(row: NDArray[np.float64], seed: int, width: int) -> NDArray[np.float64]:
-    """Uniform numbers of a row, which are a function of its observed entries."""
-    digest = hashlib.blake2b(np.nan_to_num(row, nan=1e300).tobytes(), digest_size=16, salt=str(seed)[:16].encode())
-    key = np.frombuffer(digest.digest(), dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).random(width)
+def _generators(x: Tensor, mask: Tensor, seed: int) -> list[np.random.Generator]:
+    """A generator for each row, which is a function of its observed entries, and of how often they occurred before."""
+    found, seen = [], dict[bytes, int]()
+    for row in torch.where(mask, x, torch.nan).cpu().numpy():
+        content = np.nan_to_num(row, nan=1e300).tobytes()
+        seen[content] = seen.get(content, 0) + 1
+        digest = hashlib.blake2b(content, digest_size=16, key=f"{seed} {seen[content]}".encode()[:64])
+        key = np.frombuffer(digest.digest(), dtype=np.uint64)
+        found.append(np.random.Generator(np.random.Philox(key=key)))
+    return found

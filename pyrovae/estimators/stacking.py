@@ -59,6 +59,7 @@ class Expectations:
         """The column of each place, ``[H]``."""
         return np.repeat(np.arange(len(self.places)), [end - start for start, end in self.places])
 
+    @torch.no_grad()
     def of(self, mixture: Mixture) -> NDArray[np.float64]:
         """What the mixtures of rows expect, ``[B, H]``."""
         found = np.empty((mixture.raw.shape[1], self.width))
@@ -107,6 +108,7 @@ class Expectations:
         known: NDArray[np.bool_],
         truth: NDArray[np.float64],
         held: NDArray[np.bool_],
+        variances: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """The weight of the second for each column that predicts held-out entries best.
 
@@ -120,6 +122,8 @@ class Expectations:
             Scaled numbers and codes.
         held : ndarray of bool, shape ``[B, D]``
             The held-out entries.
+        variances : ndarray, shape ``[D]``
+            Variances of the numbers, in whose units squared errors of several columns are added.
 
         Returns
         -------
@@ -137,7 +141,7 @@ class Expectations:
                 if self.is_level[column]:
                     loss = -np.log(np.maximum(mixed[np.arange(len(true)), true.astype(int)], _SMALLEST)).sum()
                 else:
-                    loss = np.square(mixed[:, 0] - true).sum() / max(float(true.var()), _SMALLEST)
+                    loss = np.square(mixed[:, 0] - true).sum() / max(float(variances[column]), _SMALLEST)
                 losses[number, column] = loss
         found = np.zeros(len(self.places))
         few = known & (counts < FEW)

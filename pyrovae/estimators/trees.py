@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,7 +244,9 @@ def _fitted(
     x = np.where(np.isnan(x).all(axis=0), 0.0, x)  # scikit-learn cannot bin a column without values
     if family in _NUMBERS:
         return HistGradientBoostingRegressor(**options).fit(x, target)
-    return HistGradientBoostingClassifier(**options).fit(x, target.astype(int))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*unique classes.*")  # few values of each, but fewer than the limit
+        return HistGradientBoostingClassifier(**options).fit(x, target.astype(int))
 
 
 def _probs(raw: NDArray[np.float64], seen: NDArray[np.integer], levels: int) -> NDArray[np.float64]:

@@ -4,6 +4,16 @@ from pyrovae.metrics.classification import LatentFeatures, class_probabilities, 
 from pyrovae.metrics.evaluation import Evaluated, bits_per_dimension, evaluate
 from pyrovae.metrics.figures import Evaluation, known_figures
 from pyrovae.metrics.gradients import gradient_variance
+from pyrovae.metrics.imputation import (
+    ColumnError,
+    HIVAEError,
+    VAEMError,
+    column_errors,
+    hivae_error,
+    interval_coverage,
+    mse,
+    vaem_rmse,
+)
 from pyrovae.metrics.latents import (
     ActiveUnits,
     active_units,
@@ -14,18 +24,26 @@ from pyrovae.metrics.sticks import stick_weights, sticks_used
 
 __all__ = [
     "ActiveUnits",
+    "ColumnError",
     "Evaluated",
     "Evaluation",
+    "HIVAEError",
     "LatentFeatures",
+    "VAEMError",
     "active_units",
     "bits_per_dimension",
     "class_probabilities",
     "classification_error",
+    "column_errors",
     "evaluate",
     "gradient_variance",
+    "hivae_error",
+    "interval_coverage",
     "knn_error",
     "known_figures",
     "latent_means",
+    "mse",
     "stick_weights",
     "sticks_used",
+    "vaem_rmse",
 ]

@@ -33,7 +33,7 @@ def _epochs(rows: int, batch_size: int) -> int:
     data_kind=TABLE,
     epochs=_epochs,
     objective="mean-field",
-    kl_weight=0.1,
+    kl_weight=0.02,
     lr=2e-3,
     lr_schedule="cosine",
     batch_size=256,
