@@ -51,11 +51,11 @@ def vae(
     from pyrovae.estimators import VAEImputer
 
     names = [f"column {number}" for number in range(train.shape[1])]
-    known = {
-        name: np.unique(column[~np.isnan(column)]).tolist()
-        for name, column, kind in zip(names, train.T, kinds, strict=True)
-        if kind in LEVELS
-    }
+    known = {}
+    for i, (kind, column) in enumerate(zip(kinds, train.T, strict=True)):
+        seen = column[~np.isnan(column)]
+        if np.unique(seen).size > 2:  # else there is nothing to say; and HI-VAE calls columns with zeros positive
+            known[f"x{i}"] = "real" if kind == "positive" and seen.min() <= 0 else kind
     imputer = VAEImputer(random_state=seed, kinds=dict(zip(names, kinds, strict=True)), levels=known, **options)
     imputer.fit(pd.DataFrame(train, columns=names))
     return Answer(imputer.transform(pd.DataFrame(rows, columns=names)).to_numpy(dtype=float))

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar
+from torch import Tensor
 
 from pyrovae.estimators.prediction import Sampling
 from pyrovae.estimators.table_model import TableModel
@@ -198,9 +199,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             Of the kind of `X`, with its index and dtypes, and the columns in the order of `fit`. Observed entries are
             untouched. A level that `fit` did not see stays too, and counts as missing when other entries are predicted.
         """
-        check_is_fitted(self)
-        frame = check_frame(self, X, reset=False)
-        x, mask = self.model_.encoded(frame, unseen="missing")
+        frame, x, mask = self._encoded(X)
         values = self.model_.points(x, mask, Sampling(self.num_samples, self.weights, self._seed))
         return self._filled(X, frame, values)
 
@@ -225,8 +224,9 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             observed entries, and rows independently of each other.
         """
         check_scalar(num_draws, "num_draws", Integral, min_val=1)
-        seed = None if random_state is None else _seed_of(random_state)
-        frame, drawn = self._draws(X, num_draws, seed, by_row=True)
+        seed = self._seed if random_state is None else _seed_of(random_state)
+        frame, x, mask = self._encoded(X)
+        drawn = self.model_.draws(x, mask, num_draws, Sampling(self.num_samples, self.weights, seed))
         return [self._filled(X, frame, values) for values in drawn]
 
     def intervals(self, X: ArrayLike, coverage: float = 0.9, num_draws: int = 200) -> tuple[Any, Any]:
@@ -250,8 +250,9 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if not 0 < coverage < 1:
             raise ValueError(f"coverage must be between 0 and 1, got {coverage}")
         check_scalar(num_draws, "num_draws", Integral, min_val=2)
-        frame, drawn = self._draws(X, num_draws, None, by_row=False)
-        ends = np.quantile(drawn, [(1 - coverage) / 2, (1 + coverage) / 2], axis=0, method="nearest")
+        frame, x, mask = self._encoded(X)
+        levels = [(1 - coverage) / 2, (1 + coverage) / 2]
+        ends = self.model_.quantiles(x, mask, levels, num_draws, Sampling(self.num_samples, self.weights, self._seed))
         nominal = [c.kind in ("categorical", "binary") for c in self.schema_.columns]
         ends[:, :, nominal] = np.nan
         low, high = (self._filled(X, frame, end) for end in ends)
@@ -263,9 +264,8 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         It is estimated with `num_samples` importance samples per row, and is a lower bound on average. A level that
         `fit` did not see counts as missing. It is the density of the VAE alone, also with `trees`.
         """
-        check_is_fitted(self)
         check_scalar(num_samples, "num_samples", Integral, min_val=1)
-        x, mask = self.model_.encoded(check_frame(self, X, reset=False), unseen="missing")
+        _, x, mask = self._encoded(X)
         return self.model_.log_prob(x, mask, Sampling(num_samples, seed=self._seed))
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -304,15 +304,11 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         given = as_plain({name: self.get_params()[name] for name in TABLE_OPTIONS})
         return {**given, "seed": self._seed, "has_names": hasattr(self, "feature_names_in_")}
 
-    def _draws(
-        self, X: ArrayLike, num_draws: int, random_state: int | None, *, by_row: bool
-    ) -> tuple[pd.DataFrame, NDArray]:
+    def _encoded(self, X: ArrayLike) -> tuple[pd.DataFrame, Tensor, Tensor]:
+        """Rows as a frame, and scaled with their mask."""
         check_is_fitted(self)
         frame = check_frame(self, X, reset=False)
-        x, mask = self.model_.encoded(frame, unseen="missing")
-        seed = self._seed if random_state is None else random_state
-        sampling = Sampling(self.num_samples, self.weights, seed)
-        return frame, self.model_.draws(x, mask, num_draws, sampling, by_row=by_row)
+        return frame, *self.model_.encoded(frame, unseen="missing")
 
     def _filled(self, X: Any, frame: pd.DataFrame, values: NDArray) -> Any:
         filled = self.schema_.fill(frame, values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,16 @@ class TableModel:
         """Draws of the missing entries, ``[num_draws, N, D]``, in the units of the columns; see `Predictor.draws`."""
         drawn = self.predictor.draws(x, mask, num_draws, sampling, by_row=by_row)
         return np.stack([self.codec.complete(draw) for draw in drawn])
+
+    def quantiles(
+        self, x: Tensor, mask: Tensor, levels: Sequence[float], num_draws: int, sampling: Sampling
+    ) -> NDArray[np.float64]:
+        """Quantiles of draws of the missing entries, ``[len(levels), N, D]``, in the units of the columns."""
+        found = []
+        for part in slices(len(x), max(1, _NUMBERS_AT_ONCE // (num_draws * x.shape[1]))):
+            drawn = self.draws(x[part], mask[part], num_draws, sampling, by_row=False)
+            found.append(np.quantile(drawn, levels, axis=0, method="nearest"))
+        return np.concatenate(found, 1)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
