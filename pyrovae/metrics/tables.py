@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,11 @@ from pyrovae.families import EvaluationFigure, Family, Measure
 from pyrovae.metrics.evaluation import Evaluated
 from pyrovae.models import TabularVAE
 from pyrovae.vae import VAE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pyrovae.plotting.run import Pictured
 
 # The codec and the baselines import pandas, so they are imported in the functions.
 
@@ -127,7 +133,62 @@ def table_figures(evaluated: Evaluated) -> dict[str, Any]:
     return found
 
 
-TABLES = Family("tables", applies=is_table_pair, measures=(Measure(FIGURES, table_figures),))
+# Plots import matplotlib, so they are imported when they are drawn.
+def _plot_rows(run: Pictured) -> dict[str, Figure]:
+    """Marginals and associations of held-out rows and of as many rows from the prior."""
+    from pyrovae.data.tables import TableCodec
+    from pyrovae.estimators.prediction import Predictor
+    from pyrovae.estimators.table_model import TableModel
+    from pyrovae.plotting.tables import associations, marginals
+
+    made_by: Any = run.vae.made_by
+    codec = TableCodec.from_dict(made_by.spec.schema)
+    table = _table(codec, run.held_out)
+    schema, real = _as_frame(codec, table, table.values)
+    generated = TableModel(Predictor(codec, run.vae)).sample(len(real), random_state=torch.initial_seed() % 2**32)
+    drawn = {"marginals": marginals(real, generated, schema), "associations": associations(real, generated, schema)}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _plot_imputed(run: Pictured) -> dict[str, Figure]:
+    """Imputed entries of held-out rows against the true ones, and errors: of the entries that `table_figures` hides."""
+    from pyrovae.data.tables import TableCodec
+    from pyrovae.plotting.tables import errors_by_column, imputed_against_true
+
+    vae, rows = run.vae, run.held_out.to(run.vae.device)
+    made_by: Any = vae.made_by
+    codec = TableCodec.from_dict(made_by.spec.schema)
+    mask = torch.ones_like(rows.x, dtype=torch.bool) if rows.mask is None else rows.mask
+    table, rng = _table(codec, rows), np.random.default_rng(torch.initial_seed() % 2**63)
+    noise = torch.as_tensor(rng.standard_normal((NUM_SAMPLES, vae.model.prior.latent_dim))).to(rows.x)
+    hidden = mask.cpu().numpy() & (rng.random(mask.shape) < HIDDEN)
+    if not hidden.any():
+        return {}
+    guesses, _ = _imputed(vae, codec, rows.x, mask & ~torch.as_tensor(hidden).to(mask.device), ~mask, noise)
+    evaluated = Evaluated(vae, rows, neighbours=run.dataset.train, baselines=("mean-mode",))
+    filled = {"vae": _kept_within(table, guesses), **_baselines(evaluated, codec, table, hidden)}
+    columns = {
+        name: dict(zip(table.names, _by_column(table, values, hidden), strict=True)) for name, values in filled.items()
+    }
+    schema, true = _as_frame(codec, table, table.values)
+    title = f"Error of imputed entries by column\n{len(rows)} rows, {HIDDEN:.0%} of their entries hidden"
+    drawn = {
+        "against_true": imputed_against_true(true, _as_frame(codec, table, filled["vae"])[1], hidden, schema),
+        "errors": errors_by_column(columns, title=title),
+    }
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _as_frame(codec: Any, table: Table, values: NDArray[np.float64]) -> tuple[Any, Any]:
+    """The schema of the modelled columns, and values of these as a frame, also where they are out of range."""
+    columns = codec.schema.subset(table.names).columns
+    unbounded = type(codec.schema)(tuple(c if c.levels else replace(c, low=None, high=None) for c in columns))
+    return unbounded, unbounded.decode(values)
+
+
+# Each gives several figures, which a run calls table_marginals and so on.
+_PLOTS: dict[str, Any] = {"table": _plot_rows, "imputed": _plot_imputed}
+TABLES = Family("tables", applies=is_table_pair, measures=(Measure(FIGURES, table_figures),), plots=_PLOTS)
 """The family of pairs of tables."""
 
 

@@ -4,15 +4,27 @@ from pyrovae.plotting.drawing import gradient_variance
 from pyrovae.plotting.latents import METHODS, interpolation, latent_profile, latent_scatter
 from pyrovae.plotting.run import reconstructions, run_figures, sample_grid, save_figure, training_curves
 from pyrovae.plotting.sticks import decoder_weights, latent_comparison, samples_by_sticks, sticks_by_class
+from pyrovae.plotting.tables import (
+    associations,
+    errors_by_column,
+    imputed_against_true,
+    interval_calibration,
+    marginals,
+)
 
 __all__ = [
     "METHODS",
+    "associations",
     "decoder_weights",
+    "errors_by_column",
     "gradient_variance",
+    "imputed_against_true",
     "interpolation",
+    "interval_calibration",
     "latent_comparison",
     "latent_profile",
     "latent_scatter",
+    "marginals",
     "reconstructions",
     "run_figures",
     "sample_grid",
