@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from pyrovae.data.stored import first_line
 from pyrovae.storage import write_atomically
 
 MOST_COMPONENTS = 20
@@ -31,6 +34,13 @@ class LatentMixture:
         Their means.
     factors : ndarray, shape ``[C, latent_dim, latent_dim]``
         Lower Cholesky factors of their covariances.
+
+    Examples
+    --------
+    >>> latents = np.random.default_rng(0).normal(size=(200, 3))
+    >>> mixture = LatentMixture.fit(latents, np.random.RandomState(0))
+    >>> mixture.means.shape, mixture.sample(5, np.random.RandomState(1)).shape
+    ((4, 3), (5, 3))
     """
 
     weights: NDArray[np.float64]
@@ -39,9 +49,12 @@ class LatentMixture:
 
     @classmethod
     def fit(cls, latents: NDArray[np.float64], generator: np.random.RandomState) -> LatentMixture:
-        """Fit a mixture to draws of latents ``[N, latent_dim]``, with a component for each 50 of them, at most 20."""
+        """Fit a mixture to at least 2 latents ``[N, latent_dim]``, with a component for each 50, at most 20."""
         components = int(np.clip(len(latents) // 50, 1, MOST_COMPONENTS))
-        fitted = GaussianMixture(components, reg_covar=1e-4, max_iter=50, random_state=generator).fit(latents)
+        mixture = GaussianMixture(components, reg_covar=1e-4, max_iter=50, random_state=generator)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a rough fit will do, also of rows that are alike
+            fitted = mixture.fit(latents)
         return cls(fitted.weights_, fitted.means_, np.linalg.cholesky(fitted.covariances_))
 
     def sample(self, num_samples: int, generator: np.random.RandomState) -> NDArray[np.float64]:
@@ -67,11 +80,16 @@ class LatentMixture:
             The file is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 weights, means, factors = (np.asarray(stored[name], dtype=np.float64) for name in _NAMES)
         except Exception as error:  # a damaged archive raises nearly anything
-            raise ValueError(f"{path} is damaged: {error}; save the model again") from error
-        size = means.shape[-1]
-        if means.shape != (len(weights), size) or factors.shape != (len(weights), size, size):
+            raise ValueError(f"{path} is damaged: {first_line(error)}; save the model again") from error
+        if means.ndim != 2 or not means.size or factors.shape != (*means.shape, means.shape[1]):
             raise ValueError(f"{path} is damaged: its arrays do not fit together; save the model again")
+        if weights.shape != means.shape[:1] or not (weights >= 0).all() or not weights.sum() > 0:
+            raise ValueError(
+                f"{path} is damaged: its weights are none of {len(means)} components; save the model again"
+            )
+        if not all(np.isfinite(array).all() for array in (weights, means, factors)):
+            raise ValueError(f"{path} is damaged: some of its numbers are not finite; save the model again")
         return cls(weights, means, factors)

@@ -44,7 +44,7 @@ _CHOICES = {
     "scaling": METHODS,
     "weights": WEIGHTS,
 }
-_COUNTS = ("n_components", "num_samples", "batch_size", "epochs")
+_COUNTS = ("n_components", "num_samples", "batch_size", "epochs", "num_particles")
 _AMOUNTS = {"lr": "neither", "scale_floor": "neither", "kl_weight": "left"}
 _BY_NAME = ("kinds", "levels", "ranges", "likelihoods")
 
@@ -164,6 +164,8 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
     """
     check_options(estimator)
     schema = Schema.infer(frame, kinds=estimator.kinds, levels=estimator.levels, ranges=estimator.ranges)
+    given = estimator.get_params(deep=False)
+    particles = int(given.get("num_particles", 1))
     options = {
         "pair": {
             "latent_dim": int(estimator.n_components),
@@ -179,9 +181,11 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
             "lr_schedule": "cosine",
             "batch_size": estimator.batch_size,
             "kl_weight": estimator.kl_weight,
+            "objective": "mean-field" if particles == 1 else "iwae-dreg",
+            "num_particles": particles,
             "progress": estimator.verbose,
         },
-        "trees": estimator.trees,
+        "trees": given.get("trees", False),
         "likelihoods": estimator.likelihoods,
         "scaling": estimator.scaling,
     }

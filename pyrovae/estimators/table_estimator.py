@@ -1,0 +1,275 @@
+"""What estimators of incomplete tables share: training, densities, new rows, and folders."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, check_scalar
+
+from pyrovae.data.columns import Column, check_known
+from pyrovae.data.schema import Schema
+from pyrovae.estimators.prediction import Sampling
+from pyrovae.estimators.table_model import TableModel
+from pyrovae.estimators.table_options import as_plain, check_frame, fit_options, raw_columns
+from pyrovae.runs import pick_device
+from pyrovae.training import History
+
+_NOT_WRITTEN = ("random_state", "verbose", "device")
+
+
+class TableEstimator(TransformerMixin, BaseEstimator, ABC):
+    """An estimator of tables of mixed types with missing entries. A class of its own has options and `transform`."""
+
+    schema_: Schema
+    model_: TableModel
+    history_: History | None
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+    random_state: Any
+    device: str
+    _seed: int
+
+    @abstractmethod
+    def transform(self, X: ArrayLike) -> Any:
+        """What the estimator makes of rows."""
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Learn the joint distribution of the columns from the observed entries.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape ``[N, D]``
+            The rows, at least 2, with missing entries (NaN, None, `pd.NA`).
+        y : None
+            Not used. Give a target as a column of `X`.
+
+        Returns
+        -------
+        Self
+            This estimator.
+        """
+        frame = check_frame(self, X, reset=True)
+        self._seed = seed_of(self.random_state)
+        self.schema_, options = fit_options(self, frame)
+        self.model_ = TableModel.train(
+            frame, self.schema_, seed=self._seed, device=pick_device(self.device), settings=self._settings(), **options
+        )
+        self.history_ = self.model_.history
+        self.n_iter_ = 0 if self.history_ is None else len(self.history_.rows)
+        return self
+
+    def score_samples(self, X: ArrayLike, num_samples: int = 500) -> NDArray[np.float64]:
+        """Log-density of the observed entries of each row, in nats and in the units of the table.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape ``[N, D]``
+            The rows. A level that `fit` did not see counts as missing.
+        num_samples : int, default 500
+            Importance samples for each row.
+
+        Returns
+        -------
+        ndarray, shape ``[N]``
+            Estimates of the log-densities, which are lower bounds on average over seeds. They are those of the VAE
+            alone, also if trees count beside it. Rows share the noise, so that the error of their mean falls with
+            `num_samples`, not with the number of rows.
+        """
+        check_is_fitted(self)
+        check_scalar(num_samples, "num_samples", Integral, min_val=1)
+        x, mask = self.model_.encoded(check_frame(self, X, reset=False), unseen="missing")
+        return self.model_.log_prob(x, mask, Sampling(num_samples, seed=self._seed))
+
+    def sample(
+        self,
+        num_samples: int,
+        given: Mapping[str, Any] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """Draw new rows, perhaps with given values of some columns.
+
+        Parameters
+        ----------
+        num_samples : int
+            How many.
+        given : mapping of str to object, optional
+            Values of columns by name; the columns of an array are x0, x1, ... The other columns are drawn from their
+            joint distribution given these values.
+        random_state : int, RandomState or None, default None
+            Seed of the draws. None takes that of the training, so that calls repeat.
+
+        Returns
+        -------
+        DataFrame or ndarray, shape ``[num_samples, D]``
+            A frame with the dtypes of `fit` if its columns had names, else an array.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a number below 1, an unknown column, and a value that its column cannot have.
+        """
+        check_is_fitted(self)
+        seed = self._seed if random_state is None else seed_of(random_state)
+        return sample_rows(self.model_, num_samples, given, seed, as_frame=hasattr(self, "feature_names_in_"))
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the estimator to a folder that `load` and the command line read. No pickle.
+
+        Parameters
+        ----------
+        folder : str or Path
+            The folder, made if it does not exist.
+        overwrite : bool, default False
+            Whether a run that it holds is replaced.
+
+        Raises
+        ------
+        CheckpointError
+            The folder holds a run, and `overwrite` is False.
+        """
+        check_is_fitted(self)
+        self.model_.save(folder, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Self:
+        """Read an estimator that `save` wrote, or a run of the pair `tabular`.
+
+        Parameters
+        ----------
+        folder : str or Path
+            The folder.
+        device : str, default "cpu"
+            "cpu", "cuda" or "auto".
+
+        Returns
+        -------
+        Self
+            The fitted estimator. It has no training history.
+
+        Raises
+        ------
+        CheckpointError
+            The folder holds no run, or a damaged one.
+        ValueError
+            It holds a pair that is for no table.
+        """
+        model, settings = TableModel.load(folder, pick_device(device))
+        # A run of the command line writes no settings.
+        found = {"n_components": latent_dim(model), "trees": model.predictor.trees is not None, **settings}
+        options = cls._get_param_names()
+        given = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items() if name in options}
+        estimator = cls(**given)
+        estimator._seed = int(settings.get("seed", 0))
+        estimator.schema_, estimator.model_, estimator.history_ = model.codec.schema, model, None
+        estimator.n_features_in_ = len(model.codec.schema)
+        if settings.get("has_names", True):
+            estimator.feature_names_in_ = model.codec.schema.feature_names
+        return estimator
+
+    def _settings(self) -> dict[str, Any]:
+        """Arguments of the constructor, ready for JSON, and the seed."""
+        given = {name: value for name, value in self.get_params(deep=False).items() if name not in _NOT_WRITTEN}
+        return {**as_plain(given), "seed": self._seed, "has_names": hasattr(self, "feature_names_in_")}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def seed_of(random_state: int | np.random.RandomState | None) -> int:
+    """A seed of what scikit-learn takes for random states."""
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def latent_dim(model: TableModel) -> int:
+    """The size of the latent of a model."""
+    prior: Any = model.vae.model.prior
+    return int(prior.latent_dim)
+
+
+def sample_rows(
+    model: TableModel, num_samples: int, given: Mapping[str, Any] | None, seed: int, *, as_frame: bool
+) -> Any:
+    """Draw new rows of a table, see `TableModel.sample`.
+
+    Parameters
+    ----------
+    model : TableModel
+        The model.
+    num_samples : int
+        How many.
+    given : mapping of str to object or None
+        Values of columns by name.
+    seed : int
+        Seed of the draws.
+    as_frame : bool
+        Whether to return a DataFrame; an ndarray otherwise.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a number below 1, an unknown column, and a value that its column cannot have.
+    """
+    check_scalar(num_samples, "num_samples", Integral, min_val=1)
+    check_given(model.codec.schema, given)
+    drawn = model.sample(int(num_samples), given, seed)
+    return drawn if as_frame else raw_columns(drawn)
+
+
+def check_given(schema: Schema, given: Mapping[str, Any] | None) -> None:
+    """Refuse given values that are of no column, missing, or none that their column can have.
+
+    Parameters
+    ----------
+    schema : Schema
+        The columns.
+    given : mapping of str to object or None
+        Values of columns by name.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The message names the column and the value.
+    """
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise TypeError(f"given must be a dictionary by the name of columns, got {given!r}")
+    check_known(given, schema.names, "given")
+    for name, value in given.items():
+        if not pd.api.types.is_scalar(value):
+            raise TypeError(f"given[{name!r}] must be one value, got {value!r}")
+        if pd.isna(value):
+            raise ValueError(f"given[{name!r}] is missing; leave the column out, and it is drawn")
+        _check_value(schema[name], value)
+
+
+def _check_value(column: Column, value: Any) -> None:
+    """Refuse what decoding would change: a value outside of the range, and a fraction where numbers are whole."""
+    what = f"given[{column.name!r}]"
+    if column.kind == "missing":
+        raise ValueError(f"{what} cannot be given: the column had no value in training")
+    row = pd.DataFrame({column.name: [value]})
+    number = float(Schema((column,)).encode(row, unseen="missing")[0].item())
+    if math.isnan(number):
+        raise ValueError(f"{what} is {value}, which the column cannot have; it holds {column.values()}")
+    low = number if column.low is None else column.low
+    high = number if column.high is None else column.high
+    if not low <= number <= high:
+        raise ValueError(f"{what} is {value}, out of the range {column.values()}; the option ranges makes it wider")
+    if column.integer and number != round(number):
+        raise ValueError(f"{what} is {value}, but the column holds whole {'days' if column.origin else 'numbers'}")
