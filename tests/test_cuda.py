@@ -114,6 +114,7 @@ def test_resumed_training(tmp_path):
         assert torch.equal(parameter, parts.get_parameter(name)), name
 
 
+@pytest.mark.filterwarnings("ignore:TensorFloat32", "ignore::DeprecationWarning")  # of inductor
 def test_latents_of_all_data_and_compiled_steps():
     """Objectives of several particles with a latent of all data; compiled and eager steps have the same loss."""
 

@@ -106,7 +106,7 @@ class ColumnTrees:
         num_levels: Sequence[int],
         *,
         random_state: int,
-        max_levels: int = 30,
+        max_levels: int = 100,
         max_iter_numbers: int = 60,
         max_iter_levels: int = 40,
         verbose: bool = False,
@@ -121,7 +121,7 @@ class ColumnTrees:
             As for `ColumnFamilies`.
         random_state : int
             Seed of the models, 0 or more.
-        max_levels : int, default 30
+        max_levels : int, default 100
             A column with more levels has no model.
         max_iter_numbers, max_iter_levels : int, default 60 and 40
             Rounds of boosting.
