@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyrovae.data.dataset import TABLE
+from pyrovae.data.download import DataError
 from pyrovae.data.table_files import read_table
 from pyrovae.runs import Run, pick_device
-from pyrovae.storage import write_atomically
+from pyrovae.storage import CheckpointError, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pyrovae.data.columns import Column
     from pyrovae.data.schema import Schema
+    from pyrovae.estimators.table_model import TableModel
 
 # Estimators import pandas and much of scikit-learn, so they are imported in the functions.
 
@@ -51,6 +54,8 @@ def impute(options: argparse.Namespace) -> None:
 
     imputer = VAEImputer.load(options.run, pick_device(options.device))
     schema = imputer.schema_
+    if (options.draws is not None or options.intervals is not None) and not imputer.model_.is_calibrated:
+        _calibrate(imputer.model_, run)
     if options.draws is not None:
         _check_new(["draw"], frame)
         drawn = imputer.impute_draws(frame, options.draws, options.seed)
@@ -63,6 +68,20 @@ def impute(options: argparse.Namespace) -> None:
     missing = int(frame.isna().to_numpy().sum())
     times = f", {options.draws} times" if options.draws is not None else ""
     print(f"{missing} of {frame.size} entries filled{times}: {options.out}")
+
+
+def _calibrate(model: TableModel, run: Run) -> None:
+    """Calibrate the spreads of a run that was trained on the command line, on the test rows of its data."""
+    try:
+        rows = run.dataset().test
+    except (DataError, ValueError, CheckpointError) as error:
+        rows, why = None, f"its data are not to be had ({error})"
+    else:
+        why = "it has no test rows"
+    if rows is None or not len(rows):
+        print(f"note: spreads of {run.folder.path} are not calibrated, because {why}", file=sys.stderr)
+        return
+    model.calibrate(rows)
 
 
 def sample_table(options: argparse.Namespace) -> None:

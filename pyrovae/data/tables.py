@@ -190,9 +190,7 @@ def _family(schema: Schema, position: int, likelihoods: Mapping[str, str]) -> st
     family = likelihoods.get(column.name, likelihoods.get(column.kind, FAMILY_OF_KIND[column.kind]))
     if family not in ALLOWED[column.kind]:
         allowed = ", ".join(ALLOWED[column.kind])
-        raise ValueError(
-            f"column {column.name!r} is {column.kind}: its likelihood is one of {allowed}, not {family!r}"
-        )
+        raise ValueError(f"column {column.name!r} is {column.kind}: its likelihood is one of {allowed}, not {family!r}")
     if family == "bernoulli" and len(column.levels or ()) != 2:
         return "categorical"
     if family in _IN_LOGS and column.low is not None and column.low <= 0:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted, check_scalar
 from torch import Tensor
 
 from pyrovae.estimators.prediction import Sampling
-from pyrovae.estimators.table_model import TableModel
-from pyrovae.estimators.table_options import TABLE_OPTIONS, as_plain, check_frame, fit_options, raw_columns
-from pyrovae.runs import pick_device
+from pyrovae.estimators.table_estimator import TableEstimator, seed_of
+from pyrovae.estimators.table_options import check_frame, raw_columns
 
 
-class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class VAEImputer(OneToOneFeatureMixin, TableEstimator):
     """An imputer for scikit-learn that completes tables of mixed types by a variational autoencoder.
 
     Use it for tables of numbers, categories, ordered levels, bools and dates with missing values. It fits one joint
@@ -160,31 +157,6 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.verbose = verbose
         self.device = device
 
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Learn the joint distribution of the columns from the observed entries.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape ``[N, D]``
-            The rows, at least 2, with missing entries (NaN, None, `pd.NA`).
-        y : None
-            Not used. Give a target as a column of `X`.
-
-        Returns
-        -------
-        VAEImputer
-            This imputer.
-        """
-        frame = check_frame(self, X, reset=True)
-        self._seed = _seed_of(self.random_state)
-        self.schema_, options = fit_options(self, frame)
-        self.model_ = TableModel.train(
-            frame, self.schema_, seed=self._seed, device=pick_device(self.device), settings=self._settings(), **options
-        )
-        self.history_ = self.model_.history
-        self.n_iter_ = 0 if self.history_ is None else len(self.history_.rows)
-        return self
-
     def transform(self, X: ArrayLike) -> Any:
         """Complete rows: a copy in which missing entries have a value. Nothing is fitted again.
 
@@ -224,7 +196,8 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             observed entries, and rows independently of each other.
         """
         check_scalar(num_draws, "num_draws", Integral, min_val=1)
-        seed = self._seed if random_state is None else _seed_of(random_state)
+        check_is_fitted(self)
+        seed = self._seed if random_state is None else seed_of(random_state)
         frame, x, mask = self._encoded(X)
         drawn = self.model_.draws(x, mask, num_draws, Sampling(self.num_samples, self.weights, seed))
         return [self._filled(X, frame, values) for values in drawn]
@@ -258,52 +231,6 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         low, high = (self._filled(X, frame, end) for end in ends)
         return low, high
 
-    def score_samples(self, X: ArrayLike, num_samples: int = 500) -> NDArray[np.float64]:
-        """Log-density of the observed entries of each row, ``[N]``, in nats and in the units of the table.
-
-        It is estimated with `num_samples` importance samples per row, and is a lower bound on average. A level that
-        `fit` did not see counts as missing. It is the density of the VAE alone, also with `trees`.
-        """
-        check_scalar(num_samples, "num_samples", Integral, min_val=1)
-        _, x, mask = self._encoded(X)
-        return self.model_.log_prob(x, mask, Sampling(num_samples, seed=self._seed))
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the imputer to a folder that `load` and the command line read. No pickle."""
-        check_is_fitted(self)
-        self.model_.save(folder, overwrite=overwrite)
-
-    @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu") -> VAEImputer:
-        """Read an imputer that `save` wrote, or a run of the pair `tabular`.
-
-        Raises
-        ------
-        CheckpointError
-            The folder holds no run, or a damaged one.
-        ValueError
-            It holds a pair that is for no table.
-        """
-        model, settings = TableModel.load(folder, device)
-        known = cls().get_params().keys()
-        given: dict[str, Any] = {
-            "trees": model.predictor.trees is not None
-        }  # a run of the command line writes no settings
-        for name in known & settings.keys():
-            given[name] = tuple(settings[name]) if isinstance(settings[name], list) else settings[name]
-        imputer = cls(**given)
-        imputer._seed = int(settings.get("seed", 0))
-        imputer.schema_, imputer.model_, imputer.history_ = model.codec.schema, model, model.history
-        imputer.n_features_in_ = len(model.codec.schema.columns)
-        if settings.get("has_names", True):
-            imputer.feature_names_in_ = np.array(model.codec.schema.names, dtype=object)
-        return imputer
-
-    def _settings(self) -> dict[str, Any]:
-        """Arguments of the constructor, ready for JSON, and the seed."""
-        given = as_plain({name: self.get_params()[name] for name in TABLE_OPTIONS})
-        return {**given, "seed": self._seed, "has_names": hasattr(self, "feature_names_in_")}
-
     def _encoded(self, X: ArrayLike) -> tuple[pd.DataFrame, Tensor, Tensor]:
         """Rows as a frame, and scaled with their mask."""
         check_is_fitted(self)
@@ -316,14 +243,3 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             return raw_columns(filled)
         by_place = not hasattr(self, "feature_names_in_") or set(X.columns) != set(self.feature_names_in_)
         return filled.set_axis(X.columns, axis=1) if by_place else filled
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
-        return tags
-
-
-def _seed_of(random_state: int | np.random.RandomState | None) -> int:
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

@@ -64,6 +64,15 @@ class LatentMixture:
         noise = generator.standard_normal((num_samples, self.means.shape[1], 1))
         return self.means[chosen] + (self.factors[chosen] @ noise)[..., 0]
 
+    def log_prob(self, latents: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The log-density of latents ``[N, latent_dim]``, ``[N]`` in nats."""
+        found = np.empty((len(self.weights), len(latents)))
+        for component, (mean, factor) in enumerate(zip(self.means, self.factors, strict=True)):
+            standard = np.linalg.solve(factor, (latents - mean).T)
+            found[component] = -0.5 * np.square(standard).sum(0) - np.log(np.diag(factor)).sum()
+        found += np.log(self.weights / self.weights.sum())[:, None] - 0.5 * latents.shape[1] * np.log(2 * np.pi)
+        return np.logaddexp.reduce(found, axis=0)
+
     def save(self, path: str | Path) -> None:
         """Write the mixture to an npz file."""
         content = io.BytesIO()

@@ -18,9 +18,10 @@ from pyrovae.data.hiding import HideLikeOtherRows
 from pyrovae.data.rows import Rows, slices
 from pyrovae.data.schema import Schema
 from pyrovae.data.tables import TableCodec
-from pyrovae.distributions.quantiles import quantile
+from pyrovae.estimators.given import check_given
 from pyrovae.estimators.latent_mixture import LatentMixture
 from pyrovae.estimators.prediction import Predictor, Sampling
+from pyrovae.estimators.sampling import RowSampler
 from pyrovae.estimators.trees import ColumnTrees
 from pyrovae.pairs.registry import find_pair
 from pyrovae.runs import saving
@@ -32,6 +33,8 @@ STEPS = 5000
 """Steps of a training whose length nobody chose, within 20 and 300 epochs."""
 HELD_OUT = 0.05
 """Share of the observed entries that the training does not see, to weigh trees and to calibrate spreads."""
+HIDDEN_TO_CALIBRATE = 0.3
+"""Share of the observed entries of held-out rows that is hidden to calibrate spreads on them."""
 TREES, LATENTS = "trees.npz", "latents.npz"
 _NUMBERS_AT_ONCE = 4_000_000
 _LATENT_ROWS = 10_000
@@ -134,6 +137,26 @@ class TableModel:
         model.density = model._latent_mixture(x, torch.as_tensor(mask, device=vae.device), seed)
         model._write_down()
         return model
+
+    def calibrate(self, rows: Rows, seed: int = 0) -> None:
+        """Find the factors of the spread on rows that the training did not see, of which a part is hidden.
+
+        Parameters
+        ----------
+        rows : Rows
+            Scaled rows of the codec.
+        seed : int, default 0
+            Seed of what is hidden, and of the draws.
+        """
+        x = rows.x.to(self.vae.device, torch.float64)
+        mask = torch.ones_like(x, dtype=torch.bool) if rows.mask is None else rows.mask.to(x.device)
+        held = mask.cpu().numpy() & (np.random.RandomState(seed).uniform(size=x.shape) < HIDDEN_TO_CALIBRATE)
+        self.predictor.calibrate(x, mask & ~torch.as_tensor(held, device=x.device), held, seed)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether spreads were calibrated."""
+        return bool((self.predictor.spread != 1).any())
 
     @torch.no_grad()
     def _latent_mixture(self, x: Tensor, mask: Tensor, seed: int) -> LatentMixture:
@@ -270,44 +293,10 @@ class TableModel:
         ValueError
             For a number below 1, an unknown column, and a value that its column cannot have.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        generator = np.random.RandomState(random_state)
-        width = 1 + len(self.codec.modelled)
-        uniform = torch.as_tensor(generator.uniform(size=(num_samples, width)), device=self.vae.device)
-        if given:
-            x, mask = self._given(given)
-            sampling = Sampling(num_particles, "importance", random_state)
-            mixture = next(iter(self.predictor.mixtures(x, mask, sampling)))[1]
-            drawn = torch.where(mask, x, mixture.draws(uniform)[:, 0])
-        else:
-            drawn = self._drawn(num_samples, uniform[:, 1:], generator)
-        return self.codec.schema.decode(self.codec.complete(drawn.cpu().numpy()))
-
-    @torch.no_grad()
-    def _drawn(self, num_samples: int, uniform: Tensor, generator: np.random.RandomState) -> Tensor:
-        """Scaled rows at latents drawn from where those of the training rows lie."""
-        model: Any = self.vae.model
-        if self.density is None:
-            with torch.random.fork_rng():
-                torch.manual_seed(int(generator.randint(np.iinfo(np.int32).max)))
-                z = model.prior().sample((num_samples,))
-        else:
-            z = torch.as_tensor(self.density.sample(num_samples, generator), device=uniform.device)
-        parts = []
-        for part in slices(num_samples, 4096):
-            groups, noise = model.likelihood.elementwise(model.decoder(z[part])), uniform[part]
-            parts.append(groups.joined(lambda fn, c, u=noise: quantile(fn, u.index_select(-1, c)).to(u.dtype)))
-        return torch.cat(parts)
-
-    def _given(self, given: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """One scaled row with these entries, and its mask."""
-        schema = self.codec.schema
-        for name in given:
-            if name not in schema.names:
-                raise ValueError(f"there is no column {name!r}; the columns are {', '.join(schema.names)}")
-        row = pd.DataFrame({name: [given.get(name)] for name in schema.names})
-        return self.encoded(row)
+        check_given(self.codec.schema, given)
+        rows = RowSampler(self.codec, self.vae, self.density)
+        scaled = rows.sample(num_samples, given or {}, random_state, num_particles)
+        return self.codec.schema.decode(self.codec.complete(scaled))
 
 
 def _held_out(mask: NDArray[np.bool_], generator: np.random.RandomState) -> NDArray[np.bool_]:

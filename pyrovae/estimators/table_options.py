@@ -16,27 +16,6 @@ from pyrovae.data.schema import Schema
 from pyrovae.infer.imputation import WEIGHTS
 from pyrovae.likelihoods.tables import PARAMETERIZATIONS
 
-TABLE_OPTIONS = (
-    "n_components",
-    "hidden",
-    "kinds",
-    "levels",
-    "ranges",
-    "likelihoods",
-    "parameterization",
-    "kl_weight",
-    "encoder",
-    "prior",
-    "scaling",
-    "scale_floor",
-    "trees",
-    "num_samples",
-    "weights",
-    "epochs",
-    "lr",
-    "batch_size",
-)
-"""Options that are written down with a model."""
 _CHOICES = {
     "encoder": ("dense", "set"),
     "prior": ("standard-normal", "mixture", "vamp"),
