@@ -4,18 +4,27 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN ?= runs/demo
+TABLE ?= $(RUN)-table
 
 .PHONY: demo test lint types notebooks benchmarks clean
 
+demo: export OMP_WAIT_POLICY := passive # threads that spin while they wait slow each other down on a busy machine
 demo: $(VENV)/.base
-	rm -rf $(RUN)
+	rm -rf $(RUN) $(TABLE)
 	$(BIN)/pyrovae train stick-breaking --data digits --out $(RUN) --truncation 50 --concentration 5 --hidden 200,200 \
 	  --epochs 100 --batch-size 64 --lr 3e-3 --lr-schedule cosine --kl-weight warm-up:20
 	$(BIN)/pyrovae evaluate $(RUN) --num-samples 1000
 	$(BIN)/pyrovae sample $(RUN) --num 64 --output mean --out $(RUN)/samples.png
 	$(BIN)/pyrovae plot $(RUN)
 	@echo
+	$(BIN)/pyrovae train tabular --data clinic --out $(TABLE) --epochs 100
+	$(BIN)/pyrovae evaluate $(TABLE) --num-samples 1000
+	$(BIN)/python -c "from pyrovae.data.clinic import clinic; clinic().to_csv('$(TABLE)/incomplete.csv', index=False)"
+	$(BIN)/pyrovae impute $(TABLE) --input $(TABLE)/incomplete.csv --out $(TABLE)/complete.csv --intervals 0.9
+	$(BIN)/pyrovae plot $(TABLE)
+	@echo
 	@echo "The run folder is $(RUN): config.json, metrics.csv, model.safetensors, samples.png and figures/."
+	@echo "The table is in $(TABLE): incomplete.csv, and complete.csv with intervals of what was missing."
 	@echo "Next: $(BIN)/pyrovae --help"
 
 test: $(VENV)/.test
