@@ -17,7 +17,7 @@ demo: $(VENV)/.base
 	$(BIN)/pyrovae sample $(RUN) --num 64 --output mean --out $(RUN)/samples.png
 	$(BIN)/pyrovae plot $(RUN)
 	@echo
-	$(BIN)/pyrovae train tabular --data clinic --out $(TABLE) --epochs 100
+	$(BIN)/pyrovae train tabular --data clinic --out $(TABLE)
 	$(BIN)/pyrovae evaluate $(TABLE) --num-samples 1000
 	$(BIN)/python -c "from pyrovae.data.clinic import clinic; clinic().to_csv('$(TABLE)/incomplete.csv', index=False)"
 	$(BIN)/pyrovae impute $(TABLE) --input $(TABLE)/incomplete.csv --out $(TABLE)/complete.csv --intervals 0.9

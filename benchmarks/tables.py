@@ -95,9 +95,10 @@ def measure(cell: Cell, method: str) -> dict[str, Any]:
     filled, low, high = answer(method, task, cell.seed)
     seconds = round(time.monotonic() - start, 2)
     figures = task.score(filled)
-    numbers = np.isin(task.kinds, NUMBERS)
-    if low is not None and high is not None and (task.hidden & numbers).any():
-        figures["coverage"] = interval_coverage(low, high, task.truth, task.hidden & numbers)
+    if low is not None and high is not None:
+        asked = task.hidden & np.isin(task.kinds, NUMBERS) & ~np.isnan(low)  # a number of two values has no interval
+        if asked.any():
+            figures["coverage"] = interval_coverage(low, high, task.truth, asked)
     figures = {name: value for name, value in figures.items() if np.isfinite(value)}  # NaN: there is no such column
     return {**cell._asdict(), "method": method, "figures": figures, "seconds": seconds}
 

@@ -326,10 +326,12 @@ def _by_site(value: Tensor | Mapping[str, Tensor], draw: Callable[[Tensor], Figu
 
 def _draw_interpolation(run: Pictured) -> Figure | None:
     lines = min(5 if run.is_pictures else 1, len(run.held_out.x) // 2)
+    if not lines:
+        return None  # a single row has no other to go to
     x, data = run.first(2 * lines)
     given = {name: value for name, value in data.items() if name not in ("mask", "index")}
     # One data site of the layout of the data, decoded from latents alone.
-    if not lines or run.vae.needs_rows(**given) or len(run.vae.sites.all_observed) > 1:
+    if run.vae.needs_rows(**given) or len(run.vae.sites.all_observed) > 1:
         return None
     if any(is_discrete(q) for q in run.vae.posterior(x, **data).values()):
         return None

@@ -63,7 +63,7 @@ def test_a_run_says_how_it_was_trained(place):
     run = Run.open("houses")
     training = run.config["training"]
     assert {name: training[name] for name in ("kl_weight", "lr", "lr_schedule", "batch_size")} == {
-        "kl_weight": 0.1,
+        "kl_weight": 0.02,
         "lr": 0.002,
         "lr_schedule": "cosine",
         "batch_size": 256,
