@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pyrovae.infer import shared
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.particles import can_vectorize, over_particles
+from pyrovae.infer.points import check_densities
 from pyrovae.infer.scoring import LogWeights, Run, Score, Scorer
 from pyrovae.layout import Layout, look_at
 from pyrovae.programs import Program, owned_modules, trace, trace_pair
@@ -178,7 +179,11 @@ class Objective(ELBO):
     def _pair(self, model: Program, guide: Program, args: tuple, kwargs: dict[str, Any]) -> Pair:
         found = self._found
         if found is None or found.model != model or found.guide != guide:
-            found = self._found = _Found(model, guide, look_at(model, guide, args, kwargs), None)
+            layout = look_at(model, guide, args, kwargs)
+            check_densities(model, guide, layout, args, kwargs, points_allowed=True)
+            if layout.shared and self.takes_shared and self.num_particles > 1:
+                shared.check_order(guide, layout, args, kwargs)
+            found = self._found = _Found(model, guide, layout, None)
         layout, drawn_once = found.layout, dict[str, Any]()
         apart = self.takes_shared and bool(layout.shared)
         if apart and self.num_particles > 1:

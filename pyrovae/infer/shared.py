@@ -9,10 +9,12 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyrovae.programs import Program
-from pyrovae.sites import PARTICLES, Site, latent_sites
+from pyrovae.layout import Layout
+from pyrovae.programs import Program, trace, trial
+from pyrovae.sites import PARTICLES, Site, is_point, latent_sites
 
 
 class SharedTerms(NamedTuple):
@@ -42,6 +44,50 @@ def shared_terms(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site
     return SharedTerms(log_p, log_q, torch.stack(scores).sum() if scores else None)
 
 
+def check_order(guide: Program, layout: Layout, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    """Refuse a guide that draws a latent of all data as a function of latents of single data.
+
+    Particles of these would be drawn anew, and be none of those that it is a function of.
+
+    Raises
+    ------
+    ValueError
+        Naming both sites.
+    """
+    with trial(guide):
+        first = trace(guide, args, kwargs)
+        drawn, local = first.copy(), dict[str, Tensor]()
+        for name, site in latent_sites(first).items():
+            if name in layout.shared:
+                before = [*local]
+                if any(not local[other].is_floating_point() for other in before):
+                    _refuse_order(name, before[0])
+            elif not is_point(site):
+                value = site["value"].detach().clone()
+                local[name] = value.requires_grad_() if value.is_floating_point() else value
+                message: Any = {**site, "value": local[name]}
+                drawn.nodes[name] = message
+        leaves = {name: value for name, value in local.items() if value.requires_grad}
+        with torch.enable_grad():
+            again = trace(poutine.replay(guide, trace=drawn), args, kwargs)
+            for name, site in latent_sites(again).items():
+                if name in layout.shared and leaves:
+                    scored = site["fn"].log_prob(site["value"].detach()).sum()
+                    if scored.requires_grad:
+                        found = torch.autograd.grad(scored, [*leaves.values()], allow_unused=True, retain_graph=True)
+                        for other, gradient in zip(leaves, found, strict=True):
+                            if gradient is not None:
+                                _refuse_order(name, other)
+
+
+def _refuse_order(name: str, local: str) -> None:
+    raise ValueError(
+        f"the guide draws {name!r}, a latent of all data, after {local!r}, of which it is or may be a function, and "
+        f"several particles of {local!r} need it first; draw {name!r} before the plate over the data, or use "
+        "num_particles=1"
+    )
+
+
 def drawn_once(
     model: Program, guide: Program, drawn: Trace, names: tuple[str, ...]
 ) -> tuple[Program, Program, dict[str, Any]]:
@@ -51,8 +97,8 @@ def drawn_once(
     """
     sites = {name: site for name, site in latent_sites(drawn).items() if name in names}
     kept = drawn.copy()
-    for name in [*kept.nodes]:
-        if name not in sites:
+    for name, node in [*kept.nodes.items()]:
+        if name not in sites and not site_is_subsample(node):  # draws of a plate's subsample are of its elements
             kept.remove_node(name)
     hidden = poutine.block(poutine.replay(guide, trace=kept), hide=[*sites])
     return poutine.replay(model, trace=kept), hidden, sites
