@@ -23,6 +23,8 @@ from pyrovae.infer.imputation import Mixture, mixtures
 from pyrovae.vae import VAE
 
 _DRAWS_AT_ONCE = 4_000_000
+TINY = 1e-30
+"""The smallest number whose log is taken."""
 _CALIBRATION_ROWS = 4000
 _CALIBRATION_DRAWS = 200
 _CALIBRATION_SAMPLES = 50
@@ -84,6 +86,11 @@ class Predictor:
         return Expectations(self.codec.families)
 
     @property
+    def in_logs(self) -> NDArray[np.bool_]:
+        """Which columns have a spread of their logs, so that they stay positive."""
+        return np.array([family in ("log-normal", "gamma") for family in self.codec.families.families])
+
+    @property
     def ordered(self) -> NDArray[np.bool_]:
         """Which columns have an order."""
         return self.codec.ordered.numpy()
@@ -113,12 +120,11 @@ class Predictor:
 
     def points(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
         """The best single values of scaled rows, ``[N, D]``."""
-        of_trees = self.tree_expectations(x, mask)
         found = []
         for part, mixture in self.mixtures(x, mask, sampling):
-            expected = self.expectations.of(mixture)
+            expected, of_trees = self.expectations.of(mixture), self.tree_expectations(x[part], mask[part])
             if of_trees is not None:
-                expected = self.expectations.stacked(expected, of_trees[part], self.tree_weights)
+                expected = self.expectations.stacked(expected, of_trees, self.tree_weights)
             found.append(self.expectations.point(expected, self.ordered))
         return np.concatenate(found)
 
@@ -130,15 +136,13 @@ class Predictor:
         With `by_row` rows are drawn independently of each other, by numbers that depend on what a row holds, and, of
         rows that hold the same, on which of them it is. Otherwise all rows share the numbers, which are stratified.
         """
-        of_trees = self.tree_expectations(x, mask)
-        generators = _generators(x, mask, sampling.seed) if by_row else []
-        parts = []
+        seen, parts = dict[bytes, int](), []
         for some in slices(len(x), max(1, _DRAWS_AT_ONCE // (num_draws * x.shape[1]))):
             for rows, mixture in self.mixtures(x[some], mask[some], sampling):
                 inner = slice(some.start + rows.start, min(some.start + rows.stop, some.stop, len(x)))
-                uniform = self._uniform(x[inner], num_draws, sampling.seed, generators[inner], by_row=by_row)
-                trees = None if of_trees is None else of_trees[inner]
-                drawn = self._drawn(mixture, uniform, trees)
+                generators = _generators(x[inner], mask[inner], sampling.seed, seen) if by_row else []
+                uniform = self._uniform(x[inner], num_draws, sampling.seed, generators, by_row=by_row)
+                drawn = self._drawn(mixture, uniform, self.tree_expectations(x[inner], mask[inner]))
                 parts.append(torch.where(mask[inner], x[inner], drawn).cpu().numpy())
         return np.concatenate(parts, 1)
 
@@ -167,8 +171,11 @@ class Predictor:
             stacked = layout.stacked(expected, of_trees, self.tree_weights)
             centre = torch.as_tensor(layout.point(stacked, self.ordered), device=drawn.device)
         spread = torch.as_tensor(self.spread, device=drawn.device)
-        moved = (means == centre) & (spread == 1)
-        numbers = torch.where(moved, drawn, centre + spread * (drawn - means))
+        unmoved = (means == centre) & (spread == 1)
+        to_logs = torch.as_tensor(self.in_logs, device=drawn.device)
+        along, about, around = (torch.where(to_logs, v.clamp(min=TINY).log(), v) for v in (drawn, means, centre))
+        numbers = around + spread * (along - about)
+        numbers = torch.where(unmoved, drawn, torch.where(to_logs, numbers.exp(), numbers))
         drawn = torch.where(torch.as_tensor(layout.is_level, device=drawn.device), drawn, numbers)
         if of_trees is not None:
             for column in np.flatnonzero(layout.is_level & (self.tree_weights > 0)):
@@ -191,7 +198,7 @@ class Predictor:
         seed : int
             Seed of the draws.
         """
-        rows = np.flatnonzero(held.any(1))[:_CALIBRATION_ROWS]
+        rows = np.random.RandomState(seed).permutation(np.flatnonzero(held.any(1)))[:_CALIBRATION_ROWS]
         if not len(rows):
             return
         sampling = Sampling(_CALIBRATION_SAMPLES, seed=seed)
@@ -208,12 +215,15 @@ class Predictor:
         if asked.any():
             means = self.points(x, shown, sampling)
             draws = self.draws(x, shown, _CALIBRATION_DRAWS, sampling, by_row=False)
+            truth, means, draws = (
+                np.where(self.in_logs, np.log(np.maximum(v, TINY)), v) for v in (truth, means, draws)
+            )
             self.spread = np.where(layout.is_level, 1.0, spread_factors(truth, means, draws, asked))
 
 
-def _generators(x: Tensor, mask: Tensor, seed: int) -> list[np.random.Generator]:
+def _generators(x: Tensor, mask: Tensor, seed: int, seen: dict[bytes, int]) -> list[np.random.Generator]:
     """A generator for each row, which is a function of its observed entries, and of how often they occurred before."""
-    found, seen = [], dict[bytes, int]()
+    found = []
     for row in torch.where(mask, x, torch.nan).cpu().numpy():
         content = np.nan_to_num(row, nan=1e300).tobytes()
         seen[content] = seen.get(content, 0) + 1

@@ -72,20 +72,20 @@ class RowSampler:
         model: Any = self.vae.model
         generator = np.random.RandomState(seed)
         if not given:
-            latents, raw, choice = self._latents(num_samples, generator), None, None
-            x = mask = None
-        else:
-            x, mask = self._row(given)
-            raw, weights = self._weighted(x, mask, num_particles, generator)
-            latents, choice = None, generator.choice(len(raw), size=num_samples, p=weights)
-        parts = []
-        for part in slices(num_samples, _ROWS_AT_ONCE):
-            chosen = model.decoder(latents[part]) if raw is None else raw[torch.as_tensor(choice[part])]
-            uniform = torch.as_tensor(generator.uniform(size=(1, len(chosen), 1 + len(self.codec.modelled)))).to(raw)
-            one = Mixture(model.likelihood, chosen.unsqueeze(0), chosen.new_ones(1, len(chosen)))
-            drawn = one.draws(uniform)[0]
-            parts.append(drawn if mask is None or x is None else torch.where(mask, x, drawn))
-        return torch.cat(parts).cpu().numpy()
+            latents = self._latents(num_samples, generator)
+            parts = [self._rows(model.decoder(latents[part]), generator) for part in slices(num_samples, _ROWS_AT_ONCE)]
+            return torch.cat(parts).cpu().numpy()
+        x, mask = self._row(given)
+        raw, weights = self._weighted(x, mask, num_particles, generator)
+        chosen = torch.as_tensor(generator.choice(len(raw), size=num_samples, p=weights), device=raw.device)
+        parts = [self._rows(raw[chosen[part]], generator) for part in slices(num_samples, _ROWS_AT_ONCE)]
+        return torch.where(mask, x, torch.cat(parts)).cpu().numpy()
+
+    def _rows(self, raw: Tensor, generator: np.random.RandomState) -> Tensor:
+        """One row ``[D]`` at each of some raw parameters ``[B, P]``."""
+        model: Any = self.vae.model
+        uniform = torch.as_tensor(generator.uniform(size=(1, len(raw), 1 + len(self.codec.modelled)))).to(raw)
+        return Mixture(model.likelihood, raw.unsqueeze(0), raw.new_ones(1, len(raw))).draws(uniform)[0]
 
     def _latents(self, count: int, generator: np.random.RandomState) -> Tensor:
         """Latents out of their density."""

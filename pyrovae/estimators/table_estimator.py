@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from pyrovae.data.schema import Schema
+from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.prediction import Sampling
 from pyrovae.estimators.table_model import TableModel
 from pyrovae.estimators.table_options import as_plain, check_frame, fit_options, raw_columns
@@ -72,7 +74,8 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : DataFrame or array-like, shape ``[N, D]``
-            The rows. A level that `fit` did not see counts as missing.
+            The rows. A level that `fit` did not see counts as missing; a row with a number that its column cannot have,
+            such as a negative count, has the density 0.
         num_samples : int, default 500
             Importance samples for each row.
 
@@ -85,8 +88,11 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         """
         check_is_fitted(self)
         check_scalar(num_samples, "num_samples", Integral, min_val=1)
-        x, mask = self.model_.encoded(check_frame(self, X, reset=False), unseen="missing")
-        return self.model_.log_prob(x, mask, Sampling(num_samples, seed=self._seed))
+        frame = check_frame(self, X, reset=False)
+        x, mask = self.model_.encoded(frame, unseen="missing")
+        found = self.model_.log_prob(x, mask, Sampling(num_samples, seed=self._seed))
+        found[impossible_rows(self.model_.codec, frame, mask.cpu().numpy())] = -np.inf
+        return found
 
     def sample(
         self,
@@ -136,7 +142,7 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
             The folder holds a run, and `overwrite` is False.
         """
         check_is_fitted(self)
-        self.model_.save(folder, overwrite=overwrite)
+        self.model_.save(folder, overwrite=overwrite, settings=self._settings())
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Self:
@@ -196,6 +202,14 @@ def latent_dim(model: TableModel) -> int:
     """The size of the latent of a model."""
     prior: Any = model.vae.model.prior
     return int(prior.latent_dim)
+
+
+def impossible_rows(codec: TableCodec, frame: pd.DataFrame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows hold a number that its column cannot have, ``[N]``: those that `encode` took for missing."""
+    columns = [codec.schema.columns[position] for position in codec.modelled]
+    given = np.stack([frame[column.name].notna().to_numpy(dtype=bool) for column in columns], 1)
+    numbers = np.array([column.levels is None for column in columns])
+    return (given & ~mask & numbers).any(1)
 
 
 def sample_rows(

@@ -155,8 +155,8 @@ class TableModel:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether spreads were calibrated."""
-        return bool((self.predictor.spread != 1).any())
+        """Whether spreads were calibrated, or there are no numbers whose spread could be."""
+        return bool((self.predictor.spread != 1).any() or self.predictor.expectations.is_level.all())
 
     @torch.no_grad()
     def _latent_mixture(self, x: Tensor, mask: Tensor, seed: int) -> LatentMixture:
@@ -167,16 +167,22 @@ class TableModel:
         noise = torch.as_tensor(generator.standard_normal(posterior.loc.shape), device=x.device)
         return LatentMixture.fit((posterior.loc + posterior.scale * noise).cpu().numpy(), generator)
 
-    def _write_down(self) -> None:
-        """Put what was found after the training into what is saved with the pair."""
+    def _write_down(self, settings: Mapping[str, Any] | None = None) -> None:
+        """Put what was found after the training, and other settings, into what is saved with the pair."""
         made_by = self.vae.made_by
         if made_by is not None:
-            found = {name: getattr(self.predictor, name).tolist() for name in ("tree_weights", "spread")}
+            found: dict[str, Any] = {n: getattr(self.predictor, n).tolist() for n in ("tree_weights", "spread")}
+            if settings is not None:
+                found["settings"] = dict(settings)
             schema = {**(made_by.spec.schema or {}), **found}
             self.vae.made_by = made_by._replace(spec=made_by.spec._replace(schema=schema))
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the model to a folder, see `VAE.save`; its trees to `trees.npz` beside it."""
+    def save(self, folder: str | Path, *, overwrite: bool = False, settings: Mapping[str, Any] | None = None) -> None:
+        """Write the model to a folder, see `VAE.save`; its trees to `trees.npz` beside it.
+
+        `settings` replace those that were written down with the training.
+        """
+        self._write_down(settings)
         saving.save(self.vae, folder, overwrite=overwrite)
         if self.predictor.trees is not None:
             self.predictor.trees.save(Path(folder) / TREES)
@@ -296,7 +302,12 @@ class TableModel:
         check_given(self.codec.schema, given)
         rows = RowSampler(self.codec, self.vae, self.density)
         scaled = rows.sample(num_samples, given or {}, random_state, num_particles)
-        return self.codec.schema.decode(self.codec.complete(scaled))
+        values = self.codec.complete(scaled)
+        if given:  # as they were given, and not as scaling leaves them
+            row = pd.DataFrame({name: [given.get(name)] for name in self.codec.schema.names})
+            exact, known = self.codec.schema.encode(row)
+            values[:, known[0]] = exact[0, known[0]]
+        return self.codec.schema.decode(values)
 
 
 def _held_out(mask: NDArray[np.bool_], generator: np.random.RandomState) -> NDArray[np.bool_]:

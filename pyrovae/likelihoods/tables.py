@@ -99,10 +99,14 @@ class ColumnFamilies:
         return [column for column, family in enumerate(self.families) if family in families]
 
     def by_size(self, family: str) -> list[list[int]]:
-        """The columns of a family with levels, in groups whose numbers of levels differ by at most a factor of two."""
+        """The columns of a family with levels, in groups of like numbers of levels.
+
+        In a group of categorical columns they differ by at most a factor of two, in one of ordered columns not at all.
+        """
         groups: dict[int, list[int]] = {}
         for column in self.columns(family):
-            groups.setdefault(math.ceil(math.log2(self.num_levels[column])), []).append(column)
+            levels = self.num_levels[column]
+            groups.setdefault(levels if family == "ordered" else math.ceil(math.log2(levels)), []).append(column)
         return [groups[size] for size in sorted(groups)]
 
 
@@ -221,13 +225,9 @@ class TableLikelihood(Likelihood):
         return F.softplus(raw)
 
     def _cutpoints(self, number: int) -> Tensor:
-        """Increasing cutpoints ``[n, K - 1]``, centred; those of levels that a column does not have are far off."""
-        levels = getattr(self, f"levels_{number}").unsqueeze(-1)
+        """Increasing cutpoints ``[n, K - 1]``, centred."""
         steps = F.softplus(self.cuts[str(number)]) + 1e-3
-        place = torch.arange(steps.shape[-1], device=steps.device)
-        steps = torch.where(place < levels - 1, steps, 50.0)
-        centre = (torch.where(place < levels - 1, steps, 0.0).sum(-1, keepdim=True)) / 2
-        return steps.cumsum(-1) - centre
+        return steps.cumsum(-1) - steps.sum(-1, keepdim=True) / 2
 
     def fill(self, x: Tensor | None, mask: Tensor | None) -> Tensor | None:
         """Rows with a value of each column's support where entries are missing; None stays None."""

@@ -170,6 +170,32 @@ def test_delta_of_a_draw_needs_the_density_of_its_value(density):
             call(x, 10)
 
 
+@pytest.mark.parametrize("kind", ["sum of two", "twice the same", "wrong in some rows"])
+def test_deltas_without_a_density(kind):
+    """More or fewer draws than entries; and a scale of 1 in the first row, which needs no density there alone."""
+    wide = kind == "twice the same"
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2 if wide else 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x / 2, 0.5), infer={"is_auxiliary": True})
+            if kind == "sum of two":
+                a = a + pyro.sample("b", dist.Normal(torch.zeros(()), 0.5), infer={"is_auxiliary": True})
+            if kind == "wrong in some rows":
+                a = a * (-x.abs()).exp()
+            pyro.sample("z", dist.Delta(torch.stack([a, a] if wide else [a], -1), event_dim=1))
+
+    x = torch.arange(4.0)
+    message = "for row 1, and the change of variables" if kind == "wrong in some rows" else "so it has no density"
+    for call in (lambda: VAE(model, guide).log_likelihood(x, 10), lambda: IWAE(3).loss(model, guide, x)):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
 def test_delta_of_a_latent_of_the_model_has_no_density():
     def two(x):
         with pyro.plate("data", len(x)):

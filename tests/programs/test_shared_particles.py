@@ -132,6 +132,49 @@ def test_posterior_of_a_mean_is_exact_under_minibatches():
         assert found["param_sites.s"].exp().item() == pytest.approx(variance**0.5, rel=0.3)
 
 
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_a_subsample_is_that_of_the_draws(vectorize):
+    """Draws of some groups are scored under the prior of these groups, in every particle."""
+
+    def model(x, prior=3.0):
+        with pyro.plate("groups", 6, subsample_size=2) as index:
+            pyro.sample("mu", dist.Normal(prior * index, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("groups", 6, subsample_size=2) as index:
+            pyro.sample("mu", dist.Normal(3.0 * index, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+    x = torch.zeros(4)
+    exact = -4 * dist.Normal(0.0, 2**0.5).log_prob(torch.zeros(())).item()
+    assert IWAE(3, vectorize_particles=vectorize).loss(model, guide, x) == pytest.approx(exact, abs=1e-4)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_a_draw_of_all_data_that_is_a_function_of_local_ones_is_refused(discrete):
+    def late(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(0.5) if discrete else dist.Normal(x / 2, 1.0))
+        pyro.sample("mu", dist.Normal(z.mean(), 0.05))
+
+    def two(x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(0.5) if discrete else dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z + mu, 1.0), obs=x)
+
+    x = torch.randn(4)
+    assert math.isfinite(IWAE(1).loss(two, late, x))
+    with pytest.raises(
+        ValueError, match="the guide draws 'mu', a latent of all data, after 'z', of which it is or may"
+    ):
+        IWAE(2).loss(two, late, x)
+
+
 @pytest.mark.parametrize(
     "objective", [IWAE(K, gradient="dreg"), IWAE(K, gradient="stl"), ReweightedWakeSleep(K)], ids=["dreg", "stl", "rws"]
 )
