@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyrovae.data.dataset import TABLE, Dataset, Rows, Transform
 from pyrovae.data.scaling import TableScaler
 from pyrovae.data.schema import Schema
-from pyrovae.likelihoods.tables import FAMILIES, OF_LEVELS, ColumnFamilies
+from pyrovae.likelihoods.tables import COUNTS, FAMILIES, OF_LEVELS, POSITIVE, ColumnFamilies
 
 FAMILY_OF_KIND = {
     "real": "normal",
@@ -33,7 +33,6 @@ ALLOWED = {
     "ordinal": ("categorical", "ordered", "normal"),
 }
 """The likelihoods that a column of a kind may have."""
-_IN_LOGS, _COUNTS = ("log-normal", "gamma"), ("poisson", "negative-binomial")
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def _family(schema: Schema, position: int, likelihoods: Mapping[str, str]) -> st
         raise ValueError(f"column {column.name!r} is {column.kind}: its likelihood is one of {allowed}, not {family!r}")
     if family == "bernoulli" and len(column.levels or ()) != 2:
         return "categorical"
-    if family in _IN_LOGS and column.low is not None and column.low <= 0:
+    if family in POSITIVE and column.low is not None and column.low <= 0:
         raise ValueError(
             f"column {column.name!r} has values down to {column.low:g}, and {family!r} is for positive ones"
         )
@@ -207,6 +206,6 @@ def _moments(scaled: NDArray, families: tuple[str, ...]) -> tuple[NDArray[np.flo
         if family in OF_LEVELS:
             continue
         seen = scaled[:, i][~np.isnan(scaled[:, i])]
-        seen = np.log(seen) if family in _IN_LOGS else np.log1p(seen) if family in _COUNTS else seen
+        seen = np.log(seen) if family in POSITIVE else np.log1p(seen) if family in COUNTS else seen
         loc[i], scale[i] = seen.mean(), max(float(seen.std()), 1e-6)
     return loc, scale

@@ -20,6 +20,7 @@ from pyrovae.estimators.calibration import spread_factors
 from pyrovae.estimators.stacking import Expectations
 from pyrovae.estimators.trees import ColumnTrees
 from pyrovae.infer.imputation import Mixture, mixtures
+from pyrovae.likelihoods.tables import POSITIVE
 from pyrovae.vae import VAE
 
 _DRAWS_AT_ONCE = 4_000_000
@@ -88,7 +89,7 @@ class Predictor:
     @property
     def in_logs(self) -> NDArray[np.bool_]:
         """Which columns have a spread of their logs, so that they stay positive."""
-        return np.array([family in ("log-normal", "gamma") for family in self.codec.families.families])
+        return np.array([family in POSITIVE for family in self.codec.families.families])
 
     @property
     def ordered(self) -> NDArray[np.bool_]:

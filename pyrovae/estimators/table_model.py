@@ -23,6 +23,7 @@ from pyrovae.estimators.latent_mixture import LatentMixture
 from pyrovae.estimators.prediction import Predictor, Sampling
 from pyrovae.estimators.sampling import RowSampler
 from pyrovae.estimators.trees import ColumnTrees
+from pyrovae.infer.imputation import weighted
 from pyrovae.pairs.registry import find_pair
 from pyrovae.runs import saving
 from pyrovae.runs.run import Run
@@ -252,16 +253,11 @@ class TableModel:
         It is that of the pair alone, without trees.
         """
         model: Any = self.vae.model
-        guide: Any = self.vae.guide
         generator = np.random.RandomState(sampling.seed)
         noise = torch.as_tensor(generator.standard_normal((sampling.num_samples, model.prior.latent_dim))).to(x)
         found = []
         for part in slices(len(x), max(1, _NUMBERS_AT_ONCE // (len(noise) * model.likelihood.raw_shape[0]))):
-            posterior = guide.posterior(x[part], mask[part])
-            z = posterior.base_dist.loc + posterior.base_dist.scale * noise.unsqueeze(1)
-            fn = model.likelihood(model.decoder(z), mask[part].expand(len(noise), -1, -1))
-            log_weight = fn.log_prob(model.likelihood.fill(x[part], mask[part])) + model.prior().log_prob(z)
-            log_weight = log_weight - posterior.log_prob(z)
+            _, log_weight = weighted(self.vae, x[part], mask[part], noise)
             found.append(log_weight.logsumexp(0) - math.log(len(noise)))
         scale = torch.as_tensor(self.codec.scaler.log_scale, device=x.device)
         return (torch.cat(found) - (mask * scale).sum(-1)).cpu().numpy()

@@ -106,15 +106,28 @@ def mixtures(
 @torch.no_grad()
 def _mixture(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, weights: str) -> Mixture:
     model: Any = vae.model
-    guide: Any = vae.guide
-    base: Any = guide.posterior(x, mask)
-    normal: Any = base.base_dist
-    z = normal.loc + normal.scale * noise.unsqueeze(1)
-    raw = model.decoder(z)
     if weights == "none":
-        return Mixture(model.likelihood, raw, x.new_full(z.shape[:2], 1 / len(noise)))
-    scored = model.likelihood(raw, mask.expand(len(noise), -1, -1)).log_prob(model.likelihood.fill(x, mask))
-    log_weight = scored + model.prior().log_prob(z) - base.log_prob(z)
+        raw = model.decoder(_latents(vae, x, mask, noise)[0])
+        return Mixture(model.likelihood, raw, x.new_full(raw.shape[:2], 1 / len(noise)))
+    raw, log_weight = weighted(vae, x, mask, noise)
     found = log_weight.softmax(0)
     # An entry so far off that no draw explains it says nothing of the others.
     return Mixture(model.likelihood, raw, torch.where(found.isnan(), 1 / len(noise), found))
+
+
+@torch.no_grad()
+def weighted(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Raw parameters of rows at draws of the guide, ``[K, B, P]``, and log weights of the draws, ``[K, B]`` in nats."""
+    model: Any = vae.model
+    z, posterior = _latents(vae, x, mask, noise)
+    raw = model.decoder(z)
+    scored = model.likelihood(raw, mask.expand(len(noise), -1, -1)).log_prob(model.likelihood.fill(x, mask))
+    return raw, scored + model.prior().log_prob(z) - posterior.log_prob(z)
+
+
+def _latents(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor) -> tuple[Tensor, Any]:
+    """Draws of the guide at given noise, ``[K, B, latent_dim]``, and its distribution."""
+    guide: Any = vae.guide
+    posterior = guide.posterior(x, mask)
+    normal = posterior.base_dist
+    return normal.loc + normal.scale * noise.unsqueeze(1), posterior

@@ -101,17 +101,17 @@ def check_densities(
             return
         in_model = sample_sites(trace_pair(model, guide, args, kwargs).model)
         again, leaves = _points_of_draws(guide, first, [name for name in sites if name not in in_model], args, kwargs)
-        reached = {name for name in points if _reached(nodes_of(again)[name]["value"], leaves)}
+        of_draws = {name for name in points if reached(nodes_of(again)[name]["value"], leaves)}
         for name in points:
-            if name not in reached and not points_allowed:
+            if name not in of_draws and not points_allowed:
                 raise ValueError(
                     f"site {name!r} of the guide is a Delta that is no function of a draw of the datum beside the "
                     "latents, so it has no importance weights and there is no log-likelihood; draw it from a "
                     "distribution with a density, or compare training losses"
                 )
-        of_draws = [name for name in points if name in reached and name in in_model]
-        if of_draws:
-            _check_log_density(again, of_draws, leaves, layout, in_model)
+        scored = [name for name in points if name in of_draws and name in in_model]
+        if scored:
+            _check_log_density(again, scored, leaves, layout, in_model)
 
 
 def _check_log_density(
@@ -129,7 +129,7 @@ def _check_log_density(
         If they differ, or draws and latents have different numbers of free entries, so that there is no density.
     """
     nodes = nodes_of(again)
-    reaching = [_reached(nodes[name]["value"], leaves) for name in points]
+    reaching = [reached(nodes[name]["value"], leaves) for name in points]
     drawn = {name: leaves[name] for name in sorted(set().union(*reaching))}
     names, sources = (" and ".join(map(repr, group)) for group in (points, drawn))
     with torch.enable_grad():
@@ -207,7 +207,7 @@ def draws_beside(
     again, leaves = _points_of_draws(guide, guide_trace, names, args, kwargs)
     counted: set[str] = set()
     for name in points:
-        counted |= _reached(nodes_of(again)[name]["value"], leaves)
+        counted |= reached(nodes_of(again)[name]["value"], leaves)
     return tuple(name for name in names if name not in counted)
 
 
@@ -227,7 +227,7 @@ def _points_of_draws(
         return trace(poutine.replay(guide, trace=draws), args, kwargs), leaves
 
 
-def _reached(value: Tensor, leaves: Mapping[str, Tensor]) -> set[str]:
+def reached(value: Tensor, leaves: Mapping[str, Tensor]) -> set[str]:
     """The names of the leaves that a value is a function of."""
     if not leaves or not value.requires_grad:
         return set()

@@ -12,6 +12,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyrovae.infer.points import reached
 from pyrovae.layout import Layout
 from pyrovae.programs import Program, trace, trial
 from pyrovae.sites import PARTICLES, Site, is_point, latent_sites
@@ -71,13 +72,9 @@ def check_order(guide: Program, layout: Layout, args: tuple, kwargs: Mapping[str
         with torch.enable_grad():
             again = trace(poutine.replay(guide, trace=drawn), args, kwargs)
             for name, site in latent_sites(again).items():
-                if name in layout.shared and leaves:
-                    scored = site["fn"].log_prob(site["value"].detach()).sum()
-                    if scored.requires_grad:
-                        found = torch.autograd.grad(scored, [*leaves.values()], allow_unused=True, retain_graph=True)
-                        for other, gradient in zip(leaves, found, strict=True):
-                            if gradient is not None:
-                                _refuse_order(name, other)
+                if name in layout.shared:
+                    for other in reached(site["fn"].log_prob(site["value"].detach()), leaves):
+                        _refuse_order(name, other)
 
 
 def _refuse_order(name: str, local: str) -> None:

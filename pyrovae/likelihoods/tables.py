@@ -48,6 +48,8 @@ FAMILIES = {
     "ordered": 1,
 }
 """The distributions of columns, and raw parameters of each; of a categorical column, one for each level."""
+POSITIVE, COUNTS = ("log-normal", "gamma"), ("poisson", "negative-binomial")
+"""Families of positive numbers, which nets see and spreads are moved in logs, and of counts."""
 OF_LEVELS = ("bernoulli", "categorical", "ordered")
 _FILL = {"log-normal": 1.0, "gamma": 1.0}
 _CANONICAL_ONLY = ("student-t", "negative-binomial", "ordered")

@@ -9,13 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrovae.likelihoods.tables import OF_LEVELS, ColumnFamilies
+from pyrovae.likelihoods.tables import COUNTS, OF_LEVELS, POSITIVE, ColumnFamilies
 from pyrovae.nn.mlp import MLP, activation_module
 
 LARGEST = 8.0
 """Numbers are clipped to so many standard deviations before they enter a net."""
-_IN_LOGS = ("log-normal", "gamma")
-_COUNTS = ("poisson", "negative-binomial")
 
 
 class RowFeatures(nn.Module):
@@ -49,8 +47,8 @@ class RowFeatures(nn.Module):
         sizes = [columns.num_levels[column] for column in of_levels]
         offsets = torch.tensor([0, *sizes], dtype=torch.long).cumsum(0)
         self.register_buffer("offsets", offsets[:-1], persistent=False)
-        self.register_buffer("in_logs", torch.tensor([f in _IN_LOGS for f in families]), persistent=False)
-        self.register_buffer("counts", torch.tensor([f in _COUNTS for f in families]), persistent=False)
+        self.register_buffer("in_logs", torch.tensor([f in POSITIVE for f in families]), persistent=False)
+        self.register_buffer("counts", torch.tensor([f in COUNTS for f in families]), persistent=False)
         self.total_levels = int(offsets[-1])
 
     def scaled(self, x: Tensor, mask: Tensor) -> Tensor:

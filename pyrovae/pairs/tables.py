@@ -112,11 +112,7 @@ def _complete_rows(spec: DataSpec, rows: Rows | None, num_rows: int) -> torch.Te
     """Initial pseudo-inputs, whose levels are whole numbers."""
     columns, _, _ = columns_of(spec)
     found = parts.random_rows(spec, rows, num_rows)
-    if rows is None or rows.mask is None:
-        return found
-    some = rows.take(torch.randint(len(rows), (num_rows,)))
-    levels = torch.tensor([levels > 0 for levels in columns.num_levels])
-    return torch.where(levels & ~some.mask, torch.zeros_like(some.x), found) if some.mask is not None else found
+    return torch.where(torch.tensor(columns.num_levels) > 0, found.round(), found)
 
 
 register_family(TABLES)
