@@ -16,6 +16,7 @@ from torch import Tensor
 from pyrovae.estimators.prediction import Sampling
 from pyrovae.estimators.table_estimator import TableEstimator, seed_of
 from pyrovae.estimators.table_options import check_frame, raw_columns
+from pyrovae.pairs import table_defaults as defaults
 
 
 class VAEImputer(OneToOneFeatureMixin, TableEstimator):
@@ -112,25 +113,25 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
 
     def __init__(
         self,
-        n_components: int = 20,
+        n_components: int = defaults.LATENT_DIM,
         *,
-        hidden: Sequence[int] = (256, 256),
+        hidden: Sequence[int] = defaults.HIDDEN,
         kinds: Mapping[str, str] | None = None,
         levels: Mapping[str, Sequence[Any]] | None = None,
         ranges: Mapping[str, tuple[Any, Any]] | None = None,
         likelihoods: Mapping[str, str] | None = None,
-        parameterization: str = "canonical",
-        kl_weight: float = 0.02,
-        encoder: str = "dense",
-        prior: str = "standard-normal",
+        parameterization: str = defaults.PARAMETERIZATION,
+        kl_weight: float = defaults.KL_WEIGHT,
+        encoder: str = defaults.ENCODER,
+        prior: str = defaults.PRIOR,
         scaling: str = "standardize",
-        scale_floor: float = 0.02,
+        scale_floor: float = defaults.SCALE_FLOOR,
         trees: bool = True,
         num_samples: int = 50,
         weights: str = "none",
         epochs: int | None = None,
-        lr: float = 2e-3,
-        batch_size: int = 256,
+        lr: float = defaults.LR,
+        batch_size: int = defaults.BATCH_SIZE,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
         device: str = "cpu",

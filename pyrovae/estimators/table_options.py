@@ -15,6 +15,7 @@ from pyrovae.data.scaling import METHODS
 from pyrovae.data.schema import Schema
 from pyrovae.infer.imputation import WEIGHTS
 from pyrovae.likelihoods.tables import PARAMETERIZATIONS
+from pyrovae.pairs import table_defaults as defaults
 
 _CHOICES = {
     "encoder": ("dense", "set"),
@@ -157,7 +158,7 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
         "training": {
             "epochs": estimator.epochs,
             "lr": estimator.lr,
-            "lr_schedule": "cosine",
+            "lr_schedule": defaults.LR_SCHEDULE,
             "batch_size": estimator.batch_size,
             "kl_weight": estimator.kl_weight,
             "objective": "mean-field" if particles == 1 else "iwae-dreg",

@@ -16,6 +16,7 @@ from pyrovae.estimators.table_estimator import TableEstimator, latent_dim
 from pyrovae.estimators.table_model import TableModel
 from pyrovae.estimators.table_options import check_frame, raw_columns
 from pyrovae.infer.imputation import Mixture
+from pyrovae.pairs import table_defaults as defaults
 
 _ROWS_AT_ONCE = 4096
 
@@ -124,16 +125,16 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TableEstimator):
         levels: Mapping[str, Sequence[Any]] | None = None,
         ranges: Mapping[str, tuple[Any, Any]] | None = None,
         likelihoods: Mapping[str, str] | None = None,
-        parameterization: str = "canonical",
+        parameterization: str = defaults.PARAMETERIZATION,
         kl_weight: float = 1.0,
         num_particles: int = 10,
-        encoder: str = "dense",
-        prior: str = "standard-normal",
+        encoder: str = defaults.ENCODER,
+        prior: str = defaults.PRIOR,
         scaling: str = "standardize",
-        scale_floor: float = 0.02,
+        scale_floor: float = defaults.SCALE_FLOOR,
         epochs: int | None = None,
-        lr: float = 2e-3,
-        batch_size: int = 256,
+        lr: float = defaults.LR,
+        batch_size: int = defaults.BATCH_SIZE,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
         device: str = "cpu",

@@ -17,6 +17,7 @@ from pyrovae.models import TabularVAE
 from pyrovae.nn import DenseDecoder, GaussianHead
 from pyrovae.nn.tables import SetEncoder, TableEncoder
 from pyrovae.pairs import parts
+from pyrovae.pairs import table_defaults as defaults
 from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
@@ -33,27 +34,31 @@ def _epochs(rows: int, batch_size: int) -> int:
     data_kind=TABLE,
     epochs=_epochs,
     objective="mean-field",
-    kl_weight=0.02,
-    lr=2e-3,
-    lr_schedule="cosine",
-    batch_size=256,
+    kl_weight=defaults.KL_WEIGHT,
+    lr=defaults.LR,
+    lr_schedule=defaults.LR_SCHEDULE,
+    batch_size=defaults.BATCH_SIZE,
 )
 def tabular(
     spec: DataSpec,
     rows: Rows | None = None,
     *,
-    latent_dim: Annotated[int, "size of the latent"] = 20,
-    hidden: Annotated[tuple[int, ...], parts.HIDDEN] = (256, 256),
-    encoder: Annotated[Literal["dense", "set"], "dense layers on entries and mask, or a sum over entries"] = "dense",
+    latent_dim: Annotated[int, "size of the latent"] = defaults.LATENT_DIM,
+    hidden: Annotated[tuple[int, ...], parts.HIDDEN] = defaults.HIDDEN,
+    encoder: Annotated[
+        Literal["dense", "set"], "dense layers on entries and mask, or a sum over entries"
+    ] = defaults.ENCODER,
     layer: parts.Layer = "plain",
     activation: parts.Activation = "relu",
     dropout: Annotated[float, "probability of dropping a hidden unit of the encoder in training"] = 0.0,
-    prior: Annotated[Literal["standard-normal", "mixture", "vamp"], "prior of the latent"] = "standard-normal",
+    prior: Annotated[Literal["standard-normal", "mixture", "vamp"], "prior of the latent"] = defaults.PRIOR,
     num_components: Annotated[int, "components of a mixture, or pseudo-inputs of a VampPrior"] = 50,
     parameterization: Annotated[
         Literal["natural", "canonical"], "which parameters of its families the decoder gives"
-    ] = "natural",
-    scale_floor: Annotated[float, "smallest standard deviation of a column, in units of the column's"] = 0.02,
+    ] = defaults.PARAMETERIZATION,
+    scale_floor: Annotated[
+        float, "smallest standard deviation of a column, in units of the column's"
+    ] = defaults.SCALE_FLOOR,
 ) -> VAE:
     """Build a VAE of tables.
 
