@@ -68,8 +68,15 @@ class Amortized(PyroModule):
         mask: Tensor | None = None,
         y: Tensor | None = None,
         index: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> Tensor:
-        """Run the program. See the contract of pairs. `y` and `index` are not used."""
+        """Run the program. See the contract of pairs. `y` and `index` are not used.
+
+        `seen` is True where the encoder may look, under the mask. Training data that hide entries (`HideAtRandom`) give
+        it: the entries that the encoder does not see are scored all the same, so that the pair learns to predict them.
+        """
+        if seen is not None:
+            mask = seen if mask is None else mask & seen
         for name, posterior in self.shared.items():
             with share_of_global(len(x), self.num_training_rows):
                 pyro.sample(name, posterior(), infer=global_site())

@@ -54,10 +54,14 @@ class GaussianVAE(PyroModule):
         mask: Tensor | None = None,
         y: Tensor | None = None,
         index: Tensor | None = None,
+        seen: Tensor | None = None,
         *,
         size: int | None = None,
     ) -> Tensor:
-        """Run the program. See the contract of pairs. `y` and `index` are not used."""
+        """Run the program. See the contract of pairs. `y` and `index` are not used.
+
+        All entries under `mask` are scored, whatever `seen` says, which is for the guide.
+        """
         with pyro.plate("data", num_rows(x, size), dim=-1):
             z = pyro.sample("z", self.prior())
             return observe(self.likelihood, self.decoder(z), x, mask)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.dataset import KINDS, TABLE
+from pyrovae.data.patterns import PATTERNS
 from pyrovae.infer.objectives import objective_names
 from pyrovae.pairs.registry import Option, integers
 from pyrovae.training import LR_SCHEDULES, OPTIMIZERS, parse_rates
@@ -186,6 +187,39 @@ def words(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(text.split(","))
 
 
+def shares(text: str) -> tuple[float, float]:
+    """The lowest and the highest of shares, or one for both.
+
+    Parameters
+    ----------
+    text : str
+        What was typed: ``LOW:HIGH``, or a number.
+
+    Returns
+    -------
+    tuple of float
+        Both.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is neither.
+
+    Examples
+    --------
+    >>> shares("0:0.9"), shares("0.5")
+    ((0.0, 0.9), (0.5, 0.5))
+    """
+    low, _, high = text.partition(":")
+    try:
+        found = float(low), float(high or low)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected LOW:HIGH, got {text!r}") from None
+    if not 0 <= found[0] <= found[1] <= 1:
+        raise argparse.ArgumentTypeError(f"expected LOW:HIGH within 0 and 1, got {text!r}")
+    return found
+
+
 # Options by name: type, placeholder (None where the choices stand for it), help, choices.
 Options = dict[str, tuple[Callable[[str], Any], str | None, str, Sequence[str] | None]]
 TRAINING: Options = {
@@ -220,6 +254,14 @@ DATA: Options = {
     "scale": (str, None, "range of pixels, [0, 1] or [-1, 1] (default: unit)", ("unit", "symmetric")),
     "pca": (int, "N", "replace the data by so many principal components of the training rows", None),
     "labels": (float, "SHARE", "training rows that keep their label, a share or a number (default: all)", None),
+    "missing": (float, "SHARE", "hide this share of training and validation rows, to train on incomplete data", None),
+    "missing_pattern": (
+        str,
+        None,
+        "what --missing hides as one: entries, points (landmarks, pixels), or a block (default: entries)",
+        PATTERNS,
+    ),
+    "hide": (shares, "LOW:HIGH", "hide a share of each minibatch from the encoder, and score it all the same", None),
 }
 TABLES: Options = {
     "scaling": (

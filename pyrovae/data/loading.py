@@ -10,6 +10,7 @@ from typing import Any
 
 from pyrovae.data import own
 from pyrovae.data.dataset import TABLE, Dataset
+from pyrovae.data.patterns import hide_from_encoder, hide_in_training
 from pyrovae.data.preprocessing import binarize as binarized
 from pyrovae.data.preprocessing import dequantize as dequantized
 from pyrovae.data.preprocessing import hide_labels, principal_components, rescale_symmetric
@@ -27,6 +28,9 @@ def load(
     validation: float | str | Path | None = None,
     test: float | str | Path | None = None,
     labels: float | None = None,
+    missing: float | None = None,
+    missing_pattern: str | None = None,
+    hide: Sequence[float] | None = None,
     kind: str | None = None,
     label_column: str | None = None,
     columns: Sequence[str] | None = None,
@@ -73,6 +77,14 @@ def load(
     labels : float, optional
         Keep the labels of a share (up to 1) or a number of training rows, of every class as many, see `hide_labels`.
         None keeps them all.
+    missing : float, optional
+        Hide this share of the training and validation rows once and for all, to train on incomplete data. Test rows
+        stay complete.
+    missing_pattern : {"entries", "points", "block"}, optional
+        What `missing` hides as one, see `pyrovae.data.patterns.random_mask` (default "entries").
+    hide : pair of float, optional
+        Hide entries of each training minibatch from the encoder, and score them all the same. The share is drawn for
+        each row from this range, see `HideAtRandom`.
     kind : {"binary", "unit", "symmetric", "8-bit", "real", "table"}, optional
         What the values of your own data are, before `binarize`, `scale` and so on; see `Dataset`. None finds it from
         the values and tells it in the log. A table is never found, and has to be asked for.
@@ -127,6 +139,8 @@ def load(
         "pca": pca,
         "labels": labels,
     }
+    hiding: dict[str, Any] = {"missing": missing, "missing_pattern": missing_pattern, "hide": hide}
+    preparation |= {option: _listed(value) for option, value in hiding.items() if value is not None}
     _check_preparation(preparation)
     of_ones_own: dict[str, Any] = {
         "test": test,
@@ -266,6 +280,11 @@ def _table_to_evaluate(
     return replace(dataset, options={"name": str(name), "kind": TABLE, "seed": seed})
 
 
+def _listed(value: Any) -> Any:
+    """A tuple as a list, as it is read again from a configuration."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _plain(wanted: float | str | Path | None) -> float | str | None:
     return os.fspath(wanted) if isinstance(wanted, Path) else wanted
 
@@ -289,6 +308,10 @@ def _is_named(name: str | Path) -> bool:
 def _check_preparation(options: Mapping[str, Any]) -> None:
     if options["scale"] not in ("unit", "symmetric"):
         raise ValueError(f"scale must be 'unit' or 'symmetric', not {options['scale']!r}")
+    if options.get("missing_pattern") is not None and options.get("missing") is None:
+        raise ValueError("missing_pattern says what missing hides; give missing too, or leave it out")
+    if "hide" in options and len(options["hide"]) != 2:
+        raise ValueError(f"hide must be the lowest and the highest share to hide, got {options['hide']!r}")
     if options["binarize"] is not None and options["dequantize"]:
         raise ValueError("binarize and dequantize exclude each other: binary values have no intervals to fill")
     if options["binarize"] is not None and options["scale"] == "symmetric":
@@ -304,6 +327,9 @@ def _prepared(
     dequantize: bool = False,
     pca: int | None = None,
     labels: float | None = None,
+    missing: float | None = None,
+    missing_pattern: str | None = None,
+    hide: Sequence[float] | None = None,
 ) -> Dataset:
     if binarize is not None:
         dataset = binarized(dataset, binarize, seed)
@@ -315,4 +341,8 @@ def _prepared(
         dataset = principal_components(dataset, pca)
     if labels is not None:
         dataset = hide_labels(dataset, labels, seed)
+    if missing is not None:
+        dataset = hide_in_training(dataset, missing, missing_pattern or "entries", seed)
+    if hide is not None:
+        dataset = hide_from_encoder(dataset, (hide[0], hide[1]))
     return dataset

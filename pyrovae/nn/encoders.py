@@ -101,6 +101,9 @@ class DenseEncoder(nn.Module):
         Shape of one datum.
     hidden : sequence of int, default (500,)
         Sizes of the hidden layers, at least one. The last one is `out_features`.
+    sees_mask : bool, default False
+        Whether the net also gets the mask, 1 where an entry is observed. Choose it for data with missing entries: then
+        a missing entry is not taken for a zero.
     **options
         Options of `MLP`.
 
@@ -115,17 +118,24 @@ class DenseEncoder(nn.Module):
     torch.Size([2, 3, 8])
     """
 
-    def __init__(self, data_shape: Sequence[int], hidden: Sequence[int] = (500,), **options: Any) -> None:
+    def __init__(
+        self, data_shape: Sequence[int], hidden: Sequence[int] = (500,), *, sees_mask: bool = False, **options: Any
+    ) -> None:
         super().__init__()
         if not hidden:
             raise ValueError("an encoder needs at least one hidden layer")
         self.data_dim = len(data_shape)
-        self.net = MLP(math.prod(data_shape), hidden, **options)
+        self.sees_mask = sees_mask
+        self.net = MLP((2 if sees_mask else 1) * math.prod(data_shape), hidden, **options)
         self.out_features = self.net.out_features
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute features ``[..., out_features]`` of data ``[..., *data_shape]``. Missing entries become zeros."""
-        return self.net(fill_missing(x, mask, 0.0).flatten(-self.data_dim))
+        filled = fill_missing(x, mask, 0.0)
+        if self.sees_mask:
+            filled = torch.stack([filled, _as_numbers(mask, filled)], -1 - self.data_dim)
+            return self.net(filled.flatten(-1 - self.data_dim))
+        return self.net(filled.flatten(-self.data_dim))
 
 
 class ConvEncoder(nn.Module):
@@ -145,6 +155,8 @@ class ConvEncoder(nn.Module):
         As for `MLP`.
     layer : {"plain", "residual"}, default "plain"
         "residual" puts a `ResidualBlock` after each halving of the size.
+    sees_mask : bool, default False
+        Whether the net also gets the mask, as further channels, see `DenseEncoder`.
 
     Raises
     ------
@@ -165,12 +177,14 @@ class ConvEncoder(nn.Module):
         *,
         activation: str | Callable[[], nn.Module] = "relu",
         layer: str = "plain",
+        sees_mask: bool = False,
     ) -> None:
         super().__init__()
         depth, height, width = picture_shape(data_shape)
         first, second = channels
+        self.sees_mask = sees_mask
         self.net = nn.Sequential(
-            nn.Conv2d(depth, first, 4, stride=2, padding=1),
+            nn.Conv2d(2 * depth if sees_mask else depth, first, 4, stride=2, padding=1),
             *residual_blocks(layer, first, activation),
             activation_module(activation),
             nn.Conv2d(first, second, 4, stride=2, padding=1),
@@ -185,4 +199,11 @@ class ConvEncoder(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute features ``[..., out_features]`` of pictures ``[..., C, H, W]``. Missing entries become zeros."""
         x = fill_missing(x, mask, 0.0)
+        if self.sees_mask:
+            x = torch.cat([x, _as_numbers(mask, x)], -3)
         return self.net(x.reshape(-1, *x.shape[-3:])).reshape(*x.shape[:-3], self.out_features)
+
+
+def _as_numbers(mask: Tensor | None, x: Tensor) -> Tensor:
+    """The mask as numbers of the type of the data; ones where all entries are observed."""
+    return torch.ones_like(x) if mask is None else mask.to(x.dtype)

@@ -25,6 +25,7 @@ def gaussian(
     activation: parts.Activation = "relu",
     channels: parts.Channels = (32, 64),
     tied: parts.Tied = False,
+    sees_mask: parts.SeesMask = False,
     prior: Annotated[Literal["standard-normal", "mixture", "vamp"], "prior of the latent"] = "standard-normal",
     num_components: parts.NumComponents = 500,
     likelihood: parts.LikelihoodOption = "auto",
@@ -38,7 +39,9 @@ def gaussian(
         What to know of the data: shape, kind of values, classes, number of rows.
     rows : Rows, optional
         Training rows. The VampPrior takes its pseudo-inputs from them.
-    latent_dim, net, hidden, layer, activation, channels, tied, prior, num_components, likelihood, likelihood_scale
+    latent_dim, net, hidden, layer, activation, channels, tied, sees_mask, prior, num_components
+        Options of the pair. ``pyrovae train gaussian --help`` explains them.
+    likelihood, likelihood_scale
         Options of the pair. ``pyrovae train gaussian --help`` explains them.
 
     Returns
@@ -67,6 +70,7 @@ def gaussian(
         activation=activation,
         channels=channels,
         tied=tied,
+        sees_mask=sees_mask,
     )
     guide = AmortizedGaussian(encoder, latent_dim)
     top = parts.make_prior(prior, latent_dim, num_components, guide.posterior, partial(parts.random_rows, spec, rows))

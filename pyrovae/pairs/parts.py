@@ -31,6 +31,7 @@ Layer = Annotated[LayerName, LAYER]
 Activation = Annotated[str, "activation of plain and residual layers and convolutions: " + ", ".join(ACTIVATIONS)]
 Channels = Annotated[tuple[int, ...], "channels of convolutional nets at half and quarter size"]
 Tied = Annotated[bool, "the decoder uses the weights of the encoder, transposed; for plain layers"]
+SeesMask = Annotated[bool, "the encoder also gets the mask of the observed entries; for data with missing entries"]
 NumComponents = Annotated[int, "number of components of a mixture, or of pseudo-inputs of a VampPrior"]
 
 _AUTOMATIC = {
@@ -95,6 +96,7 @@ def make_encoder(
     activation: str = "relu",
     channels: Sequence[int] = (32, 64),
     dropout: float = 0.0,
+    sees_mask: bool = False,
 ) -> nn.Module:
     """Make an encoder of data with `hidden[-1]` features.
 
@@ -114,6 +116,8 @@ def make_encoder(
         Two numbers of channels, for "conv".
     dropout : float, default 0.0
         Probability of dropping a hidden unit in training, for dense nets.
+    sees_mask : bool, default False
+        Whether the encoder also gets the mask of the observed entries.
 
     Returns
     -------
@@ -133,8 +137,9 @@ def make_encoder(
             raise ValueError(
                 f"convolutional nets have no dropout, got dropout={dropout}; leave it out, or use dense nets"
             )
-        return ConvEncoder(data_shape, _two(channels), _one(hidden), layer=layer, activation=activation)
-    return DenseEncoder(data_shape, hidden, layer=layer, activation=activation, dropout=dropout)
+        options = {"layer": layer, "activation": activation, "sees_mask": sees_mask}
+        return ConvEncoder(data_shape, _two(channels), _one(hidden), **options)
+    return DenseEncoder(data_shape, hidden, sees_mask=sees_mask, layer=layer, activation=activation, dropout=dropout)
 
 
 def make_decoder(
@@ -189,7 +194,13 @@ def make_decoder(
 
 
 def make_nets(
-    data_shape: Sequence[int], latent_dim: int, raw_shape: Sequence[int], *, tied: bool = False, **options: Any
+    data_shape: Sequence[int],
+    latent_dim: int,
+    raw_shape: Sequence[int],
+    *,
+    tied: bool = False,
+    sees_mask: bool = False,
+    **options: Any,
 ) -> tuple[nn.Module, nn.Module]:
     """Make an encoder of data and a decoder that mirrors it.
 
@@ -203,6 +214,8 @@ def make_nets(
         `raw_shape` of the likelihood.
     tied : bool, default False
         Whether the decoder uses the weights of the encoder.
+    sees_mask : bool, default False
+        Whether the encoder also gets the mask of the observed entries.
     **options
         Options that `make_encoder` and `make_decoder` both have.
 
@@ -216,7 +229,11 @@ def make_nets(
     ValueError
         A size or a combination of options does not suit.
     """
-    encoder = make_encoder(data_shape, **options)
+    if tied and sees_mask:
+        raise ValueError(
+            "an encoder that sees the mask has more inputs than a decoder has outputs, so tied must be off"
+        )
+    encoder = make_encoder(data_shape, sees_mask=sees_mask, **options)
     return encoder, make_decoder(latent_dim, raw_shape, tied_to=encoder if tied else None, **options)
 
 
