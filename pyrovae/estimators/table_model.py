@@ -107,14 +107,11 @@ class TableModel:
         """
         codec = TableCodec.fit(schema, frame, likelihoods=likelihoods, scaling=scaling)
         scaled, mask = codec.scaled(frame)
-        held = _held_out(mask, np.random.RandomState(seed))
+        held = held_out(mask, seed)
         shown = mask & ~held
         rows = Rows(torch.as_tensor(scaled, dtype=torch.float32), mask=torch.as_tensor(shown)).numbered()
-        fitted = None
-        if trees:
-            families, verbose = codec.families, bool(training.get("progress"))
-            values, sizes = np.where(shown, scaled, np.nan), families.num_levels
-            fitted = ColumnTrees.fit(values, families.families, sizes, random_state=seed, verbose=verbose)
+        verbose = bool(training.get("progress"))
+        fitted = fit_trees(codec, scaled, shown, seed, verbose=verbose) if trees else None
         schema_of = {**codec.to_dict(), "settings": dict(settings or {})}
         dataset = replace(codec.dataset(rows, transform=HideLikeOtherRows()), schema=schema_of)
         options = dict(training)
@@ -133,11 +130,30 @@ class TableModel:
         )
         history = trainer.fit(vae, TrainingData(dataset.train, transform=dataset.transform))
         model = cls(Predictor(codec, vae.double().eval(), fitted), history=history)
-        x = torch.as_tensor(scaled, device=vae.device)
-        model.predictor.calibrate(x, torch.as_tensor(shown, device=vae.device), held, seed)
-        model.density = model._latent_mixture(x, torch.as_tensor(mask, device=vae.device), seed)
+        model.finish(scaled, mask, held, seed)
         model._write_down()
         return model
+
+    def finish(
+        self, scaled: NDArray[np.float64], mask: NDArray[np.bool_], held: NDArray[np.bool_], seed: int = 0
+    ) -> None:
+        """Calibrate the model on entries that the training did not see, and find where the latents of its rows lie.
+
+        Parameters
+        ----------
+        scaled : ndarray, shape ``[N, D]``
+            The training rows.
+        mask : ndarray of bool, shape ``[N, D]``
+            Their observed entries.
+        held : ndarray of bool, shape ``[N, D]``
+            Those of them that the training did not see, see `held_out`. Without any, nothing is calibrated.
+        seed : int, default 0
+            Seed of the draws.
+        """
+        x = torch.as_tensor(scaled, dtype=torch.float64, device=self.vae.device)
+        if held.any():
+            self.predictor.calibrate(x, torch.as_tensor(mask & ~held, device=x.device), held, seed)
+        self.density = self._latent_mixture(x, torch.as_tensor(mask, device=x.device), seed)
 
     def calibrate(self, rows: Rows, seed: int = 0) -> None:
         """Find the factors of the spread on rows that the training did not see, of which a part is hidden.
@@ -306,11 +322,25 @@ class TableModel:
         return self.codec.schema.decode(values)
 
 
-def _held_out(mask: NDArray[np.bool_], generator: np.random.RandomState) -> NDArray[np.bool_]:
-    """Entries that the training does not see; a column keeps at least ten."""
-    held = mask & (generator.uniform(size=mask.shape) < HELD_OUT)
+def held_out(mask: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    """Entries that the training does not see, ``[N, D]``; a column keeps at least ten."""
+    held = mask & (np.random.RandomState(seed).uniform(size=mask.shape) < HELD_OUT)
     held[:, (mask & ~held).sum(0) < 10] = False
     return held
+
+
+def fit_trees(
+    codec: TableCodec,
+    scaled: NDArray[np.float64],
+    shown: NDArray[np.bool_],
+    seed: int,
+    *,
+    verbose: bool = False,
+) -> ColumnTrees:
+    """Boosted trees of the columns of a codec, fitted on those scaled entries that are shown, ``[N, D]``."""
+    families = codec.families
+    values = np.where(shown, scaled, np.nan)
+    return ColumnTrees.fit(values, families.families, families.num_levels, random_state=seed, verbose=verbose)
 
 
 def default_epochs(rows: int, batch_size: int) -> int:
