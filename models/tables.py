@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pyro
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyrovae.likelihoods.missingness import SelfMasking
 from pyrovae.likelihoods.tables import TableLikelihood
 from pyrovae.models.parts import num_rows, observe
 
@@ -15,7 +17,9 @@ class TabularVAE(PyroModule):
 
     Use it with `TabularGuide`.
 
-    Sites: `z` (latent, event shape ``[latent_dim]``) and `x` (a row), both in the plate "data", dimension -1.
+    Sites: `z` (latent, event shape ``[latent_dim]``) and `x` (a row), both in the plate "data", dimension -1. With a
+    model of what is missing there is the site `mask` beside them, 1 where an entry is observed. Missing entries are
+    integrated out of it.
 
     Parameters
     ----------
@@ -25,17 +29,28 @@ class TabularVAE(PyroModule):
         From ``[..., latent_dim]`` to ``[..., *likelihood.raw_shape]``.
     likelihood : TableLikelihood
         The likelihood of a row.
+    missingness : SelfMasking, optional
+        The probability that an entry is missing given its value. None takes the mask as given: values missing at
+        random.
 
     References
     ----------
     A. Nazabal, P. Olmos, Z. Ghahramani and I. Valera (2020), "Handling incomplete heterogeneous data using VAEs".
+    N. B. Ipsen, P.-A. Mattei and J. Frellsen (2021), "not-MIWAE".
     """
 
-    def __init__(self, prior: nn.Module, decoder: nn.Module, likelihood: TableLikelihood) -> None:
+    def __init__(
+        self,
+        prior: nn.Module,
+        decoder: nn.Module,
+        likelihood: TableLikelihood,
+        missingness: SelfMasking | None = None,
+    ) -> None:
         super().__init__()
         self.prior = prior
         self.decoder = decoder
         self.likelihood = likelihood
+        self.missingness = missingness
 
     def forward(
         self,
@@ -50,4 +65,10 @@ class TabularVAE(PyroModule):
         """Run the program. See the contract of pairs. All entries under `mask` are scored, whatever `seen` says."""
         with pyro.plate("data", num_rows(x, size), dim=-1):
             z = pyro.sample("z", self.prior())
-            return observe(self.likelihood, self.decoder(z), x, mask)
+            raw = self.decoder(z)
+            row = observe(self.likelihood, raw, x, mask)
+            if self.missingness is not None:
+                known = mask if x is not None else None
+                found = None if x is None else torch.ones_like(row) if mask is None else mask.to(row.dtype)
+                pyro.sample("mask", self.missingness(self.likelihood.elementwise(raw), row, known), obs=found)
+            return row

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 
-from pyrovae.data.dataset import TABLE, DataSpec, Rows
+from pyrovae.data.dataset import TABLE, Dataset, DataSpec, Rows
 from pyrovae.families import register_family
 from pyrovae.guides import TabularGuide
+from pyrovae.likelihoods.missingness import MECHANISMS, SelfMasking, resolve_mechanisms
 from pyrovae.likelihoods.tables import ColumnFamilies, TableLikelihood
 from pyrovae.metrics.tables import TABLES
 from pyrovae.models import TabularVAE
@@ -18,14 +19,58 @@ from pyrovae.nn import DenseDecoder, GaussianHead
 from pyrovae.nn.tables import SetEncoder, TableEncoder
 from pyrovae.pairs import parts
 from pyrovae.pairs import table_defaults as defaults
-from pyrovae.pairs.registry import register_pair
+from pyrovae.pairs.finishing import Finishing
+from pyrovae.pairs.registry import Option, register_pair
 from pyrovae.vae import VAE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyrovae.runs.run import Run
+
+# Estimators stand on this module, so they are imported in the functions.
 
 
 def _epochs(rows: int, batch_size: int) -> int:
-    from pyrovae.estimators.table_model import default_epochs  # which stands on this module
+    from pyrovae.estimators.table_model import default_epochs
 
     return default_epochs(rows, batch_size)
+
+
+def _hold_out(dataset: Dataset, seed: int, stored: DataSpec | None) -> Dataset:
+    from pyrovae.estimators import table_runs
+
+    return table_runs.hold_out(dataset, seed, stored)
+
+
+def _is_done(run: Run) -> bool:
+    from pyrovae.estimators import table_runs
+
+    return table_runs.is_done(run)
+
+
+def _finish(run: Run, dataset: Dataset, device: str, progress: bool) -> Mapping[str, Any]:
+    from pyrovae.estimators import table_runs
+
+    return table_runs.finish(run, dataset, device, progress)
+
+
+def _load(folder: Path, device: str) -> Any:
+    from pyrovae.estimators.table_model import TableModel
+
+    return TableModel.load(folder, device)[0]
+
+
+_TREES = "boosted trees beside the pair, one model a column, which count as far as they predict held-out entries better"
+FINISHING = Finishing(
+    "the trees, latents and spreads that its tables are completed by",
+    hold_out=_hold_out,
+    is_done=_is_done,
+    finish=_finish,
+    load=_load,
+    options=(Option("trees", bool, True, _TREES),),
+)
+"""What makes of a run the same as a fitted `VAEImputer`."""
 
 
 @register_pair(
@@ -33,6 +78,7 @@ def _epochs(rows: int, batch_size: int) -> int:
     summary="VAE of heterogeneous tables with missing values: one likelihood for each column",
     data_kind=TABLE,
     epochs=_epochs,
+    finishing=FINISHING,
     objective="mean-field",
     kl_weight=defaults.KL_WEIGHT,
     lr=defaults.LR,
@@ -59,6 +105,9 @@ def tabular(
     scale_floor: Annotated[
         float, "smallest standard deviation of a column, in units of the column's"
     ] = defaults.SCALE_FLOOR,
+    missingness: Annotated[
+        str | Mapping[str, str], f"what missing entries depend on: {', '.join(MECHANISMS)}; or COLUMN=..., by commas"
+    ] = "ignorable",
 ) -> VAE:
     """Build a VAE of tables.
 
@@ -67,9 +116,12 @@ def tabular(
     spec : DataSpec
         What to know of the data; its schema says what the columns are.
     rows : Rows, optional
-        Training rows. The VampPrior takes its pseudo-inputs from them.
+        Training rows. The VampPrior takes its pseudo-inputs from them, a model of what is missing its first rates.
     latent_dim, hidden, encoder, layer, activation, dropout, prior, num_components, parameterization, scale_floor
         Options of the pair. ``pyrovae train tabular --help`` explains them.
+    missingness : str or mapping of str to str, default "ignorable"
+        What missing entries depend on, of all columns or by their names, see `resolve_mechanisms`. Anything but
+        "ignorable" adds the site `mask`, and likelihoods are those of entries and mask.
 
     Returns
     -------
@@ -79,7 +131,7 @@ def tabular(
     Raises
     ------
     ValueError
-        The data are no table, or a size does not suit.
+        The data are no table, or a size or a mechanism does not suit.
     """
     parts.check_sizes(latent_dim=latent_dim, num_components=num_components)
     columns, loc, scale = columns_of(spec)
@@ -93,7 +145,11 @@ def tabular(
     decoder = DenseDecoder(latent_dim, likelihood.raw_shape, hidden[::-1], layer=layer, activation=activation)
     guide = TabularGuide(net, GaussianHead(net.out_features, latent_dim))
     top = parts.make_prior(prior, latent_dim, num_components, guide.posterior, partial(_complete_rows, spec, rows))
-    return VAE(TabularVAE(top, decoder, likelihood), guide)
+    if missingness == "ignorable":
+        return VAE(TabularVAE(top, decoder, likelihood), guide)
+    mechanisms = resolve_mechanisms(missingness, _names_of(spec), columns)
+    missing = SelfMasking(columns, mechanisms, loc, scale, _missing_rates(rows))
+    return VAE(TabularVAE(top, decoder, likelihood, missing), guide, observed="x", latent=("z",))
 
 
 def columns_of(spec: DataSpec) -> tuple[ColumnFamilies, torch.Tensor, torch.Tensor]:
@@ -111,6 +167,24 @@ def columns_of(spec: DataSpec) -> tuple[ColumnFamilies, torch.Tensor, torch.Tens
     size = len(schema["columns"]["families"])
     loc = torch.tensor(features.get("loc", [0.0] * size))
     return ColumnFamilies.from_dict(schema["columns"]), loc, torch.tensor(features.get("scale", [1.0] * size))
+
+
+def _names_of(spec: DataSpec) -> list[str]:
+    """Names of the modelled columns, or their numbers where the data have no names."""
+    schema: Mapping[str, Any] = spec.schema or {}
+    if "scaler" not in schema:
+        return [f"x{number}" for number in range(len(schema["columns"]["families"]))]
+    from pyrovae.data.tables import TableCodec  # which imports pandas
+
+    codec = TableCodec.from_dict(schema)
+    return [codec.schema.names[position] for position in codec.modelled]
+
+
+def _missing_rates(rows: Rows | None) -> torch.Tensor | None:
+    """Share of missing entries of each column; None without rows."""
+    if rows is None:
+        return None
+    return torch.zeros(rows.x.shape[1]) if rows.mask is None else 1 - rows.mask.float().mean(0)
 
 
 def _complete_rows(spec: DataSpec, rows: Rows | None, num_rows: int) -> torch.Tensor:
