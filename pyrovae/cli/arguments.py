@@ -168,6 +168,8 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
             _add_pair_option(group, option, flag(option.name))
         except argparse.ArgumentError:  # a user's pair may have an option of the name of one of ours
             _add_pair_option(group, option, flag(f"pair_{option.name}"))
+    for option in () if pair.finishing is None else pair.finishing.options:
+        _add_pair_option(group, option, flag(option.name))
 
 
 def _add_resume(verbs: Any) -> None:

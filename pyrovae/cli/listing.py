@@ -34,7 +34,9 @@ def models(options: argparse.Namespace) -> None:
             {
                 "name": pair.name,
                 "summary": pair.summary,
-                "options": {o.name: {"default": o.default, "help": o.help, "choices": o.choices} for o in pair.options},
+                "options": {
+                    o.name: {"default": o.default, "help": o.help, "choices": o.choices} for o in pair.all_options
+                },
             }
             for pair in pairs()
         ]
@@ -42,7 +44,7 @@ def models(options: argparse.Namespace) -> None:
         return
     for pair in pairs():
         print(f"{pair.name}: {pair.summary}\n")
-        for option in pair.options:
+        for option in pair.all_options:
             text = textwrap.wrap(described(option), 72, break_on_hyphens=False)
             print(f"  {flag(option.name):24}", f"\n{'':27}".join(text))
     print("\nA pair of your own: pyrovae train mymodule:make_vae --data FILE_OR_NAME")

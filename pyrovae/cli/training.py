@@ -49,7 +49,9 @@ def train(options: argparse.Namespace) -> None:
         made, label = data_options, Path(options.data).resolve().stem if entry is None else entry.name
     training = given(values, [*TRAINING, "compile", "drop_last"])
     folder = options.out or Path("runs") / f"{pair.name.replace(':', '.')}-{label}"
-    run = Run.create(folder, pair.name, pair_options, made, training)
+    follows = () if pair.finishing is None else pair.finishing.options
+    finishing = {o.name: values[pair_dest(o)] for o in follows if values[pair_dest(o)] is not None}
+    run = Run.create(folder, pair.name, pair_options, made, training, finishing)
     _fit(run, options, device)
 
 

@@ -20,20 +20,23 @@ from pyrovae.data.schema import Schema
 from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.given import check_given
 from pyrovae.estimators.latent_mixture import LatentMixture
+from pyrovae.estimators.nets import load_others, save_others, train_net, train_others, varied
 from pyrovae.estimators.prediction import Predictor, Sampling
 from pyrovae.estimators.sampling import RowSampler
 from pyrovae.estimators.trees import ColumnTrees
 from pyrovae.infer.imputation import weighted
-from pyrovae.pairs.registry import find_pair
+from pyrovae.metrics.held_entries import HELD_OUT_LOSS
 from pyrovae.runs import saving
 from pyrovae.runs.run import Run
-from pyrovae.training import History, Trainer, TrainingData
+from pyrovae.training import History
 from pyrovae.vae import VAE
 
 STEPS = 5000
 """Steps of a training whose length nobody chose, within 20 and 300 epochs."""
 HELD_OUT = 0.05
 """Share of the observed entries that the training does not see, to weigh trees and to calibrate spreads."""
+WATCHED = 2000
+"""Most rows whose held-out entries are watched for early stopping."""
 HIDDEN_TO_CALIBRATE = 0.3
 """Share of the observed entries of held-out rows that is hidden to calibrate spreads on them."""
 TREES, LATENTS = "trees.npz", "latents.npz"
@@ -81,10 +84,12 @@ class TableModel:
         trees: bool = False,
         likelihoods: Mapping[str, str] | None = None,
         scaling: str = "standardize",
+        num_nets: int = 1,
+        variants: Sequence[Mapping[str, Any]] = ({},),
         device: str | torch.device = "cpu",
         settings: Mapping[str, Any] | None = None,
     ) -> TableModel:
-        """Train a pair on the rows of a frame.
+        """Train a pair, or several, on the rows of a frame.
 
         Parameters
         ----------
@@ -95,11 +100,16 @@ class TableModel:
         seed : int
             Seed of initial weights and training.
         pair, training : mapping
-            Options of the pair `tabular` and of the `Trainer`. `epochs` None chooses them by the number of rows.
+            Options of the pair `tabular` and of the `Trainer`. `epochs` None chooses them by the number of rows. With
+            `patience`, the error of held-out entries is watched, and the weights of the best epoch are kept.
         trees : bool, default False
             Whether boosted trees, one model a column, count beside the pair as held-out entries say.
         likelihoods, scaling
             As for `TableCodec.fit`.
+        num_nets : int, default 1
+            Nets that are trained, see `Predictor`.
+        variants : sequence of mapping, default ({},)
+            Options that nets differ in. The nets take them in turn.
         device : str or torch.device, default "cpu"
             Where to train.
         settings : mapping, optional
@@ -114,22 +124,14 @@ class TableModel:
         fitted = fit_trees(codec, scaled, shown, seed, verbose=verbose) if trees else None
         schema_of = {**codec.to_dict(), "settings": dict(settings or {})}
         dataset = replace(codec.dataset(rows, transform=HideLikeOtherRows()), schema=schema_of)
-        options = dict(training)
-        batch_size = min(options.pop("batch_size"), len(rows))
-        epochs = options.pop("epochs") or default_epochs(len(rows), batch_size)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            vae = find_pair("tabular").build(dataset, **pair).to(device)
-        trainer = Trainer(
-            objective=options.pop("objective", "mean-field"),
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            monitor="loss",
-            **options,
-        )
-        history = trainer.fit(vae, TrainingData(dataset.train, transform=dataset.transform))
-        model = cls(Predictor(codec, vae.double().eval(), fitted), history=history)
+        options = training_options(training, len(rows))
+        if options.get("patience") is not None:
+            options["monitor"] = HELD_OUT_LOSS
+            dataset = replace(dataset, validation=held_out_rows(scaled, mask, held, seed))
+        first = train_net(dataset, *varied(pair, options, variants[0]), seed=seed, device=device)
+        others = train_others(dataset, pair, options, first.vae, num_nets=num_nets, variants=variants, seed=seed)
+        predictor = Predictor(codec, first.vae, fitted, others=others, num_variants=len(variants))
+        model = cls(predictor, history=first.history)
         model.finish(scaled, mask, held, seed)
         model._write_down()
         return model
@@ -184,11 +186,15 @@ class TableModel:
         noise = torch.as_tensor(generator.standard_normal(posterior.loc.shape), device=x.device)
         return LatentMixture.fit((posterior.loc + posterior.scale * noise).cpu().numpy(), generator)
 
+    def found(self) -> dict[str, Any]:
+        """What was found after the training, ready for JSON, but for what `save_parts` writes."""
+        return {name: getattr(self.predictor, name).tolist() for name in ("tree_weights", "spread", "net_weights")}
+
     def _write_down(self, settings: Mapping[str, Any] | None = None) -> None:
         """Put what was found after the training, and other settings, into what is saved with the pair."""
         made_by = self.vae.made_by
         if made_by is not None:
-            found: dict[str, Any] = {n: getattr(self.predictor, n).tolist() for n in ("tree_weights", "spread")}
+            found = {**self.found(), "finished": dict(saving.UNTRAINED)}
             if settings is not None:
                 found["settings"] = dict(settings)
             schema = {**(made_by.spec.schema or {}), **found}
@@ -200,15 +206,20 @@ class TableModel:
         `settings` replace those that were written down with the training.
         """
         self._write_down(settings)
-        saving.save(self.vae, folder, overwrite=overwrite)
-        if self.predictor.trees is not None:
-            self.predictor.trees.save(Path(folder) / TREES)
-        if self.density is not None:
-            self.density.save(Path(folder) / LATENTS)
+        saving.save(self.vae, folder, overwrite=overwrite, beside=self.save_parts)
+
+    def save_parts(self, folder: Path) -> None:
+        """Write trees and the density of the latents to a folder, and remove those of another model."""
+        for part, name in ((self.predictor.trees, TREES), (self.density, LATENTS)):
+            if part is None:
+                (folder / name).unlink(missing_ok=True)
+            else:
+                part.save(folder / name)
+        save_others(self.predictor.others, folder)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> tuple[TableModel, dict[str, Any]]:
-        """Read a model, and the settings that were written down with it.
+        """Read a model, and the settings that were written down with it. A run that is not finished is finished first.
 
         Raises
         ------
@@ -218,10 +229,14 @@ class TableModel:
             It holds a pair that is for no table, or a damaged file.
         """
         run = Run.open(folder)
-        schema = run.spec.schema
-        if schema is None:
+        if run.spec.schema is None:
             raise ValueError(f"{folder} holds a pair that is for no table")
-        weights, spread = (np.array(schema.get(name, ())) for name in ("tree_weights", "spread"))
+        run = run.finish(device=device)
+        schema, is_done = run.spec.schema or {}, run.pair.finishing is not None and run.pair.finishing.is_done(run)
+        # What was found for other weights, before the training went on, is of no use.
+        weights, spread, of_nets = (
+            np.array(schema.get(name, ()) if is_done else ()) for name in ("tree_weights", "spread", "net_weights")
+        )
         trees, latents = Path(folder) / TREES, Path(folder) / LATENTS
         if weights.any() and not trees.exists():
             raise ValueError(f"{folder} lacks {TREES}, which its model needs; save the model again")
@@ -231,8 +246,10 @@ class TableModel:
             ColumnTrees.load(trees) if weights.any() else None,
             weights,
             spread,
+            load_others(folder, len(of_nets) - 1, device),
+            of_nets,
         )
-        density = LatentMixture.load(latents) if latents.exists() else None
+        density = LatentMixture.load(latents) if is_done and latents.exists() else None
         return cls(predictor, density), dict(schema.get("settings", {}))
 
     def encoded(self, frame: Any, *, unseen: str = "raise", extra: str = "raise") -> tuple[Tensor, Tensor]:
@@ -327,6 +344,22 @@ def held_out(mask: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
     held = mask & (np.random.RandomState(seed).uniform(size=mask.shape) < HELD_OUT)
     held[:, (mask & ~held).sum(0) < 10] = False
     return held
+
+
+def held_out_rows(scaled: NDArray[np.float64], mask: NDArray[np.bool_], held: NDArray[np.bool_], seed: int) -> Rows:
+    """Training rows with held-out entries, at most `WATCHED`: what is held out is observed, and not to be seen."""
+    some = np.random.RandomState(seed).permutation(np.flatnonzero(held.any(1)))[:WATCHED]
+    seen = torch.as_tensor(mask[some] & ~held[some])
+    x = torch.as_tensor(scaled[some], dtype=torch.float32)
+    return Rows(x, mask=torch.as_tensor(mask[some]), more={"seen": seen})
+
+
+def training_options(training: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """Options of the `Trainer` for a number of rows."""
+    batch_size = min(training["batch_size"], rows)
+    epochs = training.get("epochs") or default_epochs(rows, batch_size)
+    given = {"objective": "mean-field", "monitor": "loss", **training}
+    return {**given, "batch_size": batch_size, "epochs": epochs}
 
 
 def fit_trees(

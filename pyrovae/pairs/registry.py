@@ -10,10 +10,13 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyrovae.data.dataset import Dataset, DataSpec
 from pyrovae.vae import VAE, MadeBy
+
+if TYPE_CHECKING:
+    from pyrovae.pairs.finishing import Finishing
 
 Builder = Callable[..., VAE]
 
@@ -69,6 +72,8 @@ class Pair:
         The kind of data that the pair is for. Files are read as data of this kind, where nothing else is asked for.
     epochs : callable from (int, int) to int, optional
         The number of epochs that suits a number of training rows and a batch size. None suits a fixed number.
+    finishing : Finishing, optional
+        What follows the training of a run.
 
     Examples
     --------
@@ -83,6 +88,7 @@ class Pair:
     own: bool = False
     data_kind: str | None = None
     epochs: Callable[[int, int], int] | None = None
+    finishing: Finishing | None = None
 
     @property
     def options(self) -> list[Option]:
@@ -103,6 +109,11 @@ class Pair:
             if p.name not in ("spec", "rows") and p.kind in _BY_KEYWORD
         )
         return [option for option in found if option is not None]
+
+    @property
+    def all_options(self) -> list[Option]:
+        """These options, and those of what follows the training of a run."""
+        return [*self.options, *(() if self.finishing is None else self.finishing.options)]
 
     def build(self, data: Dataset | DataSpec, **options: Any) -> VAE:
         """Make the VAE for data of some kind.
@@ -157,6 +168,7 @@ def register_pair(
     summary: str,
     data_kind: str | None = None,
     epochs: Callable[[int, int], int] | None = None,
+    finishing: Finishing | None = None,
     **training: Any,
 ) -> Callable[[Builder], Builder]:
     """Register a builder as a pair, as a decorator.
@@ -169,7 +181,7 @@ def register_pair(
         Name of the pair.
     summary : str
         One line on what it is.
-    data_kind, epochs
+    data_kind, epochs, finishing
         See `Pair`.
     **training
         Arguments of the Trainer that suit it.
@@ -181,7 +193,7 @@ def register_pair(
     """
 
     def enter(builder: Builder) -> Builder:
-        _PAIRS[name] = Pair(name, summary, builder, training, data_kind=data_kind, epochs=epochs)
+        _PAIRS[name] = Pair(name, summary, builder, training, data_kind=data_kind, epochs=epochs, finishing=finishing)
         return builder
 
     return enter

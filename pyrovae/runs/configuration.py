@@ -25,7 +25,11 @@ _AGAIN = "restore it or train again"
 
 
 def new_configuration(
-    pair: Pair, pair_options: Mapping[str, Any], data: Mapping[str, Any], training: Mapping[str, Any]
+    pair: Pair,
+    pair_options: Mapping[str, Any],
+    data: Mapping[str, Any],
+    training: Mapping[str, Any],
+    finishing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The configuration of a new run.
 
@@ -35,12 +39,23 @@ def new_configuration(
         The pair. What it suggests for the `Trainer` holds unless `training` says otherwise.
     pair_options, data, training : mapping
         Options of the pair, of `pyrovae.data.load`, and of the `Trainer`.
+    finishing : mapping, optional
+        Options of what follows the training.
 
     Returns
     -------
     dict
         The configuration, without what the data are.
+
+    Raises
+    ------
+    ValueError
+        If nothing follows the training that has such an option.
     """
+    known = [] if pair.finishing is None else [option.name for option in pair.finishing.options]
+    for name in finishing or {}:
+        if name not in known:
+            raise ValueError(f"what follows a training of {pair.name} has no option {name!r}; it has {known or 'none'}")
     suited = dict(pair.training)
     if training.get("objective", suited.get("objective")) != suited.get("objective"):
         suited.pop("num_particles", None)  # which is for the objective that the pair suggests
@@ -50,6 +65,7 @@ def new_configuration(
         "pair_options": dict(pair_options),
         "data": dict(data),
         "training": {**suited, **training},
+        **({"finishing": dict(finishing)} if finishing else {}),
     }
 
 

@@ -13,7 +13,7 @@ from pyrovae import data, metrics
 from pyrovae.data import Dataset
 from pyrovae.data.dataset import DataSpec
 from pyrovae.pairs.registry import Pair, find_pair
-from pyrovae.runs import configuration, own_data, same_data
+from pyrovae.runs import configuration, finishing, own_data, same_data
 from pyrovae.runs.configuration import OwnPair
 from pyrovae.storage import CheckpointError, load_weights
 from pyrovae.training import History, Trainer
@@ -51,6 +51,7 @@ class Run:
         pair_options: Mapping[str, Any],
         data: Mapping[str, Any] | Dataset,
         training: Mapping[str, Any],
+        finishing: Mapping[str, Any] | None = None,
     ) -> Run:
         """Describe a new run. Nothing is written before `train`.
 
@@ -66,6 +67,8 @@ class Run:
             Arguments of `pyrovae.data.load`, or the data themselves. Later calls need a `Dataset` of your own again.
         training : mapping
             Arguments of the `Trainer`.
+        finishing : mapping, optional
+            Options of what follows the training, see `Finishing`.
 
         Returns
         -------
@@ -77,7 +80,7 @@ class Run:
         CheckpointError
             If the folder already holds a run.
         ValueError
-            For an unknown pair.
+            For an unknown pair, and an option that its finishing does not have.
         """
         folder = RunFolder(path)
         if folder.config_path.exists():
@@ -89,7 +92,7 @@ class Run:
             raise TypeError(f"pair must be a name, or 'module:function' for one of your own, got {pair!r}")
         found = find_pair(pair)
         dataset, options = (data, data.options) if isinstance(data, Dataset) else (None, data)
-        config = configuration.new_configuration(found, pair_options, options, training)
+        config = configuration.new_configuration(found, pair_options, options, training, finishing)
         return cls(folder, config, found, dataset)
 
     @classmethod
@@ -191,7 +194,7 @@ class Run:
         callbacks: Sequence[Callback] = (),
         vae: VAE | None = None,
     ) -> History:
-        """Train into the folder, or go on with it.
+        """Train into the folder, or go on with it, and do what follows the training, see `finish`.
 
         Parameters
         ----------
@@ -216,10 +219,13 @@ class Run:
         CheckpointError
             If there is no training to resume, or the data have another number of rows than it began with.
         """
-        training, dataset = dict(self.config["training"]), self.dataset()
+        training, whole = dict(self.config["training"]), self.dataset()
         if resume:
-            same_data.check_resumable(self.folder, dataset, self.spec)
-        elif "epochs" not in training and self.pair.epochs is not None:
+            same_data.check_resumable(self.folder, whole, self.spec)
+        dataset, follows = whole, self.pair.finishing
+        if follows is not None:
+            dataset = follows.hold_out(whole, training.get("seed") or 0, self.spec if resume else None)
+        if not resume and "epochs" not in training and self.pair.epochs is not None:
             batch_size = training.get("batch_size", Trainer().batch_size)
             training["epochs"] = self.pair.epochs(len(dataset.train), batch_size)
         config = {**self.config, "data": dict(dataset.options), "training": training, "spec": dataset.spec.to_dict()}
@@ -228,7 +234,32 @@ class Run:
         if vae is None:
             torch.manual_seed(training.get("seed", 0))
             vae = configuration.build(self.pair, dataset, self.config)
-        return loop.fit(vae.to(device), dataset, run=self.folder, resume=resume)
+        history = loop.fit(vae.to(device), dataset, run=self.folder, resume=resume)
+        if follows is not None:
+            replace(self, config=self.folder.read_config()).finish(whole, device=device, progress=progress)
+        return history
+
+    def finish(self, dataset: Dataset | None = None, *, device: str = "cpu", progress: bool = False) -> Run:
+        """Do what follows the training, where the pair has something to add, unless it is done.
+
+        For the pair `tabular` that are trees, the density of its latents, and calibration: what a fitted `VAEImputer`
+        has. `train` does it too; this is for a run whose training is over, and was interrupted after that.
+
+        Parameters
+        ----------
+        dataset : Dataset, optional
+            The data that the run was trained on. None loads them again.
+        device : str, default "cpu"
+            Where to compute.
+        progress : bool, default False
+            Show progress bars.
+
+        Returns
+        -------
+        Run
+            The run, with what was found.
+        """
+        return finishing.finished(self, dataset, device=device, progress=progress)
 
     def load_vae(self, device: str = "cpu") -> VAE:
         """The VAE with its best weights, in evaluation mode. The data are not needed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,18 @@ from pyrovae.storage import CheckpointError, save_weights
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.vae import VAE
 
+UNTRAINED = {"epoch": None, "value": None}
+"""What the weights of a folder without a training say of their epoch."""
 
-def save(vae: VAE, folder: str | Path, data: Dataset | DataSpec | None = None, *, overwrite: bool = False) -> None:
+
+def save(
+    vae: VAE,
+    folder: str | Path,
+    data: Dataset | DataSpec | None = None,
+    *,
+    overwrite: bool = False,
+    beside: Callable[[Path], None] | None = None,
+) -> None:
     """Write a VAE to a folder, as a run without a training: `config.json` and `model.safetensors`.
 
     Parameters
@@ -31,6 +42,8 @@ def save(vae: VAE, folder: str | Path, data: Dataset | DataSpec | None = None, *
         nothing else says for what rows it was made.
     overwrite : bool, default False
         Whether to replace a run that the folder already holds, its training state and metrics included.
+    beside : callable from Path to None, optional
+        Writes further files into the folder, before the configuration.
 
     Raises
     ------
@@ -49,7 +62,9 @@ def save(vae: VAE, folder: str | Path, data: Dataset | DataSpec | None = None, *
     # The configuration goes first and comes last, so that a kill in between leaves no run that is half of each.
     for path in (target.config_path, target.state_path, target.path / "metrics.csv"):
         path.unlink(missing_ok=True)
-    save_weights(vae, target.weights_path, epoch=None, value=None)
+    save_weights(vae, target.weights_path, **UNTRAINED)
+    if beside is not None:
+        beside(target.path)
     target.write_config(config)
 
 

@@ -1,0 +1,130 @@
+"""Runs of tables: what their training does not see, and what makes of them the same as a fitted `VAEImputer`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyrovae.data.dataset import TABLE, Dataset, DataSpec
+from pyrovae.data.rows import Rows
+from pyrovae.data.tables import TableCodec
+from pyrovae.estimators.prediction import Predictor
+from pyrovae.estimators.table_model import HELD_OUT, TableModel, fit_trees, held_out
+from pyrovae.estimators.table_options import as_plain
+from pyrovae.storage import load_tensors
+
+if TYPE_CHECKING:
+    from pyrovae.runs.run import Run
+
+logger = logging.getLogger(__name__)
+
+_OF_THE_PAIR = {"latent_dim": "n_components"}
+_OF_THE_IMPUTER = ("n_components", "hidden", "encoder", "prior", "parameterization", "scale_floor")
+_OF_THE_TRAINING = ("epochs", "lr", "batch_size", "kl_weight")
+
+
+def hold_out(dataset: Dataset, seed: int, stored: DataSpec | None = None) -> Dataset:
+    """The data without the entries of training rows on which trees and spreads are calibrated.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The data.
+    seed : int
+        Seed of these entries.
+    stored : DataSpec, optional
+        What a training that is resumed began with, which says what it does not see. None chooses.
+
+    Returns
+    -------
+    Dataset
+        The data. Their schema says what they lack.
+    """
+    if dataset.kind != TABLE or (stored is not None and "held_out" not in (stored.schema or {})):
+        return dataset
+    note = {"seed": seed, "share": HELD_OUT} if stored is None else dict((stored.schema or {})["held_out"])
+    _, mask = _arrays(dataset.train)
+    shown = torch.as_tensor(mask & ~held_out(mask, int(note["seed"])))
+    schema = {**(dataset.schema or {}), "held_out": note}
+    return replace(dataset, train=dataset.train.replace(mask=shown), schema=schema)
+
+
+def is_done(run: Run) -> bool:
+    """Whether trees, latents and spreads are those of the weights in the folder."""
+    return (run.spec.schema or {}).get("finished") == _weights(run)
+
+
+def finish(run: Run, dataset: Dataset, device: str = "cpu", progress: bool = False) -> dict[str, Any]:
+    """Fit trees and the density of the latents, calibrate them, and write them into the folder of a run.
+
+    Nothing is learned from test rows. Trees and spreads are calibrated on the entries of the training rows that the
+    training did not see, or, of a training that saw all of them, on the validation rows.
+
+    Parameters
+    ----------
+    run : Run
+        The run, trained.
+    dataset : Dataset
+        Its data, nothing held out.
+    device : str, default "cpu"
+        Where to compute.
+    progress : bool, default False
+        Show progress of the trees.
+
+    Returns
+    -------
+    dict
+        What the schema of the run gains.
+    """
+    schema = run.spec.schema or {}
+    codec, options = TableCodec.from_dict(schema), run.config.get("finishing", {})
+    note, seed = schema.get("held_out"), int(run.config["training"].get("seed") or 0)
+    scaled, mask = _arrays(dataset.train)
+    held = np.zeros_like(mask) if note is None else held_out(mask, int(note["seed"]))
+    done, validation = _weights(run), dataset.validation
+    can_be_weighed = bool(held.any()) or len(validation) > 0
+    with_trees = options.get("trees", True) and can_be_weighed
+    trees = fit_trees(codec, scaled, mask & ~held, seed, verbose=progress) if with_trees else None
+    model = TableModel(Predictor(codec, run.load_vae(device).double().eval(), trees))
+    model.finish(scaled, mask, held, seed)
+    if not held.any() and len(validation):
+        model.calibrate(validation, seed)
+    if not can_be_weighed:
+        logger.warning(
+            "%s is not calibrated: its training saw all entries, and there are no validation rows", run.folder.path
+        )
+    model.save_parts(run.folder.path)
+    found = {"settings": _settings(run, seed, with_trees), "finished": done}
+    return {**model.found(), **found}
+
+
+def _settings(run: Run, seed: int, trees: bool) -> dict[str, Any]:
+    """The arguments of a `VAEImputer` that is the same as the run, as far as it has them."""
+    pair, data, training = (run.config[part] for part in ("pair_options", "data", "training"))
+    options = {option.name: option.default for option in run.pair.options} | pair
+    named = {_OF_THE_PAIR.get(name, name): value for name, value in options.items()}
+    settings = {name: named[name] for name in _OF_THE_IMPUTER} | {
+        name: training[name] for name in _OF_THE_TRAINING if name in training
+    }
+    for name, key in (("kinds", "column_kinds"), ("likelihoods", "likelihoods"), ("scaling", "scaling")):
+        if data.get(key) is not None:
+            settings[name] = data[key]
+    return {**as_plain(settings), "trees": trees, "seed": seed, "has_names": True}
+
+
+def _weights(run: Run) -> dict[str, Any]:
+    """Which weights the folder has."""
+    _, information = load_tensors(run.folder.weights_path)
+    return {name: information.get(name) for name in ("epoch", "value")}
+
+
+def _arrays(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scaled values in float64, and their mask."""
+    x = rows.x.cpu().double().numpy()
+    mask = np.ones(x.shape, dtype=bool) if rows.mask is None else rows.mask.cpu().numpy()
+    return x, mask
