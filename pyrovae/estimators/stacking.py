@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 
 from pyrovae.infer.imputation import Mixture
@@ -17,6 +19,8 @@ GRID = np.linspace(0.0, 1.0, 11)
 FEW = 100
 """Columns with fewer held-out entries share a weight with their kind."""
 _SMALLEST = 1e-4
+_HARDLY = 0.02
+"""Nets that count less are not worth their time."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Expectations:
         """What the mixtures of rows expect, ``[B, H]``."""
         found = np.empty((mixture.raw.shape[1], self.width))
         weights = mixture.weights
-        for columns, fn in mixture.likelihood.elementwise(mixture.raw).groups:
+        for columns, fn in mixture.entries.groups:
             probs = level_probs(fn)
             each = fn.mean if probs is None else probs
             values = (weights.reshape(weights.shape + (1,) * (each.dim() - 2)) * each).sum(0).cpu().numpy()
@@ -152,3 +156,70 @@ class Expectations:
         own = known & ~few
         found[own] = GRID[losses[:, own].argmin(0)]
         return found
+
+
+def weights_of_groups(
+    expected: Sequence[NDArray[np.float64]],
+    layout: Expectations,
+    truth: NDArray[np.float64],
+    held: NDArray[np.bool_],
+    variances: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """What groups of nets are to count so that their average predicts held-out entries best.
+
+    Parameters
+    ----------
+    expected : sequence of ndarray, each of shape ``[B, H]``
+        What each group expects of rows.
+    layout : Expectations
+        Where the columns stand in it.
+    truth : ndarray, shape ``[B, D]``
+        Scaled numbers and codes.
+    held : ndarray of bool, shape ``[B, D]``
+        The held-out entries.
+    variances : ndarray, shape ``[D]``
+        Variances of the numbers.
+
+    Returns
+    -------
+    ndarray, shape ``[G]``
+        Weights from 0 to 1 whose sum is 1. Alike, if nothing is held out.
+
+    Notes
+    -----
+    Minimised is the sum over the entries of half the squared error in units of the variance, for numbers, and of the
+    log loss, for levels. It is convex in the weights.
+
+    References
+    ----------
+    L. Breiman (1996), "Stacked regressions".
+    """
+    count = len(expected)
+    numbers, true, levels = [np.zeros((0, count))], [np.zeros(0)], [np.zeros((0, count))]
+    for column, (start, end) in enumerate(layout.places):
+        rows = held[:, column]
+        values = np.stack([each[rows, start:end] for each in expected], -1)  # [n, places, G]
+        if layout.is_level[column]:
+            codes = truth[rows, column].astype(int)
+            levels.append(np.maximum(values[np.arange(len(codes)), codes], _SMALLEST))
+        else:
+            scale = max(float(variances[column]), _SMALLEST) ** 0.5
+            numbers.append(values[:, 0] / scale)
+            true.append(truth[rows, column] / scale)
+    of_numbers, targets, of_levels = np.concatenate(numbers), np.concatenate(true), np.concatenate(levels)
+    total = len(of_numbers) + len(of_levels)
+    even = np.full(count, 1 / count)
+    if count == 1 or not total:
+        return even
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        errors, probs = of_numbers @ weights - targets, of_levels @ weights
+        value = 0.5 * np.square(errors).sum() - np.log(np.maximum(probs, _SMALLEST)).sum()
+        slope = errors @ of_numbers - (of_levels / np.maximum(probs, _SMALLEST)[:, None]).sum(0)
+        return float(value) / total, slope / total
+
+    sums_to_one = {"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones(count)}
+    found = minimize(loss, even, jac=True, bounds=[(0.0, 1.0)] * count, constraints=[sums_to_one], method="SLSQP")
+    weights = np.clip(found.x, 0.0, None)
+    weights = np.where(weights < _HARDLY, 0.0, weights)
+    return weights / weights.sum() if np.isfinite(weights).all() and weights.sum() > 0 else even

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrovae.data.dataset import Rows
 from pyrovae.families import EvaluationFigure, Family, Measure
 from pyrovae.metrics.evaluation import Evaluated
+from pyrovae.metrics.held_entries import held_entry_figures
 from pyrovae.models import TabularVAE
 from pyrovae.vae import VAE
 
@@ -119,7 +120,7 @@ def table_figures(evaluated: Evaluated) -> dict[str, Any]:
         return found
     asked = torch.as_tensor(hidden)
     seen = mask & ~asked.to(mask.device)
-    guesses, log_prob = _imputed(vae, codec, rows.x, seen, asked.to(mask.device), noise)
+    guesses, log_prob = _imputed(vae, codec, rows.x, seen, asked.to(mask.device), noise, ~mask)
     raw_units = float((asked * log_scale).sum()) / int(asked.sum())
     nll = -log_prob / int(asked.sum())
     found |= {"imputation_nll_per_entry": nll, "imputation_nll_per_entry_raw": nll + raw_units}
@@ -164,7 +165,8 @@ def _plot_imputed(run: Pictured) -> dict[str, Figure]:
     hidden = mask.cpu().numpy() & (rng.random(mask.shape) < HIDDEN)
     if not hidden.any():
         return {}
-    guesses, _ = _imputed(vae, codec, rows.x, mask & ~torch.as_tensor(hidden).to(mask.device), ~mask, noise)
+    seen = mask & ~torch.as_tensor(hidden).to(mask.device)
+    guesses, _ = _imputed(vae, codec, rows.x, seen, ~mask, noise, ~mask)
     evaluated = Evaluated(vae, rows, neighbours=run.dataset.train, baselines=("mean-mode",))
     filled = {"vae": _kept_within(table, guesses), **_baselines(evaluated, codec, table, hidden)}
     columns = {
@@ -188,7 +190,13 @@ def _as_frame(codec: Any, table: Table, values: NDArray[np.float64]) -> tuple[An
 
 # Each gives several figures, which a run calls table_marginals and so on.
 _PLOTS: dict[str, Any] = {"table": _plot_rows, "imputed": _plot_imputed}
-TABLES = Family("tables", applies=is_table_pair, measures=(Measure(FIGURES, table_figures),), plots=_PLOTS)
+TABLES = Family(
+    "tables",
+    applies=is_table_pair,
+    measures=(Measure(FIGURES, table_figures),),
+    validation_figures=held_entry_figures,
+    plots=_PLOTS,
+)
 """The family of pairs of tables."""
 
 
@@ -207,18 +215,21 @@ def _table(codec: Any, rows: Rows) -> Table:
 
 
 def _imputed(
-    vae: VAE, codec: Any, x: Tensor, seen: Tensor, asked: Tensor, noise: Tensor
+    vae: VAE, codec: Any, x: Tensor, seen: Tensor, asked: Tensor, noise: Tensor, missing: Tensor | None = None
 ) -> tuple[NDArray[np.float64], float]:
-    """The best single values ``[N, D]`` in the units of the table, and the summed log-density of what is asked for."""
+    """The best single values ``[N, D]`` in the units of the table, and the summed log-density of what is asked for.
+
+    What is `missing` was never recorded. For a model of what is missing this is not the same as hidden, see `mixtures`.
+    """
     from pyrovae.infer.imputation import mixtures
 
     model: Any = vae.model
     points, total = [], 0.0
-    for part, mixture in mixtures(vae, x, seen, noise):
+    for part, mixture in mixtures(vae, x, seen, noise, missing=missing):
         points.append(mixture.points(codec.ordered.to(x.device)).double().cpu())
         if bool(asked[part].any()):
-            fn = mixture.likelihood.elementwise(mixture.raw)
-            log_prob = fn.log_prob(model.likelihood.fill(x[part], asked[part])) + mixture.weights.log().unsqueeze(-1)
+            each = mixture.entries.log_prob(model.likelihood.fill(x[part], asked[part]))
+            log_prob = each + mixture.weights.log().unsqueeze(-1)
             total += float(log_prob.double().logsumexp(0)[asked[part]].sum())
     return codec.scaler.inverse_transform(torch.cat(points).numpy()), total
 
