@@ -53,6 +53,17 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         How numbers are scaled.
     scale_floor : float, default 0.02
         Smallest standard deviation of a number, in units of its column's.
+    layer : {"plain", "gated", "residual"}, default "plain"
+        Kind of the hidden layers.
+    dropout : float, default 0.0
+        Probability of dropping a hidden unit of the encoder in training.
+    num_nets : int, default 1
+        Nets that are trained, one after the other. A row is completed by their mixture. Five to ten are more accurate,
+        and take so many times as long; `num_samples` is shared out among them.
+    variants : sequence of mapping, default ({},)
+        Options that the nets differ in, such as ``({}, {"layer": "residual", "kl_weight": 0.003})``: `n_components`,
+        `hidden`, `encoder`, `layer`, `dropout`, `kl_weight`, `lr`, `epochs`. The nets take them in turn. What the nets
+        of a variant count is found on the entries that the training does not see.
     trees : bool, default True
         Whether boosted trees, one model a column, count beside the VAE where they predict held-out entries better.
         More accurate on most tables, and slower. False is the VAE alone.
@@ -62,6 +73,9 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         Whether these draws count alike, or by their importance weights. Importance weights suit `kl_weight` 1.
     epochs : int, optional
         Passes over the rows. None chooses them by the number of rows.
+    patience : int, optional
+        Stop after so many epochs without a smaller error of the entries that the training does not see, and keep the
+        weights of the best epoch. None trains for all epochs.
     lr : float, default 0.002
         Learning rate at the start. It falls to 0 as a cosine.
     batch_size : int, default 256
@@ -126,10 +140,15 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         prior: str = defaults.PRIOR,
         scaling: str = "standardize",
         scale_floor: float = defaults.SCALE_FLOOR,
+        layer: str = defaults.LAYER,
+        dropout: float = defaults.DROPOUT,
+        num_nets: int = defaults.NUM_NETS,
+        variants: Sequence[Mapping[str, Any]] = defaults.VARIANTS,
         trees: bool = True,
         num_samples: int = 50,
         weights: str = "none",
         epochs: int | None = None,
+        patience: int | None = None,
         lr: float = defaults.LR,
         batch_size: int = defaults.BATCH_SIZE,
         random_state: int | np.random.RandomState | None = None,
@@ -148,10 +167,15 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         self.prior = prior
         self.scaling = scaling
         self.scale_floor = scale_floor
+        self.layer = layer
+        self.dropout = dropout
+        self.num_nets = num_nets
+        self.variants = variants
         self.trees = trees
         self.num_samples = num_samples
         self.weights = weights
         self.epochs = epochs
+        self.patience = patience
         self.lr = lr
         self.batch_size = batch_size
         self.random_state = random_state

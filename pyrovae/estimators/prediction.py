@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from pyrovae.data.rows import slices
 from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.calibration import spread_factors
-from pyrovae.estimators.stacking import Expectations
+from pyrovae.estimators.stacking import Expectations, weights_of_groups
 from pyrovae.estimators.trees import ColumnTrees
 from pyrovae.infer.imputation import Mixture, mixtures
 from pyrovae.likelihoods.tables import POSITIVE
@@ -66,6 +66,12 @@ class Predictor:
         What they count beside the pair.
     spread : ndarray, shape ``[D]``
         Factors of the spread of numbers.
+    others : tuple of VAE
+        Further nets of the same table, with the same likelihood. A row is completed by a mixture over all nets.
+    net_weights : ndarray, shape ``[1 + len(others)]``
+        Their weights in that mixture, that of the pair first. They count alike by default.
+    num_variants : int, default 1
+        Net number k is of the variant ``k % num_variants``. `calibrate` weighs the variants.
     """
 
     codec: TableCodec
@@ -73,9 +79,14 @@ class Predictor:
     trees: ColumnTrees | None = None
     tree_weights: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     spread: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    others: tuple[VAE, ...] = ()
+    net_weights: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    num_variants: int = 1
 
     def __post_init__(self) -> None:
         size = len(self.codec.families.families)
+        if not len(self.net_weights):
+            self.net_weights = np.full(1 + len(self.others), 1 / (1 + len(self.others)))
         if not len(self.tree_weights):
             self.tree_weights = np.zeros(size)
         if not len(self.spread):
@@ -97,12 +108,27 @@ class Predictor:
         return self.codec.ordered.numpy()
 
     def mixtures(self, x: Tensor, mask: Tensor, sampling: Sampling) -> Iterator[tuple[slice, Mixture]]:
-        """The mixtures of rows, in parts."""
-        prior: Any = self.vae.model.prior
-        generator = np.random.RandomState(sampling.seed)
-        half = generator.standard_normal((math.ceil(sampling.num_samples / 2), prior.latent_dim))
-        noise = torch.as_tensor(np.concatenate([half, -half])[: sampling.num_samples], device=x.device)
-        yield from mixtures(self.vae, x, mask, noise, weights=sampling.weights)
+        """The mixtures of rows over draws of the latent and, with several nets, over nets, in parts."""
+        generator, nets = np.random.RandomState(sampling.seed), self.nets()
+        count = math.ceil(sampling.num_samples / len(nets))
+        parts = []
+        for vae, _ in nets:
+            prior: Any = vae.model.prior
+            half = generator.standard_normal((math.ceil(count / 2), prior.latent_dim))
+            noise = torch.as_tensor(np.concatenate([half, -half])[:count], device=x.device)
+            parts.append(mixtures(vae, x, mask, noise, weights=sampling.weights))
+        for found in zip(*parts, strict=True):
+            rows, mixture = found[0]
+            if len(nets) > 1:
+                raw = torch.cat([each.raw for _, each in found])
+                weights = torch.cat([w * each.weights for (_, w), (_, each) in zip(nets, found, strict=True)])
+                mixture = Mixture(mixture.likelihood, raw, weights)
+            yield rows, mixture
+
+    def nets(self) -> list[tuple[VAE, float]]:
+        """The nets that count, with their weights."""
+        both = zip((self.vae, *self.others), self.net_weights.tolist(), strict=True)
+        return [(vae, weight) for vae, weight in both if weight > 0]
 
     def tree_expectations(self, x: Tensor, mask: Tensor) -> NDArray[np.float64] | None:
         """What the trees expect of rows, ``[N, H]``; None without trees."""
@@ -163,7 +189,7 @@ class Predictor:
     def _drawn(self, mixture: Mixture, uniform: Tensor, of_trees: NDArray[np.float64] | None) -> Tensor:
         """Draws of rows ``[M, B, D]``: numbers about the stacked mean, levels of the pair or of the trees."""
         size = len(self.spread)
-        drawn = mixture.draws(uniform[..., : 1 + size])
+        drawn = mixture.draws(uniform)
         layout = self.expectations
         expected = layout.of(mixture)
         means = torch.as_tensor(layout.point(expected, self.ordered), device=drawn.device)
@@ -186,7 +212,7 @@ class Predictor:
         return drawn
 
     def calibrate(self, x: Tensor, shown: Tensor, held: NDArray[np.bool_], seed: int) -> None:
-        """Find weights of the trees, and factors of the spread, on entries that the training did not see.
+        """Find weights of nets and trees, and factors of the spread, on entries that the training did not see.
 
         Parameters
         ----------
@@ -205,13 +231,16 @@ class Predictor:
         sampling = Sampling(_CALIBRATION_SAMPLES, seed=seed)
         x, shown, held = x[rows], shown[rows], held[rows]
         truth, layout = x.cpu().numpy(), self.expectations
+        observed = np.where(shown.cpu().numpy() | held, truth, np.nan)
+        variances = np.array([np.var(seen) if len(seen := each[~np.isnan(each)]) else 1.0 for each in observed.T])
+        if self.others and self.num_variants > 1:
+            self.net_weights = self._weights_of_nets(x, shown, truth, held, variances, sampling)
         if self.trees is not None:
             known = np.zeros(len(self.spread), dtype=bool)
             known[[column for column, _, _ in self.trees.layout]] = True
             first = np.concatenate([layout.of(mixture) for _, mixture in self.mixtures(x, shown, sampling)])
             second = self._of_trees(torch.where(shown, x, torch.nan).cpu().numpy())
-            observed = np.where(shown.cpu().numpy() | held, truth, np.nan)
-            self.tree_weights = layout.weights(first, second, known, truth, held, np.nanvar(observed, axis=0))
+            self.tree_weights = layout.weights(first, second, known, truth, held, variances)
         asked = held & ~layout.is_level
         if asked.any():
             means = self.points(x, shown, sampling)
@@ -220,6 +249,26 @@ class Predictor:
                 np.where(self.in_logs, np.log(np.maximum(v, TINY)), v) for v in (truth, means, draws)
             )
             self.spread = np.where(layout.is_level, 1.0, spread_factors(truth, means, draws, asked))
+
+    def _weights_of_nets(
+        self,
+        x: Tensor,
+        shown: Tensor,
+        truth: NDArray[np.float64],
+        held: NDArray[np.bool_],
+        variances: NDArray[np.float64],
+        sampling: Sampling,
+    ) -> NDArray[np.float64]:
+        """Weights of all nets, alike for those of one variant."""
+        nets, layout = (self.vae, *self.others), self.expectations
+        variants = np.arange(len(nets)) % self.num_variants
+        expected = []
+        for variant in np.unique(variants):
+            weights = np.where(variants == variant, 1 / (variants == variant).sum(), 0.0)
+            alone = replace(self, net_weights=weights)
+            expected.append(np.concatenate([layout.of(mixture) for _, mixture in alone.mixtures(x, shown, sampling)]))
+        found = weights_of_groups(expected, layout, truth, held, variances)
+        return found[variants] / np.bincount(variants)[variants]
 
 
 def _generators(x: Tensor, mask: Tensor, seed: int, seen: dict[bytes, int]) -> list[np.random.Generator]:

@@ -13,18 +13,21 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features, ch
 
 from pyrovae.data.scaling import METHODS
 from pyrovae.data.schema import Schema
+from pyrovae.estimators.nets import check_variants
 from pyrovae.infer.imputation import WEIGHTS
 from pyrovae.likelihoods.tables import PARAMETERIZATIONS
 from pyrovae.pairs import table_defaults as defaults
 
 _CHOICES = {
     "encoder": ("dense", "set"),
+    "layer": ("plain", "gated", "residual"),
     "prior": ("standard-normal", "mixture", "vamp"),
     "parameterization": PARAMETERIZATIONS,
     "scaling": METHODS,
     "weights": WEIGHTS,
 }
-_COUNTS = ("n_components", "num_samples", "batch_size", "epochs", "num_particles")
+_COUNTS = ("n_components", "num_samples", "batch_size", "epochs", "num_particles", "num_nets", "patience")
+_OR_NONE = ("epochs", "patience")
 _AMOUNTS = {"lr": "neither", "scale_floor": "neither", "kl_weight": "left"}
 _BY_NAME = ("kinds", "levels", "ranges", "likelihoods")
 
@@ -42,7 +45,7 @@ def check_options(estimator: Any) -> None:
         if name in options and options[name] not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {options[name]!r}")
     for name in _COUNTS:
-        if name in options and not (name == "epochs" and options[name] is None):
+        if name in options and not (name in _OR_NONE and options[name] is None):
             check_scalar(options[name], name, Integral, min_val=1)
     for name, ends in _AMOUNTS.items():
         if name in options and not isinstance(options[name], str):  # a text is a schedule
@@ -50,6 +53,10 @@ def check_options(estimator: Any) -> None:
     for name in _BY_NAME:
         if not isinstance(options.get(name), Mapping | None):
             raise TypeError(f"{name} must be a dictionary by the name of columns, got {options[name]!r}")
+    if "dropout" in options:
+        check_scalar(options["dropout"], "dropout", Real, min_val=0, max_val=1, include_boundaries="left")
+    if "variants" in options:
+        check_variants(options["variants"])
     hidden = options["hidden"]
     sizes = list(hidden) if np.iterable(hidden) and not isinstance(hidden, str) else []
     if not sizes or not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
@@ -154,6 +161,8 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
             "prior": estimator.prior,
             "parameterization": estimator.parameterization,
             "scale_floor": float(estimator.scale_floor),
+            "layer": given.get("layer", defaults.LAYER),
+            "dropout": float(given.get("dropout", defaults.DROPOUT)),
         },
         "training": {
             "epochs": estimator.epochs,
@@ -163,8 +172,11 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
             "kl_weight": estimator.kl_weight,
             "objective": "mean-field" if particles == 1 else "iwae-dreg",
             "num_particles": particles,
+            "patience": given.get("patience"),
             "progress": estimator.verbose,
         },
+        "num_nets": int(given.get("num_nets", 1)),
+        "variants": tuple(given.get("variants", ({},))),
         "trees": given.get("trees", False),
         "likelihoods": estimator.likelihoods,
         "scaling": estimator.scaling,

@@ -24,3 +24,11 @@ LR_SCHEDULE: Final = "cosine"
 """How it falls."""
 BATCH_SIZE: Final = 256
 """Rows per step."""
+LAYER: Final = "plain"
+"""Kind of the hidden layers."""
+DROPOUT: Final = 0.0
+"""Probability of dropping a hidden unit of the encoder in training."""
+NUM_NETS: Final = 1
+"""Nets of the imputer."""
+VARIANTS: Final[tuple[dict[str, object], ...]] = ({},)
+"""Options in which its nets differ."""
