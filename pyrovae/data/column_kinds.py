@@ -24,6 +24,8 @@ def infer_column(
     kind: str | None = None,
     levels: Sequence[Any] | None = None,
     limits: tuple[Any, Any] | None = None,
+    *,
+    skewness: tuple[float, float] | None = None,
 ) -> Column:
     """Describe a column, by the rules that `pyrovae.data.Schema.infer` lists.
 
@@ -37,6 +39,8 @@ def infer_column(
         Its levels in their order.
     limits : tuple of two, optional
         Its declared range; an end that is None is the observed one.
+    skewness : tuple of two floats, optional
+        The skewness of its numbers and of their logarithms, if `series` does not hold all of them.
 
     Raises
     ------
@@ -66,7 +70,7 @@ def infer_column(
         return _with_levels(series, held, kind, levels, fixed)
     if held == "date":
         return _dates(series, kind, limits, fixed)
-    return _numbers(series, kind, limits, fixed)
+    return _numbers(series, kind, limits, fixed, skewness)
 
 
 def _with_levels(
@@ -159,23 +163,31 @@ def _why_categorical(held: str, found: list[Any]) -> str:
     return f"{what} with {len(found)} different values."
 
 
-def _numbers(series: pd.Series, kind: str | None, limits: tuple[Any, Any] | None, fixed: dict[str, Any]) -> Column:
+def _numbers(
+    series: pd.Series,
+    kind: str | None,
+    limits: tuple[Any, Any] | None,
+    fixed: dict[str, Any],
+    skewness: tuple[float, float] | None,
+) -> Column:
     numbers = numbers_of(series)
     observed = numbers[~np.isnan(numbers)]
     distinct = np.unique(observed)
     whole = bool(np.all(distinct == np.rint(distinct)))
     if kind is None:
-        kind, why = _kind_of_numbers(observed, distinct, whole, limits is not None)
+        kind, why = _kind_of_numbers(observed, distinct, whole, limits is not None, skewness)
         if kind in LEVELS:
             return Column(**fixed, kind=kind, levels=tuple(sorted(values_of(series)[1])), why=why)
     else:
         why = ASKED
         check_support(kind, series, numbers)
-    low, high = _range(series, numbers, limits)
+    low, high = range_of(series, numbers, limits)
     return Column(**fixed, kind=kind, low=low, high=high, integer=whole and len(distinct) > 0, why=why)
 
 
-def _kind_of_numbers(observed: np.ndarray, distinct: np.ndarray, whole: bool, declared: bool) -> tuple[str, str]:
+def _kind_of_numbers(
+    observed: np.ndarray, distinct: np.ndarray, whole: bool, declared: bool, known: tuple[float, float] | None
+) -> tuple[str, str]:
     if not len(distinct):
         return "missing", "No value is observed."
     low, high = distinct[0], distinct[-1]
@@ -190,7 +202,7 @@ def _kind_of_numbers(observed: np.ndarray, distinct: np.ndarray, whole: bool, de
     if whole and low >= 0 and high <= LARGEST_COUNT:
         return "count", f"It holds {len(distinct)} different whole numbers, none below 0 or above {LARGEST_COUNT}."
     if low > 0:
-        skewness, skewness_of_logs = _skewness(observed), _skewness(np.log(observed))
+        skewness, skewness_of_logs = known or (_skewness(observed), _skewness(np.log(observed)))
         if skewness > 1 and abs(skewness_of_logs) < skewness:
             return "positive", f"All values are above 0, with a long tail (skewness {skewness:.2f})."
     what = "whole numbers" if whole else "numbers with fractions"
@@ -224,7 +236,7 @@ def _dates(series: pd.Series, kind: str | None, limits: tuple[Any, Any] | None, 
         low, high = (None if np.isnan(day) else float(day) for day in days_between(ends, origin))
         limits = (low, high)
     fixed |= {"origin": str(origin), "integer": bool(len(distinct) and np.all(distinct == np.rint(distinct)))}
-    low, high = _range(series, days, limits)
+    low, high = range_of(series, days, limits)
     if kind is not None:
         return Column(**fixed, kind=kind, low=low, high=high, why=ASKED)
     if len(distinct) == 1 and limits is None:
@@ -232,7 +244,9 @@ def _dates(series: pd.Series, kind: str | None, limits: tuple[Any, Any] | None, 
     return Column(**fixed, kind="positive", low=low, high=high, why="It holds dates, counted in days.")
 
 
-def _range(series: pd.Series, numbers: np.ndarray, limits: tuple[Any, Any] | None) -> tuple[float | None, float | None]:
+def range_of(
+    series: pd.Series, numbers: np.ndarray, limits: tuple[Any, Any] | None
+) -> tuple[float | None, float | None]:
     """The declared ends of the range, and the observed ones where none is declared.
 
     Raises

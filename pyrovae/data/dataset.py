@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -92,6 +92,36 @@ class DataSpec(NamedTuple):
         return cls(**{**values, "shape": tuple(shape)})
 
 
+class RowStream(Protocol):
+    """Training rows that are too many to be held. They come in batches, in an order that numbers alone decide."""
+
+    @property
+    def num_rows(self) -> int:
+        """How many they are."""
+        ...
+
+    @property
+    def epoch_rows(self) -> int:
+        """About how many of them an epoch of a training takes."""
+        ...
+
+    def batches(self, seed: int, number: int, batch_size: int, start: int = 0) -> Iterator[Rows]:
+        """The batches of a pass over all rows.
+
+        Parameters
+        ----------
+        seed : int
+            Seed of the order.
+        number : int
+            Number of the pass, from 0. Each has an order of its own.
+        batch_size : int
+            Rows of a batch; the last one may have fewer.
+        start : int, default 0
+            The batch to begin with.
+        """
+        ...
+
+
 def check_rows(rows: Rows, name: str) -> None:
     """Refuse masks and labels of another type or shape, and NaN in entries that count as observed.
 
@@ -153,6 +183,9 @@ class Dataset:
         them, because that differs between machines. Empty for a data set that `load` did not make.
     schema : mapping, optional
         What the columns of a table are, ready for JSON. Only for the kind "table", which needs it.
+    stream : RowStream, optional
+        All training rows, where they are too many to be held. `train` is then a sample of them, for whatever needs rows
+        at hand: initial values, trees, baselines, figures. A `Trainer` trains on the stream.
 
     Raises
     ------
@@ -176,6 +209,7 @@ class Dataset:
     evidence: Callable[[Tensor], Tensor] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     schema: Mapping[str, Any] | None = None
+    stream: RowStream | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS and (self.kind != TABLE or self.schema is None):
@@ -216,8 +250,13 @@ class Dataset:
     @property
     def spec(self) -> DataSpec:
         """What a builder of a pair needs to know of these data."""
-        labelled, size = int(self.train.labelled.sum()), len(self.train)
-        return DataSpec(self.name, tuple(self.shape), self.kind, size, labelled, self.num_classes, self.schema)
+        labelled = int(self.train.labelled.sum())
+        return DataSpec(self.name, tuple(self.shape), self.kind, self.num_rows, labelled, self.num_classes, self.schema)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of training rows, those of a stream included."""
+        return len(self.train) if self.stream is None else self.stream.num_rows
 
     def splits(self) -> dict[str, Rows]:
         """The three splits by name."""

@@ -16,6 +16,7 @@ from pyrovae.data.preprocessing import dequantize as dequantized
 from pyrovae.data.preprocessing import hide_labels, principal_components, rescale_symmetric
 from pyrovae.data.registry import available, find_entry, load_named
 from pyrovae.data.table_loading import load_own_table, load_whole_table
+from pyrovae.data.table_streams import is_streamed
 
 
 def load(
@@ -40,6 +41,7 @@ def load(
     likelihoods: Mapping[str, str] | None = None,
     scaling: str | None = None,
     missing_words: Sequence[str] | None = None,
+    stream: bool | None = None,
     seed: int = 0,
     root: str | Path | None = None,
     download: bool = True,
@@ -105,6 +107,9 @@ def load(
         How numbers of a table are scaled (default "standardize").
     missing_words : sequence of str, optional
         Further words that stand for a missing entry of a table (default: none; for bank-full, "unknown").
+    stream : bool, optional
+        Whether the table of a Parquet file is read in chunks, and trained on without being held in memory, see
+        `pyrovae.data.table_streams`. None does so with more than 10 million entries, and tells it in the log.
     seed : int, default 0
         Fixes random splits, the rows that keep their labels, draws of validation and test rows, and synthetic data.
     root : str or Path, optional
@@ -156,6 +161,7 @@ def load(
         "likelihoods": likelihoods,
         "scaling": scaling,
         "missing_words": missing_words,
+        "stream": stream,
     }
     if _is_table(name, None if named else kind):
         return _load_table(
@@ -241,6 +247,7 @@ def _load_table(
     name: str | Path, named: bool, given: dict[str, Any], *, seed: int, root: str | Path | None, download: bool
 ) -> Dataset:
     """A table by name or from a file. `given` are options of `load`, those included that no table has."""
+    stream = given.pop("stream")
     reading = {key: given.pop(key) for key in ("test", "column_kinds", "likelihoods", "scaling", "missing_words")}
     validation, columns, kind = given.pop("validation"), given.pop("columns"), given.pop("kind")
     for option, value in given.items():
@@ -254,10 +261,15 @@ def _load_table(
             raise ValueError(f"kind is for data of your own; {name} is a table")
         if columns is not None:
             raise ValueError(f"columns is for data of your own; leave it out with the data set {name}")
+        if stream:
+            raise ValueError(f"stream is for .parquet files, and {name} is none")
         dataset = load_named(str(name), validation=validation, seed=seed, root=root, download=download, **reading)
         options = {"name": dataset.name, **options}
     else:
-        dataset = load_own_table(name, validation=validation, seed=seed, columns=columns, **reading)
+        streamed = is_streamed(name, columns, stream)
+        if streamed or stream is not None:  # so that a resumed run reads it as before
+            options["stream"] = streamed
+        dataset = load_own_table(name, validation=validation, seed=seed, columns=columns, stream=streamed, **reading)
         columns = None if columns is None else list(columns)
         options = {"name": os.fspath(name), "kind": TABLE, "columns": columns, **options}
     return replace(dataset, options={**options, "seed": seed})

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from pyrovae.data.dataset import TABLE, Dataset, Rows, Transform
+from pyrovae.data.dataset import TABLE, Dataset, Rows, RowStream, Transform
 from pyrovae.data.files import DataFile, find, provide
 
 
@@ -22,6 +22,7 @@ class Splits(NamedTuple):
     evidence: Callable[[Tensor], Tensor] | None = None
     transform: Transform | None = None
     schema: Mapping[str, Any] | None = None
+    stream: RowStream | None = None
 
 
 Loader = Callable[..., Splits]

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
+from pyrovae.data.moments import Moments
+from pyrovae.likelihoods.tables import COUNTS, OF_LEVELS, POSITIVE
+
 Values = NDArray[np.float64]
 METHODS = ("standardize", "normalize", "none")
 _SHIFTED = ("normal", "student-t")
-_POSITIVE = ("log-normal", "gamma")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class TableScaler:
             loc[shifted] = scaler.mean_ if method == "standardize" else scaler.data_min_
             scale[shifted] = scaler.scale_ if method == "standardize" else scaler.data_range_
         for i, family in enumerate(families):
-            if method != "none" and family in _POSITIVE:
+            if method != "none" and family in POSITIVE:
                 scale[i] = np.exp(np.log(values[:, i][values[:, i] > 0]).mean())
         usable = np.isfinite(scale) & (scale > 0) & np.isfinite(loc)
         return cls(
@@ -96,3 +98,75 @@ class TableScaler:
     def from_dict(cls, values: Mapping[str, Any]) -> TableScaler:
         """What `to_dict` wrote."""
         return cls(tuple(values["loc"]), tuple(values["scale"]))
+
+
+class ScalingMoments:
+    """What the scaling of a table needs to know of its values, taken in chunk by chunk.
+
+    Parameters
+    ----------
+    families : sequence of str
+        The family of each column.
+
+    Examples
+    --------
+    >>> moments = ScalingMoments(("normal", "gamma"))
+    >>> moments.add(np.array([[1.0, 1.0], [np.nan, 1.0]])), moments.add(np.array([[3.0, np.nan]]))
+    (None, None)
+    >>> moments.scaler("standardize")
+    TableScaler(loc=(2.0, 0.0), scale=(1.0, 1.0))
+    """
+
+    def __init__(self, families: Sequence[str]) -> None:
+        self.families = tuple(families)
+        self.moments = {i: Moments() for i, family in enumerate(families) if family not in OF_LEVELS}
+        """Of numbers as an encoder sees them, but for the scaling: of logs where these are taken."""
+        self.low = np.full(len(families), np.inf)
+        self.high = -self.low
+
+    def add(self, values: Values) -> None:
+        """Take some rows in.
+
+        Parameters
+        ----------
+        values : ndarray of float, shape ``[N, D]``
+            Values as for `TableScaler.fit`.
+        """
+        self.low = np.fmin(self.low, np.fmin.reduce(values, axis=0, initial=np.inf))
+        self.high = np.fmax(self.high, np.fmax.reduce(values, axis=0, initial=-np.inf))
+        for i, moments in self.moments.items():
+            column = values[:, i]
+            column = column[~np.isnan(column)]
+            if self.families[i] in POSITIVE:
+                column = np.log(column)
+            elif self.families[i] in COUNTS:
+                column = np.log1p(column)
+            moments.add(column)
+
+    def scaler(self, method: str = "standardize") -> TableScaler:
+        """The scaling, as `TableScaler.fit` finds it, up to rounding."""
+        if method not in METHODS:
+            raise ValueError(f"scaling must be one of {', '.join(METHODS)}, got {method!r}")
+        loc, scale = np.zeros(len(self.families)), np.ones(len(self.families))
+        for i, family in enumerate(self.families if method != "none" else ()):
+            if family in POSITIVE:
+                scale[i] = np.exp(self.moments[i].mean)
+            elif family in _SHIFTED and method == "standardize":
+                loc[i], scale[i] = self.moments[i].mean, self.moments[i].deviation
+            elif family in _SHIFTED:
+                loc[i], scale[i] = self.low[i], self.high[i] - self.low[i]
+        usable = np.isfinite(scale) & (scale > 0) & np.isfinite(loc)
+        return TableScaler(tuple(np.where(usable, loc, 0.0).tolist()), tuple(np.where(usable, scale, 1.0).tolist()))
+
+    def features(self, scaler: TableScaler) -> tuple[Values, Values]:
+        """Mean and standard deviation of what an encoder sees of each scaled column, ``[D]``."""
+        loc, scale = np.zeros(len(self.families)), np.ones(len(self.families))
+        for i, moments in self.moments.items():
+            shift, factor = scaler.loc[i], scaler.scale[i]
+            if self.families[i] in POSITIVE:
+                loc[i], scale[i] = moments.mean - np.log(factor), moments.deviation
+            elif self.families[i] in COUNTS:
+                loc[i], scale[i] = moments.mean, moments.deviation
+            else:
+                loc[i], scale[i] = (moments.mean - shift) / factor, moments.deviation / factor
+        return loc, np.maximum(scale, 1e-6)

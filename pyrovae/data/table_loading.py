@@ -18,6 +18,7 @@ from pyrovae.data.hiding import HideLikeOtherRows
 from pyrovae.data.own import SHARE, count_rows, draw_splits
 from pyrovae.data.registry import Splits
 from pyrovae.data.table_files import TABLE_FORMATS, read_table
+from pyrovae.data.table_streams import streamed_splits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,7 @@ def load_own_table(
     seed: int = 0,
     columns: Sequence[str] | None = None,
     missing_words: Sequence[str] | None = None,
+    stream: bool = False,
     **typing: Any,
 ) -> Dataset:
     """Load the table of a file, and divide its rows.
@@ -71,6 +73,8 @@ def load_own_table(
         The file.
     validation, test, seed, columns, missing_words
         See `pyrovae.data.load`.
+    stream : bool, default False
+        Whether to read a Parquet file in chunks, see `pyrovae.data.table_streams`.
     **typing
         `column_kinds`, `likelihoods` and `scaling` of `pyrovae.data.load`.
 
@@ -87,10 +91,12 @@ def load_own_table(
         For options that do not suit the table.
     """
     source = os.fspath(name)
-    raw = RawTable(_columns_of(read_table(source), columns, source))
-    splits = table_splits(
-        raw, source, validation=validation, test=test, seed=seed, missing_words=missing_words, **typing
-    )
+    options: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "missing_words": missing_words}
+    if stream:
+        splits = streamed_splits(source, columns=columns, **options, **typing)
+    else:
+        raw = RawTable(_columns_of(read_table(source), columns, source))
+        splits = table_splits(raw, source, **options, **typing)
     return _dataset(Path(source).resolve().name.split(".")[0], splits)
 
 
@@ -106,7 +112,7 @@ def load_whole_table(name: str | Path, codec: TableCodec, *, missing_words: Sequ
     """
     source = os.fspath(name)
     frame = without_words(read_table(source), missing_words or ())
-    test = _encoded(codec, frame, source, "test")
+    test = encoded_rows(codec, frame, source, "test")
     none = test.take(slice(0, 0))
     return _dataset(Path(source).resolve().name.split(".")[0], Splits(none, none, test, schema=codec.to_dict()))
 
@@ -161,7 +167,7 @@ def table_splits(
     if codec is None:
         kinds = {**raw.kinds, **(column_kinds or {})}
         codec = _fitted(frames["train"], source, kinds, likelihoods, scaling or "standardize")
-    rows = {split: _encoded(codec, part, source, split) for split, part in frames.items()}
+    rows = {split: encoded_rows(codec, part, source, split) for split, part in frames.items()}
     _tell(source, codec, rows)
     return Splits(
         rows["train"], rows["validation"], rows["test"], transform=HideLikeOtherRows(), schema=codec.to_dict()
@@ -193,6 +199,7 @@ def _dataset(name: str, splits: Splits) -> Dataset:
         TABLE,
         transform=splits.transform,
         schema=splits.schema,
+        stream=splits.stream,
     )
 
 
@@ -217,7 +224,14 @@ def _fitted(
         raise ValueError(f"{source}: {error}") from None
 
 
-def _encoded(codec: TableCodec, frame: pd.DataFrame, source: str, split: str) -> Rows:
+def encoded_rows(codec: TableCodec, frame: pd.DataFrame, source: str, split: str) -> Rows:
+    """Rows of a split. Values that no training row has are missing, which the log tells.
+
+    Raises
+    ------
+    ValueError
+        If the codec does not suit the table. The message begins with the source.
+    """
     try:
         rows = codec.rows(frame, unseen="missing")
     except (TypeError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyrovae.data.dataset import TABLE, Dataset, Rows, Transform
-from pyrovae.data.scaling import TableScaler
+from pyrovae.data.scaling import ScalingMoments, TableScaler
 from pyrovae.data.schema import Schema
 from pyrovae.likelihoods.tables import COUNTS, FAMILIES, OF_LEVELS, POSITIVE, ColumnFamilies
 
@@ -94,25 +94,44 @@ class TableCodec:
         ValueError
             No column can be modelled, or a likelihood does not suit its column.
         """
-        values, _ = schema.encode(frame)
-        modelled = _modelled(schema)
-        if not modelled:
-            raise ValueError("no column has two different values, so there is nothing to model")
-        families = tuple(_family(schema, column, likelihoods or {}) for column in modelled)
-        for name, family in (likelihoods or {}).items():
-            if family not in FAMILIES:
-                raise ValueError(f"likelihoods[{name!r}] must be one of {', '.join(FAMILIES)}, got {family!r}")
-        known = {*schema.names, *ALLOWED}
-        if unknown := [name for name in likelihoods or {} if name not in known]:
-            raise ValueError(f"likelihoods names {unknown[0]!r}, which is no column and no kind")
-        columns = [schema.columns[column] for column in modelled]
-        sizes = tuple(
-            len(column.levels or ()) if family in OF_LEVELS else 0
-            for column, family in zip(columns, families, strict=True)
-        )
-        scaler = TableScaler.fit(values[:, modelled], families, scaling)
-        loc, scale = _moments(scaler.transform(values[:, modelled]), families)
-        return cls(schema, ColumnFamilies(families, sizes), scaler, loc, scale)
+        modelled, columns = _modelled(schema), families_of(schema, likelihoods)
+        values = schema.encode(frame)[0][:, modelled]
+        scaler = TableScaler.fit(values, columns.families, scaling)
+        loc, scale = _moments(scaler.transform(values), columns.families)
+        return cls(schema, columns, scaler, loc, scale)
+
+    @classmethod
+    def fit_chunks(
+        cls,
+        schema: Schema,
+        chunks: Iterable[NDArray[np.float64]],
+        *,
+        likelihoods: Mapping[str, str] | None = None,
+        scaling: str = "standardize",
+    ) -> TableCodec:
+        """Find scaling and families of a table whose rows come in chunks.
+
+        Parameters
+        ----------
+        schema : Schema
+            The columns.
+        chunks : iterable of ndarray, each of shape ``[N, D]``
+            The training rows, encoded by the schema.
+        likelihoods, scaling
+            As for `fit`, whose scaling is found up to rounding.
+
+        Raises
+        ------
+        ValueError
+            As `fit` does.
+        """
+        modelled, columns = _modelled(schema), families_of(schema, likelihoods)
+        moments = ScalingMoments(columns.families)
+        for values in chunks:
+            moments.add(values[:, modelled])
+        scaler = moments.scaler(scaling)
+        loc, scale = moments.features(scaler)
+        return cls(schema, columns, scaler, loc, scale)
 
     @property
     def modelled(self) -> list[int]:
@@ -178,6 +197,35 @@ class TableCodec:
             np.array(features["loc"]),
             np.array(features["scale"]),
         )
+
+
+def families_of(schema: Schema, likelihoods: Mapping[str, str] | None = None) -> ColumnFamilies:
+    """The families of the columns of a schema that are modelled, in their order.
+
+    Parameters
+    ----------
+    schema : Schema
+        The columns.
+    likelihoods : mapping of str to str, optional
+        See `TableCodec.fit`.
+
+    Raises
+    ------
+    ValueError
+        No column can be modelled, or a likelihood does not suit its column.
+    """
+    modelled = _modelled(schema)
+    if not modelled:
+        raise ValueError("no column has two different values, so there is nothing to model")
+    families = tuple(_family(schema, column, likelihoods or {}) for column in modelled)
+    for name, family in (likelihoods or {}).items():
+        if family not in FAMILIES:
+            raise ValueError(f"likelihoods[{name!r}] must be one of {', '.join(FAMILIES)}, got {family!r}")
+    known = {*schema.names, *ALLOWED}
+    if unknown := [name for name in likelihoods or {} if name not in known]:
+        raise ValueError(f"likelihoods names {unknown[0]!r}, which is no column and no kind")
+    sizes = (len(schema.columns[column].levels or ()) for column in modelled)
+    return ColumnFamilies(families, tuple(n if f in OF_LEVELS else 0 for f, n in zip(families, sizes, strict=True)))
 
 
 def _modelled(schema: Schema) -> list[int]:
