@@ -21,6 +21,7 @@ from pyrovae.infer.points import MeanMessenger, check_densities
 from pyrovae.layout import OutsidePlateError, outside_plate
 from pyrovae.prepared import PreparedPair
 from pyrovae.records import OUTPUTS, Forward, MadeBy
+from pyrovae.support import refuse_outside
 
 __all__ = ["OUTPUTS", "VAE", "Forward", "MadeBy", "MeanMessenger"]
 
@@ -210,7 +211,8 @@ class VAE(PreparedPair):
         Raises
         ------
         ValueError
-            If a latent outside the plate over the data is given no value, or the guide has no density (`Delta`).
+            If a latent outside the plate over the data is given no value, the guide has no density (`Delta`), or a row
+            is outside the support of the model, whose likelihood would be no figure.
 
         References
         ----------
@@ -224,6 +226,7 @@ class VAE(PreparedPair):
         unknown = [name for name in self.sites.shared if name not in condition]
         if unknown:
             raise OutsidePlateError(outside_plate(unknown[0], observed=False))
+        refuse_outside(self, x, given, min(chunk_size, 1024))
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
             if not self._has_densities:

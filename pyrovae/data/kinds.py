@@ -11,12 +11,15 @@ from pyrovae.data.dataset import Rows
 from pyrovae.data.download import DataError
 from pyrovae.data.stored import Stored
 
-_MEANING = {
+MEANING = {
     "binary": "0 or 1",
     "unit": "values from 0 to 1",
     "symmetric": "values from -1 to 1",
     "8-bit": "multiples of 1/255 from 0 to 1, or bytes",
+    "real": "finite numbers",
 }
+ROUNDING = 1e-6
+"""What values that were scaled to a range may lie beyond it."""
 _GREY_LEVELS = 32  # more different multiples of 1/255 than this are pictures, and fewer may be anything
 
 
@@ -61,7 +64,7 @@ def find_kind(parts: Sequence[Stored]) -> tuple[str, str]:
     if all(np.isin(value, (0, 1)).all() for value in values):
         return "binary", "all are 0 or 1"
     if low >= 0 and high <= 1:
-        if not any(_wrong(value, "8-bit").any() for value in values):
+        if not any(wrong_values(value, "8-bit").any() for value in values):
             seen = np.zeros(256, bool)
             for value in values:
                 seen[np.round(value * 255).astype(np.uint8)] = True
@@ -106,7 +109,7 @@ def convert(part: Stored, kind: str, *, reason: str | None = None) -> Rows:
     x = x.astype(np.float32)
     if divided:
         x /= 255
-    wrong = _wrong(x, kind)
+    wrong = wrong_values(x, kind)
     if part.mask is not None:
         wrong &= part.mask
     if wrong.any():
@@ -116,7 +119,7 @@ def convert(part: Stored, kind: str, *, reason: str | None = None) -> Rows:
         fits = f"give kind {found}"
         if _are_grey(_observed(part)):
             fits = "give kind 8-bit for grey values from 0 to 255, or divide them by 255"
-        raise DataError(f"{part.place(index)} is {value:g}, and kind {kind!r} means {_MEANING[kind]}; {reason or fits}")
+        raise DataError(f"{part.place(index)} is {value:g}, and kind {kind!r} means {MEANING[kind]}; {reason or fits}")
     if kind == "8-bit":
         x = np.round(x * 255) / np.float32(255)
     y, mask = (None if value is None else torch.from_numpy(value) for value in (part.y, part.mask))
@@ -136,14 +139,14 @@ def _are_grey(values: np.ndarray) -> bool:
     return bool(((values >= 0) & (values <= 255) & (values == np.floor(values))).all() and (values > 1).any())
 
 
-def _wrong(x: np.ndarray, kind: str) -> np.ndarray:
-    """True where a value contradicts a kind."""
+def wrong_values(x: np.ndarray, kind: str, rounding: float = 0.0) -> np.ndarray:
+    """True where a value contradicts a kind; it may lie beyond a range by `rounding`."""
     if kind == "binary":
         return (x != 0) & (x != 1)
     if kind == "unit":
-        return (x < 0) | (x > 1)
+        return (x < -rounding) | (x > 1 + rounding)
     if kind == "symmetric":
-        return np.abs(x) > 1
+        return np.abs(x) > 1 + rounding
     if kind == "8-bit":
         levels = x * np.float32(255)
         return (np.abs(levels - np.round(levels)) > 1e-2) | (x < 0) | (x > 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data import Dataset, Rows
+from pyrovae.data.checking import check_kind, check_labels
 from pyrovae.data.dataset import TABLE, slices
 from pyrovae.families import families_of
 from pyrovae.infer.log_weights import log_condition
@@ -23,6 +24,7 @@ from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import infers_label, latents_of
 from pyrovae.metrics.figures import NEIGHBOURS, Evaluation
 from pyrovae.metrics.latents import ACTIVE, knn_error, row_means, unit_variances
+from pyrovae.support import SupportCheck
 from pyrovae.vae import VAE
 
 BASELINES = ("mean-mode", "hist-gradient-boosting")
@@ -122,7 +124,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no rows.
+        If there are no rows, or one is outside the support of the pair.
     TypeError
         If there is a mask, and a program takes none.
 
@@ -156,6 +158,7 @@ def evaluate(
             settings: dict[str, Any] = {"chunk_size": chunk_size, "condition": fixed, **data}
             estimate = vae.log_likelihood(x, num_samples, return_details=True, **settings)
             p, nll, kl = vae.bound_terms(x, condition=fixed, **data)
+    _check_rows(vae, split, parts_of_rows, dataset)
             error, count = _reconstruction_error(vae, likelihood, x, data)
             means = row_means(vae, x, data)
             parts.append((*estimate, nll, kl, error, count, *means.values()))
@@ -197,6 +200,25 @@ def bits_per_dimension(
     For values of kind "binary" and "8-bit" this is a code length of the data. For "unit" and "symmetric" values it is
     that of a density, which depends on the scale of the values and may be negative; where the data set says that bytes
     were dequantised, the logarithm of the number of levels in a unit of the values is added (8 bits in [0, 1], 7 bits
+def _check_rows(vae: VAE, rows: Rows, parts: Sequence[slice], dataset: Dataset | None) -> None:
+    """Refuse rows that contradict the kind of their data set, or are outside the support of the pair.
+
+    Raises
+    ------
+    ValueError
+        Naming the row.
+    """
+    if dataset is not None:
+        check_kind(rows, dataset.kind, "evaluated")
+        check_labels(rows, "evaluated")
+    check = None
+    for part in parts:
+        x, data = arguments(vae, rows.take(part))
+        vae.prepare(x, **data)
+        check = SupportCheck(vae, x, data) if check is None else check
+        check.check(x, data, lambda row, start=part.start: f"evaluated row {start + row}")
+
+
     in [-1, 1]), which makes it an upper bound on the code length of the bytes. None for "real" values.
 
     Parameters

@@ -101,6 +101,10 @@ class HeldBatches:
         """The first rows, as training gives them."""
         return self._passed(self._seen(self.rows.take(slice(self.batch_size))))
 
+    def some(self, index: torch.Tensor) -> Rows:
+        """The rows of these numbers, as training gives them."""
+        return self._passed(self._seen(self.rows.take(index.to(self.vae.device))))
+
     def epoch(self, state: TrainingState) -> Iterator[Batch]:
         """The minibatches of an epoch, in the order that the state holds; a new one before its first batch."""
         if state.permutation is None:

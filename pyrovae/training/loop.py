@@ -19,11 +19,13 @@ from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.rng import seeded
 from pyrovae.storage import load_module_tensors, module_tensors
+from pyrovae.support import SupportCheck
 from pyrovae.training.batching import Batches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.checks import check_objective, check_pair, check_resumed, trying
 from pyrovae.training.data import TrainingData
+from pyrovae.training.data_checks import check_stream, check_support
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
 from pyrovae.training.lr_schedules import step_lr_scheduler
@@ -73,6 +75,11 @@ class Fit:
         with torch.random.fork_rng():
             check_pair(vae, self.objective, self.train, self.validation, x, given)
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
+            self.support = SupportCheck(vae, x, given)
+            for name, batches in (("train", self.train), ("validation", self.validation)):
+                if batches is not None:
+                    check_support(self.support, vae, batches, name, progress=options.progress)
+        self.checked_stream = self.train.resumes_within_epochs  # rows that are held were all seen
         self.full = options.batch_size if self.train.resumes_within_epochs else len(x)
         self.compiled = self.compile(x, given) if options.compile else None
         groups = parameter_groups(vae, self.learned)
@@ -127,6 +134,8 @@ class Fit:
         self.vae.train()
         for rows, count in self.train.epoch(state):
             state.loss_sum += self.step(rows, count)
+            if not self.checked_stream:
+                check_stream(self.support, self.vae, rows, state)
             state.rows += count
             state.batch += 1
             self.notify("on_batch")
@@ -136,6 +145,7 @@ class Fit:
                 if self.train.resumes_within_epochs:
                     self.save_if_due()
         self.finish_epoch()
+        self.checked_stream = True
         if self.interrupt.seen and state.stopped is None:
             self.stop_for_interrupt()
 

@@ -12,6 +12,7 @@ import torch
 from pyrovae.storage import CheckpointError
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.data import training_data
+from pyrovae.training.data_checks import check_rows_given
 from pyrovae.training.forms import Collate
 from pyrovae.training.history import History
 from pyrovae.training.loop import Fit
@@ -177,7 +178,8 @@ class Trainer(TrainingOptions):
                 f"{folder.path} already holds a training; go on with it (resume=True), replace it (overwrite=True) or "
                 "choose another folder"
             )
-        data = training_data(vae, data, validation, collate=collate, num_data=num_data)
+        given, data = data, training_data(vae, data, validation, collate=collate, num_data=num_data)
+        check_rows_given(given, data, vae)
         if self.patience is not None and self.monitor != "loss" and data.validation is None:
             raise ValueError(
                 f"early stopping watches {self.monitor}, and there are no validation data; give some, or monitor='loss'"
