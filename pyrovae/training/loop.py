@@ -20,7 +20,7 @@ from pyrovae.infer.objective import Objective
 from pyrovae.rng import seeded
 from pyrovae.storage import load_module_tensors, module_tensors
 from pyrovae.support import SupportCheck
-from pyrovae.training.batching import Batches, batches_of
+from pyrovae.training.batching import Batches, HeldBatches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.checks import check_objective, check_pair, check_resumed, trying
@@ -79,7 +79,8 @@ class Fit:
             for name, batches in (("train", self.train), ("validation", self.validation)):
                 if batches is not None:
                     check_support(self.support, vae, batches, name, progress=options.progress)
-        self.checked_stream = self.train.resumes_within_epochs  # rows that are held were all seen
+        self.checked_stream = isinstance(self.train, HeldBatches)  # of which all rows were seen
+        self.learned = self.objective.module if isinstance(self.objective, Objective) else None
         self.full = options.batch_size if self.train.resumes_within_epochs else len(x)
         self.compiled = self.compile(x, given) if options.compile else None
         groups = parameter_groups(vae, self.learned)
