@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
+import time
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,12 @@ from torch import Tensor, nn
 
 FORMAT_VERSION = 1
 """Version of run folders and weight files; a newer one is refused."""
+AGAIN = "restore it or train again"
+"""What can be done about a damaged file."""
+_DIGEST = "sha256"
+_STALE_SECONDS = 3600.0
+PARTIAL = ".partial"
+"""Ending of a file that is being written."""
 
 
 class CheckpointError(Exception):
@@ -38,23 +49,54 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     OSError
         The file cannot be written. A file of this name is then as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    # Always the same temporary name, so that what a kill leaves behind is overwritten and does not pile up.
-    temporary = path.with_name(f".{path.name}.partial")
+    # A name of its own, so that two writers never write into one file.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        _discard(temporary)
+        if error.filename is None and error.errno is not None:  # as of a full disk
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+    except BaseException:
+        _discard(temporary)
+        raise
+    _remove_stale(path)
+
+
+def digest_of(content: bytes) -> str:
+    """The SHA-256 digest of some bytes, as run folders keep it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a kill has left of files of a folder and those below it, which nobody else writes now."""
+    for path in folder.rglob(f".*{PARTIAL}"):
+        _discard(path)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what an earlier kill has left of a file. What is younger than an hour may be another writer's."""
+    with suppress(OSError):
+        for other in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+            with suppress(OSError):
+                if time.time() - other.stat().st_mtime > _STALE_SECONDS:
+                    other.unlink()
+
+
+def _discard(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], information: Mapping[str, Any]) -> None:
-    """Write tensors and further information into one safetensors file, whole or not at all.
+    """Write tensors and further information into one safetensors file, whole or not at all, with a digest of both.
 
     Parameters
     ----------
@@ -67,7 +109,18 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], information: Mapping
     """
     header = {"pyrovae": json.dumps({"format_version": FORMAT_VERSION, **information})}
     unique = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    header[_DIGEST] = _digest_of_tensors(unique, header["pyrovae"])
     write_atomically(path, save(unique, metadata=header))
+
+
+def _digest_of_tensors(tensors: Mapping[str, Tensor], information: str) -> str:
+    """A digest of tensors, on the CPU, with their names, types and shapes, and of what is stored with them."""
+    found = hashlib.sha256(information.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return found.hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -92,19 +145,27 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("pyrovae")
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or truncated ({error}); restore it or train again") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path} is a folder, expected a file") from None
+    except PermissionError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except Exception as error:  # a damaged header raises whatever the parser trips over
+        reason = " ".join(str(error).split())[:150]
+        raise CheckpointError(f"{path} is damaged or truncated ({reason}); {AGAIN}") from None
+    header = metadata.get("pyrovae")
     if header is None:
         raise CheckpointError(f"{path} was not written by pyrovae")
     try:
         information = dict(json.loads(header))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); {AGAIN}") from None
     check_version(path, information)
+    if _DIGEST in metadata and metadata[_DIGEST] != _digest_of_tensors(tensors, header):
+        raise CheckpointError(f"{path} is damaged: its content is not what was written (SHA-256); {AGAIN}")
     return tensors, information
 
 

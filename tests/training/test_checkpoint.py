@@ -132,10 +132,13 @@ def test_file_is_readable_for_those_whom_the_system_lets(tmp_path):
     assert (tmp_path / "atomic").stat().st_mode == plain.stat().st_mode
 
 
-def test_what_a_kill_leaves_behind_is_written_over(tmp_path):
-    (tmp_path / ".file.txt.partial").write_text("half of")
-    write_atomically(tmp_path / "file.txt", "whole")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+def test_what_a_kill_leaves_behind_is_removed_after_an_hour(tmp_path):
+    old, young = tmp_path / ".file.txt.1a.partial", tmp_path / ".file.txt.2b.partial"
+    for path in (old, young):
+        path.write_text("half of")
+    os.utime(old, (0, 0))
+    write_atomically(tmp_path / "file.txt", "whole")  # the young one may be another writer's
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [young.name, "file.txt"]
 
 
 def test_configuration(tmp_path):
