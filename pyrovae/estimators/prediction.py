@@ -17,6 +17,7 @@ from torch import Tensor
 from pyrovae.data.rows import slices
 from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.calibration import spread_factors
+from pyrovae.estimators.factors import FactorModel
 from pyrovae.estimators.stacking import Expectations, weights_of_groups
 from pyrovae.estimators.trees import ColumnTrees
 from pyrovae.infer.imputation import Mixture, mixtures
@@ -63,7 +64,7 @@ class Predictor:
     trees : ColumnTrees or None
         Models of each column given the others.
     tree_weights : ndarray, shape ``[D]``
-        What they count beside the pair.
+        What they, and the factor analyser, count beside the pair.
     spread : ndarray, shape ``[D]``
         Factors of the spread of numbers.
     others : tuple of VAE
@@ -72,6 +73,11 @@ class Predictor:
         Their weights in that mixture, that of the pair first. They count alike by default.
     num_variants : int, default 1
         Net number k is of the variant ``k % num_variants``. `calibrate` weighs the variants.
+    factors : FactorModel or None
+        How missing entries of one row go together, so that draws keep their relations. Beside trees, also what is
+        expected of the columns.
+    factor_shares : ndarray, shape ``[D]``
+        The share of the factor analyser in `tree_weights`.
     """
 
     codec: TableCodec
@@ -82,6 +88,8 @@ class Predictor:
     others: tuple[VAE, ...] = ()
     net_weights: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     num_variants: int = 1
+    factors: FactorModel | None = None
+    factor_shares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         size = len(self.codec.families.families)
@@ -91,6 +99,8 @@ class Predictor:
             self.tree_weights = np.zeros(size)
         if not len(self.spread):
             self.spread = np.ones(size)
+        if not len(self.factor_shares):
+            self.factor_shares = np.zeros(size)
 
     @cached_property
     def expectations(self) -> Expectations:
@@ -131,10 +141,16 @@ class Predictor:
         return [(vae, weight) for vae, weight in both if weight > 0]
 
     def tree_expectations(self, x: Tensor, mask: Tensor) -> NDArray[np.float64] | None:
-        """What the trees expect of rows, ``[N, H]``; None without trees."""
+        """What trees and factors expect of rows by their shares, ``[N, H]``; None without trees."""
         if self.trees is None or not self.tree_weights.any():
             return None
-        return self._of_trees(torch.where(mask, x, torch.nan).cpu().numpy())
+        values = torch.where(mask, x, torch.nan).cpu().numpy()
+        if self.factors is None or not self.factor_shares.any():
+            return self._of_trees(values)
+        of_factors = self.factors.predict(values)
+        if (self.factor_shares[self.tree_weights > 0] == 1).all():
+            return of_factors
+        return self.expectations.stacked(self._of_trees(values), of_factors, self.factor_shares)
 
     def _of_trees(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         assert self.trees is not None
@@ -168,23 +184,27 @@ class Predictor:
             for rows, mixture in self.mixtures(x[some], mask[some], sampling):
                 inner = slice(some.start + rows.start, min(some.start + rows.stop, some.stop, len(x)))
                 generators = _generators(x[inner], mask[inner], sampling.seed, seen) if by_row else []
-                uniform = self._uniform(x[inner], num_draws, sampling.seed, generators, by_row=by_row)
+                uniform = self._uniform(mask[inner], num_draws, sampling.seed, generators, by_row=by_row)
                 drawn = self._drawn(mixture, uniform, self.tree_expectations(x[inner], mask[inner]))
                 parts.append(torch.where(mask[inner], x[inner], drawn).cpu().numpy())
         return np.concatenate(parts, 1)
 
     def _uniform(
-        self, x: Tensor, num_draws: int, seed: int, generators: Sequence[np.random.Generator], *, by_row: bool
+        self, mask: Tensor, num_draws: int, seed: int, generators: Sequence[np.random.Generator], *, by_row: bool
     ) -> Tensor:
         """Uniform numbers ``[M, B or 1, 1 + 2 D]``: for the latent, for each entry, and for who draws it."""
-        width = 1 + 2 * x.shape[1]
+        width = 1 + 2 * mask.shape[1]
         if by_row:
             numbers = np.stack([generator.random((num_draws, width)) for generator in generators], 1)
+            if self.factors is not None:
+                needed = (num_draws, self.factors.num_factors + mask.shape[1])
+                normal = np.stack([generator.standard_normal(needed) for generator in generators], 1)
+                numbers[..., 1 : 1 + mask.shape[1]] = self.factors.uniform(mask.cpu().numpy(), normal)
         else:
             shared = np.random.RandomState((seed + 1) % 2**32)
             ranks = np.stack([shared.permutation(num_draws) for _ in range(width)], 1)
             numbers = ((ranks + shared.uniform(size=(num_draws, width))) / num_draws)[:, None]
-        return torch.as_tensor(numbers, device=x.device).clamp(1e-9, 1 - 1e-9)
+        return torch.as_tensor(numbers, device=mask.device).clamp(1e-9, 1 - 1e-9)
 
     def _drawn(self, mixture: Mixture, uniform: Tensor, of_trees: NDArray[np.float64] | None) -> Tensor:
         """Draws of rows ``[M, B, D]``: numbers about the stacked mean, levels of the pair or of the trees."""
@@ -212,7 +232,7 @@ class Predictor:
         return drawn
 
     def calibrate(self, x: Tensor, shown: Tensor, held: NDArray[np.bool_], seed: int) -> None:
-        """Find weights of nets and trees, and factors of the spread, on entries that the training did not see.
+        """Find weights of nets, trees and factors, and spreads, on entries that the training did not see.
 
         Parameters
         ----------
@@ -239,8 +259,12 @@ class Predictor:
             known = np.zeros(len(self.spread), dtype=bool)
             known[[column for column, _, _ in self.trees.layout]] = True
             first = np.concatenate([layout.of(mixture) for _, mixture in self.mixtures(x, shown, sampling)])
-            second = self._of_trees(torch.where(shown, x, torch.nan).cpu().numpy())
-            self.tree_weights = layout.weights(first, second, known, truth, held, variances)
+            values = torch.where(shown, x, torch.nan).cpu().numpy()
+            others, knowns = [self._of_trees(values)], [known]
+            if self.factors is not None:
+                others.append(self.factors.predict(values))
+                knowns.append(self.factors.known)
+            self.tree_weights, self.factor_shares = layout.blended(first, others, knowns, truth, held, variances)
         asked = held & ~layout.is_level
         if asked.any():
             means = self.points(x, shown, sampling)

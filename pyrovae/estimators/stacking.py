@@ -16,6 +16,7 @@ from pyrovae.infer.imputation import Mixture
 from pyrovae.likelihoods.tables import OF_LEVELS, ColumnFamilies, level_probs
 
 GRID = np.linspace(0.0, 1.0, 11)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEW = 100
 """Columns with fewer held-out entries share a weight with their kind."""
 _SMALLEST = 1e-4
@@ -135,9 +136,60 @@ class Expectations:
             Weights out of `GRID` with the least squared error of numbers, or log loss of levels. Columns with few
             held-out entries share that of all such columns with numbers, or with levels.
         """
+        return self.blended(first, [second], [known], truth, held, variances)[0]
+
+    def blended(
+        self,
+        first: NDArray[np.float64],
+        others: Sequence[NDArray[np.float64]],
+        knowns: Sequence[NDArray[np.bool_]],
+        truth: NDArray[np.float64],
+        held: NDArray[np.bool_],
+        variances: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The weight of one or two others beside the first, and the share of the last of two in it, as `weights` does.
+
+        Parameters
+        ----------
+        first : ndarray, shape ``[B, H]``
+            What the first expects.
+        others : sequence of ndarray, shape ``[B, H]``
+            What one or two others expect.
+        knowns : sequence of ndarray of bool, shape ``[D]``
+            Which columns they know.
+        truth, held, variances : ndarray
+            As for `weights`.
+
+        Returns
+        -------
+        weights, shares : ndarray, shape ``[D]``
+            Out of `GRID` and `SHARES`.
+        """
+        if len(others) == 1:
+            losses = self._losses(first, others[0], knowns[0], truth, held, variances)
+            return self._best(losses[None], knowns[0], held)[0], np.zeros(len(self.places))
+        found, shares = np.zeros(len(self.places)), np.zeros(len(self.places))
+        both = knowns[0] & knowns[1]
+        for which, some in ((both, SHARES), (knowns[0] & ~both, (0.0,)), (knowns[1] & ~both, (1.0,))):
+            if which.any():
+                mixed = [(1 - share) * others[0] + share * others[1] for share in some]
+                losses = np.stack([self._losses(first, each, which, truth, held, variances) for each in mixed])
+                weights, number = self._best(losses, which, held)
+                found, shares = found + weights, shares + np.where(weights > 0, np.array(some)[number], 0.0) * which
+        return found, shares
+
+    def _losses(
+        self,
+        first: NDArray[np.float64],
+        second: NDArray[np.float64],
+        known: NDArray[np.bool_],
+        truth: NDArray[np.float64],
+        held: NDArray[np.bool_],
+        variances: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """The loss of each column at each weight of `GRID`, ``[G, D]``, summed over its held-out entries."""
         losses = np.zeros((len(GRID), len(self.places)))
-        counts = held.sum(0)
-        for column in np.flatnonzero(known & (counts > 0)):
+        for column in np.flatnonzero(known & held.any(0)):
             rows, (start, end) = held[:, column], self.places[column]
             a, b, true = first[rows, start:end], second[rows, start:end], truth[rows, column]
             for number, weight in enumerate(GRID):
@@ -147,15 +199,22 @@ class Expectations:
                 else:
                     loss = np.square(mixed[:, 0] - true).sum() / max(float(variances[column]), _SMALLEST)
                 losses[number, column] = loss
-        found = np.zeros(len(self.places))
+        return losses
+
+    def _best(
+        self, losses: NDArray[np.float64], known: NDArray[np.bool_], held: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Weights ``[D]`` with the least of some losses ``[S, G, D]``, and which of the S they belong to."""
+        counts, flat = held.sum(0), losses.reshape(-1, losses.shape[-1])
+        best = np.zeros(len(self.places), dtype=np.int64)
         few = known & (counts < FEW)
         for kind in (True, False):
             shared = few & (self.is_level == kind)
             if counts[shared].sum():
-                found[shared] = GRID[losses[:, shared].sum(1).argmin()]
+                best[shared] = flat[:, shared].sum(1).argmin()
         own = known & ~few
-        found[own] = GRID[losses[:, own].argmin(0)]
-        return found
+        best[own] = flat[:, own].argmin(0)
+        return GRID[best % len(GRID)], best // len(GRID)
 
 
 def weights_of_groups(

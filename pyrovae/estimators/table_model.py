@@ -18,6 +18,7 @@ from pyrovae.data.hiding import HideLikeOtherRows
 from pyrovae.data.rows import Rows, slices
 from pyrovae.data.schema import Schema
 from pyrovae.data.tables import TableCodec
+from pyrovae.estimators.factors import FactorModel
 from pyrovae.estimators.given import check_given
 from pyrovae.estimators.latent_mixture import LatentMixture
 from pyrovae.estimators.nets import load_others, save_others, train_net, train_others, varied
@@ -35,11 +36,13 @@ STEPS = 5000
 """Steps of a training whose length nobody chose, within 20 and 300 epochs."""
 HELD_OUT = 0.05
 """Share of the observed entries that the training does not see, to weigh trees and to calibrate spreads."""
+FOUND = ("tree_weights", "spread", "net_weights", "factor_shares")
+"""What `finish` finds, and the schema keeps."""
 WATCHED = 2000
 """Most rows whose held-out entries are watched for early stopping."""
 HIDDEN_TO_CALIBRATE = 0.3
 """Share of the observed entries of held-out rows that is hidden to calibrate spreads on them."""
-TREES, LATENTS = "trees.npz", "latents.npz"
+TREES, LATENTS, FACTORS = "trees.npz", "latents.npz", "factors.npz"
 _NUMBERS_AT_ONCE = 4_000_000
 _LATENT_ROWS = 10_000
 
@@ -153,6 +156,8 @@ class TableModel:
             Seed of the draws.
         """
         x = torch.as_tensor(scaled, dtype=torch.float64, device=self.vae.device)
+        values, ordered = np.where(mask & ~held, scaled, np.nan), self.codec.ordered.tolist()
+        self.predictor.factors = FactorModel.fit(values, self.codec.families, ordered=ordered, random_state=seed)
         if held.any():
             self.predictor.calibrate(x, torch.as_tensor(mask & ~held, device=x.device), held, seed)
         self.density = self._latent_mixture(x, torch.as_tensor(mask, device=x.device), seed)
@@ -188,7 +193,7 @@ class TableModel:
 
     def found(self) -> dict[str, Any]:
         """What was found after the training, ready for JSON, but for what `save_parts` writes."""
-        return {name: getattr(self.predictor, name).tolist() for name in ("tree_weights", "spread", "net_weights")}
+        return {name: getattr(self.predictor, name).tolist() for name in FOUND}
 
     def _write_down(self, settings: Mapping[str, Any] | None = None) -> None:
         """Put what was found after the training, and other settings, into what is saved with the pair."""
@@ -210,7 +215,8 @@ class TableModel:
 
     def save_parts(self, folder: Path) -> None:
         """Write trees and the density of the latents to a folder, and remove those of another model."""
-        for part, name in ((self.predictor.trees, TREES), (self.density, LATENTS)):
+        parts = (self.predictor.trees, TREES), (self.density, LATENTS), (self.predictor.factors, FACTORS)
+        for part, name in parts:
             if part is None:
                 (folder / name).unlink(missing_ok=True)
             else:
@@ -234,12 +240,12 @@ class TableModel:
         run = run.finish(device=device)
         schema, is_done = run.spec.schema or {}, run.pair.finishing is not None and run.pair.finishing.is_done(run)
         # What was found for other weights, before the training went on, is of no use.
-        weights, spread, of_nets = (
-            np.array(schema.get(name, ()) if is_done else ()) for name in ("tree_weights", "spread", "net_weights")
-        )
-        trees, latents = Path(folder) / TREES, Path(folder) / LATENTS
+        weights, spread, of_nets, shares = (np.array(schema.get(name, ()) if is_done else ()) for name in FOUND)
+        trees, latents, factors = (Path(folder) / name for name in (TREES, LATENTS, FACTORS))
         if weights.any() and not trees.exists():
             raise ValueError(f"{folder} lacks {TREES}, which its model needs; save the model again")
+        if shares.any() and not factors.exists():
+            raise ValueError(f"{folder} lacks {FACTORS}, which its model needs; save the model again")
         predictor = Predictor(
             TableCodec.from_dict(schema),
             run.load_vae(device).double().eval(),
@@ -248,6 +254,8 @@ class TableModel:
             spread,
             load_others(folder, len(of_nets) - 1, device),
             of_nets,
+            factors=FactorModel.load(factors) if is_done and factors.exists() else None,
+            factor_shares=shares,
         )
         density = LatentMixture.load(latents) if is_done and latents.exists() else None
         return cls(predictor, density), dict(schema.get("settings", {}))
