@@ -7,6 +7,7 @@ from pyrovae.guides.amortized import Amortized
 from pyrovae.guides.discrete import AmortizedCategorical, BernoulliLayers
 from pyrovae.guides.gaussian import AmortizedGaussian
 from pyrovae.guides.hierarchical import HierarchicalGaussian
+from pyrovae.guides.per_datum import PerDatum, RowGuide
 from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupervisedGuide
 from pyrovae.guides.sticks import BetaSticks, ConcentrationPosterior, GammaSticks, KumaraswamySticks, LogitNormalSticks
 from pyrovae.guides.tables import TabularGuide
@@ -24,6 +25,8 @@ __all__ = [
     "KumaraswamySticks",
     "LabelledEncoder",
     "LogitNormalSticks",
+    "PerDatum",
+    "RowGuide",
     "SemiSupervisedGuide",
     "TabularGuide",
 ]

@@ -115,7 +115,13 @@ class CompiledLoss:
             if name in gradients:
                 # A gradient may share memory with another one, or lie in memory in another order than its parameter.
                 parameter.grad = torch.empty_like(parameter).copy_(gradients[name])
+        for name, rows in self._picked().items():
+            rows.grad = gradients.get(name)
         return loss
+
+    def _picked(self) -> dict[str, Tensor]:
+        """The rows of tables that were picked for a batch, whose gradients are asked for as well."""
+        return {name: buffer for name, buffer in self._step.named_buffers() if buffer.requires_grad}
 
     def prepare(self, x: Tensor, beta: float = 1.0, /, **data: Tensor) -> None:
         """Compile for batches like this one; changes no parameter, gradient, buffer or random number."""
@@ -134,6 +140,7 @@ class CompiledLoss:
                     "it an attribute of the programs, or train without compilation"
                 )
         trained = tuple(parameter.requires_grad for parameter in self._step.parameters())
+        trained += tuple(self._picked())
         shapes = tuple((name, value.shape, value.dtype) for name, value in inputs.items())
         return beta == 1, self._step.vae.training, trained, shapes
 
@@ -141,11 +148,12 @@ class CompiledLoss:
         """Trained parameters, buffers, KL weight and data, as a graph takes them."""
         parameters = {name: value.detach() for name, value in self._step.named_parameters() if value.requires_grad}
         weight = torch.as_tensor(beta, dtype=torch.get_default_dtype(), device=inputs["x"].device)
-        return parameters, dict(self._step.named_buffers()), weight, dict(inputs)
+        buffers = {n: b.detach() if b.requires_grad else b for n, b in self._step.named_buffers()}
+        return parameters, buffers, weight, dict(inputs)
 
     def _compile(self, inputs: Mapping[str, Tensor], beta: float) -> Any:
         """Trace and compile for arguments of these shapes; leaves random numbers and buffers as they are."""
-        weighted = beta != 1
+        weighted, picked = beta != 1, tuple(self._picked())
 
         def step(
             parameters: Mapping[str, Tensor],
@@ -153,9 +161,10 @@ class CompiledLoss:
             weight: Tensor,
             inputs: Mapping[str, Tensor],
         ) -> tuple[Tensor, dict[str, Tensor]]:
-            leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+            given_rows = {name: buffers[name] for name in picked}
+            leaves = {name: v.detach().requires_grad_() for name, v in {**parameters, **given_rows}.items()}
             given = (weight if weighted else None, inputs)
-            loss = torch.func.functional_call(self._step, {**leaves, **buffers}, given)
+            loss = torch.func.functional_call(self._step, {**buffers, **leaves}, given)
             gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
             return loss.detach(), {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}
 

@@ -1,5 +1,6 @@
 """Ready pairs by name: each module puts one family together and registers it."""
 
+from pyrovae.pairs.auto_decoder import auto_decoder
 from pyrovae.pairs.discrete import categorical, exact, sbn
 from pyrovae.pairs.gaussian import gaussian
 from pyrovae.pairs.hierarchical import hierarchical
@@ -11,6 +12,7 @@ from pyrovae.pairs.tables import tabular
 __all__ = [
     "Option",
     "Pair",
+    "auto_decoder",
     "categorical",
     "exact",
     "find_pair",

@@ -1,0 +1,118 @@
+"""The auto-decoder: a decoder model, and posterior parameters of its own for each row in place of an encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pyrovae.data.dataset import TABLE, DataSpec, Rows
+from pyrovae.guides import PerDatum
+from pyrovae.models import GaussianVAE, StickBreakingVAE, TabularVAE
+from pyrovae.nn import DenseDecoder
+from pyrovae.pairs import parts
+from pyrovae.pairs.registry import register_pair
+from pyrovae.priors import StandardNormal
+from pyrovae.vae import VAE
+
+_OF_FRACTIONS = ("logit-normal", "kumaraswamy", "beta", "gamma")
+_LOG_VAR = {"fixed": -3.0, "learned": 0.0, "none": 0.0}
+
+
+@register_pair(
+    "auto-decoder",
+    summary="variational auto-decoder: no encoder, posterior parameters of its own for each row; for missing data",
+    lr={"model": 1e-3, "guide": 0.03},
+    objective="mean-field",
+)
+def auto_decoder(
+    spec: DataSpec,
+    rows: Rows | None = None,
+    *,
+    latent_dim: Annotated[int, "size of the latent; for sticks the number of weights"] = 50,
+    family: Annotated[
+        Literal["normal", "logit-normal", "kumaraswamy", "beta", "gamma"],
+        "posterior of a row; the last four are of the fractions of a stick",
+    ] = "normal",
+    scale: Annotated[
+        Literal["fixed", "learned", "none"] | None,
+        "scale of the posterior of a row; none makes it a point (default: fixed for normal and logit-normal)",
+    ] = None,
+    log_var: Annotated[
+        float | None, "log of the variance, fixed or at first; -14 for imputation (default: -3 if fixed, 0 if learned)"
+    ] = None,
+    init: Annotated[Literal["zeros", "normal", "pca"], "where the rows start"] = "zeros",
+    concentration: Annotated[float, "concentration of the prior of a stick"] = 5.0,
+    net: parts.Net = "dense",
+    hidden: Annotated[
+        tuple[int, ...] | None,
+        "hidden layers from the data to the latent, as of an encoder; the decoder has them reversed",
+    ] = None,
+    layer: parts.Layer = "plain",
+    activation: parts.Activation = "relu",
+    channels: parts.Channels = (32, 64),
+    likelihood: parts.LikelihoodOption = "auto",
+    likelihood_scale: parts.LikelihoodScale = 1.0,
+    parameterization: Annotated[
+        Literal["natural", "canonical"], "of a table: which parameters of its families the decoder gives"
+    ] = "natural",
+    scale_floor: Annotated[
+        float, "of a table: smallest standard deviation of a column, in units of the column's"
+    ] = 0.02,
+) -> VAE:
+    """Build an auto-decoder for pictures, vectors or a table.
+
+    Parameters
+    ----------
+    spec : DataSpec
+        What to know of the data: shape, kind of values, number of rows.
+    rows : Rows, optional
+        Training rows, for `init`.
+    latent_dim, family, scale, log_var, init, concentration
+        Options of the pair. ``pyrovae train auto-decoder --help`` explains them.
+    net, hidden, layer, activation, channels, likelihood, likelihood_scale, parameterization, scale_floor
+        Options of the decoder and the likelihood.
+
+    Returns
+    -------
+    VAE
+        The pair, untrained.
+
+    Raises
+    ------
+    ValueError
+        A size or a combination of options does not suit.
+    """
+    parts.check_sizes(latent_dim=latent_dim)
+    sticks, table = family in _OF_FRACTIONS, spec.kind == TABLE
+    if sticks and table:
+        raise ValueError(f"the posterior {family} is of sticks, and an auto-decoder of a table has the family normal")
+    if hidden is None:
+        hidden = (256, 256) if table else (200,)
+    if scale is None:
+        scale = "fixed" if family in ("normal", "logit-normal") else "learned"
+    model: Any
+    if table:
+        from pyrovae.likelihoods.tables import TableLikelihood
+        from pyrovae.pairs.tables import columns_of
+
+        columns, _, _ = columns_of(spec)
+        head: Any = TableLikelihood(columns, parameterization=parameterization, scale_floor=scale_floor)
+        decoder: Any = DenseDecoder(latent_dim, head.raw_shape, hidden[::-1], layer=layer, activation=activation)
+        model = TabularVAE(StandardNormal(latent_dim), decoder, head)
+    else:
+        head = parts.make_likelihood(likelihood, spec, likelihood_scale, grey=sticks)
+        options: dict[str, Any] = {"net": net, "hidden": hidden, "layer": layer, "activation": activation}
+        decoder = parts.make_decoder(latent_dim, head.raw_shape, channels=channels, **options)
+        if sticks:
+            model = StickBreakingVAE(latent_dim, concentration, decoder, head)
+        else:
+            model = GaussianVAE(StandardNormal(latent_dim), decoder, head)
+    guide = PerDatum(
+        spec.num_rows,
+        latent_dim - 1 if sticks else latent_dim,
+        family,
+        scale,
+        _LOG_VAR[scale] if log_var is None else log_var,
+        init if rows is not None or init != "pca" else "zeros",  # weights are read from a file next
+        rows=rows,
+    )
+    return VAE(model, guide)
