@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import pyro
 import torch
@@ -32,6 +32,7 @@ from pyrovae.training.lr_schedules import step_lr_scheduler
 from pyrovae.training.optimizers import learning_rates, parameter_groups
 from pyrovae.training.options import TrainingOptions
 from pyrovae.training.pyro_optimizers import parameter_names
+from pyrovae.training.row_steps import row_steps, tables_of
 from pyrovae.training.schedules import parse_schedule
 from pyrovae.training.setup import check_arguments, find_monitor, make_steps, objective_for, validation_batches
 from pyrovae.training.state import TrainingState, load_state, save_best, save_state
@@ -74,7 +75,6 @@ class Fit:
         self.figures, self.validation = validation_batches(vae, data)
         with torch.random.fork_rng():
             check_pair(vae, self.objective, self.train, self.validation, x, given)
-        self.learned = self.objective.module if isinstance(self.objective, Objective) else None
             self.support = SupportCheck(vae, x, given)
             for name, batches in (("train", self.train), ("validation", self.validation)):
                 if batches is not None:
@@ -82,10 +82,11 @@ class Fit:
         self.checked_stream = isinstance(self.train, HeldBatches)  # of which all rows were seen
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
         self.full = options.batch_size if self.train.resumes_within_epochs else len(x)
-        self.compiled = self.compile(x, given) if options.compile else None
         groups = parameter_groups(vae, self.learned)
         self.clipped = [p for name, parameters in groups.items() if name != "objective" for p in parameters]
         self.optimizer, self.scheduler = make_steps(options, groups, parameter_names(vae, self.learned))
+        self.row_steps = row_steps(self.optimizer, tables_of(vae)) if "index" in given else None
+        self.compiled = self.compile(x, given) if options.compile else None
         measured = [] if self.validation is None else ["validation_loss", *self.figures]
         self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
         if not has_sites:
@@ -101,8 +102,13 @@ class Fit:
         compiled = CompiledLoss(self.vae, self.objective, num_data=self.rows)
         self.vae.train()
         if len(x) == self.full:
-            compiled.prepare(x, self.kl_weight(0.0), **given)
+            with self.picking(given):
+                compiled.prepare(x, self.kl_weight(0.0), **given)
         return compiled
+
+    def picking(self, given: Mapping[str, Tensor]) -> AbstractContextManager[list[Tensor]]:
+        """A context in which tables of rows are those of a batch alone, as leaves with gradients of their own."""
+        return nullcontext([]) if self.row_steps is None else self.row_steps.picking(given["index"])
 
     def run(self, resume: bool, stack: ExitStack) -> History:
         """Train to the end, from the start or from the last state. The caller closes `stack` when the training ends."""
@@ -134,9 +140,9 @@ class Fit:
         state = self.state
         self.vae.train()
         for rows, count in self.train.epoch(state):
-            state.loss_sum += self.step(rows, count)
             if not self.checked_stream:
                 check_stream(self.support, self.vae, rows, state)
+            state.loss_sum += self.step(rows, count)
             state.rows += count
             state.batch += 1
             self.notify("on_batch")
@@ -145,8 +151,8 @@ class Fit:
                     self.stop_for_interrupt()
                 if self.train.resumes_within_epochs:
                     self.save_if_due()
-        self.finish_epoch()
         self.checked_stream = True
+        self.finish_epoch()
         if self.interrupt.seen and state.stopped is None:
             self.stop_for_interrupt()
 
@@ -156,21 +162,25 @@ class Fit:
         x, data = arguments(self.vae, rows, self.device)
         self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
         beta = self.kl_weight(self.progress.time)
-        if self.compiled is not None and len(x) == self.full:
-            loss = self.compiled(x, beta, **data).item()
-        else:
-            weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
-            with weight, self.vae.minibatch_scale(count, self.rows):
-                loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
+        with self.picking(data) as leaves:
+            if self.compiled is not None and len(x) == self.full:
+                loss = self.compiled(x, beta, **data).item()
+            else:
+                weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
+                with weight, self.vae.minibatch_scale(count, self.rows):
+                    loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
             loss = sum(loss) if isinstance(loss, tuple) else loss  # Pyro's wake-sleep: one loss for each program
         if not math.isfinite(loss):
             self.stop_for_non_finite(f"the loss is {loss}", x, data)
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        trained = [*leaves, *(p for group in self.optimizer.param_groups for p in group["params"])]
+        gradients = [p.grad for p in trained if p.grad is not None]
         if gradients:  # none where a mask hides everything
             torch._foreach_mul_(gradients, 1 / count)
         if options.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.clipped, options.gradient_clip)
+            torch.nn.utils.clip_grad_norm_([*self.clipped, *leaves], options.gradient_clip)
         self.optimizer.step()
+        if self.row_steps is not None:
+            self.row_steps.step(data["index"], leaves)
         self.optimizer.zero_grad()
         return loss
 

@@ -35,7 +35,7 @@ def without_unknown_rows(vae: VAE, data: TrainingData) -> TrainingData:
         "fit_posterior and inference_gap show held-out figures",
         len(rows),
     )
-    return TrainingData(data.train, None, data.transform, getattr(data, "collate", None), getattr(data, "form", "dict"))
+    return data._replace(validation=None)
 
 
 class RowSteps:

@@ -17,6 +17,7 @@ from pyrovae.training.forms import Collate
 from pyrovae.training.history import History
 from pyrovae.training.loop import Fit
 from pyrovae.training.options import TrainingOptions
+from pyrovae.training.row_steps import without_unknown_rows
 from pyrovae.training.setup import nothing_left_behind
 from pyrovae.vae import VAE
 
@@ -180,6 +181,7 @@ class Trainer(TrainingOptions):
             )
         given, data = data, training_data(vae, data, validation, collate=collate, num_data=num_data)
         check_rows_given(given, data, vae)
+        data = without_unknown_rows(vae, data)
         if self.patience is not None and self.monitor != "loss" and data.validation is None:
             raise ValueError(
                 f"early stopping watches {self.monitor}, and there are no validation data; give some, or monitor='loss'"
