@@ -145,6 +145,11 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     group.add_argument("--data-seed", type=seed, metavar="N", help=text)
     group = verb.add_argument_group("tables")
     _add_options(group, TABLES, {})
+    text = (
+        "read a .parquet file in chunks, and train without holding it (default: with more than 10 million entries); "
+        "--no-stream reads all of it"
+    )
+    group.add_argument("--stream", action=argparse.BooleanOptionalAction, default=None, help=text)
     text = "kind of a column, where another one is found; may be given several times"
     group.add_argument("--column-kind", type=named_value, action="append", metavar="NAME=KIND", help=text)
     if pair is not None and "likelihood" not in (option.name for option in pair.options):

@@ -30,7 +30,7 @@ def train(options: argparse.Namespace) -> None:
     if pair is None or options.data is None:
         raise ValueError("train needs a pair and data: pyrovae train PAIR --data FILE_OR_NAME")
     pair_options = {o.name: values[pair_dest(o)] for o in pair.options if values[pair_dest(o)] is not None}
-    data_options = {"name": options.data, **given(values, [*DATA, *TABLES, "dequantize"])}
+    data_options = {"name": options.data, **given(values, [*DATA, *TABLES, "dequantize", "stream"])}
     for option, key in (("column_kind", "column_kinds"), ("likelihood", "likelihoods")):
         if values.get(option) is not None:
             data_options[key] = _by_name(option, values[option])

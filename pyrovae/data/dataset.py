@@ -258,6 +258,11 @@ class Dataset:
         """Number of training rows, those of a stream included."""
         return len(self.train) if self.stream is None else self.stream.num_rows
 
+    @property
+    def epoch_rows(self) -> int:
+        """Rows of an epoch of a training: all of them, unless a stream takes fewer."""
+        return len(self.train) if self.stream is None else self.stream.epoch_rows
+
     def splits(self) -> dict[str, Rows]:
         """The three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}

@@ -74,6 +74,35 @@ def draw_rows(rows: int, counts: tuple[int, ...], seed: int) -> list[NDArray[np.
     return [np.sort(numbers[a:b]) for a, b in pairwise(ends)]
 
 
+def hidden_entries(numbers: NDArray[np.int64], columns: int, share: float, seed: int) -> NDArray[np.bool_]:
+    """Entries drawn at random, each with the same probability, by a hash of the number of their row and column.
+
+    Parameters
+    ----------
+    numbers : ndarray of int64, shape ``[N]``
+        Row numbers.
+    columns : int
+        How many columns there are.
+    share : float
+        The probability, below 1.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    ndarray of bool, shape ``[N, columns]``
+        True for the drawn entries.
+
+    Examples
+    --------
+    >>> drawn = hidden_entries(np.arange(1000), 3, 0.2, seed=0)
+    >>> (drawn[500:] == hidden_entries(np.arange(500, 1000), 3, 0.2, seed=0)).all(), 0.15 < drawn.mean() < 0.25
+    (np.True_, np.True_)
+    """
+    entries = numbers[:, None] * columns + np.arange(columns)
+    return hashed(entries, seed) < np.uint64(share * 2**64)
+
+
 def within(numbers: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
     """Which of increasing row numbers lie in a chunk, counted from its start."""
     first, last = np.searchsorted(numbers, (start, stop))

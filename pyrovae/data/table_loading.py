@@ -95,7 +95,7 @@ def load_own_table(
     if stream:
         splits = streamed_splits(source, columns=columns, **options, **typing)
     else:
-        raw = RawTable(_columns_of(read_table(source), columns, source))
+        raw = RawTable(columns_of(read_table(source), columns, source))
         splits = table_splits(raw, source, **options, **typing)
     return _dataset(Path(source).resolve().name.split(".")[0], splits)
 
@@ -203,7 +203,14 @@ def _dataset(name: str, splits: Splits) -> Dataset:
     )
 
 
-def _columns_of(frame: pd.DataFrame, columns: Sequence[str] | None, source: str) -> pd.DataFrame:
+def columns_of(frame: pd.DataFrame, columns: Sequence[str] | None, source: str) -> pd.DataFrame:
+    """Some columns of a table, or all of them.
+
+    Raises
+    ------
+    DataError
+        If it lacks one.
+    """
     if columns is None:
         return frame
     for name in columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from pyrovae.data.hiding import HideLikeOtherRows
 from pyrovae.data.own import SHARE, count_rows
 from pyrovae.data.parquet_files import GroupReader, ParquetTable
 from pyrovae.data.registry import Splits
-from pyrovae.data.row_numbers import draw_rows, within
+from pyrovae.data.row_numbers import draw_rows, hidden_entries, within
 from pyrovae.data.rows import Rows, slices
 from pyrovae.data.table_files import read_table
 
@@ -57,6 +57,8 @@ class TableStream:
         Numbers of its rows that are not for training, increasing.
     missing_words : sequence of str, default ()
         Words that stand for a missing entry.
+    hidden : tuple of float and int, optional
+        Which entries are not for training: their share, and the seed that draws them. None hides none.
 
     Notes
     -----
@@ -70,6 +72,7 @@ class TableStream:
     codec: TableCodec
     held: NDArray[np.int64]
     missing_words: Sequence[str] = ()
+    hidden: tuple[float, int] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -80,6 +83,10 @@ class TableStream:
     def epoch_rows(self) -> int:
         """About how many of them an epoch takes."""
         return min(self.num_rows, EPOCH_ROWS)
+
+    def hiding(self, share: float, seed: int) -> TableStream:
+        """The same rows with entries hidden, those of `hidden_entries` of the numbers of their rows in the file."""
+        return replace(self, hidden=(share, seed))
 
     def batches(self, seed: int, number: int, batch_size: int, start: int = 0) -> Iterator[Rows]:
         """The batches of a pass over all rows, see `RowStream`."""
@@ -108,13 +115,14 @@ class TableStream:
                 skip -= count
                 yield count
                 continue
-            skip, tables = 0, []
+            skip, tables, numbers = 0, [], []
             for (group, a, b), out in zip(parts, held, strict=True):
                 reader = readers.pop(group, None) or self.table.reader(group, a)
                 tables.append(_without(reader.read(b - a), out))
+                numbers.append(np.delete(np.arange(starts[group] + a, starts[group] + b), out))
                 if b < self.table.group_rows[group]:
                     readers[group] = reader
-            rows = self._encoded(self.table.arrow.concat_tables(tables))
+            rows = self._encoded(self.table.arrow.concat_tables(tables), np.concatenate(numbers))
             yield rows.take(torch.from_numpy(np.random.default_rng((seed, number, place)).permutation(count)))
 
     def _plan(self, seed: int, number: int) -> Iterator[list[tuple[int, int, int]]]:
@@ -141,14 +149,18 @@ class TableStream:
                         del under_way[group]
             yield _merged(parts)
 
-    def _encoded(self, table: Any) -> Rows:
+    def _encoded(self, table: Any, numbers: NDArray[np.int64]) -> Rows:
         from pyrovae.data.table_loading import without_words
 
-        frame = without_words(self.table.frame(table), self.missing_words)
+        frame = without_words(self.table.frame(table).set_axis(numbers, axis=0), self.missing_words)
         try:
-            return self.codec.rows(frame, unseen="missing")
+            rows = self.codec.rows(frame, unseen="missing")
         except (TypeError, ValueError) as error:
             raise DataError(f"{self.table.path} holds other values than it did: {error}") from None
+        if self.hidden is None or rows.mask is None:
+            return rows
+        out = torch.from_numpy(hidden_entries(numbers, rows.x.shape[1], *self.hidden))
+        return rows.replace(mask=rows.mask & ~out)
 
 
 def is_streamed(path: str | Path, columns: Sequence[str] | None, stream: bool | None) -> bool:
@@ -209,7 +221,8 @@ def streamed_splits(
     Returns
     -------
     Splits
-        The training rows as a stream and a sample of at most 50 000 of them, and the held-out rows.
+        The training rows as a stream and a sample of at most 50 000 of them, whose index are the numbers of their rows
+        in the file; and the held-out rows.
 
     Raises
     ------
@@ -218,14 +231,14 @@ def streamed_splits(
     ValueError
         For options that do not suit the table. The message begins with the path.
     """
-    from pyrovae.data.table_loading import encoded_rows, without_words
+    from pyrovae.data.table_loading import columns_of, encoded_rows, without_words
     from pyrovae.data.tables import TableCodec, families_of
 
     table, words = ParquetTable(path, columns), tuple(missing_words or ())
     counts, others = {}, {}
     for split, wanted, share in (("test", test, SHARE), ("validation", validation, 0.0)):
         if isinstance(wanted, str | Path):
-            others[split] = without_words(read_table(wanted), words)
+            others[split] = without_words(columns_of(read_table(wanted), columns, str(wanted)), words)
         else:
             counts[split] = _held_rows(table, split, share if wanted is None else wanted)
     if sum(counts.values()) >= table.num_rows:
@@ -246,6 +259,7 @@ def streamed_splits(
     rows = {split: encoded_rows(codec, frame, str(path), split) for split, frame in others.items()}
     for split, frames in kept.items():
         rows[split] = encoded_rows(codec, _stacked(frames, table), str(path), split)
+    rows["train"] = rows["train"].replace(index=torch.from_numpy(sample))
     stream = TableStream(table, codec, held, words)
     _tell(str(path), codec, stream, rows)
     return Splits(

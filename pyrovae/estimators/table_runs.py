@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from pyrovae.data.dataset import TABLE, Dataset, DataSpec
+from pyrovae.data.row_numbers import hidden_entries
 from pyrovae.data.rows import Rows
+from pyrovae.data.table_streams import TableStream
 from pyrovae.data.tables import TableCodec
-from pyrovae.estimators.prediction import Predictor
+from pyrovae.estimators.prediction import Predictor, Sampling
 from pyrovae.estimators.table_model import HELD_OUT, TableModel, fit_trees, held_out
 from pyrovae.estimators.table_options import as_plain
 from pyrovae.storage import load_tensors
@@ -49,9 +53,12 @@ def hold_out(dataset: Dataset, seed: int, stored: DataSpec | None = None) -> Dat
         return dataset
     note = {"seed": seed, "share": HELD_OUT} if stored is None else dict((stored.schema or {})["held_out"])
     _, mask = _arrays(dataset.train)
-    shown = torch.as_tensor(mask & ~held_out(mask, int(note["seed"])))
+    shown = torch.as_tensor(mask & ~_held_out(dataset, mask, note))
     schema = {**(dataset.schema or {}), "held_out": note}
-    return replace(dataset, train=dataset.train.replace(mask=shown), schema=schema)
+    stream = dataset.stream
+    if isinstance(stream, TableStream):  # in which the sampled rows come too
+        stream = stream.hiding(float(note["share"]), int(note["seed"]))
+    return replace(dataset, train=dataset.train.replace(mask=shown), stream=stream, schema=schema)
 
 
 def is_done(run: Run) -> bool:
@@ -85,7 +92,7 @@ def finish(run: Run, dataset: Dataset, device: str = "cpu", progress: bool = Fal
     codec, options = TableCodec.from_dict(schema), run.config.get("finishing", {})
     note, seed = schema.get("held_out"), int(run.config["training"].get("seed") or 0)
     scaled, mask = _arrays(dataset.train)
-    held = np.zeros_like(mask) if note is None else held_out(mask, int(note["seed"]))
+    held = np.zeros_like(mask) if note is None else _held_out(dataset, mask, note)
     done, validation = _weights(run), dataset.validation
     can_be_weighed = bool(held.any()) or len(validation) > 0
     with_trees = options.get("trees", True) and can_be_weighed
@@ -101,6 +108,22 @@ def finish(run: Run, dataset: Dataset, device: str = "cpu", progress: bool = Fal
     model.save_parts(run.folder.path)
     found = {"settings": _settings(run, seed, with_trees), "finished": done}
     return {**model.found(), **found}
+
+
+def load(folder: Path, device: str = "cpu") -> tuple[TableModel, Sampling]:
+    """What completes the rows of a run, and how: as `VAEImputer.load` has it."""
+    model, settings = TableModel.load(folder, device)
+    usual = Sampling()
+    chosen = (settings.get("num_samples", usual.num_samples), settings.get("weights", usual.weights))
+    return model, Sampling(*chosen, seed=int(settings.get("seed", 0)))
+
+
+def _held_out(dataset: Dataset, mask: NDArray[np.bool_], note: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Entries of the rows at hand that the training does not see. Of a stream they are told by the rows' numbers."""
+    share, seed = float(note["share"]), int(note["seed"])
+    if dataset.stream is None or dataset.train.index is None:
+        return held_out(mask, seed)
+    return mask & hidden_entries(dataset.train.index.cpu().numpy(), mask.shape[1], share, seed)
 
 
 def _settings(run: Run, seed: int, trees: bool) -> dict[str, Any]:

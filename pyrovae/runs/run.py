@@ -227,7 +227,7 @@ class Run:
             dataset = follows.hold_out(whole, training.get("seed") or 0, self.spec if resume else None)
         if not resume and "epochs" not in training and self.pair.epochs is not None:
             batch_size = training.get("batch_size", Trainer().batch_size)
-            training["epochs"] = self.pair.epochs(len(dataset.train), batch_size)
+            training["epochs"] = self.pair.epochs(dataset.epoch_rows, batch_size)
         config = {**self.config, "data": dict(dataset.options), "training": training, "spec": dataset.spec.to_dict()}
         writer = configuration.WriteConfiguration(self.folder, config)
         loop = Trainer(**training, progress=progress, callbacks=[writer, *callbacks])

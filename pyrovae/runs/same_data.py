@@ -111,9 +111,9 @@ def check_resumable(folder: RunFolder, data: Dataset, trained: DataSpec) -> None
     """
     if folder.weights_path.exists() and not folder.state_path.exists():
         raise CheckpointError(f"{folder.path} holds no training to go on with: {folder.state_path} does not exist")
-    if len(data.train) != trained.num_rows:
+    if data.num_rows != trained.num_rows:
         raise CheckpointError(
-            f"{data.name} has {len(data.train)} training rows, and the training of {folder.path} began with "
+            f"{data.name} has {data.num_rows} training rows, and the training of {folder.path} began with "
             f"{trained.num_rows}"
         )
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from pyrovae import programs
-from pyrovae.data.dataset import Rows
+from pyrovae.data.dataset import Rows, RowStream
 from pyrovae.training.data import Stream, TrainingData
 from pyrovae.training.forms import arguments_of, rows_from
 from pyrovae.training.state import TrainingState
@@ -124,13 +124,17 @@ class HeldBatches:
         return rows if self.data.transform is None else self.data.transform(rows)
 
     def _passed(self, rows: Rows) -> Rows:
-        """What `collate` makes of some rows; their index stays with them."""
-        if self.data.collate is None:
-            return rows
-        given = arguments_of(rows, self.data.form, self._first_name)
-        made = rows_from(self.vae, self.data.collate(given), "what collate gives")
-        keeps = made.index is None and rows.index is not None and "index" not in made.fields()
-        return made.replace(index=rows.index) if keeps else made
+        return passed(self.vae, self.data, self._first_name, rows)
+
+
+def passed(vae: VAE, data: TrainingData, first_name: str, rows: Rows) -> Rows:
+    """What `collate` makes of some rows; their index stays with them."""
+    if data.collate is None:
+        return rows
+    given = arguments_of(rows, data.form, first_name)
+    made = rows_from(vae, data.collate(given), "what collate gives")
+    keeps = made.index is None and rows.index is not None and "index" not in made.fields()
+    return made.replace(index=rows.index) if keeps else made
 
 
 class StreamedBatches:
@@ -191,8 +195,16 @@ class StreamedBatches:
         return self.epoch(TrainingState())
 
 
-def batches_of(vae: VAE, rows: Rows | Stream, data: TrainingData, batch_size: int, *, drop_last: bool) -> Batches:
-    """The batches of training rows.
+def batches_of(
+    vae: VAE,
+    rows: Rows | Stream | RowStream,
+    data: TrainingData,
+    batch_size: int,
+    *,
+    drop_last: bool,
+    seed: int | None = None,
+) -> Batches:
+    """The batches of training rows. The seed tells the order of a `RowStream`.
 
     Raises
     ------

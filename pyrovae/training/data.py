@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
-from pyrovae.data.dataset import Dataset, Rows, Transform
+from pyrovae.data.dataset import Dataset, Rows, RowStream, Transform
 from pyrovae.training.forms import Collate, rows_from
 from pyrovae.vae import VAE
 
@@ -65,7 +65,7 @@ class TrainingData(NamedTuple):
 
     Parameters
     ----------
-    train : Rows or Stream
+    train : Rows, Stream or RowStream
         Training rows.
     validation : Rows or Stream, optional
         Validation rows.
@@ -77,7 +77,7 @@ class TrainingData(NamedTuple):
         As what `collate` gets a batch.
     """
 
-    train: Rows | Stream
+    train: Rows | Stream | RowStream
     validation: Rows | Stream | None = None
     transform: Transform | None = None
     collate: Collate | None = None
@@ -146,7 +146,8 @@ def _whole(data: Any) -> TrainingData | None:
         return data
     if isinstance(data, Dataset) or all(hasattr(data, name) for name in ("train", "validation", "transform")):
         validation = data.validation if data.validation is not None and len(data.validation.x) else None
-        return TrainingData(data.train, validation, data.transform)
+        stream = getattr(data, "stream", None)
+        return TrainingData(data.train if stream is None else stream, validation, data.transform)
     return None
 
 
