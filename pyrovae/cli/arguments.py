@@ -71,7 +71,7 @@ def make_parser(pair: Pair | None = None) -> argparse.ArgumentParser:
         description="Train and use variational autoencoders written as a Pyro model and a Pyro guide.",
         epilog="To begin: pyrovae train gaussian --data digits --out runs/digits --evaluate\n"
         "Your own data: pyrovae train gaussian --data mine.npz\n\n"
-        "Every verb has --help. Exit status: 0, 2 for bad input, 130 after Ctrl-C.\n"
+        "Every verb has --help. Exit status: 0, 1 if points of a sweep failed, 2 for bad input, 130 after Ctrl-C.\n"
         "With PYROVAE_DEBUG=1 in the environment an error shows where it comes from.",
     )
     parser.add_argument("--version", action="version", version=f"pyrovae {__version__}", help="show the version")
@@ -79,6 +79,7 @@ def make_parser(pair: Pair | None = None) -> argparse.ArgumentParser:
     _add_train(verbs, pair)
     _add_resume(verbs)
     _add_grow(verbs)
+    _add_sweep(verbs)
     _add_evaluate(verbs)
     _add_sample(verbs)
     _add_impute(verbs)
@@ -202,6 +203,55 @@ def _add_grow(verbs: Any) -> None:
     text = "the new run folder (default: RUN with the number of sticks behind it)"
     verb.add_argument("--out", type=Path, metavar="RUN", help=text)
     _add_ways_to_train(verb)
+
+
+def _add_sweep(verbs: Any) -> None:
+    more = (
+        'The grid is a JSON object of options of `pyrovae train` by name, with "pair" and "data". A list\n'
+        'stands for each of its values: {"pair": "gaussian", "data": "digits", "latent_dim": [2, 8],\n'
+        '"lr": [0.001, 0.0001]}. The same command again goes on where it stopped.'
+    )
+    usage = "pyrovae sweep GRID.json --out DIR [options], or pyrovae sweep --collect DIR"
+    verb = _add_verb(verbs, "sweep", "train every point of a grid of options", more, usage=usage)
+    verb.add_argument("grid", nargs="?", type=Path, metavar="GRID.json", help="the grid")
+    text = "folder of the run folders; with --collect the .csv file (default: DIR/results.csv)"
+    verb.add_argument("--out", type=Path, metavar="DIR", help=text)
+    text = "write options and figures of all points of this folder into one .csv file, and draw what they have"
+    verb.add_argument("--collect", type=Path, metavar="DIR", help=text)
+    verb.add_argument("--jobs", type=int, metavar="N", default=1, help="points that are trained at once")
+    text = "a backend of joblib: loky (processes), threading, multiprocessing, dask, ray (default: loky)"
+    verb.add_argument("--backend", metavar="NAME", help=text)
+    text = "argument of the backend, such as scheduler_host=tcp://... of dask; may be given several times"
+    verb.add_argument("--backend-option", type=named_value, action="append", metavar="NAME=VALUE", help=text)
+    verb.add_argument("--evaluate", action="store_true", help="evaluate every point on the test data afterwards")
+    _add_device(verb)
+    verb.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def options_of_train(pair: Pair | None) -> dict[str, tuple[bool, bool]]:
+    """The options of `train` by name, and whether they are switches, and switches that can be turned off.
+
+    Parameters
+    ----------
+    pair : Pair, optional
+        A pair whose options belong to them.
+
+    Returns
+    -------
+    dict of str to (bool, bool)
+        By the name with ``_`` between the words.
+    """
+    verbs = _Parser().add_subparsers(parser_class=_Parser)
+    _add_train(verbs, pair)
+    actions = verbs.choices["train"]._actions
+    return {
+        action.option_strings[-1 if len(action.option_strings[0]) < 3 else 0][2:].replace("-", "_"): (
+            action.nargs == 0,
+            isinstance(action, argparse.BooleanOptionalAction),
+        )
+        for action in actions
+        if action.option_strings
+    }
 
 
 def _add_evaluate(verbs: Any) -> None:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pyrovae import data
-from pyrovae.cli import imputing, listing, tables, training, using
+from pyrovae.cli import imputing, listing, sweeping, tables, training, using
 from pyrovae.cli.arguments import make_parser, named_pair
 from pyrovae.storage import CheckpointError
 
 BAD_INPUT, INTERRUPTED = 2, 130
-_VERBS = {
+_VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": training.train,
     "resume": training.resume,
     "grow": training.grow,
+    "sweep": sweeping.sweep,
     "evaluate": using.evaluate,
     "sample": using.sample,
     "impute": imputing.impute,
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, 2 for bad input, 130 after Ctrl-C.
+        The exit status: 0, 1 if points of a sweep failed, 2 for bad input, 130 after Ctrl-C.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("pyrovae").setLevel(logging.INFO)
@@ -50,10 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             raise ValueError(f"unknown arguments: {' '.join(unknown)} (see {options.prog} --help)")
         with warnings.catch_warnings():
-            # Pyro's, of what raises an error all the same, or makes none.
-            warnings.filterwarnings("ignore", "TraceMeanField_ELBO only")
-            warnings.filterwarnings("ignore", "Encountered")  # Pyro's, of losses that the Trainer stops at anyway
-            _VERBS[options.verb](options)
+            training.silence_pyro()
+            return _VERBS[options.verb](options) or 0
     except KeyboardInterrupt as interrupt:
         print(f"pyrovae: {interrupt}" if str(interrupt) else "pyrovae: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,19 @@ from pyrovae.vae import VAE
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train a pair into a new run folder.
+    """Train a pair into a new run folder."""
+    device = pick_device(options.device)
+    _fit(new_run(options), options, device)
+
+
+def new_run(options: argparse.Namespace) -> Run:
+    """The run that options of `train` ask for, not trained yet.
 
     Raises
     ------
     ValueError
         If the pair or the data are not given.
     """
-    device = pick_device(options.device)
     values, pair = vars(options), options.builder
     if pair is None or options.data is None:
         raise ValueError("train needs a pair and data: pyrovae train PAIR --data FILE_OR_NAME")
@@ -51,8 +57,13 @@ def train(options: argparse.Namespace) -> None:
     folder = options.out or Path("runs") / f"{pair.name.replace(':', '.')}-{label}"
     follows = () if pair.finishing is None else pair.finishing.options
     finishing = {o.name: values[pair_dest(o)] for o in follows if values[pair_dest(o)] is not None}
-    run = Run.create(folder, pair.name, pair_options, made, training, finishing)
-    _fit(run, options, device)
+    return Run.create(folder, pair.name, pair_options, made, training, finishing)
+
+
+def silence_pyro() -> None:
+    """Leave out Pyro's warnings of what raises an error all the same, or makes none."""
+    warnings.filterwarnings("ignore", "TraceMeanField_ELBO only")
+    warnings.filterwarnings("ignore", "Encountered")  # of losses that the Trainer stops at anyway
 
 
 def _by_name(option: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:

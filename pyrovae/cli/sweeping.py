@@ -1,0 +1,227 @@
+"""The verb `sweep`: many trainings over a grid of options."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from pyrovae.cli.options import flag
+from pyrovae.pairs.registry import find_pair
+from pyrovae.runs import sweep as sweeps
+from pyrovae.storage import write_atomically
+
+_OF_THE_SWEEP = {
+    "out": "every point has a folder of its own, below --out of sweep",
+    "quiet": "sweep shows its own progress",
+    "device": "give --device to sweep",
+    "help": "it is no option of a training",
+}
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Train every point of a grid, or collect the figures of a sweep into a table.
+
+    Returns
+    -------
+    int
+        The exit status: 1 if a point failed.
+
+    Raises
+    ------
+    ValueError
+        For a grid with an unknown option, before anything runs.
+    """
+    if options.collect is not None:
+        if options.grid is not None:
+            raise ValueError(f"--collect reads a folder of a sweep and takes no grid, got {options.grid}")
+        _collect(options.collect, options.out)
+        return 0
+    if options.grid is None or options.out is None:
+        raise ValueError("sweep needs a grid and a folder: pyrovae sweep GRID.json --out DIR")
+    points = sweeps.points_of(read_grid(options.grid))
+    for point in points:
+        _ = parsed(point.options, Path())
+    start = partial(train_point, device=options.device, evaluate=options.evaluate)
+    results = sweeps.sweep(
+        points,
+        options.out,
+        start,
+        jobs=options.jobs,
+        backend=options.backend,
+        backend_options=dict(options.backend_option or ()),
+    )
+    try:
+        failed = [result for result in _shown(results, len(points), options.quiet) if result.error is not None]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; what is done is kept in {options.out}, and the same command goes on"
+        ) from None
+    print(f"{len(points) - len(failed)} of {len(points)} points finished; run folders in {options.out}")
+    for result in failed:
+        print(f"failed: {result.folder.name}: {result.error}")
+    if failed:
+        print("the same command tries the failed points again")
+    return 1 if failed else 0
+
+
+def read_grid(path: Path) -> Any:
+    """What stands in the file of a grid.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from None
+
+
+def words_of(point: Mapping[str, Any], folder: Path) -> list[str]:
+    """A point as the command line of `train`.
+
+    Raises
+    ------
+    ValueError
+        If pair or data are missing, or an option is one of the sweep.
+
+    Examples
+    --------
+    >>> words_of({"pair": "gaussian", "data": "digits", "latent_dim": 2, "compile": True}, Path("runs/a"))
+    ['train', 'gaussian', '--data', 'digits', '--latent-dim', '2', '--compile', '--out', 'runs/a', '--quiet']
+    """
+    for name in ("pair", "data"):
+        if not isinstance(point.get(name), str):
+            raise ValueError(f"the grid must say {name!r}, a text, got {point.get(name)!r}")
+    words = ["train", point["pair"], "--data", point["data"]]
+    for name, value in point.items():
+        option = flag(name)
+        if name in ("pair", "data"):
+            continue
+        if name.replace("-", "_") in _OF_THE_SWEEP:
+            raise ValueError(f"{name!r} is no option of a grid: {_OF_THE_SWEEP[name.replace('-', '_')]}")
+        if value is True:
+            words.append(option)
+        elif value is False:
+            words.append(f"--no-{option[2:]}")
+        elif isinstance(value, list):
+            for part in value:
+                words += [option, str(part)]
+        elif value is not None:
+            words += [f"{option}={value}"] if str(value).startswith("-") else [option, str(value)]
+    return [*words, "--out", str(folder), "--quiet"]
+
+
+def parsed(point: Mapping[str, Any], folder: Path) -> argparse.Namespace:
+    """The options of `train` of a point, checked.
+
+    Raises
+    ------
+    ValueError
+        For an unknown pair or option, listing the known ones, and a value that an option does not take.
+    """
+    from pyrovae.cli.arguments import make_parser, options_of_train  # which imports this module's sister verbs
+
+    pair = find_pair(str(point.get("pair"))) if isinstance(point.get("pair"), str) else None
+    known = options_of_train(pair)
+    left_out = set()
+    for name, value in point.items():
+        plain = name.replace("-", "_")
+        if plain in ("pair", "data") or plain in _OF_THE_SWEEP:
+            continue
+        if plain not in known:
+            listed = ", ".join(sorted(key for key in known if key not in _OF_THE_SWEEP))
+            raise ValueError(
+                f"the grid has the option {name!r}, which train {point.get('pair')} does not have; it has {listed}"
+            )
+        is_switch, has_no = known[plain]
+        if isinstance(value, bool) and not is_switch:
+            raise ValueError(f"the option {name!r} of the grid takes a value, got {json.dumps(value)}")
+        if value is False and not has_no:
+            left_out.add(name)  # a switch that can only be turned on
+    words = words_of({name: value for name, value in point.items() if name not in left_out}, folder)
+    options, unknown = make_parser(pair).parse_known_args(words)
+    if unknown:
+        raise ValueError(f"the grid has what train does not take: {' '.join(unknown)}")
+    return options
+
+
+def train_point(
+    point: Mapping[str, Any], folder: Path, *, device: str = "auto", evaluate: bool = False
+) -> dict[str, Any]:
+    """Train a point into its folder, or go on there.
+
+    Parameters
+    ----------
+    point : mapping of str to Any
+        Its options.
+    folder : Path
+        Its run folder.
+    device : str, default "auto"
+        Where to train.
+    evaluate : bool, default False
+        Whether to compute the figures of the test rows too.
+
+    Returns
+    -------
+    dict
+        The metrics of the best epoch, and the figures of the test rows.
+    """
+    from pyrovae.cli.training import new_run, silence_pyro
+    from pyrovae.runs import Run, pick_device
+    from pyrovae.runs.own_data import is_function
+
+    options, where = parsed(point, folder), pick_device(device)
+    with warnings.catch_warnings():
+        silence_pyro()
+        if started := (folder / "config.json").exists():
+            pair = options.builder.name if options.builder.own else None
+            run = Run.open(folder, pair, options.data if is_function(options.data) else None)
+        else:
+            run = new_run(options)
+        history = run.train(resume=started, device=where, progress=False)
+    best = history.rows[history.best_epoch - 1]
+    figures: dict[str, Any] = {"best_epoch": history.best_epoch, "epochs_done": len(history.rows)}
+    figures |= {name: value for name, value in best.items() if name == "loss" or name.startswith("validation_")}
+    figures["seconds"] = sum(row.get("seconds", 0.0) for row in history.rows)
+    if evaluate or options.evaluate:
+        record = run.evaluate(device=where)
+        figures |= {f"test_{name}": value for name, value in record.items() if isinstance(value, int | float)}
+    return figures
+
+
+def _collect(folder: Path, out: Path | None) -> None:
+    import pandas as pd
+
+    rows = sweeps.collect(folder)
+    path = out or folder / "results.csv"
+    write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
+    states = [row["state"] for row in rows]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    print(f"{len(rows)} points ({counts}): {path}")
+
+
+def _shown(results: Iterator[sweeps.Result], total: int, quiet: bool) -> Iterator[sweeps.Result]:
+    """The results, with a line for each and a bar."""
+    with tqdm(total=total, desc="points", disable=quiet) as bar:
+        for result in results:
+            bar.update()
+            if not quiet:
+                bar.write(_line(result))
+            yield result
+
+
+def _line(result: sweeps.Result) -> str:
+    if result.error is not None:
+        return f"{result.folder.name}: failed"
+    shown = {name: value for name, value in result.figures.items() if name in ("loss", "validation_loss")}
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items() if value is not None)
+    return f"{result.folder.name}: {figures or 'finished'}"
