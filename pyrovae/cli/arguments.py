@@ -24,7 +24,6 @@ from pyrovae.cli.options import (
     whole_numbers,
     words,
 )
-from pyrovae.metrics.evaluation import BASELINES
 from pyrovae.pairs.registry import Option, Pair, find_pair, integers, is_own, pairs
 from pyrovae.training import Trainer
 from pyrovae.vae import OUTPUTS
@@ -265,9 +264,11 @@ def _add_evaluate(verbs: Any) -> None:
     verb.add_argument("--num-rows", type=int, metavar="N", help="only so many rows, drawn by the seed (default: all)")
     text = "samples of all rows that are in memory at once"
     verb.add_argument("--chunk-size", type=int, metavar="N", default=8192, help=text)
-    text = "imputers that a run of a table is compared with, or none"
-    usual = ",".join(BASELINES)
-    verb.add_argument("--baselines", type=words, metavar="NAME,NAME,...", default=usual, help=text)
+    text = (
+        "imputers that a run of a table is compared with, or none (default: mean-mode, hist-gradient-boosting, and for "
+        "a small table knn, bayesian-ridge and extra-trees)"
+    )
+    verb.add_argument("--baselines", type=words, metavar="NAME,NAME,...", help=text)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of rows and samples")
     text = "print one JSON object, with the keys that docs/command_line.md explains"
     verb.add_argument("--json", action="store_true", help=text)

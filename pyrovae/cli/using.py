@@ -102,7 +102,8 @@ def plot(options: argparse.Namespace) -> None:
     dataset, vae = run.dataset(), run.load_vae(pick_device(options.device))
     torch.manual_seed(options.seed)
     condition = _condition(options, vae.device)
-    figures = plotting.run_figures(vae, dataset, run.folder.read_metrics(), condition=condition)
+    rows, finished = run.folder.read_metrics(), run.load_finished(str(vae.device))
+    figures = plotting.run_figures(vae, dataset, rows, condition=condition, finished=finished)
     for name, figure in figures.items():
         path = run.folder.figures_path / f"{name}.{options.format}"
         plotting.save_figure(figure, path)
@@ -114,8 +115,10 @@ def _condition(options: argparse.Namespace, device: torch.device | str) -> dict[
 
 
 def bar(batches: Sequence[Any]) -> Any:
-    """The batches with a progress bar, which is shown when they take over two seconds."""
-    return tqdm(batches, desc="evaluating", unit="batch", delay=2, leave=False)
+    """Batches or imputers with a progress bar, which is shown when they take over two seconds."""
+    names = bool(batches) and isinstance(batches[0], str)
+    desc, unit = ("other imputers", "imputer") if names else ("evaluating", "batch")
+    return tqdm(batches, desc=desc, unit=unit, delay=2, leave=False)
 
 
 def print_evaluation(record: Mapping[str, Any]) -> None:

@@ -21,6 +21,8 @@ Baseline = Callable[[np.ndarray, np.ndarray, Sequence[str], int], np.ndarray]
 """From training rows, rows to fill, kinds of columns and a seed to the filled rows."""
 BASELINES: dict[str, Baseline] = {}
 """The baselines by name. Those functions expect checked arrays; call `impute_with`."""
+IN_SCIKIT_LEARN = ("mean-mode", "knn", "bayesian-ridge", "extra-trees", "hist-gradient-boosting")
+"""Those that need no other package."""
 _DATASETS = 5  # completed tables of miceforest, of which the mean, the median level or the commonest one is taken
 _ROUNDS = 5
 

@@ -27,10 +27,8 @@ from pyrovae.metrics.latents import ACTIVE, knn_error, row_means, unit_variances
 from pyrovae.support import SupportCheck
 from pyrovae.vae import VAE
 
-BASELINES = ("mean-mode", "hist-gradient-boosting")
-"""Imputers that a pair of tables is compared with, where no others are asked for."""
-Progress = Callable[[Sequence[slice]], Iterable[slice]]
-"""Wraps the batches that are gone through, as `tqdm` does."""
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+"""Wraps what is gone through, as `tqdm` does: batches, or the names of imputers."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +45,21 @@ class Evaluated:
         Training rows to compare them with.
     figures : mapping of str to Any, default {}
         The figures of every pair, which are there already.
-    baselines : sequence of str, default ()
-        Imputers to compare a pair of tables with.
+    baselines : sequence of str or None, default ()
+        Imputers to compare a pair of tables with; None takes those that suit its size.
+    progress : callable, optional
+        Wraps what takes long.
+    finished : Any, optional
+        What the pair made of its run after the training, see `pyrovae.pairs.finishing`.
     """
 
     vae: VAE
     rows: Rows
     neighbours: Rows | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
-    baselines: Sequence[str] = ()
+    baselines: Sequence[str] | None = ()
+    progress: Progress | None = None
+    finished: Any = None
 
     @cached_property
     def vectors(self) -> Tensor:
@@ -81,8 +85,9 @@ def evaluate(
     batch_size: int = 128,
     neighbours: Rows | None = None,
     condition: Mapping[str, Tensor] | None = None,
-    baselines: Sequence[str] = BASELINES,
+    baselines: Sequence[str] | None = None,
     progress: Progress | None = None,
+    finished: Any = None,
 ) -> Evaluation:
     """Evaluate a VAE on some rows, in evaluation mode and batch by batch on the VAE's device.
 
@@ -110,11 +115,14 @@ def evaluate(
     condition : mapping of str to Tensor, optional
         Values of latents that belong to all data. Those that are not given stand at the mean of the guide, and a log
         line says so.
-    baselines : sequence of str, default ("mean-mode", "hist-gradient-boosting")
+    baselines : sequence of str, optional
         For a pair of tables: imputers of `pyrovae.estimators.baselines` to compare it with. They are fitted on
-        `neighbours`, and left out without.
+        `neighbours`, and left out without. None takes all that scikit-learn has, and of a large table those that are
+        quick.
     progress : callable, optional
         Wraps the batches, for instance ``tqdm.tqdm``. None shows nothing.
+    finished : Any, optional
+        What the pair made of its run after the training (`Run.load_finished`). None takes the pair alone.
 
     Returns
     -------
@@ -150,6 +158,7 @@ def evaluate(
     if infers_label(vae, split):
         split = split.without_labels()
     likelihood, fixed = likelihood_of(vae), _fixed(vae, condition)
+    _check_rows(vae, split, parts_of_rows, dataset)
     parts: list[tuple[Tensor, ...]] = []
     probability = True
     with programs.evaluating(vae):
@@ -158,7 +167,6 @@ def evaluate(
             settings: dict[str, Any] = {"chunk_size": chunk_size, "condition": fixed, **data}
             estimate = vae.log_likelihood(x, num_samples, return_details=True, **settings)
             p, nll, kl = vae.bound_terms(x, condition=fixed, **data)
-    _check_rows(vae, split, parts_of_rows, dataset)
             error, count = _reconstruction_error(vae, likelihood, x, data)
             means = row_means(vae, x, data)
             parts.append((*estimate, nll, kl, error, count, *means.values()))
@@ -185,21 +193,13 @@ def evaluate(
             "bits_per_dimension": bits,
             "effective_sample_size": float(size.median()),
         }
-        evaluated = Evaluated(vae, labelled, neighbours, figures, baselines)
+        evaluated = Evaluated(vae, labelled, neighbours, figures, baselines, progress, finished)
         for family in families_of(vae):
             for measure in family.measures:
                 figures |= measure.compute(evaluated)
         return Evaluation(figures | _neighbour_figures(evaluated))
 
 
-def bits_per_dimension(
-    log_likelihood: float, num_entries: float, *, dataset: Dataset | None = None, kind: str | None = None
-) -> float | None:
-    """Code length of a datum in bits per entry, `-log_likelihood / (num_entries log 2)`.
-
-    For values of kind "binary" and "8-bit" this is a code length of the data. For "unit" and "symmetric" values it is
-    that of a density, which depends on the scale of the values and may be negative; where the data set says that bytes
-    were dequantised, the logarithm of the number of levels in a unit of the values is added (8 bits in [0, 1], 7 bits
 def _check_rows(vae: VAE, rows: Rows, parts: Sequence[slice], dataset: Dataset | None) -> None:
     """Refuse rows that contradict the kind of their data set, or are outside the support of the pair.
 
@@ -219,6 +219,14 @@ def _check_rows(vae: VAE, rows: Rows, parts: Sequence[slice], dataset: Dataset |
         check.check(x, data, lambda row, start=part.start: f"evaluated row {start + row}")
 
 
+def bits_per_dimension(
+    log_likelihood: float, num_entries: float, *, dataset: Dataset | None = None, kind: str | None = None
+) -> float | None:
+    """Code length of a datum in bits per entry, `-log_likelihood / (num_entries log 2)`.
+
+    For values of kind "binary" and "8-bit" this is a code length of the data. For "unit" and "symmetric" values it is
+    that of a density, which depends on the scale of the values and may be negative; where the data set says that bytes
+    were dequantised, the logarithm of the number of levels in a unit of the values is added (8 bits in [0, 1], 7 bits
     in [-1, 1]), which makes it an upper bound on the code length of the bytes. None for "real" values.
 
     Parameters

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pyrovae.data.dataset import Rows
 from pyrovae.families import EvaluationFigure, Family, Measure
 from pyrovae.metrics.evaluation import Evaluated
 from pyrovae.metrics.held_entries import held_entry_figures
+from pyrovae.metrics.imputed_rows import COVERAGE, HIDDEN, ImputedRows, Table
 from pyrovae.models import TabularVAE
 from pyrovae.vae import VAE
 
@@ -24,14 +22,6 @@ if TYPE_CHECKING:
 
     from pyrovae.plotting.run import Pictured
 
-# The codec and the baselines import pandas, so they are imported in the functions.
-
-HIDDEN = 0.5
-"""Share of the observed entries that are hidden, to be imputed."""
-NUM_SAMPLES = 50
-"""Draws of the latent that an imputed entry is made from."""
-MOST_LEVELS = 1000
-"""Boosted trees grow a tree for each level, so tables with a column of more levels are not compared with them."""
 _NATS = "nats per entry"
 _RMSE = "after VAEM: (1/D) sqrt(sum of the D mean squared errors), numbers scaled to [0, 1], 0 or 1 for a level"
 _IMPUTED = "entries that were observed and then hidden, half of them at random"
@@ -55,7 +45,8 @@ FIGURES = (
     EvaluationFigure(
         "imputation",
         "as above",
-        "`rmse`, `numeric` and `categorical` of imputed entries, beside imputers fitted on the training rows",
+        "`rmse`, `numeric` and `categorical` of imputed entries: of the values that `pyrovae impute` fills in, without "
+        "its trees (`vae-alone`), and of imputers fitted on the training rows",
     ),
     EvaluationFigure(
         "imputation_by_column",
@@ -63,21 +54,13 @@ FIGURES = (
         "error of each column: of numbers the root mean squared error over the range, of ordered levels the mean "
         "difference over their number, of other levels the share of wrong ones",
     ),
+    EvaluationFigure("imputation_seconds", "s", "the time that each took, with the fit of the other imputers"),
+    EvaluationFigure(
+        "interval_coverage",
+        "share of entries",
+        f"imputed numbers, and imputed ordered levels, that lie in their {COVERAGE:.0%} intervals",
+    ),
 )
-
-
-class Table(NamedTuple):
-    """The modelled columns of some rows as arrays."""
-
-    values: NDArray[np.float64]
-    """In the units of the table, levels as codes, NaN where an entry is missing, ``[N, D]``."""
-    names: list[str]
-    kinds: list[str]
-    num_levels: NDArray[np.int64]
-    """Of columns of numbers 1."""
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    """Ends of the range in the training rows."""
 
 
 def is_table_pair(vae: VAE) -> bool:
@@ -88,104 +71,71 @@ def is_table_pair(vae: VAE) -> bool:
 
 
 def table_figures(evaluated: Evaluated) -> dict[str, Any]:
-    """The figures of a table, see `FIGURES`.
-
-    Entries are hidden, and latents drawn, by the seed of the global generator of PyTorch, whatever was drawn since.
-    """
-    from pyrovae.data.tables import TableCodec
-
-    vae, rows = evaluated.vae, evaluated.rows
-    made_by: Any = vae.made_by
-    codec = TableCodec.from_dict(made_by.spec.schema)
-    log_scale = torch.as_tensor(codec.scaler.log_scale, dtype=torch.float64)
-    mask = torch.ones_like(rows.x, dtype=torch.bool) if rows.mask is None else rows.mask
-    observed, table = mask.cpu(), _table(codec, rows)
-    rng = np.random.default_rng(torch.initial_seed() % 2**63)
-    found: dict[str, Any] = {}
+    """The figures of a table, see `FIGURES`."""
+    imputed = ImputedRows(evaluated.vae, evaluated.rows, evaluated.finished)
+    table, hidden = imputed.table, imputed.hidden
+    log_scale, observed = imputed.codec.log_scale(imputed.rows.x.cpu().double().numpy()), imputed.mask.cpu().numpy()
     entries = int(observed.sum())
     if not entries:
-        return found
-    per_entry = -float(evaluated.figures.get("log_likelihood", math.nan)) * len(rows) / entries
-    raw_units = float((observed * log_scale).sum()) / entries
-    found |= {"nll_per_entry": per_entry, "nll_per_entry_raw": per_entry + raw_units}
-
-    noise = torch.as_tensor(rng.standard_normal((NUM_SAMPLES, vae.model.prior.latent_dim)), dtype=rows.x.dtype)
-    noise = noise.to(rows.x.device)
-    rebuilt, _ = _imputed(vae, codec, rows.x, mask, ~mask, noise)
-    errors = _errors(table, _kept_within(table, rebuilt), observed.numpy())
-    found |= {"rmse": errors["rmse"], "rmse_numeric": errors["numeric"], "error_categorical": errors["categorical"]}
-
-    hidden = observed.numpy() & (rng.random(observed.shape) < HIDDEN)
+        return {}
+    per_entry = -float(evaluated.figures.get("log_likelihood", math.nan)) * len(evaluated.rows) / entries
+    errors = _errors(table, imputed.rebuilt(), observed)
+    found: dict[str, Any] = {
+        "nll_per_entry": per_entry,
+        "nll_per_entry_raw": per_entry + float((observed * log_scale).sum()) / entries,
+        "rmse": errors["rmse"],
+        "rmse_numeric": errors["numeric"],
+        "error_categorical": errors["categorical"],
+    }
     if not hidden.any():
         return found
-    asked = torch.as_tensor(hidden)
-    seen = mask & ~asked.to(mask.device)
-    guesses, log_prob = _imputed(vae, codec, rows.x, seen, asked.to(mask.device), noise, ~mask)
-    raw_units = float((asked * log_scale).sum()) / int(asked.sum())
-    nll = -log_prob / int(asked.sum())
+    nll = -imputed.log_prob() / int(hidden.sum())
+    raw_units = float((hidden * log_scale).sum()) / int(hidden.sum())
     found |= {"imputation_nll_per_entry": nll, "imputation_nll_per_entry_raw": nll + raw_units}
-    filled = {"vae": _kept_within(table, guesses), **_baselines(evaluated, codec, table, hidden)}
-    columns = {name: _by_column(table, values, hidden) for name, values in filled.items()}
-    found["imputation"] = {name: _plain(_errors(table, values, hidden)) for name, values in filled.items()}
+    others = imputed.baselines(evaluated.neighbours, evaluated.baselines, evaluated.progress)
+    filled = imputed.completed() | others
+    columns = {name: _by_column(table, part.values, hidden) for name, part in filled.items()}
+    found["imputation"] = {name: _plain(_errors(table, part.values, hidden)) for name, part in filled.items()}
     found["imputation_by_column"] = {
         column: {name: errors[position] for name, errors in columns.items()}
         for position, column in enumerate(table.names)
     }
-    return found
+    found["imputation_seconds"] = {name: round(part.seconds, 2) for name, part in filled.items()}
+    return {**found, "interval_coverage": imputed.coverage()}
 
 
 # Plots import matplotlib, so they are imported when they are drawn.
 def _plot_rows(run: Pictured) -> dict[str, Figure]:
-    """Marginals and associations of held-out rows and of as many rows from the prior."""
-    from pyrovae.data.tables import TableCodec
-    from pyrovae.estimators.prediction import Predictor
-    from pyrovae.estimators.table_model import TableModel
+    """Marginals and associations of held-out rows and of as many new rows."""
     from pyrovae.plotting.tables import associations, marginals
 
-    made_by: Any = run.vae.made_by
-    codec = TableCodec.from_dict(made_by.spec.schema)
-    table = _table(codec, run.held_out)
-    schema, real = _as_frame(codec, table, table.values)
-    generated = TableModel(Predictor(codec, run.vae)).sample(len(real), random_state=torch.initial_seed() % 2**32)
+    imputed = ImputedRows(run.vae, run.held_out, run.finished)
+    schema, real = imputed.as_frame(imputed.table.values)
+    generated = imputed.model.sample(len(real), random_state=torch.initial_seed() % 2**32)
     drawn = {"marginals": marginals(real, generated, schema), "associations": associations(real, generated, schema)}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def _plot_imputed(run: Pictured) -> dict[str, Figure]:
-    """Imputed entries of held-out rows against the true ones, and errors: of the entries that `table_figures` hides."""
-    from pyrovae.data.tables import TableCodec
+    """Imputed entries of held-out rows against the true ones, and errors by column."""
     from pyrovae.plotting.tables import errors_by_column, imputed_against_true
 
-    vae, rows = run.vae, run.held_out.to(run.vae.device)
-    made_by: Any = vae.made_by
-    codec = TableCodec.from_dict(made_by.spec.schema)
-    mask = torch.ones_like(rows.x, dtype=torch.bool) if rows.mask is None else rows.mask
-    table, rng = _table(codec, rows), np.random.default_rng(torch.initial_seed() % 2**63)
-    noise = torch.as_tensor(rng.standard_normal((NUM_SAMPLES, vae.model.prior.latent_dim))).to(rows.x)
-    hidden = mask.cpu().numpy() & (rng.random(mask.shape) < HIDDEN)
+    imputed = ImputedRows(run.vae, run.held_out, run.finished)
+    table, hidden = imputed.table, imputed.hidden
     if not hidden.any():
         return {}
-    seen = mask & ~torch.as_tensor(hidden).to(mask.device)
-    guesses, _ = _imputed(vae, codec, rows.x, seen, ~mask, noise, ~mask)
-    evaluated = Evaluated(vae, rows, neighbours=run.dataset.train, baselines=("mean-mode",))
-    filled = {"vae": _kept_within(table, guesses), **_baselines(evaluated, codec, table, hidden)}
+    filled = imputed.completed() | imputed.baselines(run.dataset.train, ("mean-mode",))
     columns = {
-        name: dict(zip(table.names, _by_column(table, values, hidden), strict=True)) for name, values in filled.items()
+        name: dict(zip(table.names, _by_column(table, part.values, hidden), strict=True))
+        for name, part in filled.items()
     }
-    schema, true = _as_frame(codec, table, table.values)
-    title = f"Error of imputed entries by column\n{len(rows)} rows, {HIDDEN:.0%} of their entries hidden"
+    schema, true = imputed.as_frame(table.values)
+    title = f"Error of imputed entries by column\n{len(run.held_out)} rows, {HIDDEN:.0%} of their entries hidden"
     drawn = {
-        "against_true": imputed_against_true(true, _as_frame(codec, table, filled["vae"])[1], hidden, schema),
+        "against_true": imputed_against_true(true, imputed.as_frame(filled["vae"].values)[1], hidden, schema),
         "errors": errors_by_column(columns, title=title),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
-
-
-def _as_frame(codec: Any, table: Table, values: NDArray[np.float64]) -> tuple[Any, Any]:
-    """The schema of the modelled columns, and values of these as a frame, also where they are out of range."""
-    columns = codec.schema.subset(table.names).columns
-    unbounded = type(codec.schema)(tuple(c if c.levels else replace(c, low=None, high=None) for c in columns))
-    return unbounded, unbounded.decode(values)
 
 
 # Each gives several figures, which a run calls table_marginals and so on.
@@ -198,61 +148,6 @@ TABLES = Family(
     plots=_PLOTS,
 )
 """The family of pairs of tables."""
-
-
-def _table(codec: Any, rows: Rows) -> Table:
-    columns = [codec.schema.columns[position] for position in codec.modelled]
-    values = codec.scaler.inverse_transform(rows.x.cpu().double().numpy())
-    if rows.mask is not None:
-        values = np.where(rows.mask.cpu().numpy(), values, np.nan)
-    levels = np.array([len(column.levels or (None,)) for column in columns])
-    low, high = (
-        np.array([getattr(c, end) if c.levels is None else code for c, code in zip(columns, codes, strict=True)], float)
-        for end, codes in (("low", np.zeros(len(levels))), ("high", levels - 1))
-    )
-    kinds = [column.kind for column in columns]
-    return Table(values, [column.name for column in columns], kinds, levels, low, high)
-
-
-def _imputed(
-    vae: VAE, codec: Any, x: Tensor, seen: Tensor, asked: Tensor, noise: Tensor, missing: Tensor | None = None
-) -> tuple[NDArray[np.float64], float]:
-    """The best single values ``[N, D]`` in the units of the table, and the summed log-density of what is asked for.
-
-    What is `missing` was never recorded. For a model of what is missing this is not the same as hidden, see `mixtures`.
-    """
-    from pyrovae.infer.imputation import mixtures
-
-    model: Any = vae.model
-    points, total = [], 0.0
-    for part, mixture in mixtures(vae, x, seen, noise, missing=missing):
-        points.append(mixture.points(codec.ordered.to(x.device)).double().cpu())
-        if bool(asked[part].any()):
-            each = mixture.entries.log_prob(model.likelihood.fill(x[part], asked[part]))
-            log_prob = each + mixture.weights.log().unsqueeze(-1)
-            total += float(log_prob.double().logsumexp(0)[asked[part]].sum())
-    return codec.scaler.inverse_transform(torch.cat(points).numpy()), total
-
-
-def _kept_within(table: Table, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values within the ranges of their columns, and whole codes of levels."""
-    kept = np.clip(values, table.low, table.high)
-    return np.where(table.num_levels > 1, np.rint(kept), kept)
-
-
-def _baselines(
-    evaluated: Evaluated, codec: Any, table: Table, hidden: NDArray[np.bool_]
-) -> dict[str, NDArray[np.float64]]:
-    from pyrovae.estimators.baselines import impute_with
-
-    if evaluated.neighbours is None or not len(evaluated.neighbours) or not evaluated.baselines:
-        return {}
-    train = _table(codec, evaluated.neighbours).values
-    shown = np.where(hidden, np.nan, table.values)
-    with_trees = int(table.num_levels.max()) <= MOST_LEVELS
-    names = [name for name in evaluated.baselines if with_trees or name == "mean-mode"]
-    seed = torch.initial_seed() % 2**32
-    return {name: impute_with(name, train, shown, table.kinds, seed) for name in names}
 
 
 def _errors(table: Table, filled: NDArray[np.float64], asked: NDArray[np.bool_]) -> dict[str, float]:

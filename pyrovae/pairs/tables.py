@@ -56,9 +56,9 @@ def _finish(run: Run, dataset: Dataset, device: str, progress: bool) -> Mapping[
 
 
 def _load(folder: Path, device: str) -> Any:
-    from pyrovae.estimators.table_model import TableModel
+    from pyrovae.estimators import table_runs
 
-    return TableModel.load(folder, device)[0]
+    return table_runs.load(folder, device)
 
 
 _TREES = "boosted trees beside the pair, one model a column, which count as far as they predict held-out entries better"

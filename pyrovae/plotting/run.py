@@ -193,6 +193,7 @@ def run_figures(
     rows: Sequence[Mapping[str, float]],
     *,
     condition: Mapping[str, Tensor] | None = None,
+    finished: Any = None,
 ) -> dict[str, Figure]:
     """Draw all figures of a trained VAE, on held-out rows. Figures that do not apply are left out.
 
@@ -206,6 +207,8 @@ def run_figures(
         Metrics of the training, see `training_curves`. May be empty.
     condition : mapping of str to Tensor, optional
         Values of latents that belong to all data, for the samples. Those that are not given are drawn from the guide.
+    finished : Any, optional
+        What the pair made of its run after the training (`Run.load_finished`).
 
     Returns
     -------
@@ -215,7 +218,7 @@ def run_figures(
         VAE add, such as samples_by_sticks. A model that observes several sites has samples and reconstructions of
         each, such as samples_x.
     """
-    pictured = Pictured(vae, dataset, rows, condition or {})
+    pictured = Pictured(vae, dataset, rows, condition or {}, finished)
     figures: dict[str, Figure] = {}
     with programs.evaluating(vae):
         x, data = pictured.first(1)
@@ -259,6 +262,7 @@ class Pictured:
     dataset: Dataset
     rows: Sequence[Mapping[str, float]]
     condition: Mapping[str, Tensor] = field(default_factory=dict)
+    finished: Any = None
 
     @cached_property
     def held_out(self) -> Rows:

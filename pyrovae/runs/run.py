@@ -284,6 +284,13 @@ class Run:
         load_weights(vae, self.folder.weights_path)
         return vae.to(device).eval()
 
+    def load_finished(self, device: str = "cpu") -> Any:
+        """What the pair made of the run after the training, for evaluation and figures; None if it adds nothing.
+
+        A run that is not finished is finished first.
+        """
+        return None if self.pair.finishing is None else self.pair.finishing.load(self.folder.path, device)
+
     def evaluate(
         self,
         split: str = "test",
@@ -331,5 +338,6 @@ class Run:
         if num_rows is not None:
             rows = rows.take(torch.randperm(len(rows))[:num_rows])
         near = None if split == "train" else dataset.seen("train")  # a training row would be its own neighbour
+        options = {"finished": self.load_finished(device), **options}
         result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=near, **options)
         return {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}

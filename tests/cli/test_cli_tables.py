@@ -122,23 +122,27 @@ def test_evaluate(place, out, more):
     shift = float((rows.mask * scale).sum()) / entries
     assert found["nll_per_entry_raw"] - found["nll_per_entry"] == pytest.approx(shift, abs=1e-5)
     alone = "--data" in more or "none" in more
-    methods = ["vae"] if alone else ["vae", "mean-mode", "hist-gradient-boosting"]
+    others = [] if alone else ["mean-mode", "knn", "bayesian-ridge", "extra-trees", "hist-gradient-boosting"]
+    methods = ["vae", "vae-alone", *others]
     assert list(found["imputation"]) == methods
+    assert list(found["imputation_seconds"]) == methods
+    assert found["interval_coverage"]["ordered levels"] is None
+    assert 0 < found["interval_coverage"]["numbers"] <= 1
     assert list(found["imputation_by_column"]) == list(houses())
     assert all(list(part) == methods for part in found["imputation_by_column"].values())
     assert 0 < found["imputation"]["vae"]["numeric"] < 1
 
 
 def test_figures_do_not_move_with_the_chunk_size(place, out):
-    found = []
+    found, words = [], ["evaluate", "clinic", "--num-samples", "5", "--baselines", "mean-mode"]
     for chunk in ("64", "8192"):
-        assert main(["evaluate", "clinic", "--num-samples", "5", "--chunk-size", chunk, "--json"]) == 0
+        assert main([*words, "--chunk-size", chunk, "--json"]) == 0
         found.append(json.loads(out()))
     assert found[0]["imputation"] == found[1]["imputation"]
-    assert main(["evaluate", "clinic", "--num-samples", "5", "--seed", "1", "--json"]) == 0
+    assert main([*words, "--seed", "1", "--json"]) == 0
     assert json.loads(out())["imputation"] != found[0]["imputation"]
-    assert main(["evaluate", "clinic", "--num-samples", "5"]) == 0
-    assert "hist-gradient-boosting" in out()
+    assert main(words) == 0
+    assert "mean-mode" in out()
 
 
 def test_mean_and_mode_are_those_of_the_training_rows(place, out):
