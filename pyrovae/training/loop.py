@@ -56,7 +56,8 @@ class Fit:
 
     def __init__(self, options: TrainingOptions, vae: VAE, data: TrainingData, run: RunFolder | None) -> None:
         self.options, self.vae, self.folder = options, vae, run
-        self.train = batches_of(vae, data.train, data, options.batch_size, drop_last=options.drop_last)
+        drop_last, seed = options.drop_last, options.seed
+        self.train = batches_of(vae, data.train, data, options.batch_size, drop_last=drop_last, seed=seed)
         self.rows = self.train.total
         self.kl_weight = parse_schedule(options.kl_weight)
         self.model, self.device = vae.model, vae.device
@@ -94,7 +95,7 @@ class Fit:
         self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae))
         self.progress = Progress(vae, options.epochs, self.train.num_batches)
         self.callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
-        self.interrupt = Interrupt()
+        self.interrupt, self.resumes = Interrupt(), False
         self.saved_at = self.started_at = time.monotonic()
 
     def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
@@ -112,6 +113,7 @@ class Fit:
 
     def run(self, resume: bool, stack: ExitStack) -> History:
         """Train to the end, from the start or from the last state. The caller closes `stack` when the training ends."""
+        self.resumes = resume
         if resume and self.folder is not None:
             self.state = load_state(
                 self.folder, self.vae, self.optimizer, self.scheduler, self.learned, self.train.generator
@@ -134,6 +136,11 @@ class Fit:
         load_module_tensors(self.vae, self.state.best, "the best weights")
         self.vae.eval()
         return History(self.state.history, self.state.best_epoch, self.state.stopped)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the training began in this call, and no epoch of it has ended."""
+        return not self.resumes and not self.state.epoch
 
     def epoch(self) -> None:
         """Do one pass over the data, or the rest of one that was interrupted."""
@@ -278,8 +285,19 @@ class Fit:
         self.state.seconds = round(time.monotonic() - self.started_at, 3)
         if self.folder is not None:
             generator = self.train.generator
-            save_state(self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned, generator)
+            try:
+                save_state(self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned, generator)
+            except OSError as error:
+                raise self.not_saved(error) from error
         self.saved_at = time.monotonic()
+
+    def not_saved(self, error: OSError) -> OSError:
+        """What could not be written, and how to go on."""
+        if self.folder is None or error.errno is None or self.is_new:
+            return error
+        how = f"pyrovae resume {self.folder.path}" if self.folder.config_path.exists() else "resume=True"
+        text = f"{error.strerror}; the last save is whole, make room and go on from it: {how}"
+        return OSError(error.errno, text, error.filename)
 
     def stop_for_interrupt(self) -> None:
         """Save, and leave after Ctrl-C."""
@@ -308,7 +326,7 @@ class Fit:
         load_module_tensors(self.vae, state.best, "the best weights")
         self.optimizer.zero_grad()  # so that a later training can go on
         kept = "the VAE has"
-        if self.folder is not None:
+        if self.folder is not None and not self.is_new:
             save_best(self.folder, state)
             kept = f"the VAE and {self.folder.weights_path} have"
         weights = f"the best weights before it (epoch {state.best_epoch})" if state.best_epoch else "the first weights"

@@ -37,7 +37,8 @@ def mixed(rows=900, seed=0):
             "sort": pd.Categorical(rng.choice(list("xyz"), rows), categories=list("zyxw")),
             "grade": pd.Categorical(rng.choice(grades, rows), categories=grades, ordered=True),
             "day": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 500, rows), unit="D"),
-            "zone": pd.Timestamp("2020-01-01", tz="Europe/Paris") + pd.to_timedelta(rng.integers(0, 90, rows), unit="h"),
+            "zone": pd.Timestamp("2020-01-01", tz="Europe/Paris")
+            + pd.to_timedelta(rng.integers(0, 90, rows), unit="h"),
             "late": np.where(np.arange(rows) < 400, np.nan, z),
             "same": np.full(rows, 7),
             "none": np.full(rows, np.nan),
@@ -202,7 +203,9 @@ def test_files_that_are_refused(chunks):
     parquet.write_table(pyarrow.table({"a": [1, 2], "b": [[1, 2], [3]]}), "lists.parquet")
     parquet.write_table(pyarrow.table([[1], [2]], names=["a", "a"]), "twice.parquet")
     parquet.write_table(pyarrow.table({"a": [1, 1], "b": ["x", "x"]}), "constant.parquet")
-    frame.assign(real=frame["real"].where(frame.index != 700, np.inf)).to_parquet("infinite.parquet", row_group_size=200)
+    frame.assign(real=frame["real"].where(frame.index != 700, np.inf)).to_parquet(
+        "infinite.parquet", row_group_size=200
+    )
     pd.DataFrame({"a": [b"x", b"y"] * 50}).to_parquet("bytes.parquet")
     content = (chunks / "t.parquet").read_bytes()
     (chunks / "cut.parquet").write_bytes(content[: len(content) // 2])
