@@ -40,8 +40,12 @@ class TabularGuide(PyroModule):
         y: Tensor | None = None,
         index: Tensor | None = None,
         seen: Tensor | None = None,
+        recorded: Tensor | None = None,
     ) -> Tensor:
-        """Run the program. See the contract of pairs. `seen` is True where the guide may look, under the mask."""
+        """Run the program. See the contract of pairs. `seen` is True where the guide may look, under the mask.
+
+        `recorded` is for the model.
+        """
         if seen is not None:
             mask = seen if mask is None else mask & seen
         with pyro.plate("data", len(x), dim=-1):

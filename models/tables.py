@@ -19,7 +19,7 @@ class TabularVAE(PyroModule):
 
     Sites: `z` (latent, event shape ``[latent_dim]``) and `x` (a row), both in the plate "data", dimension -1. With a
     model of what is missing there is the site `mask` beside them, 1 where an entry is observed. Missing entries are
-    integrated out of it.
+    integrated out of it, and entries that were recorded and are not shown, see `forward`.
 
     Parameters
     ----------
@@ -59,6 +59,7 @@ class TabularVAE(PyroModule):
         y: Tensor | None = None,
         index: Tensor | None = None,
         seen: Tensor | None = None,
+        recorded: Tensor | None = None,
         *,
         size: int | None = None,
     ) -> Tensor:
@@ -68,7 +69,7 @@ class TabularVAE(PyroModule):
             raw = self.decoder(z)
             row = observe(self.likelihood, raw, x, mask)
             if self.missingness is not None:
-                known = mask if x is not None else None
-                found = None if x is None else torch.ones_like(row) if mask is None else mask.to(row.dtype)
+                known, there = (None, None) if x is None else (mask, mask if recorded is None else recorded)
+                found = None if x is None else torch.ones_like(row) if there is None else there.to(row.dtype)
                 pyro.sample("mask", self.missingness(self.likelihood.elementwise(raw), row, known), obs=found)
             return row

@@ -160,7 +160,7 @@ class TableStream:
         if self.hidden is None or rows.mask is None:
             return rows
         out = torch.from_numpy(hidden_entries(numbers, rows.x.shape[1], *self.hidden))
-        return rows.replace(mask=rows.mask & ~out)
+        return rows.replace(mask=rows.mask & ~out, more={**rows.more, "recorded": rows.mask})
 
 
 def is_streamed(path: str | Path, columns: Sequence[str] | None, stream: bool | None) -> bool:
@@ -345,7 +345,8 @@ def _joined(first: Rows, second: Rows) -> Rows:
         return second
     if first.mask is None or second.mask is None:
         return Rows(torch.cat((first.x, second.x)))
-    return Rows(torch.cat((first.x, second.x)), mask=torch.cat((first.mask, second.mask)))
+    more = {name: torch.cat((value, second.more[name])) for name, value in first.more.items()}
+    return Rows(torch.cat((first.x, second.x)), mask=torch.cat((first.mask, second.mask)), more=more)
 
 
 def _merged(parts: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:

@@ -117,8 +117,13 @@ class Predictor:
         """Which columns have an order."""
         return self.codec.ordered.numpy()
 
-    def mixtures(self, x: Tensor, mask: Tensor, sampling: Sampling) -> Iterator[tuple[slice, Mixture]]:
-        """The mixtures of rows over draws of the latent and, with several nets, over nets, in parts."""
+    def mixtures(
+        self, x: Tensor, mask: Tensor, sampling: Sampling, missing: Tensor | None = None
+    ) -> Iterator[tuple[slice, Mixture]]:
+        """The mixtures of rows over draws of the latent and, with several nets, over nets, in parts.
+
+        `missing` tells entries that were never recorded from those that are hidden, see `infer.imputation.mixtures`.
+        """
         generator, nets = np.random.RandomState(sampling.seed), self.nets()
         count = math.ceil(sampling.num_samples / len(nets))
         parts = []
@@ -126,7 +131,7 @@ class Predictor:
             prior: Any = vae.model.prior
             half = generator.standard_normal((math.ceil(count / 2), prior.latent_dim))
             noise = torch.as_tensor(np.concatenate([half, -half])[:count], device=x.device)
-            parts.append(mixtures(vae, x, mask, noise, weights=sampling.weights))
+            parts.append(mixtures(vae, x, mask, noise, weights=sampling.weights, missing=missing))
         for found in zip(*parts, strict=True):
             rows, mixture = found[0]
             if len(nets) > 1:
@@ -161,10 +166,10 @@ class Predictor:
             found[:, first : first + size] = predicted[:, start : start + size]
         return found
 
-    def points(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
+    def points(self, x: Tensor, mask: Tensor, sampling: Sampling, missing: Tensor | None = None) -> NDArray[np.float64]:
         """The best single values of scaled rows, ``[N, D]``."""
         found = []
-        for part, mixture in self.mixtures(x, mask, sampling):
+        for part, mixture in self.mixtures(x, mask, sampling, missing):
             expected, of_trees = self.expectations.of(mixture), self.tree_expectations(x[part], mask[part])
             if of_trees is not None:
                 expected = self.expectations.stacked(expected, of_trees, self.tree_weights)
@@ -172,7 +177,14 @@ class Predictor:
         return np.concatenate(found)
 
     def draws(
-        self, x: Tensor, mask: Tensor, num_draws: int, sampling: Sampling, *, by_row: bool = True
+        self,
+        x: Tensor,
+        mask: Tensor,
+        num_draws: int,
+        sampling: Sampling,
+        *,
+        by_row: bool = True,
+        missing: Tensor | None = None,
     ) -> NDArray[np.float64]:
         """Draws of the missing entries of scaled rows, ``[num_draws, N, D]``; observed entries are as given.
 
@@ -181,7 +193,8 @@ class Predictor:
         """
         seen, parts = dict[bytes, int](), []
         for some in slices(len(x), max(1, _DRAWS_AT_ONCE // (num_draws * x.shape[1]))):
-            for rows, mixture in self.mixtures(x[some], mask[some], sampling):
+            absent = None if missing is None else missing[some]
+            for rows, mixture in self.mixtures(x[some], mask[some], sampling, absent):
                 inner = slice(some.start + rows.start, min(some.start + rows.stop, some.stop, len(x)))
                 generators = _generators(x[inner], mask[inner], sampling.seed, seen) if by_row else []
                 uniform = self._uniform(mask[inner], num_draws, sampling.seed, generators, by_row=by_row)

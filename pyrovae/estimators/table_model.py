@@ -21,6 +21,7 @@ from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.factors import FactorModel
 from pyrovae.estimators.given import check_given
 from pyrovae.estimators.latent_mixture import LatentMixture
+from pyrovae.estimators.missing_ranges import without_observed_ranges
 from pyrovae.estimators.nets import load_others, save_others, train_net, train_others, varied
 from pyrovae.estimators.prediction import Predictor, Sampling
 from pyrovae.estimators.sampling import RowSampler
@@ -120,7 +121,8 @@ class TableModel:
         """
         codec = TableCodec.fit(schema, frame, likelihoods=likelihoods, scaling=scaling)
         scaled, mask = codec.scaled(frame)
-        held = held_out(mask, seed)
+        ignorable = pair.get("missingness", "ignorable") == "ignorable"
+        held = held_out(mask, seed) if ignorable else np.zeros_like(mask)
         shown = mask & ~held
         rows = Rows(torch.as_tensor(scaled, dtype=torch.float32), mask=torch.as_tensor(shown)).numbered()
         verbose = bool(training.get("progress"))
@@ -157,8 +159,9 @@ class TableModel:
         """
         x = torch.as_tensor(scaled, dtype=torch.float64, device=self.vae.device)
         values, ordered = np.where(mask & ~held, scaled, np.nan), self.codec.ordered.tolist()
-        self.predictor.factors = FactorModel.fit(values, self.codec.families, ordered=ordered, random_state=seed)
-        if held.any():
+        if not self.models_missing:
+            self.predictor.factors = FactorModel.fit(values, self.codec.families, ordered=ordered, random_state=seed)
+        if held.any() and not self.models_missing:
             self.predictor.calibrate(x, torch.as_tensor(mask & ~held, device=x.device), held, seed)
         self.density = self._latent_mixture(x, torch.as_tensor(mask, device=x.device), seed)
 
@@ -179,8 +182,15 @@ class TableModel:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether spreads were calibrated, or there are no numbers whose spread could be."""
-        return bool((self.predictor.spread != 1).any() or self.predictor.expectations.is_level.all())
+        """Whether spreads were calibrated, or there is nothing to calibrate."""
+        known = self.models_missing or self.predictor.expectations.is_level.all()
+        return bool((self.predictor.spread != 1).any() or known)
+
+    @property
+    def models_missing(self) -> bool:
+        """Whether the pair models what is missing. Then nothing stands beside it, and spreads are its own."""
+        model: Any = self.vae.model
+        return model.missingness is not None
 
     @torch.no_grad()
     def _latent_mixture(self, x: Tensor, mask: Tensor, seed: int) -> LatentMixture:
@@ -246,8 +256,10 @@ class TableModel:
             raise ValueError(f"{folder} lacks {TREES}, which its model needs; save the model again")
         if shares.any() and not factors.exists():
             raise ValueError(f"{folder} lacks {FACTORS}, which its model needs; save the model again")
+        codec, settings = TableCodec.from_dict(schema), dict(schema.get("settings", {}))
+        how, declared = settings.get("missingness", "ignorable"), settings.get("ranges") or ()
         predictor = Predictor(
-            TableCodec.from_dict(schema),
+            replace(codec, schema=without_observed_ranges(codec.schema, how, declared)),
             run.load_vae(device).double().eval(),
             ColumnTrees.load(trees) if weights.any() else None,
             weights,
@@ -258,7 +270,7 @@ class TableModel:
             factor_shares=shares,
         )
         density = LatentMixture.load(latents) if is_done and latents.exists() else None
-        return cls(predictor, density), dict(schema.get("settings", {}))
+        return cls(predictor, density), settings
 
     def encoded(self, frame: Any, *, unseen: str = "raise", extra: str = "raise") -> tuple[Tensor, Tensor]:
         """Scaled rows in float64, and their mask, on the device of the pair."""
@@ -271,19 +283,33 @@ class TableModel:
         return self.codec.complete(self.predictor.points(x, mask, sampling))
 
     def draws(
-        self, x: Tensor, mask: Tensor, num_draws: int, sampling: Sampling, *, by_row: bool = True
+        self,
+        x: Tensor,
+        mask: Tensor,
+        num_draws: int,
+        sampling: Sampling,
+        *,
+        by_row: bool = True,
+        missing: Tensor | None = None,
     ) -> NDArray[np.float64]:
         """Draws of the missing entries, ``[num_draws, N, D]``, in the units of the columns; see `Predictor.draws`."""
-        drawn = self.predictor.draws(x, mask, num_draws, sampling, by_row=by_row)
+        drawn = self.predictor.draws(x, mask, num_draws, sampling, by_row=by_row, missing=missing)
         return np.stack([self.codec.complete(draw) for draw in drawn])
 
     def quantiles(
-        self, x: Tensor, mask: Tensor, levels: Sequence[float], num_draws: int, sampling: Sampling
+        self,
+        x: Tensor,
+        mask: Tensor,
+        levels: Sequence[float],
+        num_draws: int,
+        sampling: Sampling,
+        missing: Tensor | None = None,
     ) -> NDArray[np.float64]:
         """Quantiles of draws of the missing entries, ``[len(levels), N, D]``, in the units of the columns."""
         found = []
         for part in slices(len(x), max(1, _NUMBERS_AT_ONCE // (num_draws * x.shape[1]))):
-            drawn = self.draws(x[part], mask[part], num_draws, sampling, by_row=False)
+            absent = None if missing is None else missing[part]
+            drawn = self.draws(x[part], mask[part], num_draws, sampling, by_row=False, missing=absent)
             found.append(np.quantile(drawn, levels, axis=0, method="nearest"))
         return np.concatenate(found, 1)
 

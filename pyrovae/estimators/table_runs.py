@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OF_THE_PAIR = {"latent_dim": "n_components"}
-_OF_THE_IMPUTER = ("n_components", "hidden", "encoder", "prior", "parameterization", "scale_floor")
+_OF_THE_IMPUTER = ("n_components", "hidden", "encoder", "prior", "parameterization", "scale_floor", "missingness")
 _OF_THE_TRAINING = ("epochs", "lr", "batch_size", "kl_weight")
 
 
@@ -58,7 +58,8 @@ def hold_out(dataset: Dataset, seed: int, stored: DataSpec | None = None) -> Dat
     stream = dataset.stream
     if isinstance(stream, TableStream):  # in which the sampled rows come too
         stream = stream.hiding(float(note["share"]), int(note["seed"]))
-    return replace(dataset, train=dataset.train.replace(mask=shown), stream=stream, schema=schema)
+    more = {**dataset.train.more, "recorded": torch.as_tensor(mask)}  # for a model of what is missing
+    return replace(dataset, train=dataset.train.replace(mask=shown, more=more), stream=stream, schema=schema)
 
 
 def is_done(run: Run) -> bool:
@@ -94,14 +95,17 @@ def finish(run: Run, dataset: Dataset, device: str = "cpu", progress: bool = Fal
     scaled, mask = _arrays(dataset.train)
     held = np.zeros_like(mask) if note is None else _held_out(dataset, mask, note)
     done, validation = _weights(run), dataset.validation
+    vae = run.load_vae(device).double().eval()
     can_be_weighed = bool(held.any()) or len(validation) > 0
-    with_trees = options.get("trees", True) and can_be_weighed
+    # Trees take values as missing at random.
+    ignorable = getattr(vae.model, "missingness", None) is None
+    with_trees = options.get("trees", True) and can_be_weighed and ignorable
     trees = fit_trees(codec, scaled, mask & ~held, seed, verbose=progress) if with_trees else None
-    model = TableModel(Predictor(codec, run.load_vae(device).double().eval(), trees))
+    model = TableModel(Predictor(codec, vae, trees))
     model.finish(scaled, mask, held, seed)
-    if not held.any() and len(validation):
+    if not held.any() and len(validation) and ignorable:
         model.calibrate(validation, seed)
-    if not can_be_weighed:
+    if not can_be_weighed and ignorable:
         logger.warning(
             "%s is not calibrated: its training saw all entries, and there are no validation rows", run.folder.path
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Normal
 from torch.special import log_ndtr, ndtri
 
-from pyrovae.distributions import NaturalBernoulli, OrderedLogits
+from pyrovae.distributions import NaturalBernoulli, NaturalNormal, OrderedLogits
 from pyrovae.distributions.columns import ColumnGroup, Columns
 from pyrovae.distributions.levels import Levels
 from pyrovae.distributions.selected_normal import SelectedNormal
@@ -23,6 +23,8 @@ MECHANISMS = ("ignorable", "self-masking", "self-masking-high", "self-masking-lo
 _DIRECTIONS = {"self-masking-high": 1.0, "self-masking-low": -1.0}
 _NUMBERS = ("normal",)
 _RATES = (0.02, 0.98)
+SPEED = 10.0
+"""Parameters are scaled so that they learn so many times as fast as nets do, whose weights are far smaller."""
 _ONE = 0.5413
 """softplus of this is 1, the first slope where the direction is known."""
 
@@ -102,8 +104,9 @@ class SelfMasking(nn.Module):
         self.register_buffer("active", active)
         sizes = torch.tensor([0, *columns.num_levels]).cumsum(0)
         self.register_buffer("first_level", sizes[:-1], persistent=False)
-        start = ndtri((torch.full_like(direction, 0.5) if rates is None else rates).clamp(*_RATES).double()).float()
-        self.slope = nn.Parameter(torch.where(direction != 0, _ONE, torch.zeros_like(direction)))
+        shares = torch.full_like(direction, 0.5) if rates is None else rates.clamp(*_RATES)
+        start = ndtri(shares.double()).float() / SPEED
+        self.slope = nn.Parameter(torch.where(direction != 0, _ONE / SPEED, torch.zeros_like(direction)))
         self.intercept = nn.Parameter(start * torch.where(direction != 0, 2**0.5, 1.0))
         of_levels = [start[column].expand(levels) for column, levels in enumerate(columns.num_levels)]
         levels = torch.cat(of_levels)
@@ -151,7 +154,8 @@ class SelfMasking(nn.Module):
 
     def slopes(self) -> Tensor:
         """The slopes a of the columns of numbers, in standard deviations, ``[D]``."""
-        return torch.where(self.direction != 0, self.direction * F.softplus(self.slope), self.slope)
+        slope = SPEED * self.slope
+        return torch.where(self.direction != 0, self.direction * F.softplus(slope), slope)
 
     def _modelled(self, columns: Tensor) -> bool:
         """Whether some of the columns of a group may be missing for what they are."""
@@ -160,13 +164,13 @@ class SelfMasking(nn.Module):
     def _score_of(self, columns: Tensor, value: Tensor) -> Tensor:
         """What the probit is taken of, at numbers ``[..., n]`` of some columns."""
         standard = (value - self.loc[columns]) / self.scale[columns]
-        return self.intercept[columns] + self.slopes()[columns] * standard
+        return SPEED * self.intercept[columns] + self.slopes()[columns] * standard
 
     def _levels_of(self, columns: Tensor, count: int) -> Tensor:
         """What the probit is taken of, at all levels of some columns, ``[n, count]``; anything beyond their last."""
         assert self.levels is not None
         places = self.first_level[columns].unsqueeze(-1) + torch.arange(count, device=columns.device)
-        return self.levels[places.clamp(max=len(self.levels) - 1)]
+        return SPEED * self.levels[places.clamp(max=len(self.levels) - 1)]
 
     def _of_values(self, fn: Columns, x: Tensor) -> Tensor:
         """Logits of observed, at values, ``[..., D]``."""
@@ -193,7 +197,7 @@ class SelfMasking(nn.Module):
             if logs is not None:
                 at = self._levels_of(columns, logs.shape[-1])
                 return (logs + log_ndtr(-at)).logsumexp(-1) - (logs + log_ndtr(at)).logsumexp(-1)
-            mean, scale = part.mean, _scale_of(part)
+            mean, scale = _loc_and_scale(part)
             spread = self.slopes()[columns] * scale / self.scale[columns]
             return _logit(self._score_of(columns, mean) / torch.hypot(spread, torch.ones_like(spread)))
 
@@ -207,9 +211,25 @@ class SelfMasking(nn.Module):
                 return Bernoulli(logits=tilted[..., 1] - tilted[..., 0])
             sizes = part.num_levels if isinstance(part, Levels) else torch.full_like(columns, logs.shape[-1])
             return Levels(tilted, sizes)
-        mean, scale = part.mean, _scale_of(part)
+        mean, scale = _loc_and_scale(part)
         slope = self.slopes()[columns] * scale / self.scale[columns]
         return SelectedNormal(mean, scale, sign * slope, sign * self._score_of(columns, mean))
+
+
+def mechanisms_by_name(missingness: str | Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """The mechanism of each of some columns by its name, as it was asked for, see `resolve_mechanisms`.
+
+    Raises
+    ------
+    ValueError
+        The one mechanism for all columns is unknown, or a text cannot be read.
+    """
+    if isinstance(missingness, str) and "=" not in missingness:
+        if missingness not in MECHANISMS:
+            raise ValueError(f"missingness must be one of {', '.join(MECHANISMS)}, got {missingness!r}")
+        return dict.fromkeys(names, missingness)
+    given = _by_name(missingness) if isinstance(missingness, str) else missingness
+    return {name: given.get(name, "ignorable") for name in names}
 
 
 def resolve_mechanisms(
@@ -243,16 +263,13 @@ def resolve_mechanisms(
     >>> resolve_mechanisms("income=self-masking-high", ["income", "owner"], columns)
     ('self-masking-high', 'ignorable')
     """
-    if isinstance(missingness, str) and "=" not in missingness:
-        if missingness not in MECHANISMS:
-            raise ValueError(f"missingness must be one of {', '.join(MECHANISMS)}, got {missingness!r}")
-        directed = missingness in _DIRECTIONS
-        found = ["self-masking" if directed and f in OF_LEVELS else missingness for f in columns.families]
-    else:
-        by_name = _by_name(missingness) if isinstance(missingness, str) else missingness
-        if unknown := [name for name in by_name if name not in names]:
+    found = list(mechanisms_by_name(missingness, names).values())
+    if isinstance(missingness, str) and missingness in _DIRECTIONS:
+        found = ["self-masking" if family in OF_LEVELS else missingness for family in columns.families]
+    elif not isinstance(missingness, str) or "=" in missingness:
+        asked = _by_name(missingness) if isinstance(missingness, str) else missingness
+        if unknown := [name for name in asked if name not in names]:
             raise ValueError(f"missingness names {unknown[0]!r}, which is no column with two values or more")
-        found = [by_name.get(name, "ignorable") for name in names]
     for name, mechanism, family in zip(names, found, columns.families, strict=True):
         try:
             check_mechanism(mechanism, family)
@@ -300,9 +317,14 @@ def _by_name(text: str) -> dict[str, str]:
     return {name: mechanism for name, _, mechanism in parts}
 
 
-def _scale_of(fn: Distribution) -> Tensor:
-    """The standard deviation of a normal."""
-    return fn.scale if isinstance(fn, Normal) else fn.variance.sqrt()
+def _loc_and_scale(fn: Distribution) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a normal; of nothing else are missing entries integrated out."""
+    if isinstance(fn, Normal):
+        return fn.loc, fn.scale
+    if isinstance(fn, NaturalNormal):
+        given = fn.to_canonical()
+        return given["loc"], given["scale"]
+    raise TypeError(f"numbers that are missing because of themselves are normal given the latent, not {fn}")
 
 
 def _logit(score: Tensor) -> Tensor:

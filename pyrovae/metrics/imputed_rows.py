@@ -54,7 +54,7 @@ class Table(NamedTuple):
     """Of columns of numbers 1."""
     low: NDArray[np.float64]
     high: NDArray[np.float64]
-    """Ends of the range in the training rows."""
+    """Ends of the range in the training rows; NaN without one."""
 
 
 class Filled(NamedTuple):
@@ -176,7 +176,7 @@ class ImputedRows:
         found = {}
         for name, model in models.items():
             started = time.perf_counter()
-            values = self._as_completed(model.predictor.points(self.x, self.seen, self.sampling))
+            values = self._as_completed(model.predictor.points(self.x, self.seen, self.sampling, ~self.mask))
             found[name] = Filled(values, time.perf_counter() - started)
         return found
 
@@ -184,7 +184,7 @@ class ImputedRows:
     def log_prob(self) -> float:
         """The summed log-density of the hidden entries, each given the seen ones of its row, in scaled units."""
         asked, total = torch.as_tensor(self.hidden, device=self.x.device), 0.0
-        for part, mixture in self.alone.predictor.mixtures(self.x, self.seen, self.sampling):
+        for part, mixture in self.alone.predictor.mixtures(self.x, self.seen, self.sampling, ~self.mask):
             filled = mixture.likelihood.fill(self.x[part], asked[part])
             log_prob = mixture.entries.log_prob(filled) + mixture.weights.log().unsqueeze(-1)
             total += float(log_prob.logsumexp(0)[asked[part]].sum())
@@ -193,10 +193,10 @@ class ImputedRows:
     def coverage(self) -> dict[str, float | None]:
         """The share of hidden numbers, and of hidden ordered levels, that lie in their intervals."""
         ends = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
-        found = self.model.quantiles(self.x, self.seen, ends, NUM_DRAWS, self.sampling)
+        found = self.model.quantiles(self.x, self.seen, ends, NUM_DRAWS, self.sampling, ~self.mask)
         low, high = (self._as_encoded(end) for end in found)
         # A part in a million, which rows in float32 do not tell.
-        slack = 1e-6 * np.maximum(np.abs(self.table.low), np.abs(self.table.high))
+        slack = np.nan_to_num(1e-6 * np.fmax(np.abs(self.table.low), np.abs(self.table.high)))
         with np.errstate(invalid="ignore"):
             inside = (self.table.values >= low - slack) & (self.table.values <= high + slack)
         kinds, shares = np.array(self.table.kinds), {}

@@ -155,8 +155,8 @@ def _errors(table: Table, filled: NDArray[np.float64], asked: NDArray[np.bool_])
 
     # The range of the whole table: that of the training rows, and of these.
     known = ~np.isnan(table.values)
-    low = np.minimum(table.low, np.where(known, table.values, np.inf).min(0))
-    high = np.maximum(table.high, np.where(known, table.values, -np.inf).max(0))
+    low = np.fmin(table.low, np.where(known, table.values, np.inf).min(0))
+    high = np.fmax(table.high, np.where(known, table.values, -np.inf).max(0))
     ranges = np.where(np.isin(table.kinds, NUMBERS) & (high > low), high - low, 1.0)
     error = vaem_rmse(table.values, filled, asked, table.kinds, ranges)
     return {"rmse": error.rmse, "numeric": error.numeric, "categorical": error.categorical}

@@ -184,7 +184,8 @@ def _missing_rates(rows: Rows | None) -> torch.Tensor | None:
     """Share of missing entries of each column; None without rows."""
     if rows is None:
         return None
-    return torch.zeros(rows.x.shape[1]) if rows.mask is None else 1 - rows.mask.float().mean(0)
+    mask = rows.more.get("recorded", rows.mask)
+    return torch.zeros(rows.x.shape[1]) if mask is None else 1 - mask.float().mean(0)
 
 
 def _complete_rows(spec: DataSpec, rows: Rows | None, num_rows: int) -> torch.Tensor:
