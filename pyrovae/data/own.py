@@ -1,8 +1,8 @@
 """Data of one's own: files and folders as data sets, their splits, and what kind of values they hold.
 
-Read are `.npy`, `.npz` and `.pt` files (`pyrovae.data.array_files` says how arrays are named), `.csv` files of numbers,
-and folders of PNG or JPEG pictures (`pyrovae.data.pictures`). NaN and empty cells are missing entries. Splits that a
-file has are used; the others are drawn from the training rows.
+Read are `.npy`, `.npz` and `.pt` files (`pyrovae.data.array_files` says how arrays are named), `.h5` files (see
+`pyrovae.data.hdf5`), `.csv` files of numbers, and folders of PNG or JPEG pictures (`pyrovae.data.pictures`). NaN and
+empty cells are missing entries. Splits that a file has are used; the others are drawn from the training rows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pyrovae.data.array_files import read_arrays
 from pyrovae.data.csv_files import read_csv
 from pyrovae.data.dataset import KINDS, TABLE, Dataset, Rows
 from pyrovae.data.download import DataError
+from pyrovae.data.hdf5 import HDF5_FORMATS, read_hdf5
 from pyrovae.data.kinds import convert, find_kind
 from pyrovae.data.pictures import read_folder
 from pyrovae.data.preprocessing import seeded_generator
@@ -28,7 +29,7 @@ from pyrovae.data.stored import Stored
 from pyrovae.data.table_files import TABLE_FORMATS
 
 logger = logging.getLogger(__name__)
-FORMATS = (".npy", ".npz", ".pt", ".csv")
+FORMATS = (".npy", ".npz", ".pt", ".csv", *HDF5_FORMATS)
 """Endings of files that can be read."""
 SHARE = 0.1
 """Share of the rows that is drawn for validation and for test where nothing else is asked for."""
@@ -205,6 +206,8 @@ def read(
             f"{source} cannot be read: data are in {', '.join(FORMATS)} files, or in a folder of PNG or JPEG pictures; "
             f"tables of kind 'table' in {', '.join(TABLE_FORMATS)} files"
         )
+    if path.suffix.lower() in HDF5_FORMATS:
+        return read_hdf5(path)
     return {"train": read_csv(path, label_column, columns, need_labels)} if is_csv else read_arrays(path)
 
 
