@@ -63,7 +63,11 @@ class TabularVAE(PyroModule):
         *,
         size: int | None = None,
     ) -> Tensor:
-        """Run the program. See the contract of pairs. All entries under `mask` are scored, whatever `seen` says."""
+        """Run the program. See the contract of pairs. All entries under `mask` are scored, whatever `seen` says.
+
+        `recorded` is True for entries that were not missing, where some of them are left out of `mask`.
+        """
+        self.likelihood.see(x, mask)
         with pyro.plate("data", num_rows(x, size), dim=-1):
             z = pyro.sample("z", self.prior())
             raw = self.decoder(z)

@@ -15,7 +15,7 @@ from pyrovae.likelihoods.tables import COUNTS, OF_LEVELS, POSITIVE
 
 Values = NDArray[np.float64]
 METHODS = ("standardize", "normalize", "none")
-_SHIFTED = ("normal", "student-t")
+_SHIFTED = ("normal", "student-t", "quantile")
 
 
 @dataclass(frozen=True)

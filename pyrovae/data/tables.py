@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyrovae.data.dataset import TABLE, Dataset, Rows, Transform
 from pyrovae.data.scaling import ScalingMoments, TableScaler
 from pyrovae.data.schema import Schema
+from pyrovae.likelihoods.marginals import Marginal
 from pyrovae.likelihoods.tables import COUNTS, FAMILIES, OF_LEVELS, POSITIVE, ColumnFamilies
 
 FAMILY_OF_KIND = {
@@ -25,14 +26,17 @@ FAMILY_OF_KIND = {
 }
 """The likelihood of a column by its kind, where nothing else is asked for."""
 ALLOWED = {
-    "real": ("normal", "student-t"),
-    "positive": ("normal", "student-t", "log-normal", "gamma"),
-    "count": ("normal", "student-t", "poisson", "negative-binomial"),
+    "real": ("normal", "student-t", "quantile"),
+    "positive": ("normal", "student-t", "log-normal", "gamma", "quantile"),
+    "count": ("normal", "student-t", "poisson", "negative-binomial", "quantile"),
     "binary": ("bernoulli", "categorical"),
     "categorical": ("categorical",),
     "ordinal": ("categorical", "ordered", "normal"),
 }
 """The likelihoods that a column of a kind may have."""
+WHERE = ("outside", "inside", "batch")
+"""Where numbers are scaled: before they reach the pair, within its likelihood, or there by each batch."""
+MARGINALS = ("none", "quantile")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class TableCodec:
         Their scaling.
     loc, scale : ndarray, shape ``[D]``
         Mean and standard deviation of what an encoder sees of each modelled column.
+    within : TableScaler, optional
+        The scaling that the likelihood does itself; `scaler` then leaves values as they are.
+    by_batch : bool, default False
+        Whether it is done by each batch in training.
 
     Examples
     --------
@@ -66,6 +74,8 @@ class TableCodec:
     scaler: TableScaler
     loc: NDArray[np.float64]
     scale: NDArray[np.float64]
+    within: TableScaler | None = None
+    by_batch: bool = False
 
     @classmethod
     def fit(
@@ -75,6 +85,7 @@ class TableCodec:
         *,
         likelihoods: Mapping[str, str] | None = None,
         scaling: str = "standardize",
+        scale_where: str = "outside",
     ) -> TableCodec:
         """Find scaling and families of the columns of a table.
 
@@ -88,17 +99,29 @@ class TableCodec:
             Likelihoods by the name or the kind of columns, where another one than that of `FAMILY_OF_KIND` is meant.
         scaling : {"standardize", "normalize", "none"}, default "standardize"
             How numbers are scaled.
+        scale_where : {"outside", "inside", "batch"}, default "outside"
+            Where they are scaled, see `WHERE`. Densities are the same outside and inside, those of inside in the units
+            of the table from the start.
 
         Raises
         ------
         ValueError
             No column can be modelled, or a likelihood does not suit its column.
         """
-        modelled, columns = _modelled(schema), families_of(schema, likelihoods)
+        if scale_where not in WHERE:
+            raise ValueError(f"scale_where must be one of {', '.join(WHERE)}, got {scale_where!r}")
+        modelled, families = _modelled(schema), families_of(schema, likelihoods).families
         values = schema.encode(frame)[0][:, modelled]
-        scaler = TableScaler.fit(values, columns.families, scaling)
-        loc, scale = _moments(scaler.transform(values), columns.families)
-        return cls(schema, columns, scaler, loc, scale)
+        scaler = TableScaler.fit(values, families, scaling)
+        columns = families_of(schema, likelihoods, scaler.transform(values))
+        if scale_where == "outside":
+            loc, scale = _moments(scaler.transform(values), families)
+            return cls(schema, columns, scaler, loc, scale)
+        if "quantile" in families:
+            raise ValueError("columns of the family 'quantile' are scaled outside; scale_where must be 'outside'")
+        loc, scale = _moments(values, families)
+        outside = TableScaler.fit(values, families, "none")
+        return cls(schema, columns, outside, loc, scale, scaler, scale_where == "batch")
 
     @classmethod
     def fit_chunks(
@@ -126,12 +149,25 @@ class TableCodec:
             As `fit` does.
         """
         modelled, columns = _modelled(schema), families_of(schema, likelihoods)
+        if "quantile" in columns.families:
+            raise ValueError("a column of the family 'quantile' needs all rows at once, and these come in chunks")
         moments = ScalingMoments(columns.families)
         for values in chunks:
             moments.add(values[:, modelled])
         scaler = moments.scaler(scaling)
         loc, scale = moments.features(scaler)
         return cls(schema, columns, scaler, loc, scale)
+
+    def log_scale(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What log-densities of scaled entries ``[N, D]`` are larger by than in the units of the table, in nats.
+
+        It is 0 of atoms, which have a probability and no density.
+        """
+        found = np.array(np.broadcast_to(self.scaler.log_scale, scaled.shape))
+        for column, marginal in enumerate(self.families.marginals):
+            if marginal is not None and marginal.atoms:
+                found[marginal.is_atom(scaled[:, column]), column] = 0.0
+        return found
 
     @property
     def modelled(self) -> list[int]:
@@ -174,6 +210,7 @@ class TableCodec:
             "columns": self.families.to_dict(),
             "features": {"loc": self.loc.tolist(), "scale": self.scale.tolist()},
             "scaler": self.scaler.to_dict(),
+            **({} if self.within is None else {"within": {**self.within.to_dict(), "by_batch": self.by_batch}}),
             "schema": self.schema.to_dict(),
         }
 
@@ -196,10 +233,14 @@ class TableCodec:
             TableScaler.from_dict(stored["scaler"]),
             np.array(features["loc"]),
             np.array(features["scale"]),
+            TableScaler.from_dict(stored["within"]) if "within" in stored else None,
+            bool(stored.get("within", {}).get("by_batch")),
         )
 
 
-def families_of(schema: Schema, likelihoods: Mapping[str, str] | None = None) -> ColumnFamilies:
+def families_of(
+    schema: Schema, likelihoods: Mapping[str, str] | None = None, scaled: NDArray[np.float64] | None = None
+) -> ColumnFamilies:
     """The families of the columns of a schema that are modelled, in their order.
 
     Parameters
@@ -208,6 +249,9 @@ def families_of(schema: Schema, likelihoods: Mapping[str, str] | None = None) ->
         The columns.
     likelihoods : mapping of str to str, optional
         See `TableCodec.fit`.
+    scaled : ndarray, shape ``[N, D]``, optional
+        Scaled values of these columns, NaN where they are missing, from which the maps of columns of the family
+        "quantile" are found. None gives these columns a map that changes nothing.
 
     Raises
     ------
@@ -225,7 +269,15 @@ def families_of(schema: Schema, likelihoods: Mapping[str, str] | None = None) ->
     if unknown := [name for name in likelihoods or {} if name not in known]:
         raise ValueError(f"likelihoods names {unknown[0]!r}, which is no column and no kind")
     sizes = (len(schema.columns[column].levels or ()) for column in modelled)
-    return ColumnFamilies(families, tuple(n if f in OF_LEVELS else 0 for f, n in zip(families, sizes, strict=True)))
+    levels = tuple(n if f in OF_LEVELS else 0 for f, n in zip(families, sizes, strict=True))
+    if scaled is None or "quantile" not in families:
+        return ColumnFamilies(families, levels)
+    found = (_marginal(each) if family == "quantile" else None for each, family in zip(scaled.T, families, strict=True))
+    return ColumnFamilies(families, levels, tuple(found))
+
+
+def _marginal(scaled: NDArray[np.float64]) -> Marginal:
+    return Marginal.fit(scaled[~np.isnan(scaled)])
 
 
 def _modelled(schema: Schema) -> list[int]:
@@ -252,6 +304,8 @@ def _moments(scaled: NDArray, families: tuple[str, ...]) -> tuple[NDArray[np.flo
     loc, scale = np.zeros(len(families)), np.ones(len(families))
     for i, family in enumerate(families):
         if family in OF_LEVELS:
+            continue
+        if family == "quantile":  # what an encoder sees is a normal score
             continue
         seen = scaled[:, i][~np.isnan(scaled[:, i])]
         seen = np.log(seen) if family in POSITIVE else np.log1p(seen) if family in COUNTS else seen

@@ -59,6 +59,7 @@ class Columns(TorchDistribution):
     def __init__(self, groups: Sequence[ColumnGroup], *, validate_args: bool | None = None) -> None:
         order = torch.cat([group.columns for group in groups])
         self.groups = tuple(groups)
+        self._weights: Tensor | None = None
         self._places = torch.empty_like(order)
         self._places[order] = torch.arange(len(order), device=order.device)
         leading = torch.broadcast_shapes(*(group.fn.batch_shape[:-1] for group in groups))
@@ -86,7 +87,7 @@ class Columns(TorchDistribution):
         new.groups = tuple(
             ColumnGroup(group.columns, group.fn.expand(shape[:-1] + group.fn.batch_shape[-1:])) for group in self.groups
         )
-        new._places = self._places
+        new._places, new._weights = self._places, self._weights
         super(Columns, new).__init__(shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -109,7 +110,16 @@ class Columns(TorchDistribution):
         def score(fn: Distribution, columns: Tensor) -> Tensor:
             return fn.log_prob(value.index_select(-1, columns))
 
-        return self.joined(score)
+        found = self.joined(score)
+        return found if self._weights is None else found * self._weights
+
+    def weighted(self, weights: Tensor) -> Columns:
+        """The same, but `log_prob` of each column counts by its weight ``[D]``: for training, where columns of some
+        kinds would outweigh others. It is no log-density then.
+        """
+        new = Columns(self.groups, validate_args=self._validate_args)
+        new._weights = weights
+        return new
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:

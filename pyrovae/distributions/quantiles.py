@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Gamma, NegativeBinomial, Poisson, StudentT
 
+from pyrovae.distributions.affine import InUnits
 from pyrovae.distributions.levels import Levels
 from pyrovae.distributions.natural_categorical import NaturalBernoulli
 from pyrovae.distributions.natural_counts import NaturalPoisson
@@ -40,6 +41,8 @@ def quantile(fn: Distribution, level: Tensor) -> Tensor:
     tensor([ 2., 30.])
     """
     with torch.no_grad():
+        if isinstance(fn, InUnits):
+            return fn.loc + fn.scale * quantile(fn.base, level)
         if isinstance(fn, Levels | OrderedLogits):
             cumulative = (fn.probs if isinstance(fn, Levels) else fn.log_probs.exp()).cumsum(-1)
             below = (cumulative < level.unsqueeze(-1)).sum(-1)

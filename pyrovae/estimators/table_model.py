@@ -90,6 +90,7 @@ class TableModel:
         scaling: str = "standardize",
         num_nets: int = 1,
         variants: Sequence[Mapping[str, Any]] = ({},),
+        hiding: bool | None = None,
         device: str | torch.device = "cpu",
         settings: Mapping[str, Any] | None = None,
     ) -> TableModel:
@@ -114,6 +115,8 @@ class TableModel:
             Nets that are trained, see `Predictor`.
         variants : sequence of mapping, default ({},)
             Options that nets differ in. The nets take them in turn.
+        hiding : bool, optional
+            Whether training hides observed entries from the encoder. None hides if all missing values are ignorable.
         device : str or torch.device, default "cpu"
             Where to train.
         settings : mapping, optional
@@ -128,7 +131,8 @@ class TableModel:
         verbose = bool(training.get("progress"))
         fitted = fit_trees(codec, scaled, shown, seed, verbose=verbose) if trees else None
         schema_of = {**codec.to_dict(), "settings": dict(settings or {})}
-        dataset = replace(codec.dataset(rows, transform=HideLikeOtherRows()), schema=schema_of)
+        transform = HideLikeOtherRows() if hiding or (hiding is None and ignorable) else None
+        dataset = replace(codec.dataset(rows, transform=transform), schema=schema_of)
         options = training_options(training, len(rows))
         if options.get("patience") is not None:
             options["monitor"] = HELD_OUT_LOSS
@@ -326,7 +330,7 @@ class TableModel:
         for part in slices(len(x), max(1, _NUMBERS_AT_ONCE // (len(noise) * model.likelihood.raw_shape[0]))):
             _, log_weight = weighted(self.vae, x[part], mask[part], noise)
             found.append(log_weight.logsumexp(0) - math.log(len(noise)))
-        scale = torch.as_tensor(self.codec.scaler.log_scale, device=x.device)
+        scale = torch.as_tensor(self.codec.log_scale(x.cpu().numpy()), device=x.device)
         return (torch.cat(found) - (mask * scale).sum(-1)).cpu().numpy()
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ MIN_OBSERVED = 20
 """Observed values that a column needs for a model."""
 RARE = 3e-4
 """The least probability of a level, also of one that a model did not see."""
-_NUMBERS = ("normal", "student-t")
+_NUMBERS = ("normal", "student-t", "quantile")
 _LEVELS = ("bernoulli", "categorical")
 
 Model: TypeAlias = HistGradientBoostingRegressor | HistGradientBoostingClassifier | None
@@ -54,8 +54,8 @@ class ColumnTrees:
 
     Notes
     -----
-    Predicted are the scaled value of normal and Student-t columns, and the probabilities of all codes of Bernoulli and
-    categorical columns. Other families have no model, nor have columns with few observed values, one observed class, or
+    Predicted are the scaled value of normal, Student-t and quantile columns, and the probabilities of all codes of
+    Bernoulli and categorical columns. Other families have no model, nor have columns with few observed values, one observed class, or
     too many levels.
 
     Examples

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pyro.distributions import Independent
 from torch import Tensor, nn
 from torch.distributions import (
     Bernoulli,
@@ -29,10 +30,13 @@ from pyrovae.distributions import (
     NaturalPoisson,
     OrderedLogits,
 )
+from pyrovae.distributions.affine import InUnits
 from pyrovae.distributions.columns import ColumnGroup, Columns
 from pyrovae.distributions.levels import Levels
+from pyrovae.distributions.mapped_normal import MappedNormal
 from pyrovae.distributions.quantiles import quantile
 from pyrovae.likelihoods.base import Likelihood
+from pyrovae.likelihoods.marginals import UNCHANGED, Marginal
 from pyrovae.masks import fill_missing
 
 PARAMETERIZATIONS = ("natural", "canonical")
@@ -46,13 +50,15 @@ FAMILIES = {
     "bernoulli": 1,
     "categorical": None,
     "ordered": 1,
+    "quantile": None,
 }
-"""The distributions of columns, and raw parameters of each; of a categorical column, one for each level."""
+"""The distributions of columns, and raw parameters of each; None where it depends on the column: of a categorical one
+there is one for each level, of one of the family "quantile" two, and with atoms one for each and one for the rest."""
 POSITIVE, COUNTS = ("log-normal", "gamma"), ("poisson", "negative-binomial")
 """Families of positive numbers, which nets see and spreads are moved in logs, and of counts."""
 OF_LEVELS = ("bernoulli", "categorical", "ordered")
 _FILL = {"log-normal": 1.0, "gamma": 1.0}
-_CANONICAL_ONLY = ("student-t", "negative-binomial", "ordered")
+_CANONICAL_ONLY = ("student-t", "negative-binomial", "ordered", "quantile")
 
 
 @dataclass(frozen=True)
@@ -63,22 +69,27 @@ class ColumnFamilies:
     ----------
     families : sequence of str
         The distribution of each column: "normal", "student-t", "log-normal", "gamma", "poisson", "negative-binomial",
-        "bernoulli", "categorical" or "ordered".
+        "bernoulli", "categorical", "ordered" or "quantile", a normal seen through a map of the column's own.
     num_levels : sequence of int
         The number of levels of each column, 0 for numbers.
+    marginals : sequence of Marginal or None, optional
+        The maps and atoms of columns of the family "quantile", None for others. By default the maps change nothing.
 
     Raises
     ------
     ValueError
-        For an unknown family, or a number of levels that does not suit it.
+        For an unknown family, or a number of levels or a marginal that does not suit it.
     """
 
     families: tuple[str, ...]
     num_levels: tuple[int, ...]
+    marginals: tuple[Marginal | None, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "families", tuple(self.families))
         object.__setattr__(self, "num_levels", tuple(self.num_levels))
+        unchanged = tuple(UNCHANGED if family == "quantile" else None for family in self.families)
+        object.__setattr__(self, "marginals", tuple(self.marginals) or unchanged)
         if len(self.families) != len(self.num_levels) or not self.families:
             raise ValueError(f"got {len(self.families)} families and {len(self.num_levels)} numbers of levels")
         for family, levels in zip(self.families, self.num_levels, strict=True):
@@ -86,29 +97,47 @@ class ColumnFamilies:
                 raise ValueError(f"a column is one of {', '.join(FAMILIES)}, got {family!r}")
             if family in OF_LEVELS and (levels < 2 or (family == "bernoulli" and levels != 2)):
                 raise ValueError(f"a column of the family {family!r} has two or more levels, got {levels}")
+        if [marginal is not None for marginal in self.marginals] != [f == "quantile" for f in self.families]:
+            raise ValueError("each column of the family 'quantile' has a marginal, and no other column has one")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, ready for JSON."""
-        return {"families": list(self.families), "num_levels": list(self.num_levels)}
+        found: dict[str, Any] = {"families": list(self.families), "num_levels": list(self.num_levels)}
+        if "quantile" in self.families:
+            found["marginals"] = [None if marginal is None else marginal.to_dict() for marginal in self.marginals]
+        return found
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ColumnFamilies:
         """What `to_dict` wrote."""
-        return cls(tuple(values["families"]), tuple(values["num_levels"]))
+        marginals = (None if stored is None else Marginal.from_dict(stored) for stored in values.get("marginals", ()))
+        return cls(tuple(values["families"]), tuple(values["num_levels"]), tuple(marginals))
+
+    def maps(self, columns: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Values and scores ``[n, K]`` and atoms ``[n, A]`` of columns of the family "quantile", as many of each."""
+        found = [marginal for column in columns if (marginal := self.marginals[column]) is not None]
+        return (
+            torch.tensor([marginal.values for marginal in found]),
+            torch.tensor([marginal.scores for marginal in found]),
+            torch.tensor([marginal.atoms for marginal in found]),
+        )
 
     def columns(self, *families: str) -> list[int]:
         """The columns of some families."""
         return [column for column, family in enumerate(self.families) if family in families]
 
     def by_size(self, family: str) -> list[list[int]]:
-        """The columns of a family with levels, in groups of like numbers of levels.
+        """The columns of a family in groups of like numbers of levels, or of knots and atoms.
 
-        In a group of categorical columns they differ by at most a factor of two, in one of ordered columns not at all.
+        In a group of categorical columns they differ by at most a factor of two, in one of the others not at all.
         """
-        groups: dict[int, list[int]] = {}
+        groups: dict[Any, list[int]] = {}
         for column in self.columns(family):
-            levels = self.num_levels[column]
-            groups.setdefault(levels if family == "ordered" else math.ceil(math.log2(levels)), []).append(column)
+            levels, marginal = self.num_levels[column], self.marginals[column]
+            size: Any = levels if family == "ordered" else math.ceil(math.log2(max(levels, 1)))
+            if marginal is not None:
+                size = len(marginal.values), len(marginal.atoms)
+            groups.setdefault(size, []).append(column)
         return [groups[size] for size in sorted(groups)]
 
 
@@ -127,11 +156,21 @@ class TableLikelihood(Likelihood):
     scale_floor : float, default 0.02
         Smallest standard deviation of normal, Student-t and log-normal columns, in units of the (log of the) column's.
         It bounds the density of columns that can be predicted without error.
+    loc, scale : Tensor, shape ``[D]``, optional
+        Shift and factor of each column. Values are then in the units of the table, and the likelihood unscales what the
+        decoder gives: a column is ``loc + scale * y``, where y has the distribution that the decoder gives. 0 and 1 for
+        columns of levels and counts. None: values are scaled already.
+    weights : Tensor, shape ``[D]``, optional
+        What the log-likelihood of each column counts in training; in evaluation all count 1. See
+        `pyrovae.likelihoods.balance`.
+    by_batch : bool, default False
+        Whether the scaling in training is that of the observed entries of each batch, see `TabularVAE`. In evaluation
+        it is `loc` and `scale`.
 
     Raises
     ------
     ValueError
-        For another parameterization, or a floor that is not positive.
+        For another parameterization, a floor that is not positive, or scaling by batches without `loc` and `scale`.
 
     Examples
     --------
@@ -143,9 +182,20 @@ class TableLikelihood(Likelihood):
     error_unit = "squared error, and 0 or 1 for levels"
     filling: Tensor
     is_level: Tensor
+    loc: Tensor | None
+    scale: Tensor | None
+    weights: Tensor | None
 
     def __init__(
-        self, columns: ColumnFamilies, *, parameterization: str = "natural", scale_floor: float = 0.02
+        self,
+        columns: ColumnFamilies,
+        *,
+        parameterization: str = "natural",
+        scale_floor: float = 0.02,
+        loc: Tensor | None = None,
+        scale: Tensor | None = None,
+        weights: Tensor | None = None,
+        by_batch: bool = False,
     ) -> None:
         super().__init__((len(columns.families),))
         if parameterization not in PARAMETERIZATIONS:
@@ -157,10 +207,17 @@ class TableLikelihood(Likelihood):
         self.register_buffer("filling", fill, persistent=False)
         levels = torch.tensor([family in OF_LEVELS for family in columns.families])
         self.register_buffer("is_level", levels, persistent=False)
+        if (loc is None) != (scale is None) or (by_batch and loc is None):
+            raise ValueError("scaling within the likelihood needs loc and scale")
+        for name, given in (("loc", loc), ("scale", scale), ("weights", weights)):
+            self.register_buffer(name, given, persistent=False)
+        self.by_batch = by_batch
+        self._of_batch: tuple[Tensor, Tensor] | None = None
         self.groups: list[tuple[str, int, int]] = []  # family, number of columns, raw parameters
         cuts = nn.ParameterDict()
         for family in FAMILIES:
-            found = [columns.columns(family)] if family not in ("categorical", "ordered") else columns.by_size(family)
+            sized = family in ("categorical", "ordered", "quantile")
+            found = columns.by_size(family) if sized else [columns.columns(family)]
             for members in found:
                 if members:
                     self._add(family, members, cuts)
@@ -169,6 +226,11 @@ class TableLikelihood(Likelihood):
     def _add(self, family: str, members: Sequence[int], cuts: nn.ParameterDict) -> None:
         number, sizes = len(self.groups), [self.columns.num_levels[column] for column in members]
         each = FAMILIES[family] or max(sizes)
+        if family == "quantile":
+            values, scores, atoms = self.columns.maps(members)
+            each = 2 + (1 + atoms.shape[-1] if atoms.shape[-1] else 0)
+            for name, part in (("values", values), ("scores", scores), ("atoms", atoms)):
+                self.register_buffer(f"{name}_{number}", part, persistent=False)
         self.groups.append((family, len(members), each * len(members)))
         self.register_buffer(f"columns_{number}", torch.tensor(members), persistent=False)
         self.register_buffer(f"levels_{number}", torch.tensor(sizes), persistent=False)
@@ -186,8 +248,28 @@ class TableLikelihood(Likelihood):
         for number, (family, count, size) in enumerate(self.groups):
             part = raw[..., start : start + size].unflatten(-1, (count, -1))
             start += size
-            groups.append(ColumnGroup(getattr(self, f"columns_{number}"), self._group(number, family, part)))
+            members = getattr(self, f"columns_{number}")
+            fn = self._group(number, family, part)
+            if self.loc is not None and self.scale is not None and family not in OF_LEVELS + COUNTS:
+                loc, scale = (self.loc, self.scale) if self._of_batch is None else self._of_batch
+                fn = InUnits(fn, loc.index_select(-1, members), scale.index_select(-1, members))
+            groups.append(ColumnGroup(members, fn))
         return Columns(groups)
+
+    def forward(self, raw: Tensor, mask: Tensor | None = None) -> Independent:
+        """The distribution of rows; in training, with the weights of the columns. See `Likelihood`."""
+        fn = self.elementwise(raw)
+        if self.training and self.weights is not None:
+            fn = fn.weighted(self.weights)
+        return (fn if mask is None else fn.mask(mask)).to_event(1)
+
+    def see(self, x: Tensor | None, mask: Tensor | None) -> None:
+        """Take the scaling of the next rows from these, if that is how it is found, and this is a training."""
+        self._of_batch = None
+        if x is not None and self.by_batch and self.training and self.loc is not None and self.scale is not None:
+            shifted = x.new_zeros(x.shape[-1], dtype=torch.bool)
+            shifted[self.columns.columns("normal", "student-t", "quantile")] = True
+            self._of_batch = batch_moments(x, mask, self.loc, self.scale, shifted)
 
     def _group(self, number: int, family: str, raw: Tensor) -> Distribution:
         """The distribution of one group of columns, from raw parameters ``[..., n, parameters]``."""
@@ -195,6 +277,13 @@ class TableLikelihood(Likelihood):
             return Levels(raw, getattr(self, f"levels_{number}"))
         if family == "ordered":
             return OrderedLogits(raw[..., 0], self._cutpoints(number))
+        if family == "quantile":
+            values, scores, atoms = (
+                getattr(self, f"{name}_{number}").to(raw) for name in ("values", "scores", "atoms")
+            )
+            scale = F.softplus(raw[..., 1]) + self.scale_floor
+            more = (atoms, raw[..., 2:]) if atoms.shape[-1] else ()
+            return MappedNormal(raw[..., 0], scale, values, scores, *more)
         if family in _CANONICAL_ONLY or self.parameterization == "canonical":
             return self._canonical(family, raw)
         if family in ("normal", "log-normal"):
@@ -250,6 +339,22 @@ class TableLikelihood(Likelihood):
     def error(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """The squared error of numbers, and for levels 1 where they differ, ``[..., D]``."""
         return torch.where(self.is_level, (x_hat.round() != x).to(x_hat.dtype), (x_hat - x).square())
+
+
+def batch_moments(
+    x: Tensor, mask: Tensor | None, loc: Tensor, scale: Tensor, shifted: Tensor, few: int = 10
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the observed entries of a batch, ``[D]``, where `shifted`; else `loc` and `scale`.
+
+    They are those of the table, too, in columns with few observed entries, and where all entries are alike.
+    """
+    x, mask = x.detach(), torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+    x, mask = x.reshape(-1, x.shape[-1]), mask.reshape(-1, x.shape[-1])
+    count = mask.sum(0)
+    mean = torch.where(mask, x, 0.0).sum(0) / count.clamp(min=1)
+    spread = (torch.where(mask, x - mean, 0.0).square().sum(0) / count.clamp(min=1)).sqrt()
+    usable = shifted & (count >= few) & (spread > 0.01 * scale)
+    return torch.where(usable, mean, loc), torch.where(usable, spread, scale)
 
 
 def level_probs(fn: Distribution) -> Tensor | None:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrovae.likelihoods.tables import COUNTS, OF_LEVELS, POSITIVE, ColumnFamilies
+from pyrovae.distributions.mapped_normal import mapped_scores
+from pyrovae.likelihoods.tables import COUNTS, OF_LEVELS, POSITIVE, ColumnFamilies, batch_moments
 from pyrovae.nn.mlp import MLP, activation_module
 
 LARGEST = 8.0
@@ -25,6 +26,8 @@ class RowFeatures(nn.Module):
         The families of the columns.
     loc, scale : Tensor, shape ``[D]``, optional
         Mean and standard deviation of the numbers, of the logs of positive ones and counts. None takes 0 and 1.
+    by_batch : bool, default False
+        Whether these are those of the visible entries of each batch in training.
     """
 
     loc: Tensor
@@ -35,8 +38,16 @@ class RowFeatures(nn.Module):
     in_logs: Tensor
     counts: Tensor
 
-    def __init__(self, columns: ColumnFamilies, loc: Tensor | None = None, scale: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        columns: ColumnFamilies,
+        loc: Tensor | None = None,
+        scale: Tensor | None = None,
+        *,
+        by_batch: bool = False,
+    ) -> None:
         super().__init__()
+        self.by_batch = by_batch
         families, size = columns.families, len(columns.families)
         self.register_buffer("loc", torch.zeros(size) if loc is None else loc.float())
         self.register_buffer("scale", torch.ones(size) if scale is None else scale.float())
@@ -50,13 +61,28 @@ class RowFeatures(nn.Module):
         self.register_buffer("in_logs", torch.tensor([f in POSITIVE for f in families]), persistent=False)
         self.register_buffer("counts", torch.tensor([f in COUNTS for f in families]), persistent=False)
         self.total_levels = int(offsets[-1])
+        mapped = columns.by_size("quantile")
+        self.num_maps = len(mapped)
+        for number, members in enumerate(mapped):
+            values, scores, _ = columns.maps(members)
+            parts = {"mapped": torch.tensor(members), "values": values, "scores": scores}
+            for name, part in parts.items():
+                self.register_buffer(f"{name}_{number}", part, persistent=False)
 
     def scaled(self, x: Tensor, mask: Tensor) -> Tensor:
         """All entries as standardised numbers, 0 where they are missing, ``[..., D]``."""
         filled = torch.where(mask, x, 1.0)
         filled = torch.where(self.in_logs, filled.clamp(min=1e-30).log(), filled)
         filled = torch.where(self.counts, filled.clamp(min=0.0).log1p(), filled)
-        filled = ((filled - self.loc) / self.scale).clamp(-LARGEST, LARGEST)
+        for number in range(self.num_maps):
+            members = getattr(self, f"mapped_{number}")
+            knots = (getattr(self, f"{name}_{number}").to(x) for name in ("values", "scores"))
+            filled = filled.index_copy(-1, members, mapped_scores(filled.index_select(-1, members), *knots)[0])
+        loc, scale = self.loc, self.scale
+        if self.by_batch and self.training:
+            is_number = torch.zeros_like(mask[..., 0, :], dtype=torch.bool).index_fill(-1, self.numbers, True)
+            loc, scale = batch_moments(filled, mask, loc, scale, is_number)
+        filled = ((filled - loc) / scale).clamp(-LARGEST, LARGEST)
         return torch.where(mask, filled, 0.0)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,8 +105,8 @@ class TableEncoder(nn.Module):
         The families of the columns.
     hidden : sequence of int, default (256, 256)
         Sizes of the hidden layers, at least one.
-    loc, scale : Tensor, shape ``[D]``, optional
-        Mean and standard deviation of the numbers, see `RowFeatures`.
+    loc, scale, by_batch
+        Scaling of the numbers, see `RowFeatures`.
     activation, layer, dropout
         As for `MLP`.
 
@@ -103,6 +129,7 @@ class TableEncoder(nn.Module):
         *,
         loc: Tensor | None = None,
         scale: Tensor | None = None,
+        by_batch: bool = False,
         activation: str = "relu",
         layer: str = "plain",
         dropout: float = 0.0,
@@ -110,7 +137,7 @@ class TableEncoder(nn.Module):
         super().__init__()
         if not hidden:
             raise ValueError("an encoder needs at least one hidden layer")
-        self.features = RowFeatures(columns, loc, scale)
+        self.features = RowFeatures(columns, loc, scale, by_batch=by_batch)
         first = hidden[0]
         self.entries = nn.Linear(len(self.features.numbers) + len(columns.families), first)
         self.levels = nn.Parameter(0.3 * torch.randn(max(self.features.total_levels, 1), first) / first**0.5)
@@ -144,8 +171,8 @@ class SetEncoder(nn.Module):
         Sizes of the hidden layers; the first is that of the sum.
     embedding_dim : int, default 32
         Size of the embedding of a column.
-    loc, scale : Tensor, shape ``[D]``, optional
-        Mean and standard deviation of the numbers, see `RowFeatures`.
+    loc, scale, by_batch
+        Scaling of the numbers, see `RowFeatures`.
     **options
         Options of `MLP`.
 
@@ -169,12 +196,13 @@ class SetEncoder(nn.Module):
         embedding_dim: int = 32,
         loc: Tensor | None = None,
         scale: Tensor | None = None,
+        by_batch: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
         if not hidden:
             raise ValueError("an encoder needs at least one hidden layer")
-        self.features = RowFeatures(columns, loc, scale)
+        self.features = RowFeatures(columns, loc, scale, by_batch=by_batch)
         self.columns = nn.Parameter(torch.randn(len(columns.families), embedding_dim) / embedding_dim**0.5)
         self.slopes = nn.Parameter(torch.randn(len(columns.families), embedding_dim) / embedding_dim**0.5)
         self.levels = nn.Parameter(torch.randn(max(self.features.total_levels, 1), embedding_dim) / embedding_dim**0.5)

@@ -135,8 +135,18 @@ def tabular(
     """
     parts.check_sizes(latent_dim=latent_dim, num_components=num_components)
     columns, loc, scale = columns_of(spec)
-    likelihood = TableLikelihood(columns, parameterization=parameterization, scale_floor=scale_floor)
+    within: dict[str, Any] = scaling_within(spec)
+    if within and missingness != "ignorable":
+        raise ValueError("a model of what is missing needs numbers that are scaled outside: scale_where='outside'")
+    likelihood = TableLikelihood(
+        columns,
+        parameterization=parameterization,
+        scale_floor=scale_floor,
+        weights=column_weights(spec),
+        **within,
+    )
     options: dict[str, Any] = {"loc": loc, "scale": scale, "layer": layer, "activation": activation}
+    options["by_batch"] = within.get("by_batch", False)
     net = (
         SetEncoder(columns, hidden, dropout=dropout, **options)
         if encoder == "set"
@@ -167,6 +177,21 @@ def columns_of(spec: DataSpec) -> tuple[ColumnFamilies, torch.Tensor, torch.Tens
     size = len(schema["columns"]["families"])
     loc = torch.tensor(features.get("loc", [0.0] * size))
     return ColumnFamilies.from_dict(schema["columns"]), loc, torch.tensor(features.get("scale", [1.0] * size))
+
+
+def scaling_within(spec: DataSpec) -> dict[str, Any]:
+    """The scaling that the likelihood is to do itself, see `TableLikelihood`; nothing if data are scaled already."""
+    stored: Mapping[str, Any] | None = (spec.schema or {}).get("within")
+    if stored is None:
+        return {}
+    loc, scale = (torch.tensor(stored[name], dtype=torch.get_default_dtype()) for name in ("loc", "scale"))
+    return {"loc": loc, "scale": scale, "by_batch": bool(stored["by_batch"])}
+
+
+def column_weights(spec: DataSpec) -> torch.Tensor | None:
+    """What columns count in training, see `pyrovae.likelihoods.balance`; None if all count alike."""
+    stored = (spec.schema or {}).get("column_weights")
+    return None if stored is None else torch.tensor(stored, dtype=torch.get_default_dtype())
 
 
 def _names_of(spec: DataSpec) -> list[str]:
