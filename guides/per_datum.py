@@ -72,9 +72,13 @@ class RowGuide(PyroModule):
         parts = rows.split([site.size for site in self.row_sites], 1)
         return {site.name: site.distribution(part) for site, part in zip(self.row_sites, parts, strict=True)}
 
-    def posterior(self, index: Tensor) -> dict[str, TorchDistribution]:
+    def posterior_of(self, index: Tensor) -> dict[str, TorchDistribution]:
         """The posterior of rows by their numbers ``[B]``, by site."""
         return self.distributions(self.table(index))
+
+    def posterior(self, x: Tensor, mask: Tensor | None = None) -> TorchDistribution:
+        """The posterior of rows that were fitted, of the first latent, as of an amortised guide."""
+        return next(iter(self.posterior_of(self.rows_of(x, mask)).values()))
 
     def remember(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Take keys of the rows that the parameters belong to, so that they are known again without `index`.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.data.dataset import Dataset, DataSpec
+from pyrovae.data.rows import cut
 from pyrovae.infer.bound import bound_terms
 from pyrovae.infer.functional import LogLikelihood
 from pyrovae.infer.likelihood import check_counts, log_likelihood
@@ -23,7 +24,11 @@ from pyrovae.prepared import PreparedPair
 from pyrovae.records import OUTPUTS, Forward, MadeBy
 from pyrovae.support import refuse_outside
 
-__all__ = ["OUTPUTS", "VAE", "Forward", "MadeBy", "MeanMessenger"]
+SOURCES = ("prior", "rows")
+"""Where `VAE.sample` may take latents from."""
+_TRIED = 64  # rows whose weights are looked at where the scale of the posterior is fixed
+
+__all__ = ["OUTPUTS", "SOURCES", "VAE", "Forward", "MadeBy", "MeanMessenger"]
 
 
 class VAE(PreparedPair):
@@ -219,6 +224,12 @@ class VAE(PreparedPair):
         Burda, Grosse and Salakhutdinov (2016), equation 8 with k = `num_samples`.
         """
         check_counts(num_samples=num_samples, chunk_size=chunk_size)
+        rows_guide = self._guide_of_rows()
+        if rows_guide is not None and rows_guide.is_point:
+            raise ValueError(
+                "the posterior of each row is a point, which has no importance weights; fit one with a scale: "
+                "vae.fit_posterior(x, mask, scale='learned').log_likelihood(x, mask=mask)"
+            )
         self.prepare(x, **data)
         given = programs.keywords(self.model, self.guide, **data)
         condition = self._with_marked_means(condition)
@@ -233,6 +244,12 @@ class VAE(PreparedPair):
                 check_densities(self.model, self.guide, self.layout, (x,), given, condition)
             self._has_densities = True
             result = log_likelihood(self, self.layout, x, num_samples, chunk_size, vectorize, condition, given)
+        if rows_guide is not None and rows_guide.has_fixed_scale and num_samples > 1:
+            from pyrovae.infer.tails import warn_of_fixed_scale
+
+            few = {name: self.cut_latent(name, value, slice(_TRIED), len(x)) for name, value in condition.items()}
+            part = cut(given, slice(_TRIED), len(x))
+            warn_of_fixed_scale(self, x[:_TRIED], part, few, result.effective_sample_size, num_samples)
         return result if return_details else result.value
 
     @torch.no_grad()
@@ -243,6 +260,7 @@ class VAE(PreparedPair):
         *,
         data: Tensor | None = None,
         condition: Mapping[str, Tensor] | None = None,
+        source: str = "prior",
         **given: Tensor | None,
     ) -> Tensor | dict[str, Tensor]:
         """Draw data from the model, `[num_samples, ...]`; by site where several are observed.
@@ -258,6 +276,9 @@ class VAE(PreparedPair):
             Rows `[num_samples, ...]` for a model that looks at its data beyond `obs=`.
         condition : mapping from str to Tensor, optional
             Values of latents of all data, instead of a draw or a mean.
+        source : {"prior", "rows"}, default "prior"
+            Where latents come from: the prior, or the mixture of the posteriors of all rows, of a guide with parameters
+            for each row (`guides.PerDatum`, `fit_posterior`).
         **given : Tensor
             Further arguments of the model, such as `y`.
         """
@@ -265,12 +286,34 @@ class VAE(PreparedPair):
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
         values = dict(condition or {})
+        values |= self._drawn_of_rows(source, num_samples)
         if not values.keys() >= set(self.sites.shared):
             drawn = self._decoding.shared_values(means=False, data=data)
             values = {**drawn, **self._with_marked_means(values), **values}
         drawing = partial(_drawing, values=values)
         trace = self._decoding.trace(drawing, num_samples, data, given, draws_data=True)
         return self._decoding.values(trace, output)
+
+    def _drawn_of_rows(self, source: str, count: int) -> dict[str, Tensor]:
+        """Latents drawn from the mixture of the posteriors of all rows, if that is the source."""
+        if source not in SOURCES:
+            raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
+        if source == "prior":
+            return {}
+        guide = self._guide_of_rows()
+        if guide is None:
+            raise ValueError(
+                "source='rows' draws from the posteriors of the rows of a guide PerDatum, and this pair has another "
+                "guide; fit_posterior(x) makes such a pair of some rows"
+            )
+        index = torch.randint(guide.num_data, (count,), device=self.device)
+        return {name: fn.sample() for name, fn in guide.posterior_of(index).items()}
+
+    def _guide_of_rows(self) -> Any:
+        """The guide, if it has parameters of its own for each row."""
+        from pyrovae.guides import RowGuide  # not above: guides stand on what VAE stands on
+
+        return self.guide if isinstance(self.guide, RowGuide) else None
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, **data: Tensor | None) -> Tensor | dict[str, Tensor]:
@@ -284,6 +327,63 @@ class VAE(PreparedPair):
             given = programs.keywords(self.model, **data)
             trace = programs.trace_pair(self.model, self.guide, (x,), given, drawn=drawn).model
         return self._decoding.values(trace, "mean")
+
+    def impute(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        num_samples: int = 100,
+        num_draws: int | None = None,
+        chunk_size: int = 8192,
+        **data: Tensor | None,
+    ) -> Tensor:
+        """Fill in the missing entries of rows, by the model given their observed ones.
+
+        Use it for any pair whose programs take a mask: pictures, tables, data of your own.
+
+        Parameters
+        ----------
+        x : Tensor, shape ``[N, ...]``
+            Rows. Missing entries may hold anything.
+        mask : Tensor of bool, shape of `x`
+            True where an entry is observed.
+        num_samples : int, default 100
+            Draws of the latents of a row, each weighted by its importance weight.
+        num_draws : int, optional
+            Draw so many completed copies of the rows, for multiple imputation. None gives one, which is best in the
+            mean.
+        chunk_size : int, default 8192
+            Pairs of row and draw at a time, which bounds the memory.
+        **data : Tensor
+            `y`, `index` and further arguments of the programs.
+
+        Returns
+        -------
+        Tensor, shape ``[N, ...]``, or ``[num_draws, N, ...]``
+            The rows, observed entries as they are. A missing entry is the mean of p(x|z) over the posterior, which for
+            a binary entry is its probability; in a table the level that is most probable, of ordered ones the median. A
+            draw takes one of the draws of the latents, with the probability of its weight, and draws from p(x|z).
+
+        Raises
+        ------
+        ValueError
+            If the mask does not fit, or a number is below 1.
+        TypeError
+            If a program takes no mask.
+
+        Notes
+        -----
+        Self-normalised importance sampling: ``sum_k w_k E[x|z_k]`` with ``w_k`` proportional to
+        ``p(x_observed, z_k) / q(z_k)``. A point posterior has one draw and no weights.
+
+        References
+        ----------
+        P.-A. Mattei and J. Frellsen (2019), "MIWAE", equation 11.
+        """
+        from pyrovae.infer import completing  # not above: it knows tables
+
+        return completing.impute(self, x, mask, num_samples, num_draws, chunk_size, data)
 
     def fit_posterior(
         self,

@@ -1,0 +1,167 @@
+"""Missing entries of rows, from draws of the guide that are weighted by how well they explain what is observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyrovae import programs
+from pyrovae.data.rows import cut
+from pyrovae.decoding import only_site
+from pyrovae.distributions import OrderedLogits
+from pyrovae.distributions.columns import Columns
+from pyrovae.infer.enumeration import enumerated
+from pyrovae.infer.likelihood import check_counts
+from pyrovae.infer.log_weights import conditioned
+from pyrovae.infer.particles import over_particles, particle_dim
+from pyrovae.infer.points import check_densities
+from pyrovae.infer.scoring import LogWeights, Score, Scorer
+from pyrovae.likelihoods.tables import level_probs
+from pyrovae.masks import fill_missing
+from pyrovae.sites import data_frame, is_point, latent_sites, nodes_of
+
+if TYPE_CHECKING:
+    from pyrovae.vae import VAE
+
+
+@torch.no_grad()
+def impute(
+    vae: VAE, x: Tensor, mask: Tensor, num_samples: int, num_draws: int | None, chunk_size: int, data: Mapping[str, Any]
+) -> Tensor:
+    """Complete rows; see `VAE.impute`."""
+    check_counts(
+        num_samples=num_samples, chunk_size=chunk_size, **({} if num_draws is None else {"num_draws": num_draws})
+    )
+    if mask.dtype != torch.bool or mask.shape != x.shape:
+        raise ValueError(
+            f"mask must be of type bool and of the shape of x, {tuple(x.shape)}, got {mask.dtype} of shape "
+            f"{tuple(mask.shape)}"
+        )
+    vae.prepare(x[:2], **cut({**data, "mask": mask}, slice(2), len(x)))
+    given = programs.keywords(vae.model, vae.guide, mask=mask, **data)
+    vectorize = num_samples > 1 and vae.vectorizes(x[:2], **cut(given, slice(2), len(x)))
+    rows = max(1, chunk_size // num_samples)
+    parts = []
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        with vae.scope():
+            some = _Completion(vae, x[part], cut(given, part, len(x)), num_samples, vectorize)
+            values = some.means() if num_draws is None else torch.stack([some.draw() for _ in range(num_draws)])
+        whole = mask[part].expand(values.shape)
+        parts.append(fill_missing(x[part].expand(values.shape), whole, values.to(x.dtype)))
+    return torch.cat(parts, 0 if num_draws is None else 1)
+
+
+class _Completion:
+    """Some rows, draws of their latents, and what each draw counts."""
+
+    def __init__(self, vae: VAE, x: Tensor, data: Mapping[str, Any], count: int, vectorize: bool) -> None:
+        self.vae, self.x, self.data = vae, x, data
+        fixed = vae._with_marked_means({})
+        self.programs = conditioned(vae.model, vae.guide, fixed)
+        model = enumerated(self.programs[0], vae.layout)
+        first = programs.trace(self.programs[1], (x,), data)
+        local = {name: nodes_of(first)[name] for name in vae.latents_of(first)}
+        self.is_point = bool(local) and all(is_point(site) for site in local.values())
+        if self.is_point:
+            count = 1
+        else:
+            check_densities(vae.model, vae.guide, vae.layout, (x[:2],), cut(data, slice(2), len(x)), fixed)
+        self.nesting = vae.layout.max_plate_nesting if vectorize and count > 1 else None
+        self.found: list[programs.Traces] = []
+
+        def run(model: programs.Program, guide: programs.Program, score: Score) -> LogWeights:
+            traces = programs.trace_pair(model, guide, (x,), data)
+            self.found.append(traces)
+            return score(*traces)
+
+        scorer = Scorer(vae.layout, fixed=fixed)
+        self.vectorized = self.nesting is not None
+        weights = over_particles(run, model, self.programs[1], count, self.nesting, scorer).log_weight
+        found = weights.softmax(0)
+        # An entry so far off that no draw explains it says nothing of the others.
+        self.weights = torch.where(found.isnan(), 1 / count, found)
+
+    def means(self) -> Tensor:
+        """The weighted mean of p(x|z) over the draws, ``[B, ...]``; of levels of tables the most probable one."""
+        name = self.vae.sites.observed
+        if len(self.vae.sites.all_observed) > 1:
+            only_site({site: None for site in self.vae.sites.all_observed})
+        columns = _columns(nodes_of(self.found[0].model)[name]["fn"])
+        if columns is not None:
+            return self._levels_and_numbers(name)
+        values = torch.cat([self._by_particle(traces, name, self._mean(traces, name)) for traces in self.found])
+        weights = self.weights.reshape(self.weights.shape + (1,) * (values.dim() - 2))
+        return self.vae._decoding.as_data(name, (weights * values).sum(0))
+
+    def draw(self) -> Tensor:
+        """Entries drawn from p(x|z) at one draw of the latents of each row, chosen by the weights, ``[B, ...]``."""
+        choice = torch.multinomial(self.weights.T, 1)[:, 0]
+        chosen: dict[str, Tensor] = {}
+        for name in latent_sites(self.found[0].guide):
+            site = nodes_of(self.found[0].guide)[name]
+            if name not in self.vae.row_dims:
+                continue
+            values = torch.cat([self._by_particle(t, name, nodes_of(t.guide)[name]["value"]) for t in self.found])
+            rows = torch.arange(values.shape[1], device=values.device)
+            value = values[choice, rows]
+            dim = self.vae.row_dims[name]
+            chosen[name] = value if dim is None else value.movedim(0, dim - site["fn"].event_dim)
+        model = poutine.condition(programs.unconditioned(self.programs[0]), data=chosen)
+        trace = programs.trace(model, (self.x,), self.data)
+        return only_site(self.vae._decoding.values(trace, "draw"))
+
+    def _mean(self, traces: programs.Traces, name: str) -> Tensor:
+        fn = nodes_of(traces.model)[name]["fn"]
+        try:
+            return fn.mean
+        except NotImplementedError:
+            raise NotImplementedError(
+                f"the distribution of site {name!r} has no mean to impute by; take draws, impute(..., num_draws=M)"
+            ) from None
+
+    def _by_particle(self, traces: programs.Traces, name: str, value: Tensor) -> Tensor:
+        """A value of a site with particles and rows first, ``[K, B, ...]``."""
+        site = nodes_of(traces.guide if name in nodes_of(traces.guide) else traces.model)[name]
+        event_dim, frame = site["fn"].event_dim, data_frame(site, self.vae.layout.plates)
+        dim = (-1 if frame is None else frame.dim) - event_dim
+        rows = len(self.x)
+        if not self.vectorized:
+            return value.movedim(dim, 0).unsqueeze(0)
+        particles = particle_dim(self.nesting or 0) - event_dim
+        count = len(self.weights)
+        if value.dim() < -particles:
+            value = value.reshape((1,) * (-particles - value.dim()) + value.shape)
+        shape = [count if d == particles else rows if d == dim else value.shape[d] for d in range(-value.dim(), 0)]
+        return value.expand(shape).movedim((particles, dim), (0, 1))
+
+    def _levels_and_numbers(self, name: str) -> Tensor:
+        """Means of numbers, medians of ordered levels and modes of others, ``[B, D]``."""
+        weights = self.weights
+        parts = [_columns(nodes_of(traces.model)[name]["fn"]) for traces in self.found]
+
+        def over(values: list[Tensor]) -> Tensor:
+            joined = torch.cat([v if self.vectorized else v.unsqueeze(0) for v in values])
+            return (weights.reshape(weights.shape + (1,) * (joined.dim() - 2)) * joined).sum(0)
+
+        place = {id(group[1]): number for number, group in enumerate(parts[0].groups)}  # type: ignore[union-attr]
+
+        def point(fn: Any, columns: Tensor) -> Tensor:
+            fns = [part.groups[place[id(fn)]][1] for part in parts if part is not None]
+            if level_probs(fn) is None:
+                return over([one.mean for one in fns])
+            probs = over([level_probs(one) for one in fns])  # type: ignore[misc]
+            level = (probs.cumsum(-1) < 0.5).sum(-1) if isinstance(fn, OrderedLogits) else probs.argmax(-1)
+            return level.to(weights.dtype)
+
+        return parts[0].joined(point)  # type: ignore[union-attr]
+
+
+def _columns(fn: Any) -> Columns | None:
+    while not isinstance(fn, Columns) and hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn if isinstance(fn, Columns) else None
