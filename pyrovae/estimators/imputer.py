@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import OneToOneFeatureMixin
+from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted, check_scalar
 from torch import Tensor
 
+from pyrovae.data.frames import as_frame
 from pyrovae.estimators.prediction import Sampling
 from pyrovae.estimators.table_estimator import TableEstimator, seed_of
-from pyrovae.estimators.table_options import check_frame, raw_columns
+from pyrovae.estimators.table_options import as_given, check_frame, is_arrow, raw_columns
 from pyrovae.pairs import table_defaults as defaults
 
 
@@ -64,6 +66,20 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         Options that the nets differ in, such as ``({}, {"layer": "residual", "kl_weight": 0.003})``: `n_components`,
         `hidden`, `encoder`, `layer`, `dropout`, `kl_weight`, `lr`, `epochs`. The nets take them in turn. What the nets
         of a variant count is found on the entries that the training does not see.
+    num_particles : int, default 1
+        Draws of the latent for each row in training, which is then for the importance-weighted bound of MIWAE. 1 is the
+        evidence lower bound. Take 20, with `kl_weight` 1, `weights="importance"` and 1000 `num_samples` or more.
+    objective : {"mean-field", "iwae", "iwae-dreg"}, optional
+        What training maximises. None takes "mean-field" for one particle, else "iwae-dreg", whose gradients of the
+        encoder do not lose their signal with many particles.
+    missingness : str or mapping of str to str, default "ignorable"
+        What a missing entry depends on: for all columns, or by their names. "ignorable" is values missing at random.
+        "self-masking" is for values that are missing because of what they are, such as large incomes;
+        "self-masking-high" and "self-masking-low" where it is known that large, or small, numbers are missing more
+        often. Needs `trees=False`, `num_nets=1`, and normal likelihoods of these numbers. See the notes.
+    hiding : bool, optional
+        Whether training hides observed entries from the encoder, and scores them all the same. None hides if all
+        columns are ignorable.
     trees : bool, default True
         Whether boosted trees, one model a column, count beside the VAE where they predict held-out entries better.
         More accurate on most tables, and slower. False is the VAE alone.
@@ -108,6 +124,11 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
     row does not depend on the other rows: inference is in float64, and the draws of the latent use the same noise for
     every row.
 
+    With `missingness`, the model also says how likely each entry is to be missing given its value: by a probit for
+    numbers, by level for levels. What is imputed is moved accordingly, and may lie beyond the observed range. Whether
+    an entry is missing because of its value cannot be seen in the data alone. It rests on the form of the model, so
+    state a direction that you know. Nothing is held out to calibrate, and spreads are those of the model.
+
     For a number the imputed value is the mean, for an ordered level the median, for another level the most probable
     one. These minimise the squared error, the distance of levels, and the share of wrong levels.
 
@@ -115,7 +136,7 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
     ----------
     P.-A. Mattei and J. Frellsen (2019), "MIWAE: deep generative modelling and imputation of incomplete data sets",
     section 3. A. Nazabal et al. (2020), "Handling incomplete heterogeneous data using VAEs". A. Gorla et al. (2025),
-    "CACTI" (copy masking).
+    "CACTI" (copy masking). N. B. Ipsen, P.-A. Mattei and J. Frellsen (2021), "not-MIWAE" (`missingness`).
 
     Examples
     --------
@@ -144,6 +165,10 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         dropout: float = defaults.DROPOUT,
         num_nets: int = defaults.NUM_NETS,
         variants: Sequence[Mapping[str, Any]] = defaults.VARIANTS,
+        num_particles: int = 1,
+        objective: str | None = None,
+        missingness: str | Mapping[str, str] = "ignorable",
+        hiding: bool | None = None,
         trees: bool = True,
         num_samples: int = 50,
         weights: str = "none",
@@ -171,6 +196,10 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         self.dropout = dropout
         self.num_nets = num_nets
         self.variants = variants
+        self.num_particles = num_particles
+        self.objective = objective
+        self.missingness = missingness
+        self.hiding = hiding
         self.trees = trees
         self.num_samples = num_samples
         self.weights = weights
@@ -195,6 +224,7 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         DataFrame or ndarray, shape ``[N, D]``
             Of the kind of `X`, with its index and dtypes, and the columns in the order of `fit`. Observed entries are
             untouched. A level that `fit` did not see stays too, and counts as missing when other entries are predicted.
+            A table of polars or pyarrow comes back as one, unless `set_output` asks for another kind.
         """
         frame, x, mask = self._encoded(X)
         values = self.model_.points(x, mask, Sampling(self.num_samples, self.weights, self._seed))
@@ -264,7 +294,10 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
 
     def _filled(self, X: Any, frame: pd.DataFrame, values: NDArray) -> Any:
         filled = self.schema_.fill(frame, values)
-        if not isinstance(X, pd.DataFrame):
+        if not isinstance(X, pd.DataFrame) and not is_arrow(X):
             return raw_columns(filled)
-        by_place = not hasattr(self, "feature_names_in_") or set(X.columns) != set(self.feature_names_in_)
-        return filled.set_axis(X.columns, axis=1) if by_place else filled
+        names = list(X.columns) if isinstance(X, pd.DataFrame) else as_frame(X).columns
+        by_place = not hasattr(self, "feature_names_in_") or set(names) != set(self.feature_names_in_)
+        filled = filled.set_axis(names, axis=1) if by_place else filled
+        wanted = _get_output_config("transform", self)["dense"]
+        return as_given(filled, X) if is_arrow(X) and wanted == "default" else filled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from numbers import Integral
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from pyrovae.data.schema import Schema
 from pyrovae.data.tables import TableCodec
+from pyrovae.estimators.chunk_training import ChunkTraining
 from pyrovae.estimators.prediction import Sampling
 from pyrovae.estimators.table_model import TableModel
 from pyrovae.estimators.table_options import as_plain, check_frame, fit_options, raw_columns
@@ -38,6 +40,7 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
     random_state: Any
     device: str
     _seed: int
+    _chunks: ChunkTraining | None
 
     @abstractmethod
     def transform(self, X: ArrayLike) -> Any:
@@ -58,6 +61,7 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         Self
             This estimator.
         """
+        self._chunks = None
         frame = check_frame(self, X, reset=True)
         self._seed = seed_of(self.random_state)
         self.schema_, options = fit_options(self, frame)
@@ -66,6 +70,64 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         )
         self.history_ = self.model_.history
         self.n_iter_ = 0 if self.history_ is None else len(self.history_.rows)
+        return self
+
+    def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Learn from a chunk of rows, and go on with what was learned from the chunks before.
+
+        Use it for rows that do not fit into memory, or that come over time. Chunks of some thousand rows, each a random
+        part of the table, suit it. `fit` begins anew.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape ``[N, D]``
+            The rows of the chunk, at least 2 in the first one.
+        y : None
+            Not used.
+
+        Returns
+        -------
+        Self
+            This estimator, which can be used after every call.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For rows that do not suit the schema (see below), and options that are for `fit` alone (`patience`, and more
+            nets than one). Nothing has changed then.
+
+        Warns
+        -----
+        UserWarning
+            After `fit` or `load`, which did not keep what it takes to go on: it begins anew then.
+
+        Notes
+        -----
+        The first chunk tells the schema and the scaling, unless `kinds`, `levels` and `ranges` declare more than it
+        holds. A later chunk with another level, with another value of a column that was constant or without any, or
+        with a number that the kind of a column cannot have, is refused. Ranges that were not declared grow with the
+        values.
+
+        A call does `epochs` passes over its rows; None does as many as make about 500 steps, at least 1 and at most 20.
+        The optimizer keeps its state, and the learning rate falls from `lr` to 0 in each call.
+
+        Up to 20 000 rows, drawn at random from all chunks, are kept. On them trees are fitted again in each call, if
+        `trees` is set, which takes most of its time; on their entries that no training saw trees are weighed and
+        spreads calibrated, as `fit` does on all rows.
+        """
+        chunks = getattr(self, "_chunks", None)
+        if chunks is None and hasattr(self, "model_"):
+            warnings.warn("partial_fit begins anew: what fit or load left is dropped", UserWarning, stacklevel=2)
+        frame = check_frame(self, X, reset=chunks is None)
+        if chunks is None:
+            seed = seed_of(self.random_state)
+            schema, options = fit_options(self, frame)
+            device = pick_device(self.device)
+            chunks = ChunkTraining(frame, schema, options, seed=seed, ranges=self.ranges or {}, device=device)
+            self._seed = seed
+        chunks.add(frame)
+        self._chunks, self.schema_, self.model_ = chunks, chunks.codec.schema, chunks.model(self._settings())
+        self.history_, self.n_iter_ = chunks.history, len(chunks.history.rows)
         return self
 
     def score_samples(self, X: ArrayLike, num_samples: int = 500) -> NDArray[np.float64]:

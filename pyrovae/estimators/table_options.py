@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import _check_feature_names, _check_n_features, check_array, check_scalar
 
+from pyrovae.data.frames import as_frame, import_pyarrow
 from pyrovae.data.scaling import METHODS
 from pyrovae.data.schema import Schema
+from pyrovae.estimators.missing_ranges import check_missingness, without_observed_ranges
 from pyrovae.estimators.nets import check_variants
 from pyrovae.infer.imputation import WEIGHTS
 from pyrovae.likelihoods.tables import PARAMETERIZATIONS
@@ -25,6 +27,8 @@ _CHOICES = {
     "parameterization": PARAMETERIZATIONS,
     "scaling": METHODS,
     "weights": WEIGHTS,
+    "objective": (None, "mean-field", "iwae", "iwae-dreg"),
+    "hiding": (None, True, False),
 }
 _COUNTS = ("n_components", "num_samples", "batch_size", "epochs", "num_particles", "num_nets", "patience")
 _OR_NONE = ("epochs", "patience")
@@ -43,7 +47,7 @@ def check_options(estimator: Any) -> None:
     options = estimator.get_params(deep=False)
     for name, known in _CHOICES.items():
         if name in options and options[name] not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {options[name]!r}")
+            raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {options[name]!r}")
     for name in _COUNTS:
         if name in options and not (name in _OR_NONE and options[name] is None):
             check_scalar(options[name], name, Integral, min_val=1)
@@ -53,6 +57,8 @@ def check_options(estimator: Any) -> None:
     for name in _BY_NAME:
         if not isinstance(options.get(name), Mapping | None):
             raise TypeError(f"{name} must be a dictionary by the name of columns, got {options[name]!r}")
+    if "missingness" in options:
+        check_missingness(options)
     if "dropout" in options:
         check_scalar(options["dropout"], "dropout", Real, min_val=0, max_val=1, include_boundaries="left")
     if "variants" in options:
@@ -66,14 +72,17 @@ def check_options(estimator: Any) -> None:
 def check_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
     """A frame of what a user gives, whose columns are those of `fit`.
 
-    Frames keep their dtypes. Columns whose names are no texts, and those of arrays, are called x0, x1, ... in `fit`.
-    Later ones without such names are matched by their places, of which scikit-learn warns.
+    Frames keep their dtypes. Tables with the Arrow interface, such as those of polars, become frames. Columns whose
+    names are no texts, and those of arrays, are called x0, x1, ... in `fit`. Later ones without such names are matched
+    by their places, of which scikit-learn warns.
 
     Raises
     ------
     ValueError, TypeError
         As scikit-learn's estimators do: empty data, infinite values, another number or other names of columns.
     """
+    if is_arrow(X):
+        X = as_frame(X)
     if isinstance(X, pd.DataFrame):
         if X.shape[0] == 0 or X.shape[1] == 0:
             raise ValueError(
@@ -88,8 +97,6 @@ def check_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
         _check_n_features(estimator, X, reset=reset)
         frame = X if reset and hasattr(estimator, "feature_names_in_") else _named(estimator, X, reset)
     else:
-        if not hasattr(X, "__array__") and hasattr(X, "__arrow_c_stream__"):
-            raise TypeError("give a pandas DataFrame, frame.to_pandas()")
         array = check_array(X, dtype=None, ensure_all_finite="allow-nan", estimator=estimator)
         if array.dtype.kind not in "bifuO":
             array = array.astype(object)
@@ -136,6 +143,31 @@ def _numbers(array: np.ndarray) -> np.ndarray:
         return array
 
 
+def is_arrow(X: Any) -> bool:
+    """Whether this is a table of another library with the Arrow interface."""
+    return hasattr(X, "__arrow_c_stream__") and not isinstance(X, pd.DataFrame | pd.Series)
+
+
+def as_given(frame: pd.DataFrame, X: Any) -> Any:
+    """A frame as the kind of table that `X` is, of polars or pyarrow, with the types that its columns have there.
+
+    Tables of other libraries stay frames.
+    """
+    arrow = import_pyarrow(f"a table of type {type(X).__name__}")
+    given = arrow.table(X).schema
+    made = arrow.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+    for place, name in enumerate(made.column_names):
+        known = given.field(name).type
+        if made.column(name).type != known:
+            try:
+                made = made.set_column(place, name, made.column(name).cast(known))
+            except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError):
+                continue  # such as levels that the given dictionary does not have
+    if isinstance(X, arrow.Table):
+        return made
+    return type(X)(made) if type(X).__module__.split(".")[0] == "polars" else frame
+
+
 def raw_columns(frame: pd.DataFrame) -> np.ndarray:
     """The values of a completed array."""
     return frame.to_numpy()
@@ -152,6 +184,8 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
     check_options(estimator)
     schema = Schema.infer(frame, kinds=estimator.kinds, levels=estimator.levels, ranges=estimator.ranges)
     given = estimator.get_params(deep=False)
+    missingness = given.get("missingness", "ignorable")
+    schema = without_observed_ranges(schema, missingness, estimator.ranges or ())
     particles = int(given.get("num_particles", 1))
     options = {
         "pair": {
@@ -163,6 +197,7 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
             "scale_floor": float(estimator.scale_floor),
             "layer": given.get("layer", defaults.LAYER),
             "dropout": float(given.get("dropout", defaults.DROPOUT)),
+            "missingness": missingness,
         },
         "training": {
             "epochs": estimator.epochs,
@@ -170,7 +205,7 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
             "lr_schedule": defaults.LR_SCHEDULE,
             "batch_size": estimator.batch_size,
             "kl_weight": estimator.kl_weight,
-            "objective": "mean-field" if particles == 1 else "iwae-dreg",
+            "objective": given.get("objective") or ("mean-field" if particles == 1 else "iwae-dreg"),
             "num_particles": particles,
             "patience": given.get("patience"),
             "progress": estimator.verbose,
@@ -178,6 +213,7 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
         "num_nets": int(given.get("num_nets", 1)),
         "variants": tuple(given.get("variants", ({},))),
         "trees": given.get("trees", False),
+        "hiding": given.get("hiding"),
         "likelihoods": estimator.likelihoods,
         "scaling": estimator.scaling,
     }
