@@ -22,7 +22,6 @@ FORMAT_VERSION = 1
 """Version of run folders and weight files; a newer one is refused."""
 AGAIN = "restore it or train again"
 """What can be done about a damaged file."""
-_DIGEST = "sha256"
 _STALE_SECONDS = 3600.0
 PARTIAL = ".partial"
 """Ending of a file that is being written."""
@@ -76,8 +75,8 @@ def digest_of(content: bytes) -> str:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what a kill has left of files of a folder and those below it, which nobody else writes now."""
-    for path in folder.rglob(f".*{PARTIAL}"):
+    """Remove what a kill has left of files of a folder, which nobody else writes to now."""
+    for path in folder.glob(f".*{PARTIAL}"):
         _discard(path)
 
 
@@ -107,10 +106,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], information: Mapping
     information : mapping of str to Any
         What else to store, of JSON values.
     """
-    header = {"pyrovae": json.dumps({"format_version": FORMAT_VERSION, **information})}
+    text = json.dumps({"format_version": FORMAT_VERSION, **information})
     unique = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header[_DIGEST] = _digest_of_tensors(unique, header["pyrovae"])
-    write_atomically(path, save(unique, metadata=header))
+    # One entry, because safetensors writes several in any order, and the same weights are to be the same bytes.
+    write_atomically(path, save(unique, metadata={"pyrovae": f"{_digest_of_tensors(unique, text)} {text}"}))
 
 
 def _digest_of_tensors(tensors: Mapping[str, Tensor], information: str) -> str:
@@ -159,14 +158,43 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     header = metadata.get("pyrovae")
     if header is None:
         raise CheckpointError(f"{path} was not written by pyrovae")
+    digest, text = _parted(header)
     try:
-        information = dict(json.loads(header))
+        information = dict(json.loads(text))
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); {AGAIN}") from None
     check_version(path, information)
-    if _DIGEST in metadata and metadata[_DIGEST] != _digest_of_tensors(tensors, header):
+    if digest is not None and digest != _digest_of_tensors(tensors, text):
         raise CheckpointError(f"{path} is damaged: its content is not what was written (SHA-256); {AGAIN}")
     return tensors, information
+
+
+def _parted(header: str) -> tuple[str | None, str]:
+    """The digest of a file, which those of early versions lack, and the text of its information."""
+    if header.startswith("{"):
+        return None, header
+    digest, _, text = header.partition(" ")
+    return digest, text
+
+
+def load_information(path: Path) -> dict[str, Any]:
+    """Read what `save_tensors` stored with the tensors, without them. Digests are not compared.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_tensors` does.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            information = dict(json.loads(_parted((file.metadata() or {})["pyrovae"])[1]))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except Exception as error:  # as above
+        reason = " ".join(str(error).split())[:150]
+        raise CheckpointError(f"{path} is damaged or truncated ({reason}); {AGAIN}") from None
+    check_version(path, information)
+    return information
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -193,6 +221,20 @@ def load_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source
     CheckpointError
         Names or shapes differ. The module is then unchanged.
     """
+    check_module_tensors(module, tensors, source)
+    with torch.no_grad():
+        for name, tensor in module_tensors(module).items():
+            tensor.copy_(tensors[name])
+
+
+def check_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that are not those of a module, see `load_module_tensors`.
+
+    Raises
+    ------
+    CheckpointError
+        Names or shapes differ.
+    """
     own = module_tensors(module)
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or extra:
@@ -204,9 +246,6 @@ def load_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source
                 f"{source} is of another architecture: {name!r} has shape {tuple(tensors[name].shape)} there "
                 f"and {tuple(tensor.shape)} here"
             )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
 
 
 def save_weights(module: nn.Module, path: str | Path, **information: Any) -> None:

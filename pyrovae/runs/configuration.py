@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ OwnPair = str | Callable[..., VAE] | VAE
 """A pair as it is given again: its name, a function that returns a VAE, or a VAE."""
 _FIELDS = {"pair": str, "pair_options": dict, "data": dict, "training": dict, "spec": dict}
 _AGAIN = "restore it or train again"
+LENGTH = ("epochs", "patience")
+"""Options of a training that a resumed one may have anew."""
 
 
 def new_configuration(
@@ -92,7 +95,18 @@ def read_configuration(folder: RunFolder) -> dict[str, Any]:
     for key, kind in _FIELDS.items():
         if not isinstance(config.get(key), kind):
             raise CheckpointError(f"{folder.config_path} is damaged: it lacks a {kind.__name__} {key!r}; {_AGAIN}")
+    folder.check_files(config)
     return config
+
+
+def is_same_run(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two configurations are of one run, which may have got more epochs or what follows the training."""
+
+    def told(config: Mapping[str, Any]) -> dict[str, Any]:
+        training = {k: v for k, v in dict(config.get("training") or {}).items() if k not in LENGTH}
+        return {"training": training, **{name: config.get(name) for name in ("pair", "pair_options", "data")}}
+
+    return bool(json.loads(json.dumps(told(first))) == json.loads(json.dumps(told(second))))
 
 
 def spec_of(folder: RunFolder, config: Mapping[str, Any]) -> DataSpec:
@@ -231,6 +245,6 @@ class WriteConfiguration(Callback):
         self.folder, self.config = folder, config
 
     def on_start(self, progress: Progress) -> None:
-        """Write it, unless this is a resumed training."""
+        """Write it, unless it stands there already, as of a resumed training."""
         if not self.folder.config_path.exists():
             self.folder.write_config(self.config)

@@ -12,6 +12,7 @@ from pyrovae.storage import CheckpointError
 from pyrovae.training import TrainingInterrupted
 
 if TYPE_CHECKING:
+    from pyrovae.pairs.finishing import Finishing
     from pyrovae.runs.run import Run
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,13 @@ def finished(run: Run, dataset: Dataset | None = None, *, device: str = "cpu", p
             logger.warning("%s goes without %s: %s", run.folder.path, finishing.summary, error)
             return run
         logger.info("%s still lacks %s; finishing it", run.folder.path, finishing.summary)
+    with run.folder.writing():
+        return _finish(run, finishing, dataset, device, progress)
+
+
+def _finish(run: Run, finishing: Finishing, dataset: Dataset, device: str, progress: bool) -> Run:
+    # Digests of earlier files go first, so that a kill in between leaves a run that can be finished again.
+    run.folder.write_config({name: value for name, value in run.folder.read_config().items() if name != "files"})
     try:
         found = finishing.finish(run, dataset, device, progress)
     except KeyboardInterrupt:
@@ -61,5 +69,5 @@ def finished(run: Run, dataset: Dataset | None = None, *, device: str = "cpu", p
     config = run.folder.read_config()
     spec = config["spec"]
     config["spec"] = {**spec, "schema": {**(spec["schema"] or {}), **found}}
-    run.folder.write_config(config)
+    run.folder.write_config(config, [path.name for path in run.folder.path.glob("*.npz")])
     return replace(run, config=config)

@@ -281,7 +281,14 @@ class Run:
         """
         vae = configuration.build(self.pair, self.spec, self.config)
         configuration.prepare(vae, self.spec, own_data.first_rows(self.given))
-        load_weights(vae, self.folder.weights_path)
+
+        def read() -> dict[str, Any]:
+            load_weights(vae, self.folder.weights_path)
+            return self.folder.read_config()
+
+        found = self.folder.consistently(read)
+        if "spec" in self.config and not configuration.is_same_run(found, self.config):
+            raise CheckpointError(f"{self.folder.path} was replaced by another run since it was opened; open it again")
         return vae.to(device).eval()
 
     def load_finished(self, device: str = "cpu") -> Any:

@@ -59,13 +59,17 @@ def save(
         raise CheckpointError(f"{target.path} already holds a run; choose another folder, or give overwrite=True")
     config = _configuration(vae, data)
     prepare(vae, DataSpec.from_dict(config["spec"]))
-    # The configuration goes first and comes last, so that a kill in between leaves no run that is half of each.
-    for path in (target.config_path, target.state_path, target.path / "metrics.csv"):
-        path.unlink(missing_ok=True)
+    with target.writing():
+        _write(vae, target, config, beside)
+
+
+def _write(vae: VAE, target: RunFolder, config: dict[str, Any], beside: Callable[[Path], None] | None) -> None:
+    target.forget_training()
+    before = {path.name for path in target.path.glob("*.npz")}
     save_weights(vae, target.weights_path, **UNTRAINED)
     if beside is not None:
         beside(target.path)
-    target.write_config(config)
+    target.write_config(config, {path.name for path in target.path.glob("*.npz")} - before)
 
 
 def load(folder: str | Path, pair: OwnPair | None = None, device: str = "cpu") -> VAE:

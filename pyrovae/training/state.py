@@ -9,10 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pyrovae.storage import CheckpointError, load_module_tensors, load_tensors, module_tensors, save_tensors
+from pyrovae.storage import (
+    CheckpointError,
+    check_module_tensors,
+    load_module_tensors,
+    load_tensors,
+    module_tensors,
+    save_tensors,
+)
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.json_values import as_json, from_json
 from pyrovae.training.lr_schedules import LRScheduler
+from pyrovae.training.state_checks import check_moments, check_plain, damaged_in_one_line
 from pyrovae.vae import VAE
 
 
@@ -104,8 +112,7 @@ def save_state(
     kept = {} if scheduler is None else {n: v for n, v in scheduler.state_dict().items() if not callable(v)}
     information["scheduler"] = None if scheduler is None else as_json(kept, "the schedule of the learning rate")
     save_best(run, state)
-    if state.history:
-        run.write_metrics(state.history)
+    information["metrics"] = run.write_metrics(state.history) if state.history else None
     tensors = {f"weights.{name}": value for name, value in module_tensors(vae).items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
     if learned is not None:
@@ -164,29 +171,38 @@ def load_state(
     for name, value in tensors.items():
         kind, _, rest = name.partition(".")
         parts.setdefault(kind, {})[rest] = value
-    optimizer_name = type(optimizer).__name__
-    if information["optimizer"] != optimizer_name:
-        raise CheckpointError(f"{run.state_path} is of the optimizer {information['optimizer']}, not {optimizer_name}")
-    load_module_tensors(vae, parts["weights"], str(run.state_path))
-    if learned is not None:
-        load_module_tensors(learned, parts.get("objective", {}), f"the objective in {run.state_path}")
-    moments: dict[int, dict[str, Any]] = {}
-    for name, value in parts.get("optimizer", {}).items():
-        index, _, key = name.partition(".")
-        moments.setdefault(int(index), {})[key] = value
-    for index, values in information.get("values", {}).items():
-        moments.setdefault(int(index), {}).update(from_json(values))
-    try:
-        optimizer.load_state_dict({"state": moments, "param_groups": from_json(information["groups"])})
-    except ValueError as error:
-        raise CheckpointError(f"{run.state_path} is of another optimizer: {error}") from None
-    if scheduler is not None and information["scheduler"] is not None:
-        scheduler.load_state_dict(from_json(information["scheduler"]))
-    torch.set_rng_state(parts["rng"]["cpu"])
-    if "cuda" in parts["rng"] and vae.device.type == "cuda":
-        torch.cuda.set_rng_state(parts["rng"]["cuda"], vae.device)
-    if generator is not None and "loader" in parts["rng"]:
-        generator.set_state(parts["rng"]["loader"])
-    information.setdefault("rows", information["batch"] * information["batch_size"])  # of earlier versions
-    plain: dict[str, Any] = {name: information[name] for name in _PLAIN}
+    with damaged_in_one_line(run.state_path):
+        optimizer_name = type(optimizer).__name__
+        if information["optimizer"] != optimizer_name:
+            found = information["optimizer"]
+            raise CheckpointError(f"{run.state_path} is of the optimizer {found}, not {optimizer_name}")
+        check_module_tensors(vae, parts.get("weights", {}), str(run.state_path))
+        check_module_tensors(vae, parts.get("best", {}), f"the best weights in {run.state_path}")
+        if learned is not None:
+            check_module_tensors(learned, parts.get("objective", {}), f"the objective in {run.state_path}")
+        moments: dict[int, dict[str, Any]] = {}
+        for name, value in parts.get("optimizer", {}).items():
+            index, _, key = name.partition(".")
+            moments.setdefault(int(index), {})[key] = value
+        for index, values in information.get("values", {}).items():
+            moments.setdefault(int(index), {}).update(from_json(values))
+        check_moments(optimizer, moments, run.state_path)
+        information.setdefault("rows", information["batch"] * information["batch_size"])  # of earlier versions
+        plain: dict[str, Any] = {name: information[name] for name in _PLAIN}
+        check_plain(plain, tensors.get("permutation"), run.state_path)
+        # Only now is anything changed.
+        load_module_tensors(vae, parts["weights"], str(run.state_path))
+        if learned is not None:
+            load_module_tensors(learned, parts.get("objective", {}), f"the objective in {run.state_path}")
+        try:
+            optimizer.load_state_dict({"state": moments, "param_groups": from_json(information["groups"])})
+        except ValueError as error:
+            raise CheckpointError(f"{run.state_path} is of another optimizer: {error}") from None
+        if scheduler is not None and information["scheduler"] is not None:
+            scheduler.load_state_dict(from_json(information["scheduler"]))
+        torch.set_rng_state(parts["rng"]["cpu"])
+        if "cuda" in parts["rng"] and vae.device.type == "cuda":
+            torch.cuda.set_rng_state(parts["rng"]["cuda"], vae.device)
+        if generator is not None and "loader" in parts["rng"]:
+            generator.set_state(parts["rng"]["loader"])
     return TrainingState(**plain, permutation=tensors.get("permutation"), best=parts.get("best", {}))

@@ -174,11 +174,6 @@ class Trainer(TrainingOptions):
         if resume and overwrite:
             raise ValueError("resume=True goes on with a training and overwrite=True replaces it; choose one of them")
         folder = RunFolder(run) if isinstance(run, str | Path) else run
-        if folder is not None and not resume and not overwrite and folder.holds_training():
-            raise CheckpointError(
-                f"{folder.path} already holds a training; go on with it (resume=True), replace it (overwrite=True) or "
-                "choose another folder"
-            )
         given, data = data, training_data(vae, data, validation, collate=collate, num_data=num_data)
         check_rows_given(given, data, vae)
         data = without_unknown_rows(vae, data)
@@ -187,10 +182,24 @@ class Trainer(TrainingOptions):
                 f"early stopping watches {self.monitor}, and there are no validation data; give some, or monitor='loss'"
             )
         with ExitStack() as stack:
+            if folder is not None:
+                stack.enter_context(folder.writing())
+                if not resume and not overwrite and folder.holds_training():
+                    raise CheckpointError(
+                        f"{folder.path} already holds a training; go on with it (resume=True), replace it "
+                        "(overwrite=True) or choose another folder"
+                    )
             if self.seed is not None:
                 stack.enter_context(torch.random.fork_rng())
                 torch.manual_seed(self.seed)
             stack.enter_context(nothing_left_behind(self.objective, vae))
             fit = Fit(self, vae, data, folder)
             stack.enter_context(vae.scope())
-            return fit.run(resume, stack)
+            try:
+                return fit.run(resume, stack)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                if folder is not None and fit.is_new:
+                    folder.discard()  # so that it is not in the way of the corrected call
+                raise

@@ -130,7 +130,7 @@ def test_a_folder_holds_one_run(tmp_path):
 def test_damaged_configuration(change, message, tmp_path):
     new_run(tmp_path).train(progress=False)
     path = tmp_path / "config.json"
-    config = {**json.loads(path.read_text()), **change}
+    config = {**json.loads(path.read_text()), **change, "digest": None}
     path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
     with pytest.raises(CheckpointError, match=message):
         Run.open(tmp_path)

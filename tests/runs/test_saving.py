@@ -225,6 +225,10 @@ class TestRefused:
         config = json.loads((tmp_path / "saved/config.json").read_text())
         config["pair_options"]["latent_dim"] = 5
         (tmp_path / "saved/config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match="is not what was written"):
+            VAE.load("saved")
+        del config["digest"]
+        (tmp_path / "saved/config.json").write_text(json.dumps(config))
         with pytest.raises(CheckpointError, match=r"model.safetensors is of another architecture"):
             VAE.load("saved")
         own.make_vae().save("mine", digits)

@@ -57,7 +57,7 @@ def test_non_finite_loss_names_epoch_batch_and_site_and_keeps_the_best_weights(t
     assert same_weights(tensors, kept[2])
 
 
-def test_non_finite_loss_in_the_first_epoch_leaves_the_first_weights(tmp_path):
+def test_non_finite_loss_in_the_first_epoch_leaves_the_first_weights_and_no_folder(tmp_path):
     vae, run = seeded(fragile), RunFolder(tmp_path / "run")
     before = weights_of(vae)
 
@@ -71,7 +71,7 @@ def test_non_finite_loss_in_the_first_epoch_leaves_the_first_weights(tmp_path):
     ):
         trainer.fit(vae, rows(), run=run)
     assert same_weights(weights_of(vae), before)
-    assert same_weights(load_tensors(run.weights_path)[0], before)
+    assert not run.path.exists()
 
 
 def test_weights_that_explode_in_the_last_batch_are_never_the_best():
@@ -94,11 +94,8 @@ def test_weights_that_explode_in_the_last_batch_are_never_the_best():
 
 def test_non_finite_validation_loss():
     validation = rows(8)
-    validation[3] = torch.inf
-    with (
-        pytest.warns(UserWarning, match="inf|NaN"),
-        pytest.raises(NonFiniteLossError, match=r"the validation loss is .* in epoch 1"),
-    ):
+    validation[3] = 1e30  # whose square is no float32
+    with pytest.raises(NonFiniteLossError, match=r"the validation loss is .* in epoch 1"):
         trained((rows(), validation))
 
 
