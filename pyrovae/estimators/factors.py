@@ -29,7 +29,7 @@ _ITERATIONS = 30
 _FLOOR = 0.02
 _LARGEST = 8.0
 _ROWS_AT_ONCE = 2048
-_NUMBERS = ("normal", "student-t")
+_NUMBERS = ("normal", "student-t", "quantile")
 _ARRAYS = ("loadings", "noise", "loc", "scale", "owner", "level")
 
 
@@ -164,6 +164,17 @@ class FactorModel:
                 found[part, start:end] = probs / probs.sum(1, keepdims=True)
         return found
 
+    def deviations(self, values: NDArray) -> NDArray[np.float64]:
+        """Standard deviations of what `predict` leaves of the missing numbers of rows, ``[M, D]``; else zeros."""
+        found = np.zeros((len(values), len(self.columns.families)))
+        mine = np.flatnonzero((self.level < 0) & self.known[self.owner])
+        for part in slices(len(values), _ROWS_AT_ONCE):
+            seen = ~np.isnan(values[part][:, self.owner])
+            root = np.linalg.cholesky(self._covariance(seen))
+            spread = np.sqrt(np.square(self.loadings[mine] @ root).sum(-1) + self.noise[mine])
+            found[part, self.owner[mine]] = self.scale[mine] * spread
+        return found
+
     @property
     def num_factors(self) -> int:
         """The number of factors."""
@@ -171,7 +182,7 @@ class FactorModel:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Which columns `predict` knows: normal and Student-t ones, and levels without an order, ``[D]``."""
+        """Which columns `predict` knows: normal, Student-t and quantile ones, and levels without an order, ``[D]``."""
         found = np.zeros(len(self.columns.families), dtype=bool)
         for column in np.unique(self.owner):
             family, first = self.columns.families[column], self.level[self.owner == column][0]

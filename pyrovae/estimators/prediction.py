@@ -198,7 +198,7 @@ class Predictor:
                 inner = slice(some.start + rows.start, min(some.start + rows.stop, some.stop, len(x)))
                 generators = _generators(x[inner], mask[inner], sampling.seed, seen) if by_row else []
                 uniform = self._uniform(mask[inner], num_draws, sampling.seed, generators, by_row=by_row)
-                drawn = self._drawn(mixture, uniform, self.tree_expectations(x[inner], mask[inner]))
+                drawn = self._drawn(x[inner], mask[inner], mixture, uniform)
                 parts.append(torch.where(mask[inner], x[inner], drawn).cpu().numpy())
         return np.concatenate(parts, 1)
 
@@ -219,9 +219,12 @@ class Predictor:
             numbers = ((ranks + shared.uniform(size=(num_draws, width))) / num_draws)[:, None]
         return torch.as_tensor(numbers, device=mask.device).clamp(1e-9, 1 - 1e-9)
 
-    def _drawn(self, mixture: Mixture, uniform: Tensor, of_trees: NDArray[np.float64] | None) -> Tensor:
-        """Draws of rows ``[M, B, D]``: numbers about the stacked mean, levels of the pair or of the trees."""
-        size = len(self.spread)
+    def _drawn(self, x: Tensor, mask: Tensor, mixture: Mixture, uniform: Tensor) -> Tensor:
+        """Draws of rows ``[M, B, D]``: numbers about the stacked mean, levels of the pair or of the trees.
+
+        A number departs from its mean as the pair says, and, as far as the factors count for it, as they say.
+        """
+        size, of_trees = len(self.spread), self.tree_expectations(x, mask)
         drawn = mixture.draws(uniform)
         layout = self.expectations
         expected = layout.of(mixture)
@@ -234,7 +237,7 @@ class Predictor:
         unmoved = (means == centre) & (spread == 1)
         to_logs = torch.as_tensor(self.in_logs, device=drawn.device)
         along, about, around = (torch.where(to_logs, v.clamp(min=TINY).log(), v) for v in (drawn, means, centre))
-        numbers = around + spread * (along - about)
+        numbers = around + spread * self._departures(along - about, x, mask, uniform[..., 1 : 1 + size])
         numbers = torch.where(unmoved, drawn, torch.where(to_logs, numbers.exp(), numbers))
         drawn = torch.where(torch.as_tensor(layout.is_level, device=drawn.device), drawn, numbers)
         if of_trees is not None:
@@ -243,6 +246,16 @@ class Predictor:
                 chosen = uniform[..., 1 + size + column] < self.tree_weights[column]
                 drawn[..., column] = torch.where(chosen, theirs, drawn[..., column])
         return drawn
+
+    def _departures(self, ours: Tensor, x: Tensor, mask: Tensor, uniform: Tensor) -> Tensor:
+        """How far numbers lie from their means, ``[M, B, D]``, from those of the pair and the same uniform numbers."""
+        if self.trees is None or self.factors is None:
+            return ours
+        share = torch.as_tensor(self.tree_weights * self.factor_shares * ~self.expectations.is_level).to(ours)
+        if not share.any():
+            return ours
+        theirs = self.factors.deviations(torch.where(mask, x, torch.nan).cpu().numpy())
+        return (1 - share) * ours + share * torch.as_tensor(theirs).to(ours) * torch.special.ndtri(uniform)
 
     def calibrate(self, x: Tensor, shown: Tensor, held: NDArray[np.bool_], seed: int) -> None:
         """Find weights of nets, trees and factors, and spreads, on entries that the training did not see.
