@@ -17,14 +17,14 @@ from pyrovae.cli.imputing import sample_table
 from pyrovae.cli.options import given
 from pyrovae.data.dataset import TABLE
 from pyrovae.metrics import known_figures
-from pyrovae.runs import Run, pick_device
+from pyrovae.runs import Run, pick_device, posteriors
 from pyrovae.storage import write_atomically
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print the held-out likelihood and other figures of a run."""
     run, device = Run.open(options.run, options.pair, options.data), pick_device(options.device)
-    settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed", "baselines"])
+    settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed", "baselines", "fit_steps"])
     record = run.evaluate(options.split, device=device, progress=bar, condition=_condition(options, device), **settings)
     if options.json:
         print(json.dumps(record))
@@ -108,6 +108,7 @@ def plot(options: argparse.Namespace) -> None:
         path = run.folder.figures_path / f"{name}.{options.format}"
         plotting.save_figure(figure, path)
         print(path)
+    vae, dataset = posteriors.shown(vae, dataset, options.fit_steps)
 
 
 def _condition(options: argparse.Namespace, device: torch.device | str) -> dict[str, torch.Tensor]:

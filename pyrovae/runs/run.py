@@ -13,7 +13,7 @@ from pyrovae import data, metrics
 from pyrovae.data import Dataset
 from pyrovae.data.dataset import DataSpec
 from pyrovae.pairs.registry import Pair, find_pair
-from pyrovae.runs import configuration, finishing, own_data, same_data
+from pyrovae.runs import configuration, finishing, own_data, posteriors, same_data
 from pyrovae.runs.configuration import OwnPair
 from pyrovae.storage import CheckpointError, load_weights
 from pyrovae.training import History, Trainer
@@ -309,6 +309,7 @@ class Run:
     ) -> dict[str, Any]:
         """Held-out figures by name, ready for JSON: those of `metrics.evaluate`, with run, data set and split.
 
+        fit_steps: int = posteriors.FIT_STEPS,
         Parameters
         ----------
         split : {"train", "validation", "test"}, default "test"
@@ -323,6 +324,8 @@ class Run:
             Further arguments of `metrics.evaluate`.
 
         Returns
+        fit_steps : int, default 200
+            Gradient steps that fit the posterior of a row first, where the guide has parameters for each training row.
         -------
         dict
             The figures.
@@ -348,3 +351,6 @@ class Run:
         options = {"finished": self.load_finished(device), **options}
         result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=near, **options)
         return {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
+        if posteriors.has_rows(vae):
+            near = None  # a training row is none of those that the fitted pair knows
+            vae, rows = posteriors.for_likelihood(vae, rows, fit_steps, progress=options.get("progress") is not None)
