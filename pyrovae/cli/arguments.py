@@ -25,9 +25,9 @@ from pyrovae.cli.options import (
     words,
 )
 from pyrovae.pairs.registry import Option, Pair, find_pair, integers, is_own, pairs
+from pyrovae.runs.posteriors import FIT_STEPS
 from pyrovae.training import Trainer
 from pyrovae.vae import OUTPUTS
-from pyrovae.runs.posteriors import FIT_STEPS
 
 _PLACEHOLDERS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", integers: "N,N,..."}
 
@@ -270,6 +270,7 @@ def _add_evaluate(verbs: Any) -> None:
         "a small table knn, bayesian-ridge and extra-trees)"
     )
     verb.add_argument("--baselines", type=words, metavar="NAME,NAME,...", help=text)
+    _add_fit_steps(verb)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of rows and samples")
     text = "print one JSON object, with the keys that docs/command_line.md explains"
     verb.add_argument("--json", action="store_true", help=text)
@@ -280,30 +281,12 @@ def _add_sample(verbs: Any) -> None:
     _add_run(verb)
     _add_condition(verb)
     text = (
-    _add_fit_steps(verb)
         "a .png file (grid of pictures), a .csv file (a line for each) or an .npz file (array x, or one by site); for "
         "a run of a table a .csv, .csv.gz or .parquet file"
     )
     verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
     verb.add_argument("--num", type=int, metavar="N", default=64, help="how many")
     text = (
-def _add_missing(verb: _Parser) -> None:
-    group = verb.add_argument_group("errors of missing entries")
-    text = (
-        "hide these shares of the entries of the rows, find them again, and write the errors to RUN/missing-...csv and "
-        "into a figure, instead of the likelihood"
-    )
-    group.add_argument("--missing", type=ratios, metavar="FIRST:LAST:STEP", help=text)
-    text = "hide entries at random, by --seed, or those of the files PREFIX_r.h5 beside the data PREFIX.h5"
-    group.add_argument("--missing-mode", choices=MODES, default="random", help=text)
-    text = "what is hidden as one (default: entries)"
-    group.add_argument("--missing-pattern", choices=PATTERNS, help=text)
-    text = "gradient steps that refine the answer of the encoder (default: none)"
-    group.add_argument("--refine", type=int, metavar="STEPS", default=0, help=text)
-    text = "gradient steps that fit the posteriors of a pair without encoder"
-    group.add_argument("--steps", type=int, metavar="N", default=200, help=text)
-
-
         "for a model with further arguments, such as covariates, or one that looks at its data: give it those of the "
         "first rows of this split"
     )
@@ -349,6 +332,7 @@ def _add_plot(verbs: Any) -> None:
     _add_condition(verb)
     _add_other_data(verb)
     verb.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="file format")
+    _add_fit_steps(verb)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the samples")
 
 
@@ -366,10 +350,14 @@ def _add_run(verb: _Parser) -> None:
 def _add_other_data(verb: _Parser) -> None:
     text = (
         "other data of the same shape and kind, prepared as those of the run were; all rows of a file without splits "
-    _add_fit_steps(verb)
         "are test rows (default: the data that the run was trained on)"
     )
     verb.add_argument("--data", metavar="FILE_OR_NAME", help=text)
+
+
+def _add_fit_steps(verb: _Parser) -> None:
+    text = "for an auto-decoder: gradient steps that fit the posterior of a row first"
+    verb.add_argument("--fit-steps", type=int, metavar="N", default=FIT_STEPS, help=text)
 
 
 def _add_device(verb: _Parser) -> None:
@@ -389,11 +377,6 @@ def _add_options(group: Any, options: Options, defaults: Mapping[str, Any]) -> N
         shown = f" (default: {defaults[name]})" if defaults.get(name) is not None else ""
         if choices is not None and _is_long(choices):
             placeholder, text = "NAME", f"{text}: {', '.join(choices)}"
-def _add_fit_steps(verb: _Parser) -> None:
-    text = "for an auto-decoder: gradient steps that fit the posterior of a row first"
-    verb.add_argument("--fit-steps", type=int, metavar="N", default=FIT_STEPS, help=text)
-
-
         group.add_argument(flag(name), type=kind, metavar=placeholder, choices=choices, help=text + shown)
 
 
