@@ -4,10 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from pyrovae.data.columns import NUMBERS, Column
 from pyrovae.data.schema import Schema
 from pyrovae.likelihoods.missingness import mechanisms_by_name
+
+
+def check_missingness(options: Mapping[str, Any]) -> None:
+    """Refuse options of an imputer that do not go with its model of what is missing, or with its objective.
+
+    Parameters
+    ----------
+    options : mapping of str to Any
+        The arguments of its constructor.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names the option.
+    """
+    missingness = options["missingness"]
+    if not isinstance(missingness, str | Mapping):
+        raise TypeError(f"missingness must be a text, or a dictionary by the name of columns, got {missingness!r}")
+    if options["objective"] == "mean-field" and options["num_particles"] > 1:
+        raise ValueError("objective 'mean-field' is for num_particles=1; take 'iwae-dreg', or None")
+    if missingness == "ignorable":
+        return
+    if options["trees"]:
+        raise ValueError("boosted trees take values as missing at random; give trees=False beside missingness")
+    if (options["num_nets"] or 1) > 1:
+        raise ValueError("each net would have another model of what is missing; give num_nets=1 beside missingness")
+    if options["patience"] is not None:
+        raise ValueError("nothing is held out to watch beside a model of what is missing; give patience=None")
 
 
 def without_observed_ranges(

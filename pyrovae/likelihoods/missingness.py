@@ -90,8 +90,8 @@ class SelfMasking(nn.Module):
         for family, mechanism in zip(families, mechanisms, strict=True):
             check_mechanism(mechanism, family)
         self.mechanisms = tuple(mechanisms)
-        self.register_buffer("loc", loc.float(), persistent=False)
-        self.register_buffer("scale", scale.float(), persistent=False)
+        self.register_buffer("loc", loc.float().clone(), persistent=False)  # the encoder has one too
+        self.register_buffer("scale", scale.float().clone(), persistent=False)
         asked = torch.tensor([mechanism != "ignorable" for mechanism in mechanisms])
         direction = torch.tensor([_DIRECTIONS.get(mechanism, 0.0) for mechanism in mechanisms])
         self.register_buffer("direction", direction, persistent=False)
