@@ -137,7 +137,9 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
         "module:function"
     )
     verb.add_argument("--data", metavar="FILE_OR_NAME", help=text)
-    verb.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: runs/PAIR-NAME)")
+    text = "the run folder (default: runs/PAIR-NAME, with a number behind it if there is one)"
+    verb.add_argument("--out", type=Path, metavar="RUN", help=text)
+    _add_overwrite(verb)
     _add_ways_to_train(verb)
     group = verb.add_argument_group("data")
     _add_options(group, DATA, {})
@@ -204,9 +206,15 @@ def _add_grow(verbs: Any) -> None:
     verb.add_argument("--out", type=Path, metavar="RUN", help=text)
     _add_ways_to_train(verb)
 
+    _add_overwrite(verb)
 
 def _add_sweep(verbs: Any) -> None:
     more = (
+def _add_overwrite(verb: _Parser) -> None:
+    text = "replace the run that the folder holds, and leave other files beside the new one"
+    verb.add_argument("--overwrite", action="store_true", help=text)
+
+
         'The grid is a JSON object of options of `pyrovae train` by name, with "pair" and "data". A list\n'
         'stands for each of its values: {"pair": "gaussian", "data": "digits", "latent_dim": [2, 8],\n'
         '"lr": [0.001, 0.0001]}. The same command again goes on where it stopped.'

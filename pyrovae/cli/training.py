@@ -12,6 +12,7 @@ from pyrovae.cli.options import DATA, TABLES, TRAINING, flag, given, pair_dest
 from pyrovae.cli.using import bar, print_evaluation
 from pyrovae.data.registry import find_entry
 from pyrovae.runs import Run, needs_sticks, pick_device, with_more_sticks
+from pyrovae.runs.configuration import free_folder
 from pyrovae.runs.own_data import FUNCTION, dataset_of, is_function
 from pyrovae.training import TrainingInterrupted
 from pyrovae.training.callbacks import TensorBoard
@@ -54,10 +55,11 @@ def new_run(options: argparse.Namespace) -> Run:
             data_options.setdefault("kind", pair.data_kind)
         made, label = data_options, Path(options.data).resolve().stem if entry is None else entry.name
     training = given(values, [*TRAINING, "compile", "drop_last"])
-    folder = options.out or Path("runs") / f"{pair.name.replace(':', '.')}-{label}"
+    usual = Path("runs") / f"{pair.name.replace(':', '.')}-{label}"
+    folder = options.out or (usual if options.overwrite else free_folder(usual))
     follows = () if pair.finishing is None else pair.finishing.options
     finishing = {o.name: values[pair_dest(o)] for o in follows if values[pair_dest(o)] is not None}
-    return Run.create(folder, pair.name, pair_options, made, training, finishing)
+    return Run.create(folder, pair.name, pair_options, made, training, finishing, overwrite=options.overwrite)
 
 
 def silence_pyro() -> None:
@@ -100,7 +102,7 @@ def grow(options: argparse.Namespace) -> None:
     """
     device = pick_device(options.device)
     old = Run.open(options.run)
-    new, vae = with_more_sticks(old, options.sticks, options.out)
+    new, vae = with_more_sticks(old, options.sticks, options.out, overwrite=options.overwrite)
     rows = old.dataset().validation
     if not len(rows):
         raise ValueError("whether more sticks are needed is seen on validation rows, and there are none")
@@ -112,8 +114,9 @@ def grow(options: argparse.Namespace) -> None:
 
 def _fit(run: Run, options: argparse.Namespace, device: str, *, resume: bool = False, vae: VAE | None = None) -> None:
     callbacks = [TensorBoard(run.folder.path / "tensorboard")] if options.tensorboard else []
+    how: dict[str, Any] = {"resume": resume, "vae": vae, "overwrite": not resume and options.overwrite}
     try:
-        history = run.train(resume=resume, device=device, progress=not options.quiet, callbacks=callbacks, vae=vae)
+        history = run.train(device=device, progress=not options.quiet, callbacks=callbacks, **how)
     except TrainingInterrupted as interrupt:
         again = f" --pair {run.pair.name}" if run.pair.own else ""
         again += f" --data {run.given.options[FUNCTION]}" if run.given and FUNCTION in run.given.options else ""

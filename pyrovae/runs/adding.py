@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pyrovae.runs.configuration import free_folder
 from pyrovae.runs.growing import add_sticks
 from pyrovae.runs.run import Run
 from pyrovae.vae import VAE
 
 
-def with_more_sticks(run: Run, count: int, path: str | Path | None = None) -> tuple[Run, VAE]:
+def with_more_sticks(
+    run: Run, count: int, path: str | Path | None = None, *, overwrite: bool = False
+) -> tuple[Run, VAE]:
     """A new run of a stick-breaking run with more weights, and the VAE to train in it.
 
     The VAE computes what the best one of the old run does (see `add_sticks`). Nothing is written before `Run.train`.
@@ -22,7 +25,10 @@ def with_more_sticks(run: Run, count: int, path: str | Path | None = None) -> tu
     count : int
         Weights to add, at least 1.
     path : str or Path, optional
-        The new run folder. By default that of `run` with the number of weights behind its name.
+        The new run folder. By default that of `run` with the number of weights behind its name, and a further number
+        if there is one.
+    overwrite : bool, default False
+        Whether the new folder may hold a run, which `Run.train` then replaces.
 
     Returns
     -------
@@ -42,8 +48,8 @@ def with_more_sticks(run: Run, count: int, path: str | Path | None = None) -> tu
         raise ValueError(f"sticks are for runs of the pair stick-breaking; {run.folder.path} is of {run.pair.name}")
     vae = add_sticks(run.load_vae(), count)
     weights = vae.model.prior.num_features
-    folder = run.folder.path.with_name(f"{run.folder.path.name}-{weights}") if path is None else path
+    folder = free_folder(run.folder.path.with_name(f"{run.folder.path.name}-{weights}")) if path is None else path
     options = {**run.config["pair_options"], "truncation": weights}
     data = run.config["data"] if run.given is None else run.given
-    new = Run.create(folder, run.pair.name, options, data, run.config["training"])
+    new = Run.create(folder, run.pair.name, options, data, run.config["training"], overwrite=overwrite)
     return replace(new, config={**new.config, "grown_from": str(run.folder.path)}), vae

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,6 +98,41 @@ def read_configuration(folder: RunFolder) -> dict[str, Any]:
             raise CheckpointError(f"{folder.config_path} is damaged: it lacks a {kind.__name__} {key!r}; {_AGAIN}")
     folder.check_files(config)
     return config
+
+
+def check_free(folder: RunFolder) -> None:
+    """Refuse a folder for a new run that holds a run, or something else.
+
+    Raises
+    ------
+    CheckpointError
+        Saying what it holds, and what to do.
+    """
+    if folder.path.exists() and not folder.path.is_dir():
+        raise CheckpointError(f"{folder.path} is a file; choose another folder for the run (--out)")
+    if folder.config_path.exists():
+        raise CheckpointError(
+            f"{folder.path} already holds a run; go on with it (pyrovae resume {folder.path}) or choose another folder "
+            "(--out), or replace it (--overwrite)"
+        )
+    if folder.holds_training():
+        raise CheckpointError(
+            f"{folder.path} already holds a training, of no run of the command line; choose another folder (--out), or "
+            "replace it (--overwrite)"
+        )
+    if (name := folder.foreign()) is not None:
+        raise CheckpointError(
+            f"{folder.path} holds files of no run, such as {name}; choose another folder (--out), or write beside them "
+            "(--overwrite)"
+        )
+
+
+def free_folder(path: Path) -> Path:
+    """The first of a folder and those with 2, 3, ... behind its name that is not there, or is empty."""
+    candidate, number = path, 2
+    while candidate.exists() and (not candidate.is_dir() or any(candidate.iterdir())):
+        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return candidate
 
 
 def is_same_run(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

@@ -52,6 +52,8 @@ class Run:
         data: Mapping[str, Any] | Dataset,
         training: Mapping[str, Any],
         finishing: Mapping[str, Any] | None = None,
+        *,
+        overwrite: bool = False,
     ) -> Run:
         """Describe a new run. Nothing is written before `train`.
 
@@ -69,6 +71,8 @@ class Run:
             Arguments of the `Trainer`.
         finishing : mapping, optional
             Options of what follows the training, see `Finishing`.
+        overwrite : bool, default False
+            Whether the folder may hold a run, or other files. Give it to `train` too, which replaces the run.
 
         Returns
         -------
@@ -78,16 +82,13 @@ class Run:
         Raises
         ------
         CheckpointError
-            If the folder already holds a run.
+            If the folder already holds a run, or files of no run.
         ValueError
             For an unknown pair, and an option that its finishing does not have.
         """
         folder = RunFolder(path)
-        if folder.config_path.exists():
-            raise CheckpointError(
-                f"{folder.path} already holds a run; go on with it (pyrovae resume {folder.path}) or choose another "
-                "folder (--out)"
-            )
+        if not overwrite:
+            configuration.check_free(folder)
         if not isinstance(pair, str):
             raise TypeError(f"pair must be a name, or 'module:function' for one of your own, got {pair!r}")
         found = find_pair(pair)
@@ -193,6 +194,7 @@ class Run:
         progress: bool = True,
         callbacks: Sequence[Callback] = (),
         vae: VAE | None = None,
+        overwrite: bool = False,
     ) -> History:
         """Train into the folder, or go on with it, and do what follows the training, see `finish`.
 
@@ -208,6 +210,8 @@ class Run:
             Further callbacks.
         vae : VAE, optional
             What to train, of the architecture of the run. None makes it anew.
+        overwrite : bool, default False
+            Replace the run that the folder holds.
 
         Returns
         -------
@@ -234,7 +238,7 @@ class Run:
         if vae is None:
             torch.manual_seed(training.get("seed", 0))
             vae = configuration.build(self.pair, dataset, self.config)
-        history = loop.fit(vae.to(device), dataset, run=self.folder, resume=resume)
+        history = loop.fit(vae.to(device), dataset, run=self.folder, resume=resume, overwrite=overwrite)
         if follows is not None:
             replace(self, config=self.folder.read_config()).finish(whole, device=device, progress=progress)
         return history
