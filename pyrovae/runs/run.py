@@ -309,11 +309,11 @@ class Run:
         num_rows: int | None = None,
         seed: int = 0,
         device: str = "cpu",
+        fit_steps: int = posteriors.FIT_STEPS,
         **options: Any,
     ) -> dict[str, Any]:
         """Held-out figures by name, ready for JSON: those of `metrics.evaluate`, with run, data set and split.
 
-        fit_steps: int = posteriors.FIT_STEPS,
         Parameters
         ----------
         split : {"train", "validation", "test"}, default "test"
@@ -324,12 +324,12 @@ class Run:
             Seed of the draws.
         device : str, default "cpu"
             Where to compute.
+        fit_steps : int, default 200
+            Gradient steps that fit the posterior of a row first, where the guide has parameters for each training row.
         **options
             Further arguments of `metrics.evaluate`.
 
         Returns
-        fit_steps : int, default 200
-            Gradient steps that fit the posterior of a row first, where the guide has parameters for each training row.
         -------
         dict
             The figures.
@@ -353,8 +353,8 @@ class Run:
             rows = rows.take(torch.randperm(len(rows))[:num_rows])
         near = None if split == "train" else dataset.seen("train")  # a training row would be its own neighbour
         options = {"finished": self.load_finished(device), **options}
-        result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=near, **options)
-        return {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
         if posteriors.has_rows(vae):
             near = None  # a training row is none of those that the fitted pair knows
             vae, rows = posteriors.for_likelihood(vae, rows, fit_steps, progress=options.get("progress") is not None)
+        result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=near, **options)
+        return {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
