@@ -204,17 +204,17 @@ def _add_grow(verbs: Any) -> None:
     verb.add_argument("--sticks", type=int, metavar="N", default=10, help="sticks to add")
     text = "the new run folder (default: RUN with the number of sticks behind it)"
     verb.add_argument("--out", type=Path, metavar="RUN", help=text)
+    _add_overwrite(verb)
     _add_ways_to_train(verb)
 
-    _add_overwrite(verb)
 
-def _add_sweep(verbs: Any) -> None:
-    more = (
 def _add_overwrite(verb: _Parser) -> None:
     text = "replace the run that the folder holds, and leave other files beside the new one"
     verb.add_argument("--overwrite", action="store_true", help=text)
 
 
+def _add_sweep(verbs: Any) -> None:
+    more = (
         'The grid is a JSON object of options of `pyrovae train` by name, with "pair" and "data". A list\n'
         'stands for each of its values: {"pair": "gaussian", "data": "digits", "latent_dim": [2, 8],\n'
         '"lr": [0.001, 0.0001]}. The same command again goes on where it stopped.'
