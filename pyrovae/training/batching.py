@@ -213,6 +213,10 @@ def batches_of(
     """
     if isinstance(rows, Rows):
         return HeldBatches(vae, rows, data, batch_size, drop_last=drop_last)
+    if not isinstance(rows, Stream):
+        from pyrovae.training.row_streams import SeededBatches  # which stands on this module
+
+        return SeededBatches(vae, rows, data, batch_size, seed=seed or 0, drop_last=drop_last)
     if drop_last:
         raise ValueError("drop_last is for rows that are held; give it to the loader, DataLoader(..., drop_last=True)")
     return StreamedBatches(rows)
