@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyrovae._version import __version__
+from pyrovae.cli.missing import MODES, ratios
 from pyrovae.cli.options import (
     DATA,
     TABLES,
@@ -24,6 +25,7 @@ from pyrovae.cli.options import (
     whole_numbers,
     words,
 )
+from pyrovae.data.patterns import PATTERNS
 from pyrovae.pairs.registry import Option, Pair, find_pair, integers, is_own, pairs
 from pyrovae.runs.posteriors import FIT_STEPS
 from pyrovae.training import Trainer
@@ -268,8 +270,8 @@ def _add_evaluate(verbs: Any) -> None:
     _add_condition(verb)
     _add_other_data(verb)
     verb.add_argument("--split", choices=("train", "validation", "test"), default="test", help="which rows")
-    text = "importance samples per datum"
-    verb.add_argument("--num-samples", type=int, metavar="N", default=5000, help=text)
+    text = "importance samples per datum (default: 5000; 100 with --missing)"
+    verb.add_argument("--num-samples", type=int, metavar="N", help=text)
     verb.add_argument("--num-rows", type=int, metavar="N", help="only so many rows, drawn by the seed (default: all)")
     text = "samples of all rows that are in memory at once"
     verb.add_argument("--chunk-size", type=int, metavar="N", default=8192, help=text)
@@ -280,8 +282,24 @@ def _add_evaluate(verbs: Any) -> None:
     verb.add_argument("--baselines", type=words, metavar="NAME,NAME,...", help=text)
     _add_fit_steps(verb)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of rows and samples")
+    _add_missing(verb)
     text = "print one JSON object, with the keys that docs/command_line.md explains"
     verb.add_argument("--json", action="store_true", help=text)
+
+
+def _add_missing(verb: _Parser) -> None:
+    group = verb.add_argument_group("errors of missing entries")
+    text = (
+        "hide these shares of the entries of the rows, find them again, and write the errors to RUN/missing-...csv and "
+        "into a figure, instead of the likelihood"
+    )
+    group.add_argument("--missing", type=ratios, metavar="FIRST:LAST:STEP", help=text)
+    text = "hide entries at random, by --seed, or those of the files PREFIX_r.h5 beside the data PREFIX.h5"
+    group.add_argument("--missing-mode", choices=MODES, default="random", help=text)
+    text = "what is hidden as one (default: entries)"
+    group.add_argument("--missing-pattern", choices=PATTERNS, help=text)
+    text = "gradient steps that refine the answer of the encoder (default: none)"
+    group.add_argument("--refine", type=int, metavar="STEPS", default=0, help=text)
 
 
 def _add_sample(verbs: Any) -> None:
@@ -293,6 +311,8 @@ def _add_sample(verbs: Any) -> None:
         "a run of a table a .csv, .csv.gz or .parquet file"
     )
     verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
+    text = "for a run of a table: replace the file of --out if it exists"
+    verb.add_argument("--overwrite", action="store_true", help=text)
     verb.add_argument("--num", type=int, metavar="N", default=64, help="how many")
     text = (
         "for a model with further arguments, such as covariates, or one that looks at its data: give it those of the "
@@ -318,11 +338,15 @@ def _add_impute(verbs: Any) -> None:
     verb.add_argument("--input", type=Path, metavar="FILE", required=True, help=text)
     text = "the completed table, a .csv, .csv.gz or .parquet file"
     verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
-    text = "write so many completed tables, one below the other, numbered in a column `draw` (default: the best one)"
+    verb.add_argument("--overwrite", action="store_true", help="replace the file of --out if it exists")
+    text = (
+        "write so many completed tables, one below the other, numbered in a column `draw`; or a file each, if the name "
+        "of --out has {draw} in it (default: the best one)"
+    )
     verb.add_argument("--draws", type=int, metavar="N", help=text)
     text = "add columns NAME_low and NAME_high, between which the true value lies with this probability"
     verb.add_argument("--intervals", type=float, metavar="P", help=text)
-    verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of --draws")
+    verb.add_argument("--seed", type=seed, metavar="N", help="seed of --draws (default: that of the run)")
 
 
 def _add_schema(verbs: Any) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from pyrovae import plotting
+from pyrovae.cli.missing import curves_of_runs
 from pyrovae.cli.options import flag
 from pyrovae.pairs.registry import find_pair
 from pyrovae.runs import sweep as sweeps
@@ -207,6 +209,10 @@ def _collect(folder: Path, out: Path | None) -> None:
     states = [row["state"] for row in rows]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print(f"{len(rows)} points ({counts}): {path}")
+    if curves := curves_of_runs({row["run"]: folder / row["run"] for row in rows}):
+        figure = folder / "figures" / "missing_errors.png"
+        plotting.save_figure(plotting.missing_errors(curves), figure)
+        print(figure)
 
 
 def _shown(results: Iterator[sweeps.Result], total: int, quiet: bool) -> Iterator[sweeps.Result]:

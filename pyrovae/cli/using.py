@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from pyrovae import plotting, programs
 from pyrovae.cli.imputing import sample_table
-from pyrovae.cli.options import given
+from pyrovae.cli.missing import curves_of, evaluate_missing
+from pyrovae.cli.options import flag, given
 from pyrovae.data.dataset import TABLE
 from pyrovae.metrics import known_figures
 from pyrovae.runs import Run, pick_device, posteriors
@@ -23,6 +24,12 @@ from pyrovae.storage import write_atomically
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print the held-out likelihood and other figures of a run."""
+    if options.missing is not None:
+        evaluate_missing(options)
+        return
+    for name in ("missing_pattern", "refine"):
+        if getattr(options, name):
+            raise ValueError(f"{flag(name)} is for evaluate --missing; give --missing too, or leave it out")
     run, device = Run.open(options.run, options.pair, options.data), pick_device(options.device)
     settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed", "baselines", "fit_steps"])
     record = run.evaluate(options.split, device=device, progress=bar, condition=_condition(options, device), **settings)
@@ -101,14 +108,16 @@ def plot(options: argparse.Namespace) -> None:
     run = Run.open(options.run, options.pair, options.data)
     dataset, vae = run.dataset(), run.load_vae(pick_device(options.device))
     torch.manual_seed(options.seed)
+    vae, dataset = posteriors.shown(vae, dataset, options.fit_steps)
     condition = _condition(options, vae.device)
     rows, finished = run.folder.read_metrics(), run.load_finished(str(vae.device))
     figures = plotting.run_figures(vae, dataset, rows, condition=condition, finished=finished)
+    if curves := curves_of(run.folder.path):
+        figures["missing_errors"] = plotting.missing_errors(curves)
     for name, figure in figures.items():
         path = run.folder.figures_path / f"{name}.{options.format}"
         plotting.save_figure(figure, path)
         print(path)
-    vae, dataset = posteriors.shown(vae, dataset, options.fit_steps)
 
 
 def _condition(options: argparse.Namespace, device: torch.device | str) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ from pyrovae.metrics.latents import (
     knn_error,
     latent_means,
 )
+from pyrovae.metrics.missing import MissingError, missing_errors, recover
 from pyrovae.metrics.sticks import stick_weights, sticks_used
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Evaluation",
     "HIVAEError",
     "LatentFeatures",
+    "MissingError",
     "VAEMError",
     "active_units",
     "bits_per_dimension",
@@ -42,7 +44,9 @@ __all__ = [
     "knn_error",
     "known_figures",
     "latent_means",
+    "missing_errors",
     "mse",
+    "recover",
     "stick_weights",
     "sticks_used",
     "vaem_rmse",

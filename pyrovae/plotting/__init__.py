@@ -2,6 +2,7 @@
 
 from pyrovae.plotting.drawing import gradient_variance
 from pyrovae.plotting.latents import METHODS, interpolation, latent_profile, latent_scatter
+from pyrovae.plotting.missing import inpainting, missing_errors
 from pyrovae.plotting.run import reconstructions, run_figures, sample_grid, save_figure, training_curves
 from pyrovae.plotting.sticks import decoder_weights, latent_comparison, samples_by_sticks, sticks_by_class
 from pyrovae.plotting.tables import (
@@ -19,12 +20,14 @@ __all__ = [
     "errors_by_column",
     "gradient_variance",
     "imputed_against_true",
+    "inpainting",
     "interpolation",
     "interval_calibration",
     "latent_comparison",
     "latent_profile",
     "latent_scatter",
     "marginals",
+    "missing_errors",
     "reconstructions",
     "run_figures",
     "sample_grid",

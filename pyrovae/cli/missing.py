@@ -1,0 +1,214 @@
+"""`pyrovae evaluate RUN --missing`: the error of entries that are hidden, against the share that is hidden."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyrovae import plotting
+from pyrovae.cli.options import flag
+from pyrovae.data import DataError, Rows
+from pyrovae.data.dataset import TABLE
+from pyrovae.data.hdf5 import HDF5_FORMATS, ratios_of, read_missing
+from pyrovae.data.patterns import random_mask
+from pyrovae.metrics.missing import MissingError, missing_errors
+from pyrovae.runs import Run, pick_device
+from pyrovae.storage import write_atomically
+
+MODES = ("random", "fixed")
+_PREFIX = "missing-"
+
+
+def ratios(text: str) -> tuple[float, ...]:
+    """Shares of missing entries: ``FIRST:LAST:STEP``, or numbers with commas between them.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is neither, or a share is not between 0 and 1.
+
+    Examples
+    --------
+    >>> ratios("0.1:0.5:0.2"), ratios("0.5")
+    ((0.1, 0.3, 0.5), (0.5,))
+    """
+    try:
+        parts = [float(part) for part in text.split(":" if ":" in text else ",")]
+    except ValueError:
+        parts = []
+    if ":" in text and len(parts) == 3 and parts[2] > 0 and parts[0] <= parts[1]:
+        count = int(np.floor((parts[1] - parts[0]) / parts[2] + 1e-9)) + 1
+        parts = [round(parts[0] + number * parts[2], 10) for number in range(count)]
+    elif ":" in text:
+        parts = []
+    if not parts or not all(0 < part < 1 for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"expected shares between 0 and 1 as FIRST:LAST:STEP, such as 0.1:0.9:0.1, or SHARE,SHARE,..., got {text!r}"
+        )
+    return tuple(dict.fromkeys(parts))
+
+
+def evaluate_missing(options: argparse.Namespace) -> None:
+    """Print and write the errors at several shares of missing entries, and draw them.
+
+    Raises
+    ------
+    ValueError
+        For a run of a table, options that do not suit, and files with holes that are not there.
+    """
+    run, device = Run.open(options.run, options.pair, options.data), pick_device(options.device)
+    if run.spec.kind == TABLE:
+        raise ValueError(
+            f"{options.run} is a run of a table; pyrovae evaluate hides entries of tables as it is, without --missing"
+        )
+    if options.condition:
+        raise ValueError("--condition is not for --missing; latents of all data stand at their means")
+    for name in ("refine", "fit_steps", "num_samples", "num_rows"):
+        value, least = getattr(options, name), 0 if name in ("refine", "fit_steps") else 1
+        if value is not None and value < least:
+            raise ValueError(f"{flag(name)} must be at least {least}, got {value}")
+    dataset, vae = run.dataset(), run.load_vae(device)
+    rows = dataset.seen(options.split)
+    if not len(rows):
+        raise ValueError(f"{dataset.name} has no {options.split} rows; choose others with --split")
+    generator = torch.Generator().manual_seed(options.seed)
+    if options.missing_mode == "fixed":
+        rows, masks = _from_files(options, run)
+    else:
+        pattern = options.missing_pattern or "entries"
+        masks = {r: random_mask(dataset.shape, len(rows), r, pattern, generator) for r in options.missing}
+    if options.num_rows is not None and options.num_rows < len(rows):
+        which = torch.randperm(len(rows), generator=generator)[: options.num_rows]
+        rows, masks = rows.take(which), {ratio: mask[which] for ratio, mask in masks.items()}
+    found = missing_errors(
+        vae,
+        Rows(rows.x, mask=rows.mask).to(device),
+        masks,
+        train=dataset.train.to(device),
+        refine=options.refine,
+        steps=options.fit_steps,
+        num_samples=100 if options.num_samples is None else options.num_samples,
+        seed=options.seed,
+        progress=partial(tqdm, desc="shares of missing entries", disable=options.json),
+    )
+    path = run.folder.path / f"{_file_name(options)}.csv"
+    write_atomically(path, as_csv(found))
+    figure = run.folder.figures_path / "missing_errors.png"
+    plotting.save_figure(plotting.missing_errors(curves_of(run.folder.path)), figure)
+    if options.json:
+        print(json.dumps([error._asdict() for error in found]))
+        return
+    _print(found)
+    print(f"{path}, {figure}")
+
+
+def _from_files(options: argparse.Namespace, run: Run) -> tuple[Rows, dict[float, Tensor]]:
+    """Rows and masks of the files with holes beside the data of a run.
+
+    Raises
+    ------
+    ValueError
+        If the data of the run are no HDF5 file, a share has no file, or the rows of the files differ.
+    """
+    if options.split != "test" or options.missing_pattern is not None:
+        raise ValueError("--missing-mode fixed takes test rows and masks of files, so leave out the other options")
+    name = options.data or run.config["data"].get("name")
+    if name is None or Path(name).suffix.lower() not in HDF5_FORMATS:
+        raise ValueError(
+            "--missing-mode fixed reads PREFIX_r.h5 beside the data of the run, PREFIX.h5, and these are "
+            f"{name or 'given in Python'}; give --data PREFIX.h5"
+        )
+    files = ratios_of(name)
+    truth: Rows | None = None
+    masks = {}
+    for ratio in options.missing:
+        file = next((file for known, file in files.items() if abs(known - ratio) < 1e-6), None)
+        if file is None:
+            listed = ", ".join(f"{known:g}" for known in files) or "no share"
+            raise ValueError(f"there is no file with a share of {ratio:g} missing beside {name}, only of {listed}")
+        complete, holes = read_missing(file)
+        dataset = run.dataset()
+        x = torch.as_tensor(complete.x)
+        x = x.float() / 255 if x.dtype == torch.uint8 and dataset.kind != "real" else x.float()
+        if tuple(x.shape[1:]) != tuple(dataset.shape):
+            raise ValueError(f"{file} has rows of shape {tuple(x.shape[1:])}, and the run {tuple(dataset.shape)}")
+        if truth is not None and not torch.equal(truth.x, x):
+            raise ValueError(f"{file} has other rows in test_y_true than the files before it")
+        truth = Rows(x, mask=None if complete.mask is None else torch.as_tensor(complete.mask))
+        masks[ratio] = torch.ones_like(x, dtype=torch.bool) if holes.mask is None else torch.as_tensor(holes.mask)
+    if truth is None:
+        raise DataError(f"there are no files with holes beside {name}")
+    return truth, masks
+
+
+def _file_name(options: argparse.Namespace) -> str:
+    parts = [options.missing_mode]
+    parts += [options.missing_pattern] if options.missing_pattern not in (None, "entries") else []
+    parts += [f"refined-{options.refine}"] if options.refine else []
+    return _PREFIX + "-".join(parts)
+
+
+def as_csv(errors: Iterable[MissingError]) -> str:
+    """Errors as a table with a line for each share."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(MissingError._fields)
+    writer.writerows(errors)
+    return text.getvalue()
+
+
+def curves_of(folder: Path) -> dict[str, list[MissingError]]:
+    """The errors that a run folder holds, by how they were measured.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged.
+    """
+    found = {}
+    for path in sorted(folder.glob(f"{_PREFIX}*.csv")):
+        try:
+            lines = list(csv.DictReader(path.read_text().splitlines()))
+            errors = [MissingError(**{name: float(line[name]) for name in MissingError._fields}) for line in lines]
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path} is damaged; evaluate --missing writes it again") from None
+        if errors:
+            found[path.stem.removeprefix(_PREFIX)] = errors
+    return found
+
+
+def curves_of_runs(folders: Mapping[str, Path]) -> dict[str, list[MissingError]]:
+    """The errors of several runs, by the name of the run and how they were measured."""
+    all_curves = {name: curves_of(folder) for name, folder in folders.items()}
+    several = len({way for curves in all_curves.values() for way in curves}) > 1
+    return {
+        f"{name}, {way}" if several else name: errors
+        for name, curves in all_curves.items()
+        for way, errors in curves.items()
+    }
+
+
+def _print(found: Sequence[MissingError]) -> None:
+    columns: dict[str, Any] = {
+        "share": "ratio",
+        "missing": "share_missing",
+        "error, all": "error_all",
+        "error, missing": "error_missing",
+        "+-": "standard_error",
+        "error, observed": "error_observed",
+        "mean filled in": "error_of_mean",
+    }
+    print("  ".join(f"{name:>15}" for name in columns))
+    for error in found:
+        print("  ".join(f"{getattr(error, field):15.6g}" for field in columns.values()))
