@@ -69,8 +69,8 @@ class ChunkTraining:
         ranges: Mapping[str, tuple[Any, Any]],
         device: str = "cpu",
     ) -> None:
-        if options.get("num_nets", 1) != 1:
-            raise ValueError(f"partial_fit trains one net; num_nets must be 1, got {options['num_nets']}")
+        if (options.get("num_nets") or 1) != 1:
+            raise ValueError(f"partial_fit trains one net; num_nets must be 1 or None, got {options['num_nets']}")
         if options["training"].get("patience") is not None:
             raise ValueError("patience is for fit: the epochs of partial_fit are over different rows; leave it None")
         self.codec = TableCodec.fit(schema, frame, likelihoods=options["likelihoods"], scaling=options["scaling"])

@@ -59,11 +59,12 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         Kind of the hidden layers.
     dropout : float, default 0.0
         Probability of dropping a hidden unit of the encoder in training.
-    num_nets : int, default 1
-        Nets that are trained, one after the other. A row is completed by their mixture. Five to ten are more accurate,
-        and take so many times as long; `num_samples` is shared out among them.
-    variants : sequence of mapping, default ({},)
-        Options that the nets differ in, such as ``({}, {"layer": "residual", "kl_weight": 0.003})``: `n_components`,
+    num_nets : int, optional
+        Nets that are trained, one after the other. A row is completed by their mixture. More are more accurate, and
+        take so many times as long; `num_samples` is shared out among them. None takes five for small tables and two for
+        large ones: about 10 000 steps for all together.
+    variants : sequence of mapping, default ({}, {"dropout": 0.2}, {"layer": "residual", "dropout": 0.2})
+        Options that the nets differ in: `n_components`,
         `hidden`, `encoder`, `layer`, `dropout`, `kl_weight`, `lr`, `epochs`. The nets take them in turn. What the nets
         of a variant count is found on the entries that the training does not see.
     num_particles : int, default 1
@@ -163,7 +164,7 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         scale_floor: float = defaults.SCALE_FLOOR,
         layer: str = defaults.LAYER,
         dropout: float = defaults.DROPOUT,
-        num_nets: int = defaults.NUM_NETS,
+        num_nets: int | None = defaults.NUM_NETS,
         variants: Sequence[Mapping[str, Any]] = defaults.VARIANTS,
         num_particles: int = 1,
         objective: str | None = None,

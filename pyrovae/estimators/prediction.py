@@ -16,8 +16,10 @@ from torch import Tensor
 
 from pyrovae.data.rows import slices
 from pyrovae.data.tables import TableCodec
+from pyrovae.distributions.mapped_normal import AT_ATOM
 from pyrovae.estimators.calibration import spread_factors
 from pyrovae.estimators.factors import FactorModel
+from pyrovae.estimators.forests import ColumnForests, completed_rows
 from pyrovae.estimators.stacking import Expectations, weights_of_groups
 from pyrovae.estimators.trees import ColumnTrees
 from pyrovae.infer.imputation import Mixture, mixtures
@@ -78,6 +80,10 @@ class Predictor:
         expected of the columns.
     factor_shares : ndarray, shape ``[D]``
         The share of the factor analyser in `tree_weights`.
+    forests : ColumnForests or None
+        Models of each column given the others as all of the above complete them.
+    forest_weights : ndarray, shape ``[D]``
+        What they count beside all of the above.
     """
 
     codec: TableCodec
@@ -90,6 +96,8 @@ class Predictor:
     num_variants: int = 1
     factors: FactorModel | None = None
     factor_shares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    forests: ColumnForests | None = None
+    forest_weights: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         size = len(self.codec.families.families)
@@ -101,6 +109,8 @@ class Predictor:
             self.spread = np.ones(size)
         if not len(self.factor_shares):
             self.factor_shares = np.zeros(size)
+        if not len(self.forest_weights):
+            self.forest_weights = np.zeros(size)
 
     @cached_property
     def expectations(self) -> Expectations:
@@ -170,11 +180,22 @@ class Predictor:
         """The best single values of scaled rows, ``[N, D]``."""
         found = []
         for part, mixture in self.mixtures(x, mask, sampling, missing):
-            expected, of_trees = self.expectations.of(mixture), self.tree_expectations(x[part], mask[part])
-            if of_trees is not None:
-                expected = self.expectations.stacked(expected, of_trees, self.tree_weights)
+            expected, _, _ = self.stacked(x[part], mask[part], self.expectations.of(mixture))
             found.append(self.expectations.point(expected, self.ordered))
         return np.concatenate(found)
+
+    def stacked(
+        self, x: Tensor, mask: Tensor, expected: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """What is expected of rows, ``[N, H]``, from what the nets expect; and what trees, and forests, do."""
+        of_trees, of_forests = self.tree_expectations(x, mask), None
+        if of_trees is not None:
+            expected = self.expectations.stacked(expected, of_trees, self.tree_weights)
+        if self.forests is not None and self.forest_weights.any():
+            values = torch.where(mask, x, torch.nan).cpu().numpy()
+            of_forests = self.forests.predict(completed_rows(self.expectations, expected, values))
+            expected = self.expectations.stacked(expected, of_forests, self.forest_weights)
+        return expected, of_trees, of_forests
 
     def draws(
         self,
@@ -224,28 +245,41 @@ class Predictor:
 
         A number departs from its mean as the pair says, and, as far as the factors count for it, as they say.
         """
-        size, of_trees = len(self.spread), self.tree_expectations(x, mask)
+        size = len(self.spread)
         drawn = mixture.draws(uniform)
         layout = self.expectations
         expected = layout.of(mixture)
         means = torch.as_tensor(layout.point(expected, self.ordered), device=drawn.device)
-        centre = means
-        if of_trees is not None:
-            stacked = layout.stacked(expected, of_trees, self.tree_weights)
-            centre = torch.as_tensor(layout.point(stacked, self.ordered), device=drawn.device)
+        stacked, of_trees, of_forests = self.stacked(x, mask, expected)
+        centre = torch.as_tensor(layout.point(stacked, self.ordered), device=drawn.device)
         spread = torch.as_tensor(self.spread, device=drawn.device)
         unmoved = (means == centre) & (spread == 1)
         to_logs = torch.as_tensor(self.in_logs, device=drawn.device)
         along, about, around = (torch.where(to_logs, v.clamp(min=TINY).log(), v) for v in (drawn, means, centre))
         numbers = around + spread * self._departures(along - about, x, mask, uniform[..., 1 : 1 + size])
-        numbers = torch.where(unmoved, drawn, torch.where(to_logs, numbers.exp(), numbers))
+        numbers = torch.where(unmoved | self._at_atom(drawn), drawn, torch.where(to_logs, numbers.exp(), numbers))
         drawn = torch.where(torch.as_tensor(layout.is_level, device=drawn.device), drawn, numbers)
-        if of_trees is not None:
-            for column in np.flatnonzero(layout.is_level & (self.tree_weights > 0)):
-                theirs = layout.quantiles(of_trees, int(column), uniform[..., 1 + column].expand(drawn.shape[:2]))
-                chosen = uniform[..., 1 + size + column] < self.tree_weights[column]
-                drawn[..., column] = torch.where(chosen, theirs, drawn[..., column])
+        left = 1 - self.forest_weights
+        for theirs, low, weights in (
+            (of_forests, 0 * left, self.forest_weights),
+            (of_trees, self.forest_weights, left * self.tree_weights),
+        ):
+            if theirs is None:
+                continue
+            for column in np.flatnonzero(layout.is_level & (weights > 0)):
+                levels = layout.quantiles(theirs, int(column), uniform[..., 1 + column].expand(drawn.shape[:2]))
+                who = uniform[..., 1 + size + column]
+                chosen = (who >= low[column]) & (who < low[column] + weights[column])
+                drawn[..., column] = torch.where(chosen, levels, drawn[..., column])
         return drawn
+
+    def _at_atom(self, drawn: Tensor) -> Tensor:
+        """Which drawn numbers are atoms of their column, ``[M, B, D]``; these stay what they are."""
+        found = torch.zeros_like(drawn, dtype=torch.bool)
+        for column, marginal in enumerate(self.codec.families.marginals):
+            for atom in () if marginal is None else marginal.atoms:
+                found[..., column] |= (drawn[..., column] - atom).abs() <= AT_ATOM * (1 + abs(atom))
+        return found
 
     def _departures(self, ours: Tensor, x: Tensor, mask: Tensor, uniform: Tensor) -> Tensor:
         """How far numbers lie from their means, ``[M, B, D]``, from those of the pair and the same uniform numbers."""
@@ -257,8 +291,10 @@ class Predictor:
         theirs = self.factors.deviations(torch.where(mask, x, torch.nan).cpu().numpy())
         return (1 - share) * ours + share * torch.as_tensor(theirs).to(ours) * torch.special.ndtri(uniform)
 
-    def calibrate(self, x: Tensor, shown: Tensor, held: NDArray[np.bool_], seed: int) -> None:
-        """Find weights of nets, trees and factors, and spreads, on entries that the training did not see.
+    def calibrate(
+        self, x: Tensor, shown: Tensor, held: NDArray[np.bool_], seed: int, *, with_forests: bool = False
+    ) -> None:
+        """Find weights of nets, trees, factors and forests, and spreads, on entries that the training did not see.
 
         Parameters
         ----------
@@ -270,7 +306,10 @@ class Predictor:
             Those that it did not.
         seed : int
             Seed of the draws.
+        with_forests : bool, default False
+            Whether forests are fitted, too, on what the training saw.
         """
+        everything = x, shown
         rows = np.random.RandomState(seed).permutation(np.flatnonzero(held.any(1)))[:_CALIBRATION_ROWS]
         if not len(rows):
             return
@@ -284,13 +323,19 @@ class Predictor:
         if self.trees is not None:
             known = np.zeros(len(self.spread), dtype=bool)
             known[[column for column, _, _ in self.trees.layout]] = True
-            first = np.concatenate([layout.of(mixture) for _, mixture in self.mixtures(x, shown, sampling)])
+            first = self._of_nets(x, shown, sampling)
             values = torch.where(shown, x, torch.nan).cpu().numpy()
             others, knowns = [self._of_trees(values)], [known]
             if self.factors is not None:
                 others.append(self.factors.predict(values))
                 knowns.append(self.factors.known)
             self.tree_weights, self.factor_shares = layout.blended(first, others, knowns, truth, held, variances)
+        if with_forests:
+            self.forests = self._fitted_forests(*everything, sampling)
+            first, _, _ = self.stacked(x, shown, self._of_nets(x, shown, sampling))
+            values = torch.where(shown, x, torch.nan).cpu().numpy()
+            second = self.forests.predict(completed_rows(layout, first, values))
+            self.forest_weights = layout.weights(first, second, self.forests.known, truth, held, variances)
         asked = held & ~layout.is_level
         if asked.any():
             means = self.points(x, shown, sampling)
@@ -299,6 +344,18 @@ class Predictor:
                 np.where(self.in_logs, np.log(np.maximum(v, TINY)), v) for v in (truth, means, draws)
             )
             self.spread = np.where(layout.is_level, 1.0, spread_factors(truth, means, draws, asked))
+
+    def _of_nets(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
+        """What the nets expect of rows, ``[N, H]``."""
+        return np.concatenate([self.expectations.of(mixture) for _, mixture in self.mixtures(x, mask, sampling)])
+
+    def _fitted_forests(self, x: Tensor, shown: Tensor, sampling: Sampling) -> ColumnForests:
+        """Forests of rows as nets, trees and factors complete them."""
+        self.forest_weights = np.zeros_like(self.spread)
+        expected, _, _ = self.stacked(x, shown, self._of_nets(x, shown, sampling))
+        values = torch.where(shown, x, torch.nan).cpu().numpy()
+        rows = completed_rows(self.expectations, expected, values)
+        return ColumnForests.fit(self.expectations, rows, values, random_state=sampling.seed)
 
     def _weights_of_nets(
         self,
@@ -315,8 +372,7 @@ class Predictor:
         expected = []
         for variant in np.unique(variants):
             weights = np.where(variants == variant, 1 / (variants == variant).sum(), 0.0)
-            alone = replace(self, net_weights=weights)
-            expected.append(np.concatenate([layout.of(mixture) for _, mixture in alone.mixtures(x, shown, sampling)]))
+            expected.append(replace(self, net_weights=weights)._of_nets(x, shown, sampling))
         found = weights_of_groups(expected, layout, truth, held, variances)
         return found[variants] / np.bincount(variants)[variants]
 

@@ -20,6 +20,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEW = 100
 """Columns with fewer held-out entries share a weight with their kind."""
 _SMALLEST = 1e-4
+EVENNESS = 5.0
 _HARDLY = 0.02
 """Nets that count less are not worth their time."""
 
@@ -134,7 +135,12 @@ class Expectations:
         -------
         ndarray, shape ``[D]``
             Weights out of `GRID` with the least squared error of numbers, or log loss of levels. Columns with few
-            held-out entries share that of all such columns with numbers, or with levels.
+            held-out entries share that of all such columns with numbers, or with levels. Of weights whose loss is
+            within one standard error of the least, columns that share take the one nearest to a half.
+
+        References
+        ----------
+        L. Breiman et al. (1984), "Classification and regression trees", section 3.4.3 (one standard error).
         """
         return self.blended(first, [second], [known], truth, held, variances)[0]
 
@@ -167,14 +173,14 @@ class Expectations:
         """
         if len(others) == 1:
             losses = self._losses(first, others[0], knowns[0], truth, held, variances)
-            return self._best(losses[None], knowns[0], held)[0], np.zeros(len(self.places))
+            return self._best([losses], knowns[0], held, SHARES[:1])[0], np.zeros(len(self.places))
         found, shares = np.zeros(len(self.places)), np.zeros(len(self.places))
         both = knowns[0] & knowns[1]
         for which, some in ((both, SHARES), (knowns[0] & ~both, (0.0,)), (knowns[1] & ~both, (1.0,))):
             if which.any():
                 mixed = [(1 - share) * others[0] + share * others[1] for share in some]
-                losses = np.stack([self._losses(first, each, which, truth, held, variances) for each in mixed])
-                weights, number = self._best(losses, which, held)
+                losses = [self._losses(first, each, which, truth, held, variances) for each in mixed]
+                weights, number = self._best(losses, which, held, some)
                 found, shares = found + weights, shares + np.where(weights > 0, np.array(some)[number], 0.0) * which
         return found, shares
 
@@ -186,34 +192,46 @@ class Expectations:
         truth: NDArray[np.float64],
         held: NDArray[np.bool_],
         variances: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """The loss of each column at each weight of `GRID`, ``[G, D]``, summed over its held-out entries."""
-        losses = np.zeros((len(GRID), len(self.places)))
-        for column in np.flatnonzero(known & held.any(0)):
+    ) -> dict[int, NDArray[np.float64]]:
+        """The losses of the held-out entries of each column at each weight of `GRID`, ``[G, entries]``."""
+        losses = {}
+        for column in np.flatnonzero(known & held.any(0)).tolist():
             rows, (start, end) = held[:, column], self.places[column]
             a, b, true = first[rows, start:end], second[rows, start:end], truth[rows, column]
-            for number, weight in enumerate(GRID):
+            each = []
+            for weight in GRID:
                 mixed = (1 - weight) * a + weight * b
                 if self.is_level[column]:
-                    loss = -np.log(np.maximum(mixed[np.arange(len(true)), true.astype(int)], _SMALLEST)).sum()
+                    each.append(-np.log(np.maximum(mixed[np.arange(len(true)), true.astype(int)], _SMALLEST)))
                 else:
-                    loss = np.square(mixed[:, 0] - true).sum() / max(float(variances[column]), _SMALLEST)
-                losses[number, column] = loss
+                    each.append(np.square(mixed[:, 0] - true) / max(float(variances[column]), _SMALLEST))
+            losses[column] = np.stack(each)
         return losses
 
     def _best(
-        self, losses: NDArray[np.float64], known: NDArray[np.bool_], held: NDArray[np.bool_]
+        self,
+        losses: Sequence[dict[int, NDArray[np.float64]]],
+        known: NDArray[np.bool_],
+        held: NDArray[np.bool_],
+        some: Sequence[float],
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Weights ``[D]`` with the least of some losses ``[S, G, D]``, and which of the S they belong to."""
-        counts, flat = held.sum(0), losses.reshape(-1, losses.shape[-1])
+        """Weights ``[D]`` that are best by losses at S shares, and which of the S they belong to."""
+        counts = held.sum(0)
         best = np.zeros(len(self.places), dtype=np.int64)
+        # How far a choice is from an even one.
+        uneven = np.array([[abs(w - 0.5) + abs(share - 0.5) * (len(some) > 1) for w in GRID] for share in some]).ravel()
         few = known & (counts < FEW)
         for kind in (True, False):
             shared = few & (self.is_level == kind)
-            if counts[shared].sum():
-                best[shared] = flat[:, shared].sum(1).argmin()
-        own = known & ~few
-        best[own] = flat[:, own].argmin(0)
+            columns = [column for column in np.flatnonzero(shared).tolist() if counts[column]]
+            if columns:
+                flat = np.concatenate([np.concatenate([each[column] for column in columns], 1) for each in losses])
+                apart = flat - flat[flat.sum(1).argmin()]
+                error = apart.std(1) / apart.shape[1] ** 0.5
+                good = apart.mean(1) <= error
+                best[shared] = np.where(good, uneven + 1e-9 * apart.mean(1), np.inf).argmin()
+        for column in np.flatnonzero(known & ~few).tolist():
+            best[column] = np.concatenate([each[column] for each in losses]).sum(1).argmin()
         return GRID[best % len(GRID)], best // len(GRID)
 
 
@@ -247,7 +265,8 @@ def weights_of_groups(
     Notes
     -----
     Minimised is the sum over the entries of half the squared error in units of the variance, for numbers, and of the
-    log loss, for levels. It is convex in the weights.
+    log loss, for levels; plus `EVENNESS` times the squared distance of the weights from even ones, which matters where
+    few entries are held out. It is convex in the weights.
 
     References
     ----------
@@ -275,6 +294,7 @@ def weights_of_groups(
         errors, probs = of_numbers @ weights - targets, of_levels @ weights
         value = 0.5 * np.square(errors).sum() - np.log(np.maximum(probs, _SMALLEST)).sum()
         slope = errors @ of_numbers - (of_levels / np.maximum(probs, _SMALLEST)[:, None]).sum(0)
+        value, slope = value + EVENNESS * np.square(weights - even).sum(), slope + 2 * EVENNESS * (weights - even)
         return float(value) / total, slope / total
 
     sums_to_one = {"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones(count)}

@@ -19,12 +19,14 @@ from pyrovae.data.rows import Rows, slices
 from pyrovae.data.schema import Schema
 from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.factors import FactorModel
+from pyrovae.estimators.forests import MOST_ROWS, ColumnForests
 from pyrovae.estimators.given import check_given
 from pyrovae.estimators.latent_mixture import LatentMixture
 from pyrovae.estimators.missing_ranges import without_observed_ranges
 from pyrovae.estimators.nets import load_others, save_others, train_net, train_others, varied
 from pyrovae.estimators.prediction import Predictor, Sampling
 from pyrovae.estimators.sampling import RowSampler
+from pyrovae.estimators.stacking import Expectations
 from pyrovae.estimators.trees import ColumnTrees
 from pyrovae.infer.imputation import weighted
 from pyrovae.metrics.held_entries import HELD_OUT_LOSS
@@ -35,15 +37,17 @@ from pyrovae.vae import VAE
 
 STEPS = 5000
 """Steps of a training whose length nobody chose, within 20 and 300 epochs."""
+STEPS_OF_NETS, MOST_NETS = 10_000, 5
+"""Steps of all nets together whose number nobody chose, and the most such nets."""
 HELD_OUT = 0.05
 """Share of the observed entries that the training does not see, to weigh trees and to calibrate spreads."""
-FOUND = ("tree_weights", "spread", "net_weights", "factor_shares")
+FOUND = ("tree_weights", "spread", "net_weights", "factor_shares", "forest_weights")
 """What `finish` finds, and the schema keeps."""
 WATCHED = 2000
 """Most rows whose held-out entries are watched for early stopping."""
 HIDDEN_TO_CALIBRATE = 0.3
 """Share of the observed entries of held-out rows that is hidden to calibrate spreads on them."""
-TREES, LATENTS, FACTORS = "trees.npz", "latents.npz", "factors.npz"
+TREES, LATENTS, FACTORS, FORESTS = "trees.npz", "latents.npz", "factors.npz", "forests.npz"
 _NUMBERS_AT_ONCE = 4_000_000
 _LATENT_ROWS = 10_000
 
@@ -88,7 +92,7 @@ class TableModel:
         trees: bool = False,
         likelihoods: Mapping[str, str] | None = None,
         scaling: str = "standardize",
-        num_nets: int = 1,
+        num_nets: int | None = 1,
         variants: Sequence[Mapping[str, Any]] = ({},),
         hiding: bool | None = None,
         device: str | torch.device = "cpu",
@@ -111,8 +115,8 @@ class TableModel:
             Whether boosted trees, one model a column, count beside the pair as held-out entries say.
         likelihoods, scaling
             As for `TableCodec.fit`.
-        num_nets : int, default 1
-            Nets that are trained, see `Predictor`.
+        num_nets : int or None, default 1
+            Nets that are trained, see `Predictor`. None chooses them by the number of steps, see `default_nets`.
         variants : sequence of mapping, default ({},)
             Options that nets differ in. The nets take them in turn.
         hiding : bool, optional
@@ -137,6 +141,8 @@ class TableModel:
         if options.get("patience") is not None:
             options["monitor"] = HELD_OUT_LOSS
             dataset = replace(dataset, validation=held_out_rows(scaled, mask, held, seed))
+        if num_nets is None:
+            num_nets = default_nets(len(rows), options["batch_size"], options["epochs"]) if ignorable else 1
         first = train_net(dataset, *varied(pair, options, variants[0]), seed=seed, device=device)
         others = train_others(dataset, pair, options, first.vae, num_nets=num_nets, variants=variants, seed=seed)
         predictor = Predictor(codec, first.vae, fitted, others=others, num_variants=len(variants))
@@ -166,7 +172,9 @@ class TableModel:
         if not self.models_missing:
             self.predictor.factors = FactorModel.fit(values, self.codec.families, ordered=ordered, random_state=seed)
         if held.any() and not self.models_missing:
-            self.predictor.calibrate(x, torch.as_tensor(mask & ~held, device=x.device), held, seed)
+            forests = self.predictor.trees is not None and len(x) <= MOST_ROWS
+            shown = torch.as_tensor(mask & ~held, device=x.device)
+            self.predictor.calibrate(x, shown, held, seed, with_forests=forests)
         self.density = self._latent_mixture(x, torch.as_tensor(mask, device=x.device), seed)
 
     def calibrate(self, rows: Rows, seed: int = 0) -> None:
@@ -230,6 +238,7 @@ class TableModel:
     def save_parts(self, folder: Path) -> None:
         """Write trees and the density of the latents to a folder, and remove those of another model."""
         parts = (self.predictor.trees, TREES), (self.density, LATENTS), (self.predictor.factors, FACTORS)
+        parts = (*parts, (self.predictor.forests, FORESTS))
         for part, name in parts:
             if part is None:
                 (folder / name).unlink(missing_ok=True)
@@ -254,12 +263,16 @@ class TableModel:
         run = run.finish(device=device)
         schema, is_done = run.spec.schema or {}, run.pair.finishing is not None and run.pair.finishing.is_done(run)
         # What was found for other weights, before the training went on, is of no use.
-        weights, spread, of_nets, shares = (np.array(schema.get(name, ()) if is_done else ()) for name in FOUND)
-        trees, latents, factors = (Path(folder) / name for name in (TREES, LATENTS, FACTORS))
+        weights, spread, of_nets, shares, of_forests = (
+            np.array(schema.get(name, ()) if is_done else ()) for name in FOUND
+        )
+        trees, latents, factors, forests = (Path(folder) / name for name in (TREES, LATENTS, FACTORS, FORESTS))
         if weights.any() and not trees.exists():
             raise ValueError(f"{folder} lacks {TREES}, which its model needs; save the model again")
         if shares.any() and not factors.exists():
             raise ValueError(f"{folder} lacks {FACTORS}, which its model needs; save the model again")
+        if of_forests.any() and not forests.exists():
+            raise ValueError(f"{folder} lacks {FORESTS}, which its model needs; save the model again")
         codec, settings = TableCodec.from_dict(schema), dict(schema.get("settings", {}))
         how, declared = settings.get("missingness", "ignorable"), settings.get("ranges") or ()
         predictor = Predictor(
@@ -272,6 +285,8 @@ class TableModel:
             of_nets,
             factors=FactorModel.load(factors) if is_done and factors.exists() else None,
             factor_shares=shares,
+            forests=ColumnForests.load(forests, Expectations(codec.families)) if of_forests.any() else None,
+            forest_weights=of_forests,
         )
         density = LatentMixture.load(latents) if is_done and latents.exists() else None
         return cls(predictor, density), settings
@@ -412,6 +427,12 @@ def fit_trees(
     families = codec.families
     values = np.where(shown, scaled, np.nan)
     return ColumnTrees.fit(values, families.families, families.num_levels, random_state=seed, verbose=verbose)
+
+
+def default_nets(rows: int, batch_size: int, epochs: int) -> int:
+    """Nets of a table: about `STEPS_OF_NETS` steps for all of them, at most `MOST_NETS`."""
+    steps = epochs * math.ceil(rows / batch_size)
+    return int(np.clip(round(STEPS_OF_NETS / steps), 1, MOST_NETS))
 
 
 def default_epochs(rows: int, batch_size: int) -> int:

@@ -31,7 +31,7 @@ _CHOICES = {
     "hiding": (None, True, False),
 }
 _COUNTS = ("n_components", "num_samples", "batch_size", "epochs", "num_particles", "num_nets", "patience")
-_OR_NONE = ("epochs", "patience")
+_OR_NONE = ("epochs", "patience", "num_nets")
 _AMOUNTS = {"lr": "neither", "scale_floor": "neither", "kl_weight": "left"}
 _BY_NAME = ("kinds", "levels", "ranges", "likelihoods")
 
@@ -210,7 +210,7 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
             "patience": given.get("patience"),
             "progress": estimator.verbose,
         },
-        "num_nets": int(given.get("num_nets", 1)),
+        "num_nets": given.get("num_nets", 1),
         "variants": tuple(given.get("variants", ({},))),
         "trees": given.get("trees", False),
         "hiding": given.get("hiding"),

@@ -55,8 +55,8 @@ class ColumnTrees:
     Notes
     -----
     Predicted are the scaled value of normal, Student-t and quantile columns, and the probabilities of all codes of
-    Bernoulli and categorical columns. Other families have no model, nor have columns with few observed values, one observed class, or
-    too many levels.
+    Bernoulli and categorical columns. Other families have no model, nor have columns with few observed values, one
+    observed class, or too many levels.
 
     Examples
     --------

@@ -123,13 +123,14 @@ class ImputedRows:
     def alone(self) -> TableModel:
         """The same without trees."""
         predictor = self.model.predictor
-        without = replace(predictor, trees=None, tree_weights=np.zeros_like(predictor.tree_weights))
+        nothing = np.zeros_like(predictor.tree_weights)
+        without = replace(predictor, trees=None, tree_weights=nothing, forests=None, forest_weights=nothing)
         return replace(self.model, predictor=without)
 
     @property
     def has_trees(self) -> bool:
         """Whether trees count in what the run imputes."""
-        return bool(self.model.predictor.tree_weights.any())
+        return bool(self.model.predictor.tree_weights.any() or self.model.predictor.forest_weights.any())
 
     @property
     def sampling(self) -> Sampling:

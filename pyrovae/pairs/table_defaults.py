@@ -28,7 +28,7 @@ LAYER: Final = "plain"
 """Kind of the hidden layers."""
 DROPOUT: Final = 0.0
 """Probability of dropping a hidden unit of the encoder in training."""
-NUM_NETS: Final = 1
-"""Nets of the imputer."""
-VARIANTS: Final[tuple[dict[str, object], ...]] = ({},)
+NUM_NETS: Final[int | None] = None
+"""Nets of the imputer; None: by the number of steps."""
+VARIANTS: Final[tuple[dict[str, object], ...]] = ({}, {"dropout": 0.2}, {"layer": "residual", "dropout": 0.2})
 """Options in which its nets differ."""

@@ -10,7 +10,7 @@ from pyrovae.data.rows import Rows
 from pyrovae.estimators import VAEImputer
 from pyrovae.estimators.nets import check_variants
 from pyrovae.estimators.prediction import Sampling
-from pyrovae.estimators.stacking import Expectations, weights_of_groups
+from pyrovae.estimators.stacking import EVENNESS, Expectations, weights_of_groups
 from pyrovae.estimators.table_model import held_out, held_out_rows
 from pyrovae.likelihoods.tables import ColumnFamilies
 from pyrovae.metrics.held_entries import held_entry_figures
@@ -85,7 +85,7 @@ def test_saved_and_loaded(imputer, frame, tmp_path):
 
 def test_fewer_nets_saved_over_more(imputer, frame, tmp_path):
     imputer.save(tmp_path / "run")
-    one = VAEImputer(**SMALL).fit(frame)
+    one = VAEImputer(**SMALL, num_nets=1).fit(frame)
     one.save(tmp_path / "run", overwrite=True)
     again = VAEImputer.load(tmp_path / "run")
     assert not again.model_.predictor.others
@@ -104,7 +104,8 @@ def test_weights_find_the_better_of_two_groups():
     held[:, 0] = True
     found = weights_of_groups([first, second], layout, truth, held, np.array([1.0, 1.0]))
     gap = noise[0] - noise[1]
-    by_hand = -(noise[1] * gap).sum() / np.square(gap).sum()
+    # Minimised is sum (noise1 + w gap)^2 / 2 + 2 EVENNESS (w - 1/2)^2.
+    by_hand = (2 * EVENNESS - (noise[1] * gap).sum()) / (np.square(gap).sum() + 4 * EVENNESS)
     np.testing.assert_allclose(found, [by_hand, 1 - by_hand], atol=1e-4)
     first[np.arange(400), 1 + truth[:, 1].astype(int)] = 1.0
     second[:, 1:] = 0.5
