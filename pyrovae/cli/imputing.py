@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -12,22 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyrovae.data.dataset import TABLE
-from pyrovae.data.download import DataError
 from pyrovae.data.table_files import read_table
 from pyrovae.runs import Run, pick_device
-from pyrovae.storage import CheckpointError, write_atomically
+from pyrovae.storage import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pyrovae.data.columns import Column
     from pyrovae.data.schema import Schema
-    from pyrovae.estimators.table_model import TableModel
+    from pyrovae.estimators import VAEImputer
 
 # Estimators import pandas and much of scikit-learn, so they are imported in the functions.
 
 FORMATS = (".csv", ".csv.gz", ".parquet")
 """Endings of tables that can be written."""
+
+
+DRAW = "{draw}"
+"""What stands for the number of a draw in the name of a file."""
 
 
 def impute(options: argparse.Namespace) -> None:
@@ -36,52 +40,50 @@ def impute(options: argparse.Namespace) -> None:
     Raises
     ------
     ValueError
-        For a run of other data, a table of other columns, impossible numbers, and another ending of the file.
+        For a run of other data, a table of other columns, impossible numbers, another ending of the file, and a file
+        that is there already.
     """
-    _check_ending(options.out)
+    _check_numbers(options)
+    paths = [options.out]
+    if DRAW in options.out.name:
+        paths = [_numbered(options.out, number) for number in range(1, options.draws + 1)]
+    _check_out(paths, options.overwrite)
+    run = Run.open(options.run)
+    if run.spec.kind != TABLE:
+        raise ValueError(f"{options.run} is a run of the pair {run.pair.name}, whose data are no table")
+    frame = _table_of(options.input, run)
+    if options.draws is not None and len(paths) == 1:
+        _check_new(["draw"], frame)
+    if options.intervals is not None:
+        _check_new([end for column in _schema_of(run).columns for end in _ends(column)], frame)
+    imputer = _imputer(run, options.device)
+    if not imputer.model_.is_calibrated and (options.draws is not None or options.intervals is not None):
+        print(f"note: draws and intervals of {options.run} are not calibrated", file=sys.stderr)
+    schema = imputer.schema_
+    if options.draws is None:
+        complete = imputer.transform(frame)
+        if options.intervals is not None:
+            complete = _with_intervals(complete, *imputer.intervals(frame, options.intervals), schema)
+        _write(complete, options.out, schema)
+    else:
+        drawn = imputer.impute_draws(frame, options.draws, options.seed)
+        tables = drawn if DRAW in options.out.name else [_stacked(drawn)]
+        for table, path in zip(tables, paths, strict=True):
+            _write(table, path, schema)
+    missing = int(frame.isna().to_numpy().sum())
+    times = f", {options.draws} times" if options.draws is not None else ""
+    print(f"{missing} of {frame.size} entries filled{times}: {options.out}")
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
     if options.draws is not None and options.intervals is not None:
         raise ValueError("--draws and --intervals exclude each other: intervals are of the single completed table")
     if options.draws is not None and options.draws < 1:
         raise ValueError(f"--draws must be at least 1, got {options.draws}")
     if options.intervals is not None and not 0 < options.intervals < 1:
         raise ValueError(f"--intervals must be between 0 and 1, got {options.intervals}")
-    run = Run.open(options.run)
-    if run.spec.kind != TABLE:
-        raise ValueError(f"{options.run} is a run of the pair {run.pair.name}, whose data are no table")
-    frame = _table_of(options.input, run)
-
-    from pyrovae.estimators import VAEImputer
-
-    imputer = VAEImputer.load(options.run, pick_device(options.device))
-    schema = imputer.schema_
-    if (options.draws is not None or options.intervals is not None) and not imputer.model_.is_calibrated:
-        _calibrate(imputer.model_, run)
-    if options.draws is not None:
-        _check_new(["draw"], frame)
-        drawn = imputer.impute_draws(frame, options.draws, options.seed)
-        complete = _stacked(drawn)
-    else:
-        complete = imputer.transform(frame)
-    if options.intervals is not None:
-        complete = _with_intervals(complete, *imputer.intervals(frame, options.intervals), schema)
-    _write(complete, options.out, schema)
-    missing = int(frame.isna().to_numpy().sum())
-    times = f", {options.draws} times" if options.draws is not None else ""
-    print(f"{missing} of {frame.size} entries filled{times}: {options.out}")
-
-
-def _calibrate(model: TableModel, run: Run) -> None:
-    """Calibrate the spreads of a run that was trained on the command line, on the test rows of its data."""
-    try:
-        rows = run.dataset().test
-    except (DataError, ValueError, CheckpointError) as error:
-        rows, why = None, f"its data are not to be had ({error})"
-    else:
-        why = "it has no test rows"
-    if rows is None or not len(rows):
-        print(f"note: spreads of {run.folder.path} are not calibrated, because {why}", file=sys.stderr)
-        return
-    model.calibrate(rows)
+    if options.draws is None and DRAW in options.out.name:
+        raise ValueError(f"{DRAW} in --out stands for the numbers of draws, so it needs --draws N")
 
 
 def sample_table(options: argparse.Namespace) -> None:
@@ -90,30 +92,60 @@ def sample_table(options: argparse.Namespace) -> None:
     Raises
     ------
     ValueError
-        For options that are for other data, an unknown column, a value that a column cannot have, and another ending.
+        For options that are for other data, an unknown column, a value that a column cannot have, another ending, and a
+        file that is there already.
     """
-    _check_ending(options.out)
+    _check_out([options.out], options.overwrite)
     for option, given in (("--condition", options.condition), ("--like", options.like), ("--data", options.data)):
         if given is not None:
             raise ValueError(f"{option} is not for runs of tables; --given COLUMN=VALUE fixes columns")
     if options.output != "draw":
         raise ValueError(f"--output {options.output} is not for runs of tables, whose samples are draws")
 
-    from pyrovae.estimators.table_model import TableModel
+    from pyrovae.estimators.given import check_given
 
-    model, _ = TableModel.load(options.run, pick_device(options.device))
-    schema = model.codec.schema
+    run = Run.open(options.run)
+    schema = _schema_of(run)
     given = dict(_value_of(schema, name, text) for name, text in options.given or ())
-    frame = model.sample(options.num, given, options.seed)
-    _write(frame, options.out, schema)
+    check_given(schema, given)
+    _write(_imputer(run, options.device).sample(options.num, given, options.seed), options.out, schema)
     print(f"{options.num} rows in {options.out}")
 
 
-def _check_ending(path: Path) -> None:
-    if not path.name.lower().endswith(FORMATS):
-        raise ValueError(f"--out must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]} for a table, got {path}")
-    if path.name.lower().endswith(".parquet") and find_spec("pyarrow") is None:
-        raise ValueError(f"{path} needs pyarrow: pip install pyarrow, or write a .csv file")
+def _imputer(run: Run, device_name: str) -> VAEImputer:
+    """The run as the estimator, for tables whose columns have names."""
+    from pyrovae.estimators import VAEImputer
+
+    device = pick_device(device_name)
+    run.finish(device=device, progress=True)
+    imputer = VAEImputer.load(run.folder.path, device)
+    imputer.feature_names_in_ = imputer.schema_.feature_names  # also if it was fitted on an array
+    return imputer
+
+
+def _check_out(paths: Sequence[Path], overwrite: bool) -> None:
+    """Refuse files that cannot be written, before the work begins."""
+    for path in paths:
+        name = path.name.lower()
+        if not name.endswith(FORMATS):
+            raise ValueError(f"--out must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]} for a table, got {path}")
+        if name.endswith(".parquet") and find_spec("pyarrow") is None:
+            raise ValueError(f"{path} needs pyarrow: pip install pyarrow, or write a .csv file")
+        if path.exists() and not overwrite:
+            raise ValueError(f"{path} exists; give another --out, or --overwrite to replace it")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(f"{path} cannot be written; give another --out")
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(path.name.replace(DRAW, str(number)))
+
+
+def _schema_of(run: Run) -> Schema:
+    from pyrovae.data.schema import Schema
+
+    return Schema.from_dict((run.spec.schema or {})["schema"])
 
 
 def _table_of(path: Path, run: Run) -> pd.DataFrame:
@@ -124,10 +156,9 @@ def _table_of(path: Path, run: Run) -> pd.DataFrame:
     ValueError
         If it has other columns than the run.
     """
-    from pyrovae.data.schema import Schema
     from pyrovae.data.table_loading import without_words
 
-    schema = Schema.from_dict((run.spec.schema or {})["schema"])
+    schema = _schema_of(run)
     frame = without_words(read_table(path), run.config["data"].get("missing_words") or ())
     for name in schema.names:
         if name not in frame:
@@ -162,7 +193,7 @@ def _stacked(drawn: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     for number, part in enumerate(drawn, 1):
         part.insert(0, "draw", number)
-    return pd.concat(drawn, ignore_index=True)
+    return pd.concat(drawn, ignore_index=isinstance(drawn[0].index, pd.RangeIndex))
 
 
 def _with_intervals(complete: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, schema: Schema) -> pd.DataFrame:
@@ -172,11 +203,14 @@ def _with_intervals(complete: pd.DataFrame, low: pd.DataFrame, high: pd.DataFram
     ends: dict[str, Any] = {}
     for column in schema.columns:
         ends[column.name] = complete[column.name]
-        if column.kind in ("real", "positive", "count", "ordinal"):
-            names = (f"{column.name}_low", f"{column.name}_high")
-            _check_new(names, complete)
-            ends |= {name: end[column.name] for name, end in zip(names, (low, high), strict=True)}
+        ends |= {name: end[column.name] for name, end in zip(_ends(column), (low, high), strict=False)}
     return pd.DataFrame(ends)
+
+
+def _ends(column: Column) -> tuple[str, ...]:
+    """The names of the ends of the intervals of a column; none if it has no order."""
+    has_order = column.kind in ("real", "positive", "count", "ordinal")
+    return (f"{column.name}_low", f"{column.name}_high") if has_order else ()
 
 
 def _check_new(names: Sequence[str], frame: pd.DataFrame) -> None:
@@ -229,11 +263,13 @@ def _is_number_of(text: str, levels: Sequence[Any]) -> bool:
 
 
 def _write(frame: pd.DataFrame, path: Path, schema: Schema) -> None:
-    name = path.name.lower()
+    import pandas as pd
+
+    name, index = path.name.lower(), not isinstance(frame.index, pd.RangeIndex)
     if name.endswith(".parquet"):
         content = io.BytesIO()
-        frame.to_parquet(content, index=False)
+        frame.to_parquet(content, index=index)
         write_atomically(path, content.getvalue())
         return
-    text = _as_text(frame, schema).to_csv(index=False)
+    text = _as_text(frame, schema).to_csv(index=index)
     write_atomically(path, gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text)

@@ -241,10 +241,12 @@ class TestSample:
         assert set(new["size"]) == {100.5}
         assert {text[:10] for text in new.sold} == {"2024-03-01"}
         assert (
-            main(["sample", "clinic", "--num", "3", "--out", "new.csv", "--given", "visits=2", "--given", "pain=mild"])
+            main(
+                ["sample", "clinic", "--num", "3", "--out", "again.csv", "--given", "visits=2", "--given", "pain=mild"]
+            )
             == 0
         )
-        assert set(pd.read_csv("new.csv").visits) == {2}
+        assert set(pd.read_csv("again.csv").visits) == {2}
 
 
 BAD_INPUT = {
