@@ -281,6 +281,8 @@ def _add_evaluate(verbs: Any) -> None:
     )
     verb.add_argument("--baselines", type=words, metavar="NAME,NAME,...", help=text)
     _add_fit_steps(verb)
+    text = "measure what the family and the encoder of the guide cost, on 1000 rows, and draw it, instead of the above"
+    verb.add_argument("--inference-gap", action="store_true", help=text)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of rows and samples")
     _add_missing(verb)
     text = "print one JSON object, with the keys that docs/command_line.md explains"

@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from pyrovae import plotting, programs
+from pyrovae.cli.gaps import evaluate_gap
 from pyrovae.cli.imputing import sample_table
 from pyrovae.cli.missing import curves_of, evaluate_missing
 from pyrovae.cli.options import flag, given
@@ -24,6 +25,11 @@ from pyrovae.storage import write_atomically
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print the held-out likelihood and other figures of a run."""
+    if options.inference_gap:
+        if options.missing is not None:
+            raise ValueError("--inference-gap and --missing are two evaluations; ask for one of them")
+        evaluate_gap(options)
+        return
     if options.missing is not None:
         evaluate_missing(options)
         return

@@ -3,6 +3,7 @@
 from pyrovae.metrics.classification import LatentFeatures, class_probabilities, classification_error
 from pyrovae.metrics.evaluation import Evaluated, bits_per_dimension, evaluate
 from pyrovae.metrics.figures import Evaluation, known_figures
+from pyrovae.metrics.gaps import InferenceGap, inference_gap
 from pyrovae.metrics.gradients import gradient_variance
 from pyrovae.metrics.imputation import (
     ColumnError,
@@ -29,6 +30,7 @@ __all__ = [
     "Evaluated",
     "Evaluation",
     "HIVAEError",
+    "InferenceGap",
     "LatentFeatures",
     "MissingError",
     "VAEMError",
@@ -40,6 +42,7 @@ __all__ = [
     "evaluate",
     "gradient_variance",
     "hivae_error",
+    "inference_gap",
     "interval_coverage",
     "knn_error",
     "known_figures",

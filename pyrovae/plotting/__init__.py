@@ -1,6 +1,7 @@
 """Figures of a VAE. Every function returns a new matplotlib Figure and leaves the state of pyplot as it is."""
 
 from pyrovae.plotting.drawing import gradient_variance
+from pyrovae.plotting.gaps import inference_gaps
 from pyrovae.plotting.latents import METHODS, interpolation, latent_profile, latent_scatter
 from pyrovae.plotting.missing import inpainting, missing_errors
 from pyrovae.plotting.run import reconstructions, run_figures, sample_grid, save_figure, training_curves
@@ -20,6 +21,7 @@ __all__ = [
     "errors_by_column",
     "gradient_variance",
     "imputed_against_true",
+    "inference_gaps",
     "inpainting",
     "interpolation",
     "interval_calibration",
