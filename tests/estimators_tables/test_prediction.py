@@ -191,7 +191,8 @@ def test_weights_of_trees_change_points(frame, monkeypatch):
     kinds = {"real": "real", "tail": "real"}
     model = TableModel.train(some, Schema.infer(some, kinds), seed=0, pair=PAIR, training=TRAINING, trees=True)
     x, mask = model.encoded(some)
-    monkeypatch.setattr(model.predictor, "forest_weights", np.zeros(3))
+    for name in ("forest_weights", "factor_shares"):
+        monkeypatch.setattr(model.predictor, name, np.zeros(3))
 
     def points(weight):
         monkeypatch.setattr(model.predictor, "tree_weights", np.full(3, weight))
