@@ -192,6 +192,11 @@ def _add_resume(verbs: Any) -> None:
     verb.add_argument(
         "--data", metavar="MODULE:FUNCTION", help="the data again, for a run on data of your own function"
     )
+    text = "train for so many epochs in all, from now on; a finished run goes on (default: as it was configured)"
+    verb.add_argument("--epochs", type=int, metavar="N", help=text)
+    text = "stop after so many epochs without a better validation loss, from now on (default: as it was configured)"
+    verb.add_argument("--patience", type=int, metavar="N", help=text)
+    _add_allow_changed(verb)
     _add_ways_to_train(verb)
 
 
@@ -387,11 +392,17 @@ def _add_other_data(verb: _Parser) -> None:
         "are test rows (default: the data that the run was trained on)"
     )
     verb.add_argument("--data", metavar="FILE_OR_NAME", help=text)
+    _add_allow_changed(verb)
 
 
 def _add_fit_steps(verb: _Parser) -> None:
     text = "for an auto-decoder: gradient steps that fit the posterior of a row first"
     verb.add_argument("--fit-steps", type=int, metavar="N", default=FIT_STEPS, help=text)
+
+
+def _add_allow_changed(verb: _Parser) -> None:
+    text = "go on although the data of the run are not those that it was trained on, in a file that changed, say"
+    verb.add_argument("--allow-changed-data", action="store_true", help=text)
 
 
 def _add_device(verb: _Parser) -> None:

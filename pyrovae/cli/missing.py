@@ -67,7 +67,8 @@ def evaluate_missing(options: argparse.Namespace) -> None:
     ValueError
         For a run of a table, options that do not suit, and files with holes that are not there.
     """
-    run, device = Run.open(options.run, options.pair, options.data), pick_device(options.device)
+    device, changed = pick_device(options.device), options.allow_changed_data
+    run = Run.open(options.run, options.pair, options.data, allow_changed_data=changed)
     if run.spec.kind == TABLE:
         raise ValueError(
             f"{options.run} is a run of a table; pyrovae evaluate hides entries of tables as it is, without --missing"

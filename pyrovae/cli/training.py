@@ -89,7 +89,8 @@ def resume(options: argparse.Namespace) -> None:
     device = pick_device(options.device)
     if options.data is not None and not is_function(options.data):
         raise ValueError(f"--data is for a run on data of a function of your own, module:function, got {options.data}")
-    _fit(Run.open(options.run, options.pair, options.data), options, device, resume=True)
+    changed = options.allow_changed_data
+    _fit(Run.open(options.run, options.pair, options.data, allow_changed_data=changed), options, device, resume=True)
 
 
 def grow(options: argparse.Namespace) -> None:
@@ -115,6 +116,8 @@ def grow(options: argparse.Namespace) -> None:
 def _fit(run: Run, options: argparse.Namespace, device: str, *, resume: bool = False, vae: VAE | None = None) -> None:
     callbacks = [TensorBoard(run.folder.path / "tensorboard")] if options.tensorboard else []
     how: dict[str, Any] = {"resume": resume, "vae": vae, "overwrite": not resume and options.overwrite}
+    if resume:
+        how |= {"epochs": options.epochs, "patience": options.patience}
     try:
         history = run.train(device=device, progress=not options.quiet, callbacks=callbacks, **how)
     except TrainingInterrupted as interrupt:

@@ -36,7 +36,8 @@ def evaluate(options: argparse.Namespace) -> None:
     for name in ("missing_pattern", "refine"):
         if getattr(options, name):
             raise ValueError(f"{flag(name)} is for evaluate --missing; give --missing too, or leave it out")
-    run, device = Run.open(options.run, options.pair, options.data), pick_device(options.device)
+    device, changed = pick_device(options.device), options.allow_changed_data
+    run = Run.open(options.run, options.pair, options.data, allow_changed_data=changed)
     settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed", "baselines", "fit_steps"])
     record = run.evaluate(options.split, device=device, progress=bar, condition=_condition(options, device), **settings)
     if options.json:
@@ -55,7 +56,7 @@ def sample(options: argparse.Namespace) -> None:
     """
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, got {options.num}")
-    run = Run.open(options.run, options.pair)
+    run = Run.open(options.run, options.pair, allow_changed_data=options.allow_changed_data)
     if run.spec.kind == TABLE:
         sample_table(options)
         return
@@ -111,7 +112,7 @@ def sample(options: argparse.Namespace) -> None:
 
 def plot(options: argparse.Namespace) -> None:
     """Draw the figures of a run into its folder, and print where they are."""
-    run = Run.open(options.run, options.pair, options.data)
+    run = Run.open(options.run, options.pair, options.data, allow_changed_data=options.allow_changed_data)
     dataset, vae = run.dataset(), run.load_vae(pick_device(options.device))
     torch.manual_seed(options.seed)
     vae, dataset = posteriors.shown(vae, dataset, options.fit_steps)

@@ -57,9 +57,11 @@ def new_configuration(
         If nothing follows the training that has such an option.
     """
     known = [] if pair.finishing is None else [option.name for option in pair.finishing.options]
-    for name in finishing or {}:
+    for name, value in (finishing or {}).items():
         if name not in known:
             raise ValueError(f"what follows a training of {pair.name} has no option {name!r}; it has {known or 'none'}")
+        if value is not None and not isinstance(value, bool) and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     suited = dict(pair.training)
     if training.get("objective", suited.get("objective")) != suited.get("objective"):
         suited.pop("num_particles", None)  # which is for the objective that the pair suggests
@@ -281,6 +283,10 @@ class WriteConfiguration(Callback):
         self.folder, self.config = folder, config
 
     def on_start(self, progress: Progress) -> None:
-        """Write it, unless it stands there already, as of a resumed training."""
+        """Write it, or, of a resumed training, its length if that is another one."""
         if not self.folder.config_path.exists():
             self.folder.write_config(self.config)
+            return
+        stored = self.folder.read_config()
+        if stored.get("training") != json.loads(json.dumps(self.config["training"])):
+            self.folder.write_config({**stored, "training": self.config["training"]})

@@ -12,6 +12,7 @@ import torch
 from pyrovae import data, metrics
 from pyrovae.data import Dataset
 from pyrovae.data.dataset import DataSpec
+from pyrovae.data.fingerprints import fingerprints
 from pyrovae.pairs.registry import Pair, find_pair
 from pyrovae.runs import configuration, finishing, own_data, posteriors, same_data
 from pyrovae.runs.configuration import OwnPair
@@ -36,12 +37,16 @@ class Run:
         The pair, found by name.
     given : Dataset, optional
         The data, where they are not to be loaded.
+    allow_changed_data : bool, default False
+        Whether data that are loaded again may be other ones than those that the run was trained on, in a file that
+        changed, say. They are told by their fingerprint.
     """
 
     folder: RunFolder
     config: Mapping[str, Any]
     pair: Pair
     given: Dataset | None = None
+    allow_changed_data: bool = False
 
     @classmethod
     def create(
@@ -97,7 +102,14 @@ class Run:
         return cls(folder, config, found, dataset)
 
     @classmethod
-    def open(cls, path: str | Path, pair: OwnPair | None = None, data: Dataset | str | Path | None = None) -> Run:
+    def open(
+        cls,
+        path: str | Path,
+        pair: OwnPair | None = None,
+        data: Dataset | str | Path | None = None,
+        *,
+        allow_changed_data: bool = False,
+    ) -> Run:
         """Open a run folder, or one that `VAE.save` wrote.
 
         Parameters
@@ -110,6 +122,8 @@ class Run:
         data : Dataset, str or Path, optional
             The data, where others are meant than those that the run was trained on, or where those were no data that
             can be loaded again; see `on`.
+        allow_changed_data : bool, default False
+            Whether data that are loaded again may be others than the run was trained on.
 
         Returns
         -------
@@ -125,7 +139,8 @@ class Run:
         """
         folder = RunFolder(path)
         config = configuration.read_configuration(folder)
-        run = cls(folder, config, configuration.pair_of(folder, config["pair"], pair))
+        found = configuration.pair_of(folder, config["pair"], pair)
+        run = cls(folder, config, found, allow_changed_data=allow_changed_data)
         return run if data is None else run.on(data)
 
     def on(self, other: Dataset | str | Path) -> Run:
@@ -182,9 +197,14 @@ class Run:
         DataError
             If the data are not to be had.
         ValueError
-            If a file holds data of another shape or kind than it did.
+            If a file holds data of another shape or kind than it did, or others of the same kind.
         """
-        return same_data.load_again(self.folder, self.config) if self.given is None else self.given
+        if self.given is not None:
+            again = own_data.FUNCTION in self.config["data"] and self.given.options == self.config["data"]
+            if again and not self.allow_changed_data:
+                same_data.check_unchanged(self.folder, self.config, self.given)
+            return self.given
+        return same_data.load_again(self.folder, self.config, allow_changed=self.allow_changed_data)
 
     def train(
         self,
@@ -195,6 +215,8 @@ class Run:
         callbacks: Sequence[Callback] = (),
         vae: VAE | None = None,
         overwrite: bool = False,
+        epochs: int | None = None,
+        patience: int | None = None,
     ) -> History:
         """Train into the folder, or go on with it, and do what follows the training, see `finish`.
 
@@ -212,6 +234,9 @@ class Run:
             What to train, of the architecture of the run. None makes it anew.
         overwrite : bool, default False
             Replace the run that the folder holds.
+        epochs, patience : int, optional
+            With `resume`, another length of the training, which is written into its configuration. A finished training
+            goes on with more epochs; see `Trainer.fit` for its schedule.
 
         Returns
         -------
@@ -226,6 +251,7 @@ class Run:
         training, whole = dict(self.config["training"]), self.dataset()
         if resume:
             same_data.check_resumable(self.folder, whole, self.spec)
+            training |= {n: v for n, v in (("epochs", epochs), ("patience", patience)) if v is not None}
         dataset, follows = whole, self.pair.finishing
         if follows is not None:
             dataset = follows.hold_out(whole, training.get("seed") or 0, self.spec if resume else None)
@@ -233,12 +259,14 @@ class Run:
             batch_size = training.get("batch_size", Trainer().batch_size)
             training["epochs"] = self.pair.epochs(dataset.epoch_rows, batch_size)
         config = {**self.config, "data": dict(dataset.options), "training": training, "spec": dataset.spec.to_dict()}
+        config["fingerprints"] = self.config.get("fingerprints") if resume else fingerprints(whole)
         writer = configuration.WriteConfiguration(self.folder, config)
         loop = Trainer(**training, progress=progress, callbacks=[writer, *callbacks])
         if vae is None:
             torch.manual_seed(training.get("seed", 0))
             vae = configuration.build(self.pair, dataset, self.config)
-        history = loop.fit(vae.to(device), dataset, run=self.folder, resume=resume, overwrite=overwrite)
+        how = {"resume": resume, "overwrite": overwrite, "allow_changed_data": self.allow_changed_data}
+        history = loop.fit(vae.to(device), dataset, run=self.folder, **how)
         if follows is not None:
             replace(self, config=self.folder.read_config()).finish(whole, device=device, progress=progress)
         return history

@@ -8,6 +8,7 @@ from typing import Any
 
 from pyrovae.data import DataError, load
 from pyrovae.data.dataset import Dataset, DataSpec
+from pyrovae.data.fingerprints import changed_splits
 from pyrovae.data.own import is_path
 from pyrovae.runs.configuration import spec_of
 from pyrovae.runs.own_data import FUNCTION
@@ -15,7 +16,7 @@ from pyrovae.storage import CheckpointError
 from pyrovae.training.checkpoint import RunFolder
 
 
-def load_again(folder: RunFolder, config: Mapping[str, Any]) -> Dataset:
+def load_again(folder: RunFolder, config: Mapping[str, Any], *, allow_changed: bool = False) -> Dataset:
     """The data that a run was trained on, by their options.
 
     Parameters
@@ -24,6 +25,8 @@ def load_again(folder: RunFolder, config: Mapping[str, Any]) -> Dataset:
         The folder.
     config : mapping
         Its configuration.
+    allow_changed : bool, default False
+        Whether they may be others of the same shape and kind.
 
     Returns
     -------
@@ -37,7 +40,7 @@ def load_again(folder: RunFolder, config: Mapping[str, Any]) -> Dataset:
     DataError
         If the data are not to be had.
     ValueError
-        If a file holds data of another shape or kind than it did.
+        If a file holds data of another shape or kind than it did, or others of the same kind.
     """
     if FUNCTION in config["data"]:
         raise CheckpointError(
@@ -57,7 +60,28 @@ def load_again(folder: RunFolder, config: Mapping[str, Any]) -> Dataset:
         raise DataError(f"{error} ({folder.path} was trained on it; the path is as it was given)") from None
     if "spec" in config:
         check_alike(found, spec_of(folder, config))
+    if not allow_changed:
+        check_unchanged(folder, config, found)
     return found
+
+
+def check_unchanged(folder: RunFolder, config: Mapping[str, Any], data: Dataset) -> None:
+    """Refuse data whose fingerprint is another one than that of the data that a run was trained on.
+
+    Raises
+    ------
+    ValueError
+        Naming the splits that changed.
+    """
+    known = config.get("fingerprints")
+    changed = changed_splits(data, known) if isinstance(known, Mapping) else []
+    if changed:
+        splits = " and ".join([", ".join(changed[:-1]), changed[-1]] if len(changed) > 1 else changed)
+        name = config["data"].get("name", data.name)
+        raise ValueError(
+            f"the {splits} rows of {name} are not those that {folder.path} was trained on (their fingerprint differs): "
+            "the data changed since; restore them, or go on with these on purpose (--allow-changed-data)"
+        )
 
 
 def check_alike(data: Dataset, trained: DataSpec) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pyrovae._version import __version__
 from pyrovae.data.dataset import Dataset, DataSpec
+from pyrovae.data.fingerprints import fingerprints
 from pyrovae.runs.configuration import OwnPair, prepare
 from pyrovae.runs.run import Run
 from pyrovae.runs.same_data import check_alike
@@ -123,4 +124,5 @@ def _configuration(vae: VAE, data: Dataset | DataSpec | None) -> dict[str, Any]:
         "data": dict(data.options) if isinstance(data, Dataset) else {},
         "training": {},
         "spec": spec.to_dict(),
+        "fingerprints": fingerprints(data) if isinstance(data, Dataset) else {},
     }

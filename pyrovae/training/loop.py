@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
 
 import pyro
 import torch
@@ -32,6 +33,7 @@ from pyrovae.training.lr_schedules import step_lr_scheduler
 from pyrovae.training.optimizers import learning_rates, parameter_groups
 from pyrovae.training.options import TrainingOptions
 from pyrovae.training.pyro_optimizers import parameter_names
+from pyrovae.training.resuming import apply_settings, check_data, check_settings, settings_of
 from pyrovae.training.row_steps import row_steps, tables_of
 from pyrovae.training.schedules import parse_schedule
 from pyrovae.training.setup import check_arguments, find_monitor, make_steps, objective_for, validation_batches
@@ -92,10 +94,10 @@ class Fit:
         self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
         if not has_sites:
             self.model = programs.with_param_site(vae.model, vae.parameters())
-        self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae))
+        self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae), settings=settings_of(options))
         self.progress = Progress(vae, options.epochs, self.train.num_batches)
         self.callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
-        self.interrupt, self.resumes = Interrupt(), False
+        self.interrupt, self.resumes, self.allows_changed_data = Interrupt(), False, False
         self.saved_at = self.started_at = time.monotonic()
 
     def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
@@ -111,15 +113,24 @@ class Fit:
         """A context in which tables of rows are those of a batch alone, as leaves with gradients of their own."""
         return nullcontext([]) if self.row_steps is None else self.row_steps.picking(given["index"])
 
-    def run(self, resume: bool, stack: ExitStack) -> History:
-        """Train to the end, from the start or from the last state. The caller closes `stack` when the training ends."""
+    def run(self, resume: bool, stack: ExitStack, data: Mapping[str, Any] | None = None) -> History:
+        """Train to the end, from the start or from the last state. The caller closes `stack` when the training ends.
+
+        `data` is the fingerprint of the training rows, where they are known.
+        """
         self.resumes = resume
         if resume and self.folder is not None:
+            rates = [group.get("lr") for group in self.optimizer.param_groups]
             self.state = load_state(
                 self.folder, self.vae, self.optimizer, self.scheduler, self.learned, self.train.generator
             )
             check_resumed(self.folder, self.state, self.train, self.options.batch_size)
+            check_settings(self.folder, self.state, self.options)
+            if not self.allows_changed_data:
+                check_data(self.folder, self.state, data)
+            apply_settings(self.state, self.options, self.optimizer, self.scheduler, rates)
             self.state.stopped = self.reason_to_stop()
+        self.state.data = data
         self.started_at -= self.state.seconds
         self.optimizer.zero_grad()  # what others have left
         stack.enter_context(pyro.validation_enabled(False))

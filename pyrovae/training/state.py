@@ -51,6 +51,10 @@ class TrainingState:
     """The order of the rows in the present epoch; None before its first batch."""
     best: dict[str, Tensor] = field(default_factory=dict)
     """The best weights so far; at first those that the training began with."""
+    data: dict[str, Any] | None = None
+    """The fingerprint of the training rows; None of a stream."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The options of the training, as far as they are told by a word or a number."""
 
 
 _PLAIN = (
@@ -102,6 +106,7 @@ def save_state(
     """
     saved = optimizer.state_dict()
     information = {name: getattr(state, name) for name in _PLAIN}
+    information |= {"data": state.data, "settings": state.settings}
     information["optimizer"] = type(optimizer).__name__
     information["groups"] = as_json(saved["param_groups"], "the optimizer")
     information["values"] = {
@@ -205,4 +210,5 @@ def load_state(
             torch.cuda.set_rng_state(parts["rng"]["cuda"], vae.device)
         if generator is not None and "loader" in parts["rng"]:
             generator.set_state(parts["rng"]["loader"])
-    return TrainingState(**plain, permutation=tensors.get("permutation"), best=parts.get("best", {}))
+        more = {name: information[name] for name in ("data", "settings") if name in information}
+    return TrainingState(**plain, **more, permutation=tensors.get("permutation"), best=parts.get("best", {}))

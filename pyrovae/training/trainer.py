@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from pyrovae.data.fingerprints import fingerprint, is_computed
+from pyrovae.data.rows import Rows
 from pyrovae.storage import CheckpointError
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.data import training_data
@@ -116,6 +118,7 @@ class Trainer(TrainingOptions):
         run: RunFolder | str | Path | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        allow_changed_data: bool = False,
     ) -> History:
         """Train a VAE and leave it with its best weights, in evaluation mode.
 
@@ -146,9 +149,14 @@ class Trainer(TrainingOptions):
             `overwrite` is set. Nothing is written before the first checks have passed.
         resume : bool, default False
             Go on from the state in `run`. With the same arguments the result is the same, bit for bit, as without the
-            stop; with more epochs a finished training goes on. A stream goes on at the end of the last finished epoch.
+            stop; with more epochs a finished training goes on, and the schedules "cosine" and "step" go on as those of
+            the new length, at the rate that they would have had now. A constant learning rate, `patience`,
+            `gradient_clip`, `kl_weight` and, from the next epoch on, `batch_size` may be given anew; other options are
+            refused if they changed. A stream goes on at the end of the last finished epoch.
         overwrite : bool, default False
             Replace the training that `run` holds.
+        allow_changed_data : bool, default False
+            With `resume`, go on with training rows that are not those that the training began with.
 
         Returns
         -------
@@ -195,8 +203,11 @@ class Trainer(TrainingOptions):
             stack.enter_context(nothing_left_behind(self.objective, vae))
             fit = Fit(self, vae, data, folder)
             stack.enter_context(vae.scope())
+            fit.allows_changed_data = allow_changed_data
+            known = folder is not None and isinstance(data.train, Rows)
+            seen = fingerprint(data.train, computed=is_computed(given)) if known else None
             try:
-                return fit.run(resume, stack)
+                return fit.run(resume, stack, seen)
             except KeyboardInterrupt:
                 raise
             except BaseException:
