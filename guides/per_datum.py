@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
-import pyro
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.data.rows import Rows
-from pyrovae.guides.row_sites import DATA_PLATE, RowSite, named_site
+from pyrovae.guides.row_sites import DATA_PLATE, RowSite, RowSites, named_site
 from pyrovae.masks import fill_missing
 from pyrovae.nn.row_table import RowError, RowTable, row_keys
 
@@ -47,7 +45,7 @@ class RowGuide(PyroModule):
         size = sum(site.size for site in sites)
         if values.dim() != 2 or values.shape[1] != size:
             raise ValueError(f"the sites have {size} parameters a row, and values has shape {tuple(values.shape)}")
-        self.row_sites = nn.ModuleList(sites)
+        self.row_sites = RowSites(sites)
         self.table = RowTable(values)
         self.register_buffer("keys", None)
         self._order: Tensor | None = None
@@ -60,21 +58,16 @@ class RowGuide(PyroModule):
     @property
     def is_point(self) -> bool:
         """Whether the posterior of every latent is a single value."""
-        return all(site.is_point for site in self.row_sites)
+        return self.row_sites.is_point
 
     @property
     def has_fixed_scale(self) -> bool:
         """Whether a scale is fixed by hand."""
         return any(site.has_fixed_scale for site in self.row_sites)
 
-    def distributions(self, rows: Tensor) -> dict[str, TorchDistribution]:
-        """The distribution of every latent, by site, at rows of parameters ``[B, P]``."""
-        parts = rows.split([site.size for site in self.row_sites], 1)
-        return {site.name: site.distribution(part) for site, part in zip(self.row_sites, parts, strict=True)}
-
     def posterior_of(self, index: Tensor) -> dict[str, TorchDistribution]:
         """The posterior of rows by their numbers ``[B]``, by site."""
-        return self.distributions(self.table(index))
+        return self.row_sites.distributions(self.table(index))
 
     def posterior(self, x: Tensor, mask: Tensor | None = None) -> TorchDistribution:
         """The posterior of rows that were fitted, of the first latent, as of an amortised guide."""
@@ -141,17 +134,7 @@ class RowGuide(PyroModule):
             index = self.rows_of(x, mask, index)
         elif index is None:
             index = self.table._picked_index
-        rows = self.table(index)
-        if len(rows) != len(x):
-            raise RowError(f"the parameters of {len(rows)} rows were picked, and the data have {len(x)}")
-        drawn, plates = {}, dict[str, Any]()
-        for site, fn in zip(self.row_sites, self.distributions(rows).values(), strict=True):
-            with ExitStack() as stack:
-                for name, dim, size in sorted(site.plates, key=lambda plate: plate.dim):
-                    if name not in plates:
-                        plates[name] = pyro.plate(name, len(x) if size is None else size, dim=dim)
-                    stack.enter_context(plates[name])
-                drawn[site.name] = pyro.sample(site.name, fn)
+        drawn = self.row_sites.sample(self.table(index), len(x))
         return next(iter(drawn.values())) if len(drawn) == 1 else drawn
 
 

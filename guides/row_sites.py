@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import pyro
 import torch
 from pyro.distributions import Bernoulli, Delta, MaskedDistribution, Normal, TorchDistribution
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from torch.distributions import Independent, constraints, transform_to
 
 from pyrovae.distributions import Beta, GammaComposition, Kumaraswamy, LogitNormal
 from pyrovae.nn import OneHot
+from pyrovae.nn.row_table import RowError
 from pyrovae.sites import name_of
 
 FAMILIES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -177,6 +180,60 @@ class RowSite(nn.Module):
         """The row of a new site, ``[size]``: zeros, but for a scale that is to start at a log-variance."""
         parts = [torch.full((p.size,), log_var / 2 if p.name == "scale" else 0.0) for p in self.parameters_of_rows]
         return torch.cat(parts)
+
+
+class RowSites(nn.Module):
+    """All latent sites of a row, and its parameters side by side.
+
+    Parameters
+    ----------
+    sites : sequence of RowSite
+        The sites.
+    """
+
+    def __init__(self, sites: Sequence[RowSite]) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(sites)
+
+    def __iter__(self) -> Iterator[RowSite]:
+        return iter(self.each)  # type: ignore[arg-type]
+
+    @property
+    def size(self) -> int:
+        """Numbers in a row."""
+        return sum(site.size for site in self)
+
+    @property
+    def is_point(self) -> bool:
+        """Whether the posterior of every latent is a single value."""
+        return all(site.is_point for site in self)
+
+    def distributions(self, rows: Tensor) -> dict[str, TorchDistribution]:
+        """The distribution of every latent, by site, at rows of parameters ``[B, P]``."""
+        parts = rows.split([site.size for site in self], 1)
+        return {site.name: site.distribution(part) for site, part in zip(self, parts, strict=True)}
+
+    def program(self, rows: Tensor) -> Callable[..., dict[str, Tensor]]:
+        """A guide whose posteriors are those of given rows ``[B, P]``, whatever the data are."""
+
+        def guide(x: Tensor, *args: Any, **data: Any) -> dict[str, Tensor]:
+            return self.sample(rows, len(x))
+
+        return guide
+
+    def sample(self, rows: Tensor, count: int) -> dict[str, Tensor]:
+        """Draw the latents in their plates, at rows of parameters of so many data; by site."""
+        if len(rows) != count:
+            raise RowError(f"there are parameters of {len(rows)} rows, and the data have {count}")
+        drawn, plates = {}, dict[str, Any]()
+        for site, fn in zip(self, self.distributions(rows).values(), strict=True):
+            with ExitStack() as stack:
+                for name, dim, size in sorted(site.plates, key=lambda plate: plate.dim):
+                    if name not in plates:
+                        plates[name] = pyro.plate(name, count if size is None else size, dim=dim)
+                    stack.enter_context(plates[name])
+                drawn[site.name] = pyro.sample(site.name, fn)
+        return drawn
 
 
 def named_site(

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pyrovae.vae import VAE
 
 STARTS = ("guide", "zeros", "prior", "normal", "train")
-NUM_DRAWS = 16
-"""Draws at which the parameters before and after refinement are compared."""
 _DISCRETE_PARTICLES = 8
 
 
@@ -52,10 +50,9 @@ def fit_posterior(
         new = VAE(vae.model, guide, observed=vae.chosen_site, latent=vae._latent)
         _share_parameters(vae, new, x, given)
         new.train(vae.training)
-        model = [parameter for parameter in new.parameters() if parameter is not guide.table.values]
-        with programs.evaluating(new), new.scope(), held_fixed(model), pyro.validation_enabled(False):
+        with programs.evaluating(new), new.scope(), held_fixed(new.parameters()), pyro.validation_enabled(False):
             bounds = _bounds(new, x, given)
-            if not all(site_reparameterised(fn) for fn in guide.distributions(values[:1]).values()):
+            if not all(site_reparameterised(fn) for fn in guide.row_sites.distributions(values[:1]).values()):
                 how = how if how.num_particles > 1 else _with_particles(how)
             rows_of_parts = range(0, len(x), batch_size)
             bar = tqdm(
@@ -81,8 +78,7 @@ def _fitted(bounds: RowBounds, start: Tensor, x: Tensor, data: Mapping[str, Any]
     prior = prior_rows(bounds, start, x, data)
     refined = refine(bounds, start, x, data, how, tell).rows
     bar.update(how.steps * len(x) - done)
-    draws = 1 if bounds.guide.is_point else NUM_DRAWS
-    best, _ = better_of(bounds, start, refined, x, data, how, draws)
+    best = better_of(bounds, start, refined, x, data, how)
     return best if prior is None else torch.where(nothing_seen(x, data).unsqueeze(1), prior, best)
 
 
@@ -98,11 +94,10 @@ def prior_rows(bounds: RowBounds, rows: Tensor, x: Tensor, data: Mapping[str, An
     """Parameters at which the guide of rows is the prior; None where there is no such row, or it cannot be that."""
     if not bool(nothing_seen(x, data).any()):
         return None
-    guide = bounds.guide
-    with torch.no_grad(), guide.table.picking(torch.arange(len(rows), device=rows.device), rows):
-        traces = programs.trace_pair(bounds.model, guide, (x,), data)
+    with torch.no_grad():
+        traces = programs.trace_pair(bounds.model, bounds.sites.program(rows), (x,), data)
     found = []
-    for site in guide.row_sites:
+    for site in bounds.sites:
         raw = site.raw_of(nodes_of(traces.model)[site.name]["fn"], len(x))
         if raw is None:
             return None
@@ -122,7 +117,7 @@ def _with_particles(how: Refinement) -> Refinement:
 def _bounds(vae: VAE, x: Tensor, given: Mapping[str, Any]) -> RowBounds:
     few = slice(min(2, len(x)))
     vectorize = vae.vectorizes(x[few], **cut(given, few, len(x)))
-    return RowBounds(vae.model, vae.guide, vae.layout, vectorize=vectorize)
+    return RowBounds(vae.model, vae.guide.row_sites, vae.layout, vectorize=vectorize)
 
 
 def _check(vae: VAE, x: Tensor, start: str | None, batch_size: int, data: Mapping[str, Any]) -> None:

@@ -11,17 +11,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyrovae.data.rows import cut
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.particles import over_particles
 from pyrovae.infer.scoring import LogWeights, Score, Scorer
 from pyrovae.layout import Layout
 from pyrovae.programs import Program, trace_pair
+from pyrovae.rng import seeded
 from pyrovae.sites import nodes_of
 
 OPTIMIZERS = ("adam", "sgd")
 _WINDOW = 10  # steps between two looks at the progress of a row
 _PATIENCE = 3  # such looks without progress, after which a row is done
+_DRAWS = (16, 48, 192, 768)  # draws that tell whether a row is better than before, each time of those left undecided
+_AT_ONCE = 16
 _COMPACT = 0.8  # share of rows still at work below which the batch is made smaller
 
 
@@ -86,22 +90,22 @@ class Refined(NamedTuple):
 
 
 class RowBounds:
-    """The bound of each datum of a batch as a function of its parameters in the guide's table.
+    """The bound of each datum of a batch as a function of the parameters of its posterior.
 
     Parameters
     ----------
     model : callable
         The model.
-    guide : RowGuide
-        A guide of rows for the model.
+    sites : RowSites
+        How rows of parameters become the posterior.
     layout : Layout
-        How the traces of both are laid out.
+        How the traces of model and guide are laid out.
     vectorize : bool, default True
         Whether several particles go through in one call.
     """
 
-    def __init__(self, model: Program, guide: Any, layout: Layout, *, vectorize: bool = True) -> None:
-        self.model, self.guide, self.layout = enumerated(model, layout), guide, layout
+    def __init__(self, model: Program, sites: Any, layout: Layout, *, vectorize: bool = True) -> None:
+        self.model, self.sites, self.layout = enumerated(model, layout), sites, layout
         self.nesting = layout.max_plate_nesting if vectorize else None
 
     def log_weights(
@@ -112,7 +116,7 @@ class RowBounds:
         So their gradient by the parameters runs along the draws alone, which has less variance: none at all where the
         guide is the exact posterior.
         """
-        fixed = self.guide.distributions(rows.detach())
+        fixed = self.sites.distributions(rows.detach())
 
         def run(model: Program, guide: Program, score: Score) -> LogWeights:
             traces = trace_pair(model, guide, (x,), data)
@@ -123,9 +127,8 @@ class RowBounds:
 
         scorer = Scorer(self.layout, weighted=beta != 1)
         weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
-        index = torch.arange(len(rows), device=rows.device)
-        with weight, self.guide.table.picking(index, rows):
-            return over_particles(run, self.model, self.guide, num_particles, self.nesting, scorer)
+        with weight:
+            return over_particles(run, self.model, self.sites.program(rows), num_particles, self.nesting, scorer)
 
     def surrogate(self, rows: Tensor, x: Tensor, data: Mapping[str, Any], how: Refinement) -> tuple[Tensor, Tensor]:
         """The bound of each row, ``[B]``, and a number whose gradient is that of their sum."""
@@ -225,30 +228,37 @@ def refine(
 
 
 @torch.no_grad()
-def mean_bounds(
-    bounds: RowBounds, rows: Tensor, x: Tensor, data: Mapping[str, Any], num_draws: int, kl_weight: float, seed: int
-) -> Tensor:
-    """The bound of each row at draws that a seed tells, ``[num_draws, B]``, in nats."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        parts = [bounds.log_weights(rows, x, data, 1, kl_weight).log_weight for _ in range(num_draws)]
-    return torch.cat(parts)
-
-
-@torch.no_grad()
 def better_of(
-    bounds: RowBounds, start: Tensor, end: Tensor, x: Tensor, data: Mapping[str, Any], how: Refinement, num_draws: int
-) -> tuple[Tensor, Tensor]:
-    """The better parameters of each row by their bounds at the same draws, and which rows take the second ones.
+    bounds: RowBounds, start: Tensor, end: Tensor, x: Tensor, data: Mapping[str, Any], how: Refinement
+) -> Tensor:
+    """The better parameters of each row, ``[B, P]``, by their bounds at draws with the same noise.
 
-    A row takes the second ones where they are better by more than the standard error of the difference.
+    16 draws tell for rows whose difference is beyond two standard errors; the others are drawn further, up to 1024.
     """
-    drawn = [mean_bounds(bounds, rows, x, data, num_draws, how.kl_weight, 0) for rows in (start, end)]
-    difference = drawn[1] - drawn[0]
-    mean = difference.mean(0)
-    error = difference.std(0) / num_draws**0.5 if num_draws > 1 else torch.zeros_like(mean)
-    taken = mean > error
-    return torch.where(taken.unsqueeze(1), end, start), taken
+    rows, place = start.clone(), torch.arange(len(start), device=start.device)
+    total = square = torch.zeros(len(start), device=start.device)
+    count, seed = 0, 0
+    for more in _DRAWS if not bounds.sites.is_point else (1,):
+        for _ in range(more // _AT_ONCE if more > _AT_ONCE else 1):
+            drawn, seed = [], seed + 1
+            for parameters in (start, end):
+                with seeded(seed):
+                    weights = bounds.log_weights(parameters, x, data, min(more, _AT_ONCE), how.kl_weight)
+                drawn.append(weights.log_weight)
+            difference = (drawn[1] - drawn[0]).to(total)
+            total, square = total + difference.sum(0), square + difference.square().sum(0)
+            count += len(difference)
+        mean = total / count
+        error = ((square / count - mean.square()).clamp(min=0) / max(1, count - 1)).sqrt()
+        # An end that is not finite is no better.
+        rows[place] = torch.where((mean > 0).unsqueeze(1), end, start)
+        open_ones = (mean.abs() < 2 * error).nonzero()[:, 0]
+        if not len(open_ones):
+            break
+        data = cut(data, open_ones, len(x))
+        start, end, x = start[open_ones], end[open_ones], x[open_ones]
+        place, total, square = place[open_ones], total[open_ones], square[open_ones]
+    return rows
 
 
 class _Work:
@@ -259,8 +269,6 @@ class _Work:
         self.places = torch.arange(len(rows), device=rows.device) if places is None else places
 
     def take(self, going: Tensor) -> _Work:
-        from pyrovae.data.rows import cut
-
         return _Work(self.rows[going], self.x[going], cut(self.data, going, len(self.rows)), self.places[going])
 
 
