@@ -67,7 +67,9 @@ def check_moments(optimizer: Optimizer, moments: Mapping[int, Mapping[str, Any]]
                 raise CheckpointError(f"{path} is damaged: the state of parameter {number} lacks {name!r}; {AGAIN}")
         for name, value in values.items():
             wanted = shape if name in _OF_ITS_SHAPE else torch.Size() if needed and name == "step" else None
-            if isinstance(value, Tensor) and wanted is not None and value.shape != wanted:
+            # The rows of a table have a count of steps each.
+            by_row = name == "step" and len(shape) == 2 and isinstance(value, Tensor) and value.shape == shape[:1]
+            if isinstance(value, Tensor) and wanted is not None and value.shape != wanted and not by_row:
                 raise CheckpointError(
                     f"{path} is damaged: {name!r} of parameter {number} has shape {tuple(value.shape)}, expected "
                     f"{tuple(wanted)}; {AGAIN}"
