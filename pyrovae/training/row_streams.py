@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import torch
-
 from pyrovae import programs
 from pyrovae.data.dataset import Rows, RowStream
 from pyrovae.training.batching import Batch, passed
