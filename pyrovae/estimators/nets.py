@@ -13,6 +13,7 @@ from pyrovae.pairs.registry import find_pair
 from pyrovae.runs import saving
 from pyrovae.runs.run import Run
 from pyrovae.training import History, Trainer, TrainingData
+from pyrovae.training.checkpoint import RunFolder
 from pyrovae.vae import VAE
 
 OF_PAIR = {name: name for name in ("hidden", "encoder", "layer", "dropout")} | {"n_components": "latent_dim"}
@@ -55,6 +56,7 @@ def train_net(
     seed: int,
     device: str | torch.device = "cpu",
     first: VAE | None = None,
+    run: Path | None = None,
 ) -> Trained:
     """Build and train one net.
 
@@ -71,6 +73,8 @@ def train_net(
     first : VAE, optional
         The first net of the table. The other ones take its cutpoints of ordered columns as they are, so that raw
         parameters of all nets mean the same.
+    run : Path, optional
+        A folder for the training, which goes on with the one that it holds.
 
     Returns
     -------
@@ -86,11 +90,15 @@ def train_net(
         for name, cuts in theirs.likelihood.cuts.items():
             own.likelihood.cuts[name].data.copy_(cuts.data)
             own.likelihood.cuts[name].requires_grad_(False)
+    resume = run is not None and RunFolder(run).state_path.exists()
     history = Trainer(seed=seed, **training).fit(
         vae,
         TrainingData(
             dataset.train, dataset.validation if len(dataset.validation) else None, transform=dataset.transform
         ),
+        run=run,
+        resume=resume,
+        overwrite=run is not None and not resume,
     )
     return Trained(vae.double().eval(), history)
 
@@ -104,13 +112,19 @@ def train_others(
     num_nets: int,
     variants: Sequence[Mapping[str, Any]],
     seed: int,
+    folder: Path | None = None,
 ) -> tuple[VAE, ...]:
-    """Train all nets of a table but the first; the nets take the variants in turn, the first the first one."""
+    """Train all nets of a table but the first; the nets take the variants in turn, the first the first one.
+
+    With a folder each is trained in the one that `save_others` writes it to, so that nothing is lost by a stop.
+    """
     found = []
     for number in range(1, num_nets):
         own_pair, own_training = varied(pair, training, variants[number % len(variants)])
         device = first.device
-        trained = train_net(dataset, own_pair, own_training, seed=(seed + number) % 2**32, device=device, first=first)
+        run = None if folder is None else folder / f"net-{number}"
+        own_seed = (seed + number) % 2**32
+        trained = train_net(dataset, own_pair, own_training, seed=own_seed, device=device, first=first, run=run)
         found.append(trained.vae)
     return tuple(found)
 

@@ -128,6 +128,7 @@ class TableModel:
         """
         codec = TableCodec.fit(schema, frame, likelihoods=likelihoods, scaling=scaling)
         scaled, mask = codec.scaled(frame)
+        scaled = scaled.astype(np.float32).astype(np.float64)  # as runs hold their rows, so that both are one
         ignorable = pair.get("missingness", "ignorable") == "ignorable"
         held = held_out(mask, seed) if ignorable else np.zeros_like(mask)
         shown = mask & ~held

@@ -17,10 +17,13 @@ from pyrovae.data.row_numbers import hidden_entries
 from pyrovae.data.rows import Rows
 from pyrovae.data.table_streams import TableStream
 from pyrovae.data.tables import TableCodec
+from pyrovae.estimators.nets import train_others
 from pyrovae.estimators.prediction import Predictor, Sampling
-from pyrovae.estimators.table_model import HELD_OUT, TableModel, fit_trees, held_out
+from pyrovae.estimators.table_model import HELD_OUT, TableModel, default_nets, fit_trees, held_out
 from pyrovae.estimators.table_options import as_plain
+from pyrovae.pairs import table_defaults as defaults
 from pyrovae.storage import load_tensors
+from pyrovae.vae import VAE
 
 if TYPE_CHECKING:
     from pyrovae.runs.run import Run
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OF_THE_PAIR = {"latent_dim": "n_components"}
-_OF_THE_IMPUTER = ("n_components", "hidden", "encoder", "prior", "parameterization", "scale_floor", "missingness")
-_OF_THE_TRAINING = ("epochs", "lr", "batch_size", "kl_weight")
+_OF_THE_DATA = {"column_kinds": "kinds"}
+_FROM_DATA = ("kinds", "likelihoods", "scaling")
 
 
 def hold_out(dataset: Dataset, seed: int, stored: DataSpec | None = None) -> Dataset:
@@ -101,7 +104,9 @@ def finish(run: Run, dataset: Dataset, device: str = "cpu", progress: bool = Fal
     ignorable = getattr(vae.model, "missingness", None) is None
     with_trees = options.get("trees", True) and can_be_weighed and ignorable
     trees = fit_trees(codec, scaled, mask & ~held, seed, verbose=progress) if with_trees else None
-    model = TableModel(Predictor(codec, vae, trees))
+    others = _others(run, dataset, vae, progress) if ignorable else ()
+    variants = len(defaults.VARIANTS) if others else 1
+    model = TableModel(Predictor(codec, vae, trees, others=others, num_variants=variants))
     model.finish(scaled, mask, held, seed)
     if not held.any() and len(validation) and ignorable:
         model.calibrate(validation, seed)
@@ -110,8 +115,8 @@ def finish(run: Run, dataset: Dataset, device: str = "cpu", progress: bool = Fal
             "%s is not calibrated: its training saw all entries, and there are no validation rows", run.folder.path
         )
     model.save_parts(run.folder.path)
-    found = {"settings": _settings(run, seed, with_trees), "finished": done}
-    return {**model.found(), **found}
+    more = {"trees": with_trees, "num_nets": 1 + len(others), "seed": seed}
+    return {**model.found(), "settings": _settings(run, more), "finished": done}
 
 
 def load(folder: Path, device: str = "cpu") -> tuple[TableModel, Sampling]:
@@ -130,18 +135,43 @@ def _held_out(dataset: Dataset, mask: NDArray[np.bool_], note: Mapping[str, Any]
     return mask & hidden_entries(dataset.train.index.cpu().numpy(), mask.shape[1], share, seed)
 
 
-def _settings(run: Run, seed: int, trees: bool) -> dict[str, Any]:
+def _others(run: Run, dataset: Dataset, first: VAE, progress: bool) -> tuple[VAE, ...]:
+    """The nets beside that of the run, each trained as it was, in a folder of its own."""
+    training = {name: value for name, value in run.config["training"].items() if name != "seed"}
+    number = run.config.get("finishing", {}).get("num_nets", defaults.NUM_NETS)
+    if not training.keys() >= {"epochs", "batch_size"}:  # the training was none of a run, and how it went is not known
+        return ()
+    if number is None:
+        number = default_nets(len(dataset.train), training["batch_size"], training["epochs"])
+    if number > 1 and dataset.stream is not None:
+        logger.info("%s has one net, since its rows are read in chunks", run.folder.path)
+        return ()
+    if number > 1:
+        logger.info("%s: %d nets more, beside the one that is trained", run.folder.path, number - 1)
+    shown = hold_out(dataset, 0, run.spec)
+    pair = {name: tuple(v) if isinstance(v, list) else v for name, v in run.config["pair_options"].items()}
+    return train_others(
+        replace(shown, schema=dataset.schema),
+        pair,
+        {**training, "progress": progress},
+        first,
+        num_nets=number,
+        variants=defaults.VARIANTS,
+        seed=int(run.config["training"].get("seed") or 0),
+        folder=run.folder.path,
+    )
+
+
+def _settings(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a `VAEImputer` that is the same as the run, as far as it has them."""
-    pair, data, training = (run.config[part] for part in ("pair_options", "data", "training"))
-    options = {option.name: option.default for option in run.pair.options} | pair
-    named = {_OF_THE_PAIR.get(name, name): value for name, value in options.items()}
-    settings = {name: named[name] for name in _OF_THE_IMPUTER} | {
-        name: training[name] for name in _OF_THE_TRAINING if name in training
-    }
-    for name, key in (("kinds", "column_kinds"), ("likelihoods", "likelihoods"), ("scaling", "scaling")):
-        if data.get(key) is not None:
-            settings[name] = data[key]
-    return {**as_plain(settings), "trees": trees, "seed": seed, "has_names": True}
+    from pyrovae.estimators.imputer import VAEImputer  # which stands on models that stand on runs
+
+    data = {_OF_THE_DATA.get(name, name): value for name, value in run.config["data"].items() if value is not None}
+    pair = {option.name: option.default for option in run.pair.options} | run.config["pair_options"]
+    named = {_OF_THE_PAIR.get(name, name): value for name, value in pair.items()}
+    named |= {**run.config["training"], **{name: data[name] for name in _FROM_DATA if name in data}, **found}
+    known = {*VAEImputer._get_param_names(), "seed"} - {"random_state", "verbose", "device"}
+    return {**as_plain({name: value for name, value in named.items() if name in known}), "has_names": True}
 
 
 def _weights(run: Run) -> dict[str, Any]:

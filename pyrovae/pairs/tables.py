@@ -62,13 +62,14 @@ def _load(folder: Path, device: str) -> Any:
 
 
 _TREES = "boosted trees beside the pair, one model a column, which count as far as they predict held-out entries better"
+_NETS = "nets that complete tables together; by default up to 5, and 1 where 10000 steps are done by one"
 FINISHING = Finishing(
     "the trees, latents and spreads that its tables are completed by",
     hold_out=_hold_out,
     is_done=_is_done,
     finish=_finish,
     load=_load,
-    options=(Option("trees", bool, True, _TREES),),
+    options=(Option("trees", bool, True, _TREES), Option("num_nets", int, defaults.NUM_NETS, _NETS)),
 )
 """What makes of a run the same as a fitted `VAEImputer`."""
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from command_line import enter, error_of
 from test_cli_tables import SMALL, houses
+from torch import nn
 
 from pyrovae import data
 from pyrovae.cli import main
@@ -49,7 +50,7 @@ def place(tables, tmp_path, monkeypatch):
 
 
 def imputer(**options):
-    return VAEImputer(n_components=2, hidden=(16,), random_state=7, num_nets=1, **options)
+    return VAEImputer(n_components=2, hidden=(16,), random_state=7, **options)
 
 
 def schema_of(run):
@@ -61,12 +62,15 @@ def test_a_run_is_the_imputer_that_is_fitted_with_its_seed(place):
     run, saved, frame = VAEImputer.load("run"), VAEImputer.load("saved"), read_table("more.parquet")
     for loaded in (run, saved):
         first, second = fitted.model_.predictor, loaded.model_.predictor
-        for own, theirs in zip(first.vae.parameters(), second.vae.parameters(), strict=True):
+        nets = [(first.vae, second.vae), *zip(first.others, second.others, strict=True)]
+        for own, theirs in (pair for net in nets for pair in zip(*map(nn.Module.parameters, net), strict=True)):
             torch.testing.assert_close(own, theirs, rtol=0, atol=0)
+        np.testing.assert_allclose(first.net_weights, second.net_weights)
         np.testing.assert_array_equal(first.tree_weights, second.tree_weights)
-        np.testing.assert_allclose(first.spread, second.spread, rtol=1e-5)  # rows of a run are held in float32
-        pd.testing.assert_frame_equal(fitted.transform(frame), loaded.transform(frame), rtol=1e-5)
-    given = {name: value for name, value in fitted.get_params().items() if name != "random_state"}
+        np.testing.assert_allclose(first.spread, second.spread)
+        pd.testing.assert_frame_equal(fitted.transform(frame), loaded.transform(frame))
+    of_nets = {"num_nets": 5, "variants": run.variants, "objective": "mean-field"}
+    given = {name: value for name, value in fitted.get_params().items() if name != "random_state"} | of_nets
     assert {name: run.get_params()[name] for name in given} == given
 
 
