@@ -18,6 +18,7 @@ from pyrovae.data.dataset import Rows
 from pyrovae.infer.compile import CompiledLoss
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
+from pyrovae.infer.refining import Refinement
 from pyrovae.rng import seeded
 from pyrovae.storage import load_module_tensors, module_tensors
 from pyrovae.support import SupportCheck
@@ -33,6 +34,7 @@ from pyrovae.training.lr_schedules import step_lr_scheduler
 from pyrovae.training.optimizers import learning_rates, parameter_groups
 from pyrovae.training.options import TrainingOptions
 from pyrovae.training.pyro_optimizers import parameter_names
+from pyrovae.training.refined import RefinedTraining
 from pyrovae.training.resuming import apply_settings, check_data, check_settings, settings_of
 from pyrovae.training.row_steps import row_steps, tables_of
 from pyrovae.training.schedules import parse_schedule
@@ -84,6 +86,7 @@ class Fit:
                     check_support(self.support, vae, batches, name, progress=options.progress)
         self.checked_stream = isinstance(self.train, HeldBatches)  # of which all rows were seen
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
+        self.refined = self.refining(x, given) if options.refine_steps else None
         self.full = options.batch_size if self.train.resumes_within_epochs else len(x)
         groups = parameter_groups(vae, self.learned)
         self.clipped = [p for name, parameters in groups.items() if name != "objective" for p in parameters]
@@ -108,6 +111,12 @@ class Fit:
             with self.picking(given):
                 compiled.prepare(x, self.kl_weight(0.0), **given)
         return compiled
+
+    def refining(self, x: Tensor, given: Mapping[str, Tensor]) -> RefinedTraining:
+        """What refines the answers of the guide in each step."""
+        with torch.random.fork_rng(), programs.evaluating(self.vae), self.vae.scope():
+            how = Refinement(self.options.refine_steps, lr=self.options.refine_lr)
+            return RefinedTraining(self.vae, how, x, given)
 
     def picking(self, given: Mapping[str, Tensor]) -> AbstractContextManager[list[Tensor]]:
         """A context in which tables of rows are those of a batch alone, as leaves with gradients of their own."""
@@ -186,7 +195,10 @@ class Fit:
             else:
                 weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
                 with weight, self.vae.minibatch_scale(count, self.rows):
-                    loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
+                    if self.refined is None:
+                        loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
+                    else:
+                        loss = self.refined.loss_and_grads(self.objective, self.model, x, data)
             loss = sum(loss) if isinstance(loss, tuple) else loss  # Pyro's wake-sleep: one loss for each program
         if not math.isfinite(loss):
             self.stop_for_non_finite(f"the loss is {loss}", x, data)
@@ -256,7 +268,10 @@ class Fit:
                 x, data = arguments(self.vae, part)
                 rows += count
                 with self.vae.minibatch_scale(count, self.rows):
-                    loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)
+                    if self.refined is None:
+                        loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)
+                    else:
+                        loss = self.refined.loss(self.objective, x, data)
                 loss = float(sum(loss) if isinstance(loss, tuple) else loss)
                 if not math.isfinite(loss):
                     self.stop_for_non_finite(f"the validation loss is {loss}", x, data)

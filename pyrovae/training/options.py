@@ -41,6 +41,8 @@ class TrainingOptions:
     batch_size: int = 128
     drop_last: bool = False
     compile: bool = False
+    refine_steps: int = 0
+    refine_lr: float = 0.1
     patience: int | None = None
     monitor: str = "validation_loss"
     seed: int | None = 0
@@ -59,6 +61,12 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        if isinstance(self.refine_steps, bool) or not isinstance(self.refine_steps, int) or self.refine_steps < 0:
+            raise ValueError(f"refine_steps must be a whole number of at least 0, got {self.refine_steps!r}")
+        if self.refine_steps and self.compile:
+            raise ValueError("steps that refine answers are not compiled; leave out compile=True or refine_steps")
+        if not self.refine_lr > 0:
+            raise ValueError(f"refine_lr must be positive, got {self.refine_lr}")
         if not isinstance(self.objective, str | ELBO):
             raise TypeError(
                 f"objective must be one of the names {', '.join(objective_names())}, or a pyro.infer.ELBO, "

@@ -71,6 +71,12 @@ class Trainer(TrainingOptions):
     compile : bool, default False
         Run full batches as compiled code, for objectives of this library (see `CompiledLoss`): the same training up to
         rounding in less time, after a minute of compiling at the start.
+    refine_steps : int, default 0
+        Gradient steps that refine the guide's answer for a batch, in each step of the training. The model then learns
+        at the refined posteriors, and the guide on its own bound with the model held fixed. The losses are those at
+        refined posteriors. 0 does not refine.
+    refine_lr : float, default 0.1
+        Learning rate of these steps, which are Adam's, see `VAE.fit_posterior`.
     patience : int, optional
         Stop after so many epochs without a better `monitor`. None never stops early.
     monitor : str, default "validation_loss"
