@@ -6,8 +6,8 @@ import gzip
 import io
 import math
 import os
-import zipfile
-import zlib
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,11 +93,21 @@ class Files:
             if self.verified and file.digest is not None:
                 verify(content, file.digest)
             return parse(content)
-        except (ValueError, EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile) as error:
-            advice = "delete it and load again" if file.url else "put an intact copy in its place"
-            raise DataError(f"{path} is damaged or incomplete ({error}): {advice}") from error
-        except OSError as error:
+        except DataError:
+            raise
+        except (OSError, ImportError) as error:
+            if isinstance(error, gzip.BadGzipFile):
+                raise self._damaged(path, file, error) from error
+            if isinstance(error, ImportError):
+                raise
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        except Exception as error:  # a damaged file raises whatever its parser trips over
+            raise self._damaged(path, file, error) from error
+
+    def _damaged(self, path: Path, file: DataFile, error: Exception) -> DataError:
+        advice = "delete it and load again" if file.url else "put an intact copy in its place"
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        return DataError(f"{path} is damaged or incomplete ({reason}): {advice}")
 
 
 def cache_folder() -> Path:
@@ -254,6 +264,22 @@ def parse_npz(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, Images]:
         return {name: _checked(_entry(stored, name), name, shape) for name, shape in shapes.items()}
 
 
+# In a process of its own, because a damaged file can crash scipy's reader.
+_READ_MAT = """
+import io, sys
+import numpy, scipy.io
+try:
+    content = io.BytesIO(sys.stdin.buffer.read())
+    found = scipy.io.loadmat(content, variable_names=sys.argv[1:])
+    arrays = {name: found[name] for name in sys.argv[1:] if name in found}
+    if any(array.dtype.hasobject for array in map(numpy.asarray, arrays.values())):
+        raise ValueError("it holds other things than numbers")
+    numpy.savez(sys.stdout.buffer, **arrays)
+except BaseException as error:
+    sys.exit(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+"""
+
+
 def parse_mat(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, Images]:
     """Read arrays of bytes from a MATLAB 5 file.
 
@@ -274,12 +300,20 @@ def parse_mat(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, Images]:
     ValueError
         The file is damaged, or an array is missing, is not of bytes or has another shape.
     """
-    import scipy.io  # not above: only SVHN needs it
-
-    try:
-        stored = scipy.io.loadmat(io.BytesIO(content), variable_names=list(shapes))
-    except Exception as error:  # scipy's reader answers a damaged file with whatever its parser trips over
-        raise ValueError(f"not a readable MATLAB 5 file: {error}") from error
+    command = [sys.executable, "-I", "-c", _READ_MAT, *shapes]
+    result = subprocess.run(command, input=content, capture_output=True, check=False)
+    if result.returncode:
+        said = result.stderr.decode(errors="replace").strip().splitlines()
+        reason = (
+            f"its reader crashed with signal {-result.returncode}"
+            if result.returncode < 0
+            else said[-1]
+            if said
+            else ""
+        )
+        raise ValueError(f"not a readable MATLAB 5 file: {reason}")
+    with np.load(io.BytesIO(result.stdout), allow_pickle=False) as arrays:
+        stored = {name: arrays[name] for name in arrays.files}
     return {name: _checked(_entry(stored, name), name, shape) for name, shape in shapes.items()}
 
 

@@ -25,7 +25,7 @@ from pyrovae.data.hdf5 import HDF5_FORMATS, read_hdf5
 from pyrovae.data.kinds import convert, find_kind
 from pyrovae.data.pictures import read_folder
 from pyrovae.data.preprocessing import seeded_generator
-from pyrovae.data.stored import Stored
+from pyrovae.data.stored import Stored, damaged_in_one_line
 from pyrovae.data.table_files import TABLE_FORMATS
 
 logger = logging.getLogger(__name__)
@@ -206,9 +206,10 @@ def read(
             f"{source} cannot be read: data are in {', '.join(FORMATS)} files, or in a folder of PNG or JPEG pictures; "
             f"tables of kind 'table' in {', '.join(TABLE_FORMATS)} files"
         )
-    if path.suffix.lower() in HDF5_FORMATS:
-        return read_hdf5(path)
-    return {"train": read_csv(path, label_column, columns, need_labels)} if is_csv else read_arrays(path)
+    with damaged_in_one_line(source):
+        if path.suffix.lower() in HDF5_FORMATS:
+            return read_hdf5(path)
+        return {"train": read_csv(path, label_column, columns, need_labels)} if is_csv else read_arrays(path)
 
 
 def options_for(name: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,6 +184,23 @@ def _channels_first(x: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray,
 def _dtype_in_words(array: np.ndarray) -> str:
     kinds = {"O": "Python objects", "U": "texts", "S": "texts", "c": "complex numbers", "M": "dates", "m": "durations"}
     return kinds.get(array.dtype.kind, f"values of type {array.dtype}")
+
+
+@contextmanager
+def damaged_in_one_line(source: object) -> Iterator[None]:
+    """A context in which whatever a parser trips over is one line with the name of the file."""
+    try:
+        yield
+    except (DataError, ImportError):
+        raise
+    except OSError as error:
+        raise DataError(f"cannot read {source}: {error.strerror or first_line(error)}") from None
+    except MemoryError:
+        raise DataError(
+            f"{source} says that it holds more than there is memory for; it is damaged, or too large"
+        ) from None
+    except Exception as error:
+        raise DataError(f"{source} is damaged, or no such file ({type(error).__name__}: {first_line(error)})") from None
 
 
 def first_line(error: BaseException) -> str:

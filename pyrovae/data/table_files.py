@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pyrovae.data.download import DataError
-from pyrovae.data.stored import first_line
+from pyrovae.data.stored import damaged_in_one_line, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,11 +62,10 @@ def read_table(path: str | Path, separator: str | None = None) -> pd.DataFrame:
     name = source.name.lower()
     if not name.endswith(TABLE_FORMATS):
         raise DataError(f"{path} cannot be read as a table: tables are in {', '.join(TABLE_FORMATS)} files")
-    if not name.endswith(".parquet"):
-        return _read_text(source, separator)
-    if separator is not None:
+    if separator is not None and name.endswith(".parquet"):
         raise ValueError(f"separator is for .csv files, and {path} is none")
-    return _read_parquet(source)
+    with damaged_in_one_line(path):
+        return _read_parquet(source) if name.endswith(".parquet") else _read_text(source, separator)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
