@@ -4,9 +4,13 @@
     PYROVAE_DATA=... python benchmarks/tables.py vaem --data boston energy --method hist-gradient-boosting vae
     python benchmarks/tables.py breast-mcar --method bayesian-ridge extra-trees vae:trees=true
     python benchmarks/tables.py breast-mnar --method mean-mode bayesian-ridge
+    python benchmarks/tables.py forest-imputation --data iris wine --method vae miceforest
+    python benchmarks/tables.py forest-generation --method vae transformer real
+    PYROVAE_DATA=... python benchmarks/tables.py pooled-means
+    python benchmarks/tables.py pooled-normal --method vae complete-rows
     python benchmarks/tables.py show
 
-Protocols and figures are described in table_tasks.py. A method "vae" is `VAEImputer`; arguments of it follow a colon,
+Protocols and figures are described in table_tasks.py, those of several imputations and new rows in row_tasks.py. A method "vae" is `VAEImputer`; arguments of it follow a colon,
 as JSON: `vae:trees=true,epochs=20`. Every finished cell is one line of the file of results, and is not run again.
 """
 
@@ -22,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from row_tasks import LOADERS, ROW_METHODS, measure_rows, row_cells
 from table_tasks import VAEM_NOMINAL, Cell, Task, breast_cells, hivae_cells, make_task, vaem_cells
 
 from pyrovae.data.columns import NUMBERS
@@ -66,8 +71,8 @@ def vae(
     return Answer(filled, *(end.to_numpy(dtype=float) for end in imputer.intervals(frame)))
 
 
-def parse_method(method: str) -> tuple[str, dict[str, Any]]:
-    """The name and the arguments in ``name:argument=value,...``."""
+def parse_method(method: str, protocol: str = "") -> tuple[str, dict[str, Any]]:
+    """The name and the arguments in ``name:argument=value,...`` of a method of a protocol."""
     name, _, rest = method.partition(":")
     options = {}
     for pair in filter(None, rest.split(",")):
@@ -76,8 +81,9 @@ def parse_method(method: str) -> tuple[str, dict[str, Any]]:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
             options[key] = value
-    if name != "vae" and (name not in BASELINES or options):
-        raise SystemExit(f"unknown method {method!r}; known are {', '.join(BASELINES)}, and vae with arguments")
+    known = ROW_METHODS.get(protocol, ("vae", *BASELINES))
+    if name not in known or (options and name not in ("vae", "transformer")):
+        raise SystemExit(f"unknown method {method!r}; known are {', '.join(known)}, and arguments of vae, transformer")
     return name, options
 
 
@@ -90,6 +96,11 @@ def answer(method: str, task: Task, seed: int) -> Answer:
 
 def measure(cell: Cell, method: str) -> dict[str, Any]:
     """Run one method on one task: the line of the file of results."""
+    start = time.monotonic()
+    if cell.protocol in ROW_METHODS:
+        figures = measure_rows(cell, *parse_method(method, cell.protocol))
+        seconds = round(time.monotonic() - start, 2)
+        return {**cell._asdict(), "method": method, "figures": figures, "seconds": seconds}
     task = make_task(cell)
     start = time.monotonic()
     filled, low, high = answer(method, task, cell.seed)
@@ -116,8 +127,10 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 def run(cells: Iterable[Cell], methods: Sequence[str], path: Path) -> None:
     """Measure the cells that are not in the file yet, and add each when it is finished."""
-    for method in methods:
-        parse_method(method)  # a wrong name is refused before anything runs
+    cells = list(cells)
+    for protocol in {cell.protocol for cell in cells}:
+        for method in methods:
+            parse_method(method, protocol)  # a wrong name is refused before anything runs
     done = {_key(record) for record in read_results(path)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -185,6 +198,12 @@ def main() -> None:
     vaem.add_argument("--data", nargs="+", choices=tuple(VAEM_NOMINAL), default=tuple(VAEM_NOMINAL))
     verbs.add_parser("breast-mcar", parents=[shared, measured], help="breast cancer, hidden at random")
     verbs.add_parser("breast-mnar", parents=[shared, measured], help="breast cancer, large values hidden")
+    for protocol in ROW_METHODS:
+        text = f"see row_tasks.py; methods {', '.join(ROW_METHODS[protocol])}"
+        verb = verbs.add_parser(protocol, parents=[shared, measured], help=text)
+        if protocol.startswith("forest"):
+            verb.add_argument("--data", nargs="+", choices=tuple(LOADERS))
+        verb.set_defaults(method=("vae",))
     verbs.add_parser("show", parents=[shared], help="print the tables")
     arguments = parser.parse_args()
     if arguments.verb == "show":
@@ -194,6 +213,8 @@ def main() -> None:
         cells = hivae_cells(arguments.data, arguments.percent, arguments.seed)
     elif arguments.verb == "vaem":
         cells = vaem_cells(arguments.data, arguments.seed)
+    elif arguments.verb in ROW_METHODS:
+        cells = row_cells(arguments.verb, getattr(arguments, "data", None), arguments.seed)
     else:
         cells = breast_cells(arguments.verb, arguments.seed)
     run(cells, arguments.method, arguments.out)

@@ -295,7 +295,7 @@ def _precision(
     """Precisions of the factors of rows given their observed features, ``[B, R, R]``."""
     size = loadings.shape[1]
     products = (loadings[:, :, None] * loadings[:, None, :] / noise[:, None, None]).reshape(len(noise), size**2)
-    return (seen @ products).reshape(-1, size, size) + np.eye(size)
+    return (seen @ products).reshape(len(seen), size, size) + np.eye(size)
 
 
 def _em(
