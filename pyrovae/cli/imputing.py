@@ -108,7 +108,14 @@ def sample_table(options: argparse.Namespace) -> None:
     schema = _schema_of(run)
     given = dict(_value_of(schema, name, text) for name, text in options.given or ())
     check_given(schema, given)
-    _write(_imputer(run, options.device).sample(options.num, given, options.seed), options.out, schema)
+    frame = _imputer(run, options.device).sample(options.num, given, options.seed)
+    for column in schema.columns:
+        if column.kind != "missing" and frame[column.name].isna().any():
+            raise ValueError(
+                f"the samples of the column {column.name!r} hold NaN, so {options.out} is not written; look at the "
+                "weights of the run"
+            )
+    _write(frame, options.out, schema)
     print(f"{options.num} rows in {options.out}")
 
 

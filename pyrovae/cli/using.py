@@ -83,6 +83,7 @@ def sample(options: argparse.Namespace) -> None:
         )
     torch.manual_seed(options.seed)
     values = vae.sample(options.num, options.output, condition=_condition(options, vae.device), **arguments)
+    _check_samples(values, options.out)
     if not isinstance(values, torch.Tensor):
         if kind != ".npz":
             raise ValueError(
@@ -108,6 +109,24 @@ def sample(options: argparse.Namespace) -> None:
         np.savez_compressed(content, x=values.numpy())
         write_atomically(options.out, content.getvalue())
     print(f"{options.num} samples in {options.out}")
+
+
+def _check_samples(values: Any, path: Any) -> None:
+    """Refuse samples that are no numbers, before a file is written.
+
+    Raises
+    ------
+    ValueError
+        Naming the first of them.
+    """
+    for name, value in values.items() if isinstance(values, Mapping) else [("", values)]:
+        wrong = (~value.reshape(len(value), -1).isfinite()).any(1).nonzero()[:, 0].tolist()
+        if wrong:
+            of_site = f" of {name!r}" if name else ""
+            raise ValueError(
+                f"{len(wrong)} of {len(value)} samples{of_site} are not finite (the first is sample {wrong[0]}), so "
+                f"{path} is not written; look at the weights of the run, and at latents that are far off"
+            )
 
 
 def plot(options: argparse.Namespace) -> None:

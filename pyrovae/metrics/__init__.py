@@ -1,7 +1,7 @@
 """Held-out figures of a VAE: likelihood, bound, reconstruction, latents, classes, gradient noise."""
 
 from pyrovae.metrics.classification import LatentFeatures, class_probabilities, classification_error
-from pyrovae.metrics.evaluation import Evaluated, bits_per_dimension, evaluate
+from pyrovae.metrics.evaluation import Evaluated, NonFiniteFigureError, bits_per_dimension, evaluate
 from pyrovae.metrics.figures import Evaluation, known_figures
 from pyrovae.metrics.gaps import InferenceGap, inference_gap
 from pyrovae.metrics.gradients import gradient_variance
@@ -33,6 +33,7 @@ __all__ = [
     "InferenceGap",
     "LatentFeatures",
     "MissingError",
+    "NonFiniteFigureError",
     "VAEMError",
     "active_units",
     "bits_per_dimension",

@@ -31,6 +31,10 @@ Progress = Callable[[Sequence[Any]], Iterable[Any]]
 """Wraps what is gone through, as `tqdm` does: batches, or the names of imputers."""
 
 
+class NonFiniteFigureError(RuntimeError):
+    """Figures of some rows are NaN or infinite; the message names the rows."""
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """What the figures of families are computed from.
@@ -133,6 +137,8 @@ def evaluate(
     ------
     ValueError
         If there are no rows, or one is outside the support of the pair.
+    NonFiniteFigureError
+        If figures of a row are NaN or infinite. The message names the rows.
     TypeError
         If there is a mask, and a program takes none.
 
@@ -173,6 +179,8 @@ def evaluate(
             probability = probability and _is_probability(p, vae.observed_values(x, **data), data.get("mask"), kind)
         columns = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
         value, sampling, size, nll, kl, error, number, *sites = columns
+        _check_finite({"log-likelihood": value, "negative log-likelihood": nll, "KL divergence": kl})
+        _check_finite({f"posterior mean of {name}": part for name, part in zip(means, sites, strict=True)})
         variances = unit_variances(vae, dict(zip(means, sites, strict=True)))
         active = {name: int((part > ACTIVE).sum()) for name, part in variances.items()}
         entries = float(number.sum())
@@ -217,6 +225,26 @@ def _check_rows(vae: VAE, rows: Rows, parts: Sequence[slice], dataset: Dataset |
         vae.prepare(x, **data)
         check = SupportCheck(vae, x, data) if check is None else check
         check.check(x, data, lambda row, start=part.start: f"evaluated row {start + row}")
+
+
+def _check_finite(columns: Mapping[str, Tensor]) -> None:
+    """Refuse figures of rows that are no numbers.
+
+    Raises
+    ------
+    NonFiniteFigureError
+        Naming the figure and the rows.
+    """
+    for name, values in columns.items():
+        wrong = (~values.reshape(len(values), -1).isfinite()).any(1).nonzero()[:, 0].tolist()
+        if wrong:
+            shown = ", ".join(map(str, wrong[:10])) + (", ..." if len(wrong) > 10 else "")
+            first = values.reshape(len(values), -1)[wrong[0]]
+            seen = first[~first.isfinite()][0].item()
+            raise NonFiniteFigureError(
+                f"the {name} of {len(wrong)} of {len(values)} evaluated rows is not finite ({seen} of row {wrong[0]}; "
+                f"rows {shown}), so there are no figures; look at these rows, and at the weights of the pair"
+            )
 
 
 def bits_per_dimension(
