@@ -8,7 +8,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,19 @@ FORMAT_VERSION = 1
 AGAIN = "restore it or train again"
 """What can be done about a damaged file."""
 _STALE_SECONDS = 3600.0
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""How safetensors calls the types of tensors."""
 PARTIAL = ".partial"
 """Ending of a file that is being written."""
 
@@ -31,7 +44,7 @@ class CheckpointError(Exception):
     """A file or folder that cannot be used. The message is one line and says what to do."""
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str | Iterable[bytes | memoryview]) -> None:
     """Write a file, whole or not at all.
 
     It is written under a temporary name in the same folder and then renamed, so that no reader sees half of it.
@@ -40,21 +53,22 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     ----------
     path : Path
         The file. Missing folders are made, and a file of this name is replaced.
-    content : bytes or str
-        What to write.
+    content : bytes, str or iterable of bytes
+        What to write; parts are written one after the other, so that they need not be in memory together.
 
     Raises
     ------
     OSError
         The file cannot be written. A file of this name is then as it was.
     """
-    data = content.encode() if isinstance(content, str) else content
+    content = content.encode() if isinstance(content, str) else content
+    parts = [content] if isinstance(content, bytes) else content
     # A name of its own, so that two writers never write into one file.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -107,9 +121,28 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], information: Mapping
         What else to store, of JSON values.
     """
     text = json.dumps({"format_version": FORMAT_VERSION, **information})
-    unique = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    # One entry, because safetensors writes several in any order, and the same weights are to be the same bytes.
-    write_atomically(path, save(unique, metadata={"pyrovae": f"{_digest_of_tensors(unique, text)} {text}"}))
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, _safetensors(held, {"pyrovae": f"{_digest_of_tensors(held, text)} {text}"}))
+
+
+def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """The parts of a safetensors file: its header and the tensors, of which no copy is made.
+
+    ``safetensors.torch.save`` holds two more copies of all tensors, which a table of a million rows has no room for.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # so that all are aligned
+    start = 0
+    for name, tensor in ordered:
+        end = start + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for _, tensor in ordered:
+        yield memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def _digest_of_tensors(tensors: Mapping[str, Tensor], information: str) -> str:

@@ -42,6 +42,8 @@ from pyrovae.training.setup import check_arguments, find_monitor, make_steps, ob
 from pyrovae.training.state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
 
+_SAVING = 20.0  # times the duration of a checkpoint that the training goes on before the next one
+
 
 class Fit:
     """One training, from start to end. `Trainer.fit` makes it and runs it.
@@ -102,6 +104,7 @@ class Fit:
         self.callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
         self.interrupt, self.resumes, self.allows_changed_data = Interrupt(), False, False
         self.saved_at = self.started_at = time.monotonic()
+        self.save_every = options.checkpoint_seconds
 
     def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
         """Compile steps for full batches. This batch is compiled now if it is a full one."""
@@ -231,7 +234,7 @@ class Fit:
         step_lr_scheduler(self.scheduler, value)
         if state.best_value is None or value < state.best_value or self.compares_nothing(row):
             state.best_value, state.best_epoch = value, state.epoch
-            state.best = _copy_of(self.vae)
+            _copy_into(state.best, self.vae)
         state.stopped = self.reason_to_stop()
         self.progress.metrics = row
         self.notify("on_epoch")
@@ -302,13 +305,14 @@ class Fit:
             getattr(callback, event)(progress)
 
     def save_if_due(self) -> None:
-        """Save if `checkpoint_seconds` have passed since the last time."""
-        if self.folder is not None and time.monotonic() - self.saved_at >= self.options.checkpoint_seconds:
+        """Save if `checkpoint_seconds` have passed since the last time, and 20 times what that took."""
+        if self.folder is not None and time.monotonic() - self.saved_at >= self.save_every:
             self.save()
 
     def save(self) -> None:
         """Write the run folder, if there is one."""
-        self.state.seconds = round(time.monotonic() - self.started_at, 3)
+        begun = time.monotonic()
+        self.state.seconds = round(begun - self.started_at, 3)
         if self.folder is not None:
             generator = self.train.generator
             try:
@@ -360,6 +364,16 @@ class Fit:
             f"{what} in epoch {state.epoch + 1}, batch {batch}{found}; {kept} {weights}; try a smaller learning rate "
             "or gradient_clip"
         )
+
+
+def _copy_into(held: dict[str, Tensor], vae: VAE) -> None:
+    """Put the present weights in place of others, without new memory for those of the same shape."""
+    with torch.no_grad():
+        for name, tensor in module_tensors(vae).items():
+            if name in held and held[name].shape == tensor.shape and held[name].dtype == tensor.dtype:
+                held[name].copy_(tensor)
+            else:
+                held[name] = tensor.detach().clone()
 
 
 def _copy_of(vae: VAE) -> dict[str, Tensor]:
