@@ -15,7 +15,6 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 FORMAT_VERSION = 1
