@@ -15,8 +15,8 @@ from pyrovae.data.preprocessing import binarize as binarized
 from pyrovae.data.preprocessing import dequantize as dequantized
 from pyrovae.data.preprocessing import hide_labels, principal_components, rescale_symmetric
 from pyrovae.data.registry import available, find_entry, load_named
+from pyrovae.data.streamed_loading import is_streamed
 from pyrovae.data.table_loading import load_own_table, load_whole_table
-from pyrovae.data.table_streams import is_streamed
 
 
 def load(
@@ -109,7 +109,7 @@ def load(
         Further words that stand for a missing entry of a table (default: none; for bank-full, "unknown").
     stream : bool, optional
         Whether the table of a Parquet file is read in chunks, and trained on without being held in memory, see
-        `pyrovae.data.table_streams`. None does so with more than 10 million entries, and tells it in the log.
+        `pyrovae.data.streamed_loading`. None does so with more than 10 million entries, and tells it in the log.
     seed : int, default 0
         Fixes random splits, the rows that keep their labels, draws of validation and test rows, and synthetic data.
     root : str or Path, optional

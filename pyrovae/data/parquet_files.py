@@ -88,7 +88,8 @@ class ParquetTable:
 
         from pyrovae.data.frames import as_frame, from_arrow
 
-        frame = as_frame(from_arrow(table))
+        with self._reading():
+            frame = as_frame(from_arrow(table))
         return frame.set_axis(pd.RangeIndex(start or 0, (start or 0) + len(frame)), axis=0)
 
     def chunks(self, rows: int) -> Iterator[tuple[int, Any]]:
@@ -116,15 +117,15 @@ class ParquetTable:
                 opened.close()
 
     def _reading(self) -> AbstractContextManager[None]:
-        return _one_line(self.path, self.arrow)
+        return _one_line(self.path)
 
 
 class GroupReader:
     """Reads a row group from its first row to its last one. Made by `ParquetTable.reader`."""
 
     def __init__(self, table: ParquetTable, group: int, skip: int) -> None:
-        self.table, self.batches, self.kept = table, table._batches(group), []
-        self.at = 0
+        self.table, self.batches = table, table._batches(group)
+        self.kept: list[Any] = []
         if skip:
             self.read(skip)
 
@@ -151,16 +152,17 @@ class GroupReader:
             taken += len(part)
             if len(part) < len(batch):
                 self.kept.insert(0, batch.slice(len(part)))
-        self.at += rows
         names = self.table.schema.names
         parts = [self.table.arrow.Table.from_batches([part]).select(names) for part in found]
         return self.table.arrow.concat_tables(parts).replace_schema_metadata(self.table.schema.metadata)
 
 
 @contextmanager
-def _one_line(path: str, arrow: Any) -> Iterator[None]:
+def _one_line(path: str) -> Iterator[None]:
     """A context that says in one line what is wrong with a file."""
     try:
         yield
-    except (arrow.lib.ArrowException, OSError) as error:
+    except (DataError, ImportError):
+        raise
+    except Exception as error:  # a damaged file raises whatever its parser trips over
         raise DataError(f"{path} cannot be read as a Parquet file ({first_line(error)})") from None

@@ -17,8 +17,8 @@ from pyrovae.data.download import DataError
 from pyrovae.data.hiding import HideLikeOtherRows
 from pyrovae.data.own import SHARE, count_rows, draw_splits
 from pyrovae.data.registry import Splits
+from pyrovae.data.streamed_loading import streamed_splits
 from pyrovae.data.table_files import TABLE_FORMATS, read_table
-from pyrovae.data.table_streams import streamed_splits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def load_own_table(
     validation, test, seed, columns, missing_words
         See `pyrovae.data.load`.
     stream : bool, default False
-        Whether to read a Parquet file in chunks, see `pyrovae.data.table_streams`.
+        Whether to read a Parquet file in chunks, see `pyrovae.data.streamed_loading`.
     **typing
         `column_kinds`, `likelihoods` and `scaling` of `pyrovae.data.load`.
 

@@ -154,7 +154,8 @@ class _ColumnSummary:
         except (TypeError, ValueError):
             return  # which is refused with the schema
         ends = _microseconds(times_of(pd.Series([low, high], dtype=object)))
-        range_of(series, numbers, tuple(None if np.isnan(end) else float(end) for end in ends))
+        first, last = (None if np.isnan(end) else float(end) for end in ends)
+        range_of(series, numbers, (first, last))
 
     def _keep_extremes(self, held: str, rows: Any, numbers: np.ndarray) -> None:
         """Keep the smallest and the largest value, and one that tells that not all are whole."""

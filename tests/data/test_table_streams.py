@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pyrovae.data import DataError, Schema, load, read_table, table_streams, table_summaries
+from pyrovae.data import DataError, Schema, load, read_table, streamed_loading, table_streams, table_summaries
 from pyrovae.data.parquet_files import ParquetTable
 from pyrovae.data.row_numbers import draw_rows, hidden_entries
 from pyrovae.data.tables import TableCodec
@@ -55,8 +55,8 @@ def mixed(rows=900, seed=0):
 @pytest.fixture
 def chunks(folder, monkeypatch):
     """A folder with a file of 900 rows in groups of 200, of which at most 64 are read at once."""
-    monkeypatch.setattr(table_streams, "_ROWS", 64)
-    monkeypatch.setattr(table_streams, "rows_at_once", lambda columns: 64)
+    for module in (streamed_loading, table_streams):
+        monkeypatch.setattr(module, "rows_at_once", lambda columns: 64)
     monkeypatch.setattr(table_summaries, "_MOST_NUMBERS", 500)
     mixed().to_parquet(folder / "t.parquet", row_group_size=200)
     return folder
@@ -76,7 +76,7 @@ def table_ids(dataset, batches):
 def test_the_schema_is_that_of_the_whole_table(chunks):
     table, nothing = ParquetTable("t.parquet"), np.empty(0, np.int64)
     whole = Schema.infer(read_table("t.parquet"))
-    found = table_streams.summarized(table, nothing)
+    found = streamed_loading.summarized(table, nothing)
     assert found.names == whole.names
     for column, same in zip(found.columns, whole.columns, strict=True):
         left, right = column.to_dict(), same.to_dict()
@@ -171,7 +171,7 @@ def test_rows_are_drawn_evenly_and_in_groups_of_their_own():
 def test_large_files_are_streamed_and_the_log_says_so(chunks, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     assert load("t.parquet", kind="table").stream is None
-    monkeypatch.setattr(table_streams, "STREAMED_FROM", 16_000)
+    monkeypatch.setattr(streamed_loading, "STREAMED_FROM", 16_000)
     dataset = load("t.parquet", kind="table")
     assert dataset.stream is not None
     assert dataset.options["stream"] is True
@@ -180,7 +180,7 @@ def test_large_files_are_streamed_and_the_log_says_so(chunks, monkeypatch, caplo
     assert (kept.stream, kept.options["stream"]) == (None, False)
     again = load(**dataset.options)
     assert torch.equal(again.test.x, dataset.test.x)
-    monkeypatch.setattr(table_streams, "MOST_HELD", 20)
+    monkeypatch.setattr(streamed_loading, "MOST_HELD", 20)
     caplog.clear()
     assert len(load("t.parquet", kind="table", validation=60).test) == 20
     assert "20 rows for test, as more need not be held" in caplog.text
