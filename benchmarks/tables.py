@@ -10,8 +10,9 @@
     python benchmarks/tables.py pooled-normal --method vae complete-rows
     python benchmarks/tables.py show
 
-Protocols and figures are described in table_tasks.py, those of several imputations and new rows in row_tasks.py. A method "vae" is `VAEImputer`; arguments of it follow a colon,
-as JSON: `vae:trees=true,epochs=20`. Every finished cell is one line of the file of results, and is not run again.
+Protocols and figures are described in table_tasks.py, those of several imputations and new rows in row_tasks.py. A
+method "vae" is `VAEImputer`; arguments of it follow a colon, as JSON: `vae:trees=true,epochs=20`. Every finished cell
+is one line of the file of results, and is not run again.
 """
 
 from __future__ import annotations

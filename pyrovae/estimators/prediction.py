@@ -217,7 +217,7 @@ class Predictor:
             absent = None if missing is None else missing[some]
             for rows, mixture in self.mixtures(x[some], mask[some], sampling, absent):
                 inner = slice(some.start + rows.start, min(some.start + rows.stop, some.stop, len(x)))
-                generators = _generators(x[inner], mask[inner], sampling.seed, seen) if by_row else []
+                generators = row_generators(x[inner], mask[inner], sampling.seed, seen) if by_row else []
                 uniform = self._uniform(mask[inner], num_draws, sampling.seed, generators, by_row=by_row)
                 drawn = self._drawn(x[inner], mask[inner], mixture, uniform)
                 parts.append(torch.where(mask[inner], x[inner], drawn).cpu().numpy())
@@ -377,13 +377,26 @@ class Predictor:
         return found[variants] / np.bincount(variants)[variants]
 
 
-def _generators(x: Tensor, mask: Tensor, seed: int, seen: dict[bytes, int]) -> list[np.random.Generator]:
-    """A generator for each row, which is a function of its observed entries, and of how often they occurred before."""
+def row_generators(
+    x: Tensor, mask: Tensor, seed: int, seen: dict[bytes, int] | None = None
+) -> list[np.random.Generator]:
+    """A generator for each row, which is a function of its observed entries.
+
+    Parameters
+    ----------
+    x, mask : Tensor, shape ``[B, D]``
+        Scaled rows, and their observed entries.
+    seed : int
+        Seed of all.
+    seen : dict, optional
+        Counts rows of the same content, which then get generators of their own. Without it they get the same.
+    """
     found = []
     for row in torch.where(mask, x, torch.nan).cpu().numpy():
-        content = np.nan_to_num(row, nan=1e300).tobytes()
-        seen[content] = seen.get(content, 0) + 1
-        digest = hashlib.blake2b(content, digest_size=16, key=f"{seed} {seen[content]}".encode()[:64])
+        content, number = np.nan_to_num(row, nan=1e300).tobytes(), 1
+        if seen is not None:
+            number = seen[content] = seen.get(content, 0) + 1
+        digest = hashlib.blake2b(content, digest_size=16, key=f"{seed} {number}".encode()[:64])
         key = np.frombuffer(digest.digest(), dtype=np.uint64)
         found.append(np.random.Generator(np.random.Philox(key=key)))
     return found

@@ -145,8 +145,8 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         -------
         ndarray, shape ``[N]``
             Estimates of the log-densities, which are lower bounds on average over seeds. They are those of the VAE
-            alone, also if trees count beside it. Rows share the noise, so that the error of their mean falls with
-            `num_samples`, not with the number of rows.
+            alone, also if trees count beside it. The noise of a row depends on what the row holds, so that an estimate
+            depends on no other row, and errors of unlike rows are independent.
         """
         check_is_fitted(self)
         check_scalar(num_samples, "num_samples", Integral, min_val=1)

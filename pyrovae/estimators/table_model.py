@@ -24,7 +24,7 @@ from pyrovae.estimators.given import check_given
 from pyrovae.estimators.latent_mixture import LatentMixture
 from pyrovae.estimators.missing_ranges import without_observed_ranges
 from pyrovae.estimators.nets import load_others, save_others, train_net, train_others, varied
-from pyrovae.estimators.prediction import Predictor, Sampling
+from pyrovae.estimators.prediction import Predictor, Sampling, row_generators
 from pyrovae.estimators.sampling import RowSampler
 from pyrovae.estimators.stacking import Expectations
 from pyrovae.estimators.trees import ColumnTrees
@@ -337,15 +337,17 @@ class TableModel:
     def log_prob(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
         """Importance-sampled log-density of the observed entries of each row, ``[N]``, in nats and in raw units.
 
-        It is that of the pair alone, without trees.
+        It is that of the pair alone, without trees. The noise of a row depends on what the row holds and on nothing
+        else, so that errors of rows are independent.
         """
         model: Any = self.vae.model
-        generator = np.random.RandomState(sampling.seed)
-        noise = torch.as_tensor(generator.standard_normal((sampling.num_samples, model.prior.latent_dim))).to(x)
-        found = []
-        for part in slices(len(x), max(1, _NUMBERS_AT_ONCE // (len(noise) * model.likelihood.raw_shape[0]))):
+        shape, found = (sampling.num_samples, model.prior.latent_dim), []
+        numbers = shape[0] * max(model.likelihood.raw_shape[0], shape[1])
+        for part in slices(len(x), max(1, _NUMBERS_AT_ONCE // numbers)):
+            own = [each.standard_normal(shape) for each in row_generators(x[part], mask[part], sampling.seed)]
+            noise = torch.as_tensor(np.stack(own, 1)).to(x)
             _, log_weight = weighted(self.vae, x[part], mask[part], noise)
-            found.append(log_weight.logsumexp(0) - math.log(len(noise)))
+            found.append(log_weight.logsumexp(0) - math.log(shape[0]))
         scale = torch.as_tensor(self.codec.log_scale(x.cpu().numpy()), device=x.device)
         return (torch.cat(found) - (mask * scale).sum(-1)).cpu().numpy()
 

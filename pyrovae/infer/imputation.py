@@ -184,4 +184,5 @@ def _latents(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor) -> tuple[Tensor, 
     guide: Any = vae.guide
     posterior = guide.posterior(x, mask)
     normal = posterior.base_dist
-    return normal.loc + normal.scale * noise.unsqueeze(1), posterior
+    own = noise if noise.dim() == 3 else noise.unsqueeze(1)  # of each row, or the same for all
+    return normal.loc + normal.scale * own, posterior
