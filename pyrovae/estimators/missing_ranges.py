@@ -35,6 +35,8 @@ def check_missingness(options: Mapping[str, Any]) -> None:
         raise ValueError("boosted trees take values as missing at random; give trees=False beside missingness")
     if (options["num_nets"] or 1) > 1:
         raise ValueError("each net would have another model of what is missing; give num_nets=1 beside missingness")
+    if options.get("balance", "none") != "none":
+        raise ValueError("weights of columns would not apply to their masks; give balance='none' beside missingness")
     if options["patience"] is not None:
         raise ValueError("nothing is held out to watch beside a model of what is missing; give patience=None")
 
