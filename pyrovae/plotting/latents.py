@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,14 +18,17 @@ from torch import Tensor
 
 from pyrovae import programs
 from pyrovae.decoding import only_site
-from pyrovae.metrics.latents import posterior_means
+from pyrovae.metrics.latents import ACTIVE, posterior_means
 from pyrovae.plotting.drawing import clean, draw_mosaic, heat_map, is_pictures, mosaic
 from pyrovae.vae import VAE
 
 METHODS = ("auto", "pca", "tsne")
 
+logger = logging.getLogger(__name__)
 TSNE_ROWS = 500
 """Above these t-SNE takes longer than a few seconds."""
+_TSNE_DIMENSIONS = 50
+_NO_SPREAD = 1e-6  # of the size of the points, below which they are drawn as they are
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 # Tol's "muted" colours and black, which people of all kinds of colour vision tell apart.
@@ -60,7 +64,7 @@ def latent_scatter(latents: Tensor, labels: Tensor | None = None, method: str = 
     Raises
     ------
     ValueError
-        The method is unknown.
+        The method is unknown, or a latent is not finite.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
@@ -72,7 +76,7 @@ def latent_scatter(latents: Tensor, labels: Tensor | None = None, method: str = 
         groups = [(points[classes == label, 0], label, colour) for label, colour, _ in _class_styles(classes)]
         values, shown, colours = zip(*groups, strict=True)
         axes.hist(values, 30, color=colours, label=[_class_name(label) for label in shown], stacked=True)
-        axes.set(title="Latent means", xlabel="$z$", ylabel="number of data")
+        axes.set(title=_title(points), xlabel="$z$", ylabel="number of data")
     else:
         points, names = in_plane(points, method, seed)
         draw_classes(axes, points, labels, **names)
@@ -225,22 +229,76 @@ def _class_styles(labels: Tensor) -> Iterator[tuple[int, str, str]]:
 
 
 def in_plane(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, dict[str, str]]:
-    """Reduce points ``[N, D]`` to ``[N, 2]`` as `latent_scatter` does. Return them with title and names of the axes."""
+    """Reduce points ``[N, D]`` to ``[N, 2]`` as `latent_scatter` does. Return them with title and names of the axes.
+
+    Raises
+    ------
+    ValueError
+        If a point is not finite.
+    """
     number, dimension = points.shape
+    plain = {"title": _title(points), "xlabel": "$z_1$", "ylabel": "$z_2$"}
     if dimension == 2:
-        return points, {"title": "Latent means", "xlabel": "$z_1$", "ylabel": "$z_2$"}
+        return points, plain
+    scale = np.sqrt(points.var(0).sum())
+    if number < 3 or not scale > _NO_SPREAD * max(1.0, np.abs(points).max()):
+        return points[:, :2], plain
+    scaled = (points - points.mean(0)) / scale
     if method == "auto":
         method = "tsne" if 3 < number <= TSNE_ROWS else "pca"
-    if method == "pca":
-        analysis = PCA(2, random_state=seed).fit(points)
-        first, second = (
-            f"component {i} ({s:.0%} of the variance)" for i, s in enumerate(analysis.explained_variance_ratio_, 1)
+    if method == "tsne":
+        embedded = _embedded(scaled, seed)
+        if embedded is not None:
+            title = f"{plain['title']}: t-SNE of {dimension} dimensions"
+            return embedded, {"title": title, "xlabel": "t-SNE 1", "ylabel": "t-SNE 2"}
+    analysis = PCA(2, random_state=seed).fit(points)
+    first, second = (
+        f"component {i} ({s:.0%} of the variance)" for i, s in enumerate(analysis.explained_variance_ratio_, 1)
+    )
+    title = f"{plain['title']}: principal components of {dimension} dimensions"
+    return analysis.transform(points), {"title": title, "xlabel": first, "ylabel": second}
+
+
+def _title(points: np.ndarray) -> str:
+    """The title of a figure of latent means, which says, as a line of the log does, where the posterior has collapsed.
+
+    Raises
+    ------
+    ValueError
+        If a point is not finite.
+    """
+    wrong = np.flatnonzero(~np.isfinite(points).all(1))
+    if len(wrong):
+        raise ValueError(
+            f"the latents of {len(wrong)} of {len(points)} rows are not finite, the first of row {wrong[0]}"
         )
-        title = f"Latent means: principal components of {dimension} dimensions"
-        return analysis.transform(points), {"title": title, "xlabel": first, "ylabel": second}
-    embedding = TSNE(2, perplexity=min(30.0, (number - 1) / 3), init="pca", random_state=seed)
-    title = f"Latent means: t-SNE of {dimension} dimensions"
-    return embedding.fit_transform(points), {"title": title, "xlabel": "t-SNE 1", "ylabel": "t-SNE 2"}
+    variances = points.var(0)
+    if len(points) < 2 or (variances > ACTIVE).any():
+        return "Latent means"
+    logger.warning(
+        "the posterior has collapsed: the latent means of %d rows hardly differ (largest variance of a dimension %.2g)",
+        len(points),
+        variances.max(),
+    )
+    return f"Latent means (collapsed: largest variance {variances.max():.2g})"
+
+
+def _embedded(points: np.ndarray, seed: int) -> np.ndarray | None:
+    """The t-SNE of centred points of spread 1; None where too few of them differ.
+
+    It crashes on points that are all alike, and takes long in many dimensions, so principal components come first.
+    """
+    number = len(points)
+    if len(np.unique(points.round(6), axis=0)) < 4:
+        return None
+    parts = min(_TSNE_DIMENSIONS, number - 1, points.shape[1])
+    reduced = PCA(parts, random_state=seed).fit_transform(points)
+    generator = np.random.RandomState(seed)
+    # Points that are alike start at different places; otherwise as scikit-learn starts.
+    start = 1e-4 * (reduced[:, :2] / reduced[:, 0].std() + 0.01 * generator.standard_normal((number, 2)))
+    embedding = TSNE(2, perplexity=min(30.0, (number - 1) / 3), init=start.astype(np.float32), random_state=seed)
+    found = embedding.fit_transform(reduced.astype(np.float32))
+    return found if np.isfinite(found).all() else None
 
 
 def _class_name(label: int) -> str:
