@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import reprlib
 from typing import Any, NoReturn
 
@@ -20,6 +21,9 @@ _HELD_BY_OBJECTS = {
     "string": "text",
     "empty": "empty",
 }
+_DECIMAL = re.compile(r"(decimal\d+)\((\d+), (-?\d+)\)\[pyarrow\]")
+_DICTIONARY = re.compile(r"dictionary<values=((?:large_)?string), indices=(u?int\d+), ordered=([01])>\[pyarrow\]")
+_OF_ARROW = {_DECIMAL: "number", _DICTIONARY: "text"}  # which pandas has no names for
 
 
 def as_frame(table: Any) -> pd.DataFrame:
@@ -82,14 +86,26 @@ def import_pyarrow(what: str, module: str = "pyarrow") -> Any:
 
 
 def from_arrow(table: Any) -> pd.DataFrame:
-    """A pyarrow Table as a DataFrame: dates as datetimes, whole numbers and bools with holes as nullable ones."""
-    frame = table.to_pandas(date_as_object=False)
+    """A pyarrow Table as a DataFrame: dates as datetimes, whole numbers and bools with holes as nullable ones.
+
+    Decimal numbers stay what they are.
+    """
+    try:
+        frame = table.to_pandas(date_as_object=False)
+    except TypeError:  # a dtype that pandas has written down and cannot read
+        index = [
+            name for name in (table.schema.pandas_metadata or {}).get("index_columns", ()) if isinstance(name, str)
+        ]
+        frame = table.replace_schema_metadata(None).to_pandas(date_as_object=False)
+        frame = frame.set_index(index).rename_axis([None] * len(index)) if index else frame
     if frame.columns.is_unique:
         for name in table.column_names:
             kind, column = str(table.schema.field(name).type), table.column(name)
             if column.null_count and name in frame and (kind == "bool" or kind.startswith(("int", "uint"))):
                 nullable = "boolean" if kind == "bool" else kind.replace("ui", "UI").replace("int", "Int")
                 frame[name] = pd.Series(pd.api.types.pandas_dtype(nullable).__from_arrow__(column), index=frame.index)
+            elif kind.startswith("decimal") and name in frame:
+                frame[name] = pd.Series(pd.arrays.ArrowExtensionArray(column), index=frame.index)
     return frame
 
 
@@ -106,6 +122,8 @@ def held_by(series: pd.Series) -> str:
     if isinstance(series.dtype, pd.StringDtype):
         return "text"
     held = None if isinstance(series.dtype, pd.SparseDtype) else _HELD.get(series.dtype.kind)
+    if isinstance(series.dtype, pd.ArrowDtype):
+        held = next((what for form, what in _OF_ARROW.items() if form.fullmatch(str(series.dtype))), held)
     if held is None and series.dtype == object:
         held = _HELD_BY_OBJECTS.get(pd.api.types.infer_dtype(series, skipna=True))
         if held is None:
@@ -190,6 +208,8 @@ def dtype_name(dtype: Any) -> str:
         other = dtype.storage == "python" and dtype.na_value is pd.NA and dtype != pd.StringDtype()
         return "string[python]" if other else str(dtype)
     name = str(dtype)
+    if isinstance(dtype, pd.ArrowDtype) and any(form.fullmatch(name) for form in _OF_ARROW):
+        return name
     try:
         known = named_dtype(name) == dtype
     except (TypeError, ValueError, NotImplementedError):
@@ -217,6 +237,11 @@ def named_dtype(name: str, levels: tuple[Any, ...] | None = None, ordered: bool 
         pyarrow = import_pyarrow(f"the dtype {name}")
         if name == "string[pyarrow]":  # pandas would take it for a StringDtype
             return pd.ArrowDtype(pyarrow.string())
+        if found := _DECIMAL.fullmatch(name):
+            return pd.ArrowDtype(getattr(pyarrow, found[1])(int(found[2]), int(found[3])))
+        if found := _DICTIONARY.fullmatch(name):
+            values, indices = (getattr(pyarrow, found[place])() for place in (1, 2))
+            return pd.ArrowDtype(pyarrow.dictionary(indices, values, ordered=found[3] == "1"))
     if name == "str" and pd.api.types.pandas_dtype("str").kind == "U":
         return np.dtype(object)  # pandas 2 has no such dtype
     return pd.api.types.pandas_dtype(name)

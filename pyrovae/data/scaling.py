@@ -65,7 +65,8 @@ class TableScaler:
         shifted = [i for i, family in enumerate(families) if family in _SHIFTED]
         if method != "none" and shifted:
             scaler: Any = StandardScaler() if method == "standardize" else MinMaxScaler()
-            scaler.fit(values[:, shifted])
+            with np.errstate(over="ignore", invalid="ignore"):  # such a column is not scaled
+                scaler.fit(values[:, shifted])
             loc[shifted] = scaler.mean_ if method == "standardize" else scaler.data_min_
             scale[shifted] = scaler.scale_ if method == "standardize" else scaler.data_range_
         for i, family in enumerate(families):

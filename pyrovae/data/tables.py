@@ -34,6 +34,7 @@ ALLOWED = {
     "ordinal": ("categorical", "ordered", "normal"),
 }
 """The likelihoods that a column of a kind may have."""
+_FARTHEST = 1e18
 WHERE = ("outside", "inside", "batch")
 """Where numbers are scaled: before they reach the pair, within its likelihood, or there by each batch."""
 MARGINALS = ("none", "quantile")
@@ -113,6 +114,7 @@ class TableCodec:
         modelled, families = _modelled(schema), families_of(schema, likelihoods).families
         values = schema.encode(frame)[0][:, modelled]
         scaler = TableScaler.fit(values, families, scaling)
+        _check_ends(schema, modelled, scaler)
         columns = families_of(schema, likelihoods, scaler.transform(values))
         if scale_where == "outside":
             loc, scale = _moments(scaler.transform(values), families)
@@ -155,6 +157,7 @@ class TableCodec:
         for values in chunks:
             moments.add(values[:, modelled])
         scaler = moments.scaler(scaling)
+        _check_ends(schema, modelled, scaler)
         loc, scale = moments.features(scaler)
         return cls(schema, columns, scaler, loc, scale)
 
@@ -278,6 +281,26 @@ def families_of(
 
 def _marginal(scaled: NDArray[np.float64]) -> Marginal:
     return Marginal.fit(scaled[~np.isnan(scaled)])
+
+
+def _check_ends(schema: Schema, modelled: list[int], scaler: TableScaler) -> None:
+    """Refuse numbers that are so far apart that scaled ones have no square in float32.
+
+    Raises
+    ------
+    ValueError
+        Naming the column.
+    """
+    columns = [schema.columns[position] for position in modelled]
+    known = [(0.0 if c.low is None else c.low, 0.0 if c.high is None else c.high) for c in columns]
+    with np.errstate(over="ignore"):
+        far = (np.abs(scaler.transform(np.array(known).T)) > _FARTHEST).any(0)
+    if far.any():
+        column, (low, high) = columns[int(far.argmax())], known[int(far.argmax())]
+        raise ValueError(
+            f"column {column.name!r} has numbers from {low:g} to {high:g}, which are too large for a model; divide "
+            "them, or take logarithms"
+        )
 
 
 def _modelled(schema: Schema) -> list[int]:
