@@ -53,6 +53,16 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         Prior of the latent.
     scaling : {"standardize", "normalize", "none"}, default "standardize"
         How numbers are scaled.
+    scale_where : {"outside", "inside", "batch"}, default "outside"
+        Where numbers are scaled: before they reach the nets; within the likelihood, whose densities are then in the
+        units of the table; or there by the mean and standard deviation of each batch in training. The first two are
+        the same up to rounding.
+    marginals : {"none", "quantile"}, default "none"
+        "quantile" gives numbers the likelihood of that name, where `likelihoods` gives none: a normal seen through an
+        increasing map of each column's own, with values that hold more than 5 % of the column, such as zeros, kept
+        discrete. It suits skewed columns, and draws and intervals of them.
+    balance : {"none", "lipschitz"}, default "none"
+        "lipschitz" weighs the columns in training so that none outweighs others by the steepness of its likelihood.
     scale_floor : float, default 0.02
         Smallest standard deviation of a number, in units of its column's.
     layer : {"plain", "gated", "residual"}, default "plain"
@@ -161,6 +171,9 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         encoder: str = defaults.ENCODER,
         prior: str = defaults.PRIOR,
         scaling: str = "standardize",
+        scale_where: str = "outside",
+        marginals: str = "none",
+        balance: str = "none",
         scale_floor: float = defaults.SCALE_FLOOR,
         layer: str = defaults.LAYER,
         dropout: float = defaults.DROPOUT,
@@ -192,6 +205,9 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         self.encoder = encoder
         self.prior = prior
         self.scaling = scaling
+        self.scale_where = scale_where
+        self.marginals = marginals
+        self.balance = balance
         self.scale_floor = scale_floor
         self.layer = layer
         self.dropout = dropout

@@ -29,6 +29,7 @@ from pyrovae.estimators.sampling import RowSampler
 from pyrovae.estimators.stacking import Expectations
 from pyrovae.estimators.trees import ColumnTrees
 from pyrovae.infer.imputation import weighted
+from pyrovae.likelihoods.balance import lipschitz_weights
 from pyrovae.metrics.held_entries import HELD_OUT_LOSS
 from pyrovae.runs import saving
 from pyrovae.runs.run import Run
@@ -50,6 +51,8 @@ HIDDEN_TO_CALIBRATE = 0.3
 TREES, LATENTS, FACTORS, FORESTS = "trees.npz", "latents.npz", "factors.npz", "forests.npz"
 _NUMBERS_AT_ONCE = 4_000_000
 _LATENT_ROWS = 10_000
+LATENT_DRAWS = 5
+"""Draws of the latent of each row of a small table, to find where they lie."""
 
 
 @dataclass
@@ -92,6 +95,8 @@ class TableModel:
         trees: bool = False,
         likelihoods: Mapping[str, str] | None = None,
         scaling: str = "standardize",
+        scale_where: str = "outside",
+        balance: str = "none",
         num_nets: int | None = 1,
         variants: Sequence[Mapping[str, Any]] = ({},),
         hiding: bool | None = None,
@@ -113,8 +118,10 @@ class TableModel:
             `patience`, the error of held-out entries is watched, and the weights of the best epoch are kept.
         trees : bool, default False
             Whether boosted trees, one model a column, count beside the pair as held-out entries say.
-        likelihoods, scaling
+        likelihoods, scaling, scale_where
             As for `TableCodec.fit`.
+        balance : {"none", "lipschitz"}, default "none"
+            Whether columns count in training by `lipschitz_weights`.
         num_nets : int or None, default 1
             Nets that are trained, see `Predictor`. None chooses them by the number of steps, see `default_nets`.
         variants : sequence of mapping, default ({},)
@@ -126,7 +133,7 @@ class TableModel:
         settings : mapping, optional
             What else is written down with the schema.
         """
-        codec = TableCodec.fit(schema, frame, likelihoods=likelihoods, scaling=scaling)
+        codec = TableCodec.fit(schema, frame, likelihoods=likelihoods, scaling=scaling, scale_where=scale_where)
         scaled, mask = codec.scaled(frame)
         scaled = scaled.astype(np.float32).astype(np.float64)  # as runs hold their rows, so that both are one
         ignorable = pair.get("missingness", "ignorable") == "ignorable"
@@ -136,6 +143,9 @@ class TableModel:
         verbose = bool(training.get("progress"))
         fitted = fit_trees(codec, scaled, shown, seed, verbose=verbose) if trees else None
         schema_of = {**codec.to_dict(), "settings": dict(settings or {})}
+        if balance == "lipschitz":
+            weights = lipschitz_weights(codec.families, np.where(shown, scaled, np.nan))
+            schema_of["column_weights"] = weights.tolist()
         transform = HideLikeOtherRows() if hiding or (hiding is None and ignorable) else None
         dataset = replace(codec.dataset(rows, transform=transform), schema=schema_of)
         options = training_options(training, len(rows))
@@ -211,7 +221,8 @@ class TableModel:
         generator = np.random.RandomState(seed)
         some = torch.as_tensor(generator.permutation(len(x))[:_LATENT_ROWS], device=x.device)
         posterior = guide.posterior(x[some], mask[some]).base_dist
-        noise = torch.as_tensor(generator.standard_normal(posterior.loc.shape), device=x.device)
+        draws = int(np.clip(_LATENT_ROWS // len(some), 1, LATENT_DRAWS))
+        noise = torch.as_tensor(generator.standard_normal((draws, *posterior.loc.shape)), device=x.device)
         return LatentMixture.fit((posterior.loc + posterior.scale * noise).cpu().numpy(), generator)
 
     def found(self) -> dict[str, Any]:

@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import _check_feature_names, _check_n_features, check_array, check_scalar
 
+from pyrovae.data.columns import NUMBERS
 from pyrovae.data.frames import as_frame, import_pyarrow
 from pyrovae.data.scaling import METHODS
 from pyrovae.data.schema import Schema
+from pyrovae.data.tables import MARGINALS, WHERE
 from pyrovae.estimators.missing_ranges import check_missingness, without_observed_ranges
 from pyrovae.estimators.nets import check_variants
 from pyrovae.infer.imputation import WEIGHTS
+from pyrovae.likelihoods.balance import BALANCES
 from pyrovae.likelihoods.tables import PARAMETERIZATIONS
 from pyrovae.pairs import table_defaults as defaults
 
@@ -27,6 +30,9 @@ _CHOICES = {
     "parameterization": PARAMETERIZATIONS,
     "scaling": METHODS,
     "weights": WEIGHTS,
+    "marginals": MARGINALS,
+    "scale_where": WHERE,
+    "balance": BALANCES,
     "objective": (None, "mean-field", "iwae", "iwae-dreg"),
     "hiding": (None, True, False),
 }
@@ -214,10 +220,19 @@ def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, 
         "variants": tuple(given.get("variants", ({},))),
         "trees": given.get("trees", False),
         "hiding": given.get("hiding"),
-        "likelihoods": estimator.likelihoods,
+        "likelihoods": _likelihoods(estimator.likelihoods, given.get("marginals", "none")),
         "scaling": estimator.scaling,
+        "scale_where": given.get("scale_where", "outside"),
+        "balance": given.get("balance", "none"),
     }
     return schema, options
+
+
+def _likelihoods(given: Mapping[str, str] | None, marginals: str) -> Mapping[str, str] | None:
+    """Likelihoods by name and kind; with quantile marginals, that of all numbers for which none is given."""
+    if marginals == "none":
+        return given
+    return {**dict.fromkeys(NUMBERS, "quantile"), **(given or {})}
 
 
 def as_plain(value: Any) -> Any:
