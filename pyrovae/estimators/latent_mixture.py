@@ -15,7 +15,11 @@ from sklearn.mixture import GaussianMixture
 from pyrovae.data.stored import first_line
 from pyrovae.storage import write_atomically
 
-MOST_COMPONENTS = 20
+COMPONENTS = (1, 2, 3, 5, 10, 20)
+"""Numbers of components that are tried."""
+ROWS_PER_COMPONENT = 20
+ENOUGH_ROWS = 1000
+"""From so many rows on, the largest number is taken untried."""
 _NAMES = ("weights", "means", "factors")
 
 
@@ -40,7 +44,7 @@ class LatentMixture:
     >>> latents = np.random.default_rng(0).normal(size=(200, 3))
     >>> mixture = LatentMixture.fit(latents, np.random.RandomState(0))
     >>> mixture.means.shape, mixture.sample(5, np.random.RandomState(1)).shape
-    ((4, 3), (5, 3))
+    ((1, 3), (5, 3))
     """
 
     weights: NDArray[np.float64]
@@ -49,12 +53,39 @@ class LatentMixture:
 
     @classmethod
     def fit(cls, latents: NDArray[np.float64], generator: np.random.RandomState) -> LatentMixture:
-        """Fit a mixture to at least 2 latents ``[N, latent_dim]``, with a component for each 50, at most 20."""
-        components = int(np.clip(len(latents) // 50, 1, MOST_COMPONENTS))
+        """Fit a mixture to the latents of rows.
+
+        Parameters
+        ----------
+        latents : ndarray, shape ``[N, latent_dim]`` or ``[S, N, latent_dim]``
+            Latents of at least 2 rows, or several draws of the latent of each row.
+        generator : RandomState
+            For the starting points, and for which rows are held out.
+
+        Returns
+        -------
+        LatentMixture
+            Of a table below 1000 rows, with that one of `COMPONENTS` under which the latents of held-out rows, a fifth,
+            are most probable; a component has at least 20 rows. Of a longer table, with the most.
+        """
+        draws = latents if latents.ndim == 3 else latents[None]
+        rows = draws.shape[1]
+        candidates = [count for count in COMPONENTS if count == 1 or count * ROWS_PER_COMPONENT <= rows]
+        if rows >= ENOUGH_ROWS or len(candidates) == 1:
+            return cls._of(draws, candidates[-1], generator)
+        held, kept = np.split(generator.permutation(rows), [rows // 5])
+        scores = [
+            cls._of(draws[:, kept], count, generator).log_prob(_flat(draws[:, held])).mean() for count in candidates
+        ]
+        return cls._of(draws, candidates[int(np.argmax(scores))], generator)
+
+    @classmethod
+    def _of(cls, draws: NDArray[np.float64], components: int, generator: np.random.RandomState) -> LatentMixture:
+        """A mixture of so many components."""
         mixture = GaussianMixture(components, reg_covar=1e-4, max_iter=50, random_state=generator)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a rough fit will do, also of rows that are alike
-            fitted = mixture.fit(latents)
+            fitted = mixture.fit(_flat(draws))
         return cls(fitted.weights_, fitted.means_, np.linalg.cholesky(fitted.covariances_))
 
     def sample(self, num_samples: int, generator: np.random.RandomState) -> NDArray[np.float64]:
@@ -102,3 +133,8 @@ class LatentMixture:
         if not all(np.isfinite(array).all() for array in (weights, means, factors)):
             raise ValueError(f"{path} is damaged: some of its numbers are not finite; save the model again")
         return cls(weights, means, factors)
+
+
+def _flat(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """All draws ``[S, N, latent_dim]`` in one list."""
+    return draws.reshape(-1, draws.shape[-1])

@@ -58,3 +58,14 @@ def test_latent_mixture_cut_short(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is damaged"):
         LatentMixture.load(path)
+
+
+@pytest.mark.parametrize("clusters", [1, 3])
+def test_number_of_components(clusters):
+    """Held-out rows choose as many components as there are clusters, or hardly more."""
+    generator = np.random.default_rng(0)
+    centres = 10 * generator.normal(size=(clusters, 4))
+    rows = np.repeat(centres, 240 // clusters, axis=0) + generator.normal(size=(240, 4))
+    draws = rows + 0.1 * generator.normal(size=(5, 240, 4))
+    mixture = LatentMixture.fit(draws, np.random.RandomState(0))
+    assert clusters <= len(mixture.weights) <= clusters + 1
