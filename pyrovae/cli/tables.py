@@ -6,7 +6,9 @@ import argparse
 import json
 import textwrap
 
+from pyrovae.data.parquet_files import ParquetTable
 from pyrovae.data.schema import Schema
+from pyrovae.data.streamed_loading import is_streamed, summarized
 from pyrovae.data.table_files import read_table
 
 _WIDEST = 30
@@ -16,7 +18,10 @@ def schema(options: argparse.Namespace) -> None:
     """Print what the columns of a file hold, and why."""
     separator = {"tab": "\t", "\\t": "\t"}.get(options.separator, options.separator)
     try:
-        found = Schema.infer(read_table(options.file, separator))
+        if separator is None and is_streamed(options.file, None, None):
+            found = summarized(ParquetTable(options.file))
+        else:
+            found = Schema.infer(read_table(options.file, separator))
     except TypeError as error:
         raise ValueError(f"{options.file}: {error}") from None
     if options.json:

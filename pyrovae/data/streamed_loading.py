@@ -23,6 +23,8 @@ from pyrovae.data.table_files import read_table
 from pyrovae.data.table_streams import TableStream, rows_at_once, without_rows
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pyrovae.data.schema import Schema
     from pyrovae.data.tables import TableCodec
 
@@ -142,13 +144,39 @@ def streamed_splits(
     )
 
 
+def some_rows(path: str | Path, most: int, seed: int = 0) -> pd.DataFrame:
+    """Rows of a Parquet file drawn by a hash of their number and the seed, in the order of the file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    most : int
+        How many, at most.
+    seed : int, default 0
+        Seed of the draw.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read.
+    """
+    table = ParquetTable(path)
+    (drawn,) = draw_rows(table.num_rows, (most,), seed)
+    frames = [
+        table.frame(chunk, start).iloc[within(drawn, start, start + len(chunk))]
+        for start, chunk in table.chunks(rows_at_once(len(table.names)))
+    ]
+    return _stacked(frames, table)
+
+
 def summarized(
     table: ParquetTable,
-    held: NDArray[np.int64],
+    held: NDArray[np.int64] | None = None,
     kinds: Mapping[str, str] | None = None,
     missing_words: Sequence[str] = (),
 ) -> Schema:
-    """The schema of the rows of a Parquet file but for some, see `TableSummary`.
+    """The schema of the rows of a Parquet file, but for those that are held out, see `TableSummary`.
 
     Raises
     ------
@@ -160,6 +188,7 @@ def summarized(
     from pyrovae.data.table_loading import without_words
     from pyrovae.data.table_summaries import TableSummary
 
+    held = np.empty(0, np.int64) if held is None else held
     summary = TableSummary(table.schema, table.names, kinds, missing_words=missing_words)
     for start, chunk in table.chunks(rows_at_once(len(table.names))):
         out = within(held, start, start + len(chunk))

@@ -17,7 +17,7 @@ from pyrovae.data.download import DataError
 from pyrovae.data.hiding import HideLikeOtherRows
 from pyrovae.data.own import SHARE, count_rows, draw_splits
 from pyrovae.data.registry import Splits
-from pyrovae.data.streamed_loading import streamed_splits
+from pyrovae.data.streamed_loading import MOST_HELD, is_streamed, some_rows, streamed_splits
 from pyrovae.data.table_files import TABLE_FORMATS, read_table
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def load_own_table(
 def load_whole_table(name: str | Path, codec: TableCodec, *, missing_words: Sequence[str] | None = None) -> Dataset:
     """Load the table of a file to evaluate on: all its rows are test rows, scaled as the codec says.
 
+    Of a Parquet file that is too large to be held, 20 000 rows are, which the log tells.
+
     Raises
     ------
     DataError
@@ -111,8 +113,12 @@ def load_whole_table(name: str | Path, codec: TableCodec, *, missing_words: Sequ
         If it has other columns.
     """
     source = os.fspath(name)
-    frame = without_words(read_table(source), missing_words or ())
-    test = encoded_rows(codec, frame, source, "test")
+    if is_streamed(source, None, None):
+        frame = some_rows(source, MOST_HELD)
+        logger.info("%s: %d rows, drawn at random, are the test rows", source, len(frame))
+    else:
+        frame = read_table(source)
+    test = encoded_rows(codec, without_words(frame, missing_words or ()), source, "test")
     none = test.take(slice(0, 0))
     return _dataset(Path(source).resolve().name.split(".")[0], Splits(none, none, test, schema=codec.to_dict()))
 

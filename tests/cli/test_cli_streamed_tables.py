@@ -7,6 +7,7 @@ from command_line import enter, error_of
 from safetensors.torch import load_file
 
 from pyrovae.cli import main
+from pyrovae.data import streamed_loading
 from pyrovae.data.row_numbers import hidden_entries
 from pyrovae.estimators.table_model import HELD_OUT
 from pyrovae.runs import Run
@@ -89,6 +90,14 @@ def test_entries_that_calibrate_a_run_are_hidden_from_its_training(place):
     batches, before = ([*data.stream.batches(0, 0, 32)] for data in (shown, whole))
     hidden = sum(int((a.mask & ~b.mask).sum()) for a, b in zip(before, batches, strict=True))
     assert hidden == (whole.train.mask.numpy() & drawn).sum() > 0
+
+
+def test_schema_of_a_large_file_is_that_of_the_whole(place, capsys, monkeypatch):
+    assert main(["schema", "t.parquet"]) == 0
+    whole = capsys.readouterr().out
+    monkeypatch.setattr(streamed_loading, "STREAMED_FROM", 100)
+    assert main(["schema", "t.parquet"]) == 0
+    assert capsys.readouterr().out == whole
 
 
 def test_files_that_are_refused(place, capsys):

@@ -7,9 +7,19 @@ import pandas as pd
 import pytest
 import torch
 
-from pyrovae.data import DataError, Schema, load, read_table, streamed_loading, table_streams, table_summaries
+from pyrovae.data import (
+    DataError,
+    Schema,
+    load,
+    read_table,
+    streamed_loading,
+    table_loading,
+    table_streams,
+    table_summaries,
+)
 from pyrovae.data.parquet_files import ParquetTable
 from pyrovae.data.row_numbers import draw_rows, hidden_entries
+from pyrovae.data.table_loading import load_whole_table
 from pyrovae.data.tables import TableCodec
 
 pytest.importorskip("pyarrow")
@@ -184,6 +194,22 @@ def test_large_files_are_streamed_and_the_log_says_so(chunks, monkeypatch, caplo
     caplog.clear()
     assert len(load("t.parquet", kind="table", validation=60).test) == 20
     assert "20 rows for test, as more need not be held" in caplog.text
+
+
+def test_a_large_file_to_evaluate_on_gives_some_of_its_rows(chunks, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    codec = streamed(test=0).stream.codec
+    whole = load_whole_table("t.parquet", codec)
+    monkeypatch.setattr(streamed_loading, "STREAMED_FROM", 100)
+    monkeypatch.setattr(table_loading, "MOST_HELD", 30)
+    some = load_whole_table("t.parquet", codec)
+    assert (len(whole.test), len(some.test)) == (900, 30)
+    numbers = np.rint(some.test.x[:, 0].double().numpy() * codec.scaler.scale[0] + codec.scaler.loc[0] - 0.5).astype(
+        int
+    )
+    assert torch.equal(some.test.x, whole.test.x[numbers])
+    assert torch.equal(some.test.mask, whole.test.mask[numbers])
+    assert "t.parquet: 30 rows, drawn at random, are the test rows" in caplog.text
 
 
 def test_some_columns_and_a_file_of_validation_rows(chunks):
