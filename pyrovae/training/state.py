@@ -20,7 +20,7 @@ from pyrovae.storage import (
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.json_values import as_json, from_json
 from pyrovae.training.lr_schedules import LRScheduler
-from pyrovae.training.state_checks import check_moments, check_plain, damaged_in_one_line
+from pyrovae.training.state_checks import check_groups, check_moments, check_plain, damaged_in_one_line
 from pyrovae.vae import VAE
 
 
@@ -195,14 +195,15 @@ def load_state(
         information.setdefault("rows", information["batch"] * information["batch_size"])  # of earlier versions
         plain: dict[str, Any] = {name: information[name] for name in _PLAIN}
         check_plain(plain, tensors.get("permutation"), run.state_path)
-        # Only now is anything changed.
+        groups = from_json(information["groups"])
+        check_groups(optimizer, groups, run.state_path)
+        try:  # it changes nothing that it does not know
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        except ValueError as error:
+            raise CheckpointError(f"{run.state_path} is of another optimizer: {error}") from None
         load_module_tensors(vae, parts["weights"], str(run.state_path))
         if learned is not None:
             load_module_tensors(learned, parts.get("objective", {}), f"the objective in {run.state_path}")
-        try:
-            optimizer.load_state_dict({"state": moments, "param_groups": from_json(information["groups"])})
-        except ValueError as error:
-            raise CheckpointError(f"{run.state_path} is of another optimizer: {error}") from None
         if scheduler is not None and information["scheduler"] is not None:
             scheduler.load_state_dict(from_json(information["scheduler"]))
         torch.set_rng_state(parts["rng"]["cpu"])

@@ -76,6 +76,23 @@ def check_moments(optimizer: Optimizer, moments: Mapping[int, Mapping[str, Any]]
                 )
 
 
+def check_groups(optimizer: Optimizer, groups: Any, path: Path) -> None:
+    """Refuse settings of the groups of an optimizer that are none.
+
+    Raises
+    ------
+    CheckpointError
+        Naming what is wrong.
+    """
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        raise CheckpointError(f"{path} is damaged: the groups of its optimizer are no list of settings; {AGAIN}")
+    for own, group in zip(optimizer.param_groups, groups, strict=False):
+        if "lr" in own and not isinstance(group.get("lr"), int | float):
+            raise CheckpointError(
+                f"{path} is damaged: a learning rate of its optimizer is {group.get('lr')!r}; {AGAIN}"
+            )
+
+
 def check_plain(plain: Mapping[str, Any], permutation: Tensor | None, path: Path) -> None:
     """Refuse counts that are none, a history that is no list of rows, and an order that leaves rows out.
 
@@ -87,6 +104,10 @@ def check_plain(plain: Mapping[str, Any], permutation: Tensor | None, path: Path
     for name in _COUNTS:
         value = plain[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise CheckpointError(f"{path} is damaged: {name!r} is {value!r}; {AGAIN}")
+    for name, others in (("loss_sum", ()), ("seconds", ()), ("best_value", (type(None),))):
+        value = plain[name]
+        if not isinstance(value, (int, float, *others)) or isinstance(value, bool):
             raise CheckpointError(f"{path} is damaged: {name!r} is {value!r}; {AGAIN}")
     history = plain["history"]
     rows = history if isinstance(history, list) else [None]

@@ -99,4 +99,5 @@ def error_of(words, capsys) -> str:
 
 
 def files_in(folder):
-    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*")}
+    """When each file was last changed; None of folders, in which a lock may come and go."""
+    return {path: path.stat().st_mtime_ns if path.is_file() else None for path in Path(folder).rglob("*")}

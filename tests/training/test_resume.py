@@ -164,9 +164,10 @@ def test_seconds_add_up_over_sittings(tmp_path):
         def on_batch(self, progress):
             time.sleep(0.05)
 
+    x = torch.randn(40, 5)
     with pytest.raises(TrainingInterrupted):
-        Trainer(**options, callbacks=[Slow(), InterruptAt(4)]).fit(linear_pair(), torch.randn(40, 5), run=run)
-    history = Trainer(**options).fit(linear_pair(), torch.randn(40, 5), run=run, resume=True)
+        Trainer(**options, callbacks=[Slow(), InterruptAt(4)]).fit(linear_pair(), x, run=run)
+    history = Trainer(**options).fit(linear_pair(), x, run=run, resume=True)
     seconds = [row["seconds"] for row in history.rows]
     assert seconds[0] >= 0.15
     assert 0.2 <= seconds[1] < 5
