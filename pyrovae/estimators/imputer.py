@@ -92,8 +92,8 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         Whether training hides observed entries from the encoder, and scores them all the same. None hides if all
         columns are ignorable.
     trees : bool, default True
-        Whether boosted trees, one model a column, count beside the VAE where they predict held-out entries better.
-        More accurate on most tables, and slower. False is the VAE alone.
+        Whether boosted trees, one model a column, and a factor analyser of all columns count beside the VAE where they
+        predict held-out entries better. More accurate on most tables, and slower. False is the VAE alone.
     num_samples : int, default 50
         Draws of the latent for each row.
     weights : {"none", "importance"}, default "none"
@@ -264,8 +264,9 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         Returns
         -------
         list of DataFrame or ndarray
-            The completed tables. Missing entries of a row are drawn together, from their joint distribution given its
-            observed entries, and rows independently of each other.
+            The completed tables. Missing entries of a row are drawn together: each from what is predicted of it, and
+            all so that they go together as a factor analyser of the columns says (a Gaussian copula, which holds for
+            numbers, ordered levels and levels of two). Rows are drawn independently of each other.
         """
         check_scalar(num_draws, "num_draws", Integral, min_val=1)
         check_is_fitted(self)

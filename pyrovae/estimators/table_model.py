@@ -117,7 +117,8 @@ class TableModel:
             Options of the pair `tabular` and of the `Trainer`. `epochs` None chooses them by the number of rows. With
             `patience`, the error of held-out entries is watched, and the weights of the best epoch are kept.
         trees : bool, default False
-            Whether boosted trees, one model a column, count beside the pair as held-out entries say.
+            Whether boosted trees, one model a column, and a factor analyser count beside the pair as held-out entries
+            say. The factor analyser is fitted in any case: it says how draws of one row go together.
         likelihoods, scaling, scale_where
             As for `TableCodec.fit`.
         balance : {"none", "lipschitz"}, default "none"
