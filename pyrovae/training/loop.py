@@ -22,6 +22,7 @@ from pyrovae.infer.refining import Refinement
 from pyrovae.rng import seeded
 from pyrovae.storage import load_module_tensors, module_tensors
 from pyrovae.support import SupportCheck
+from pyrovae.training.averages import check_averages, is_running_average, restore_averages, running_averages
 from pyrovae.training.batching import Batches, HeldBatches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
@@ -77,6 +78,7 @@ class Fit:
             with torch.no_grad(), programs.evaluating(vae), vae.scope():
                 with trying("the first batch", x, given), vae.minibatch_scale(len(x), self.rows):
                     check_objective(vae, self.objective, x, given)
+                    check_averages(vae, self.objective, self.train, x, given)
                     self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
         self.figures, self.validation = validation_batches(vae, data)
@@ -141,6 +143,7 @@ class Fit:
             if not self.allows_changed_data:
                 check_data(self.folder, self.state, data)
             apply_settings(self.state, self.options, self.optimizer, self.scheduler, rates)
+            restore_averages(self.state.averages)
             self.state.stopped = self.reason_to_stop()
         self.state.data = data
         self.started_at -= self.state.seconds
@@ -289,7 +292,7 @@ class Fit:
         learned = () if self.learned is None else self.learned.parameters()
         known = {id(parameter) for parameter in [*self.vae.parameters(), *learned]}
         for name, in_store in pyro.get_param_store().named_parameters():
-            if id(in_store) not in known:
+            if id(in_store) not in known and not is_running_average(name):
                 raise ValueError(
                     f"parameter {name!r} appeared only during training, so it was not trained; "
                     "let every parameter exist from the first run of the pair"
@@ -313,6 +316,7 @@ class Fit:
         """Write the run folder, if there is one."""
         begun = time.monotonic()
         self.state.seconds = round(begun - self.started_at, 3)
+        self.state.averages = running_averages()
         if self.folder is not None:
             generator = self.train.generator
             try:

@@ -51,6 +51,8 @@ class TrainingState:
     """The order of the rows in the present epoch; None before its first batch."""
     best: dict[str, Tensor] = field(default_factory=dict)
     """The best weights so far; at first those that the training began with."""
+    averages: dict[str, Tensor] = field(default_factory=dict)
+    """Running averages of baselines that Pyro keeps in its store, by their names there."""
     data: dict[str, Any] | None = None
     """The fingerprint of the training rows; None of a stream."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -124,6 +126,7 @@ def save_state(
         tensors |= {f"objective.{name}": value for name, value in module_tensors(learned).items()}
     for index, values in saved["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
+    tensors |= {f"averages.{name}": value for name, value in state.averages.items()}
     tensors["rng.cpu"] = torch.get_rng_state()
     if vae.device.type == "cuda":
         tensors["rng.cuda"] = torch.cuda.get_rng_state(vae.device)
@@ -212,4 +215,5 @@ def load_state(
         if generator is not None and "loader" in parts["rng"]:
             generator.set_state(parts["rng"]["loader"])
         more = {name: information[name] for name in ("data", "settings") if name in information}
+    more["averages"] = parts.get("averages", {})
     return TrainingState(**plain, **more, permutation=tensors.get("permutation"), best=parts.get("best", {}))
