@@ -170,7 +170,7 @@ def _settings(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
     pair = {option.name: option.default for option in run.pair.options} | run.config["pair_options"]
     named = {_OF_THE_PAIR.get(name, name): value for name, value in pair.items()}
     named |= {**run.config["training"], **{name: data[name] for name in _FROM_DATA if name in data}, **found}
-    if named["missingness"] != "ignorable" and named.get("kl_weight") == 1:
+    if named["missingness"] != "ignorable" and str(named.get("kl_weight")) in ("1", "1.0"):
         # Training hid entries, which the guide cannot tell from missing ones. Weights put that right.
         named |= {"weights": "importance", "num_samples": 1000}
     known = {*VAEImputer._get_param_names(), "seed"} - {"random_state", "verbose", "device"}
