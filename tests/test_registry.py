@@ -135,7 +135,7 @@ class TestFind:
         assert not find_pair("gaussian").own
 
     def test_unknown(self):
-        with pytest.raises(ValueError, match="unknown pair 'gausian'; known are categorical, gaussian"):
+        with pytest.raises(ValueError, match="unknown pair 'gausian'; known are auto-decoder, categorical, gaussian"):
             find_pair("gausian")
 
     @pytest.mark.parametrize(
