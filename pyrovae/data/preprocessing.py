@@ -242,8 +242,9 @@ def hide_labels(dataset: Dataset, labels: float, seed: int = 0) -> Dataset:
     if y is None or not bool((y >= 0).any()):
         raise ValueError(f"labels needs labelled training rows, and {dataset.name} has none")
     known = torch.nonzero(y >= 0).squeeze(1)
-    wanted = round(labels * len(y)) if labels <= 1 else int(labels)
-    if not labels > 0 or (labels > 1 and wanted != labels) or wanted > len(y):
+    is_number = math.isfinite(labels)
+    wanted = 0 if not is_number else round(labels * len(y)) if labels <= 1 else int(labels)
+    if not is_number or not labels > 0 or (labels > 1 and wanted != labels) or wanted > len(y):
         raise ValueError(
             f"labels must be a share of the {len(y)} training rows, above 0 and up to 1, or a number of them, "
             f"not {labels}"

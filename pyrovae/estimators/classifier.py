@@ -171,6 +171,33 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         x = self._rows(X)
         return class_probabilities(self.vae_, x).numpy()
 
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the share of rows whose class is predicted.
+
+        Parameters
+        ----------
+        X : array-like, shape ``[N, D]``
+            The rows.
+        y : array-like, shape ``[N]``
+            Their labels.
+        sample_weight : array-like, shape ``[N]``, optional
+            Weights of the rows.
+
+        Raises
+        ------
+        ValueError
+            If a row has no label, because nothing tells whether its prediction is right.
+        """
+        if y is not None:
+            given = np.asarray(y, dtype=object) if isinstance(y, list | tuple) else np.asarray(y)
+            missing = int(self._unknown(given).sum()) if given.ndim == 1 else 0
+            if missing:
+                raise ValueError(
+                    f"{missing} of {len(given)} rows have no label ({self.unlabelled!r}), so nothing tells whether "
+                    "their prediction is right; leave these rows out of score"
+                )
+        return float(super().score(X, y, sample_weight))
+
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the mean of the latent of every row given its most probable class, shape ``[N, n_components]``.
 

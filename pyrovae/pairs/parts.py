@@ -29,6 +29,7 @@ Hidden = Annotated[tuple[int, ...], HIDDEN]
 LayerName = Literal["plain", "gated", "residual"]
 Layer = Annotated[LayerName, LAYER]
 Activation = Annotated[str, "activation of plain and residual layers and convolutions: " + ", ".join(ACTIVATIONS)]
+CHANNELS = (32, 64)
 Channels = Annotated[tuple[int, ...], "channels of convolutional nets at half and quarter size"]
 Tied = Annotated[bool, "the decoder uses the weights of the encoder, transposed; for plain layers"]
 SeesMask = Annotated[bool, "the encoder also gets the mask of the observed entries; for data with missing entries"]
@@ -78,6 +79,11 @@ def make_likelihood(name: str, spec: DataSpec, scale: float = 1.0, *, grey: bool
     if name == "auto":
         name = "bernoulli" if grey and spec.kind == "8-bit" else _AUTOMATIC[spec.kind]
     shape = spec.shape
+    if scale != 1.0 and name != "normal":
+        raise ValueError(
+            f"likelihood_scale is for the likelihood normal, and this one is {name}; leave it out, or give "
+            "likelihood='normal'"
+        )
     if name == "bernoulli":
         return BernoulliLikelihood(shape, strict=spec.kind == "binary")
     if name == "discretized-logistic":
@@ -139,6 +145,7 @@ def make_encoder(
             )
         options = {"layer": layer, "activation": activation, "sees_mask": sees_mask}
         return ConvEncoder(data_shape, _two(channels), _one(hidden), **options)
+    _check_channels(channels)
     return DenseEncoder(data_shape, hidden, sees_mask=sees_mask, layer=layer, activation=activation, dropout=dropout)
 
 
@@ -188,6 +195,7 @@ def make_decoder(
     if net == "conv":
         options = {"layer": layer, "activation": activation, "tied_to": tied_to}
         return ConvDecoder(in_features, raw_shape, _two(channels), _one(hidden), **options)
+    _check_channels(channels)
     if tied_to is not None:
         return DenseDecoder(in_features, raw_shape, tied_to=tied_to, activation=activation)
     return DenseDecoder(in_features, raw_shape, hidden[::-1], layer=layer, activation=activation)
@@ -307,6 +315,14 @@ def _one(hidden: Sequence[int]) -> int:
             f"convolutional nets have one dense layer, so hidden must hold one number, its size; got {tuple(hidden)}"
         )
     return hidden[0]
+
+
+def _check_channels(channels: Sequence[int]) -> None:
+    if tuple(channels) != CHANNELS:
+        raise ValueError(
+            f"channels are for convolutional nets, got {tuple(channels)} for dense ones; leave them out, or give "
+            "net='conv'"
+        )
 
 
 def _two(channels: Sequence[int]) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pyrovae.data.dataset import Dataset, DataSpec
+from pyrovae.plain import plain
 from pyrovae.vae import VAE, MadeBy
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ class Pair:
             if name not in parameters and not open_ended:
                 known = ", ".join(option.name for option in self.options) or "none"
                 raise ValueError(f"pair {self.name!r} has no option {name!r}; it has {known}")
+        options = plain(options)
         spec, rows = (data.spec, data.train) if isinstance(data, Dataset) else (data, None)
         arguments = {name: value for name, value in (("spec", spec), ("rows", rows)) if name in parameters}
         try:

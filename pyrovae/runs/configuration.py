@@ -14,6 +14,7 @@ from pyrovae._version import __version__
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Dataset, DataSpec, Rows
 from pyrovae.pairs.registry import Pair, find_pair
+from pyrovae.plain import plain
 from pyrovae.storage import CheckpointError
 from pyrovae.training.callbacks import Callback, Progress
 from pyrovae.training.checkpoint import RunFolder
@@ -68,9 +69,9 @@ def new_configuration(
     return {
         "pyrovae_version": __version__,
         "pair": pair.name,
-        "pair_options": dict(pair_options),
-        "data": dict(data),
-        "training": {**suited, **training},
+        "pair_options": plain(dict(pair_options)),
+        "data": plain(dict(data)),
+        "training": plain({**suited, **training}),
         **({"finishing": dict(finishing)} if finishing else {}),
     }
 

@@ -311,6 +311,11 @@ class Run:
         CheckpointError
             If the weights cannot be used.
         """
+        if self.folder.is_untrained():
+            raise CheckpointError(
+                f"{self.folder.path} was stopped before its first epoch had ended, so nothing was trained yet; go on "
+                f"with it: pyrovae resume {self.folder.path}"
+            )
         vae = configuration.build(self.pair, self.spec, self.config)
         configuration.prepare(vae, self.spec, own_data.first_rows(self.given))
 

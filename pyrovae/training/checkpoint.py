@@ -95,6 +95,10 @@ class RunFolder:
         paths = (self.state_path, self.weights_path, self.config_path, self.path / "metrics.csv")
         return any(path.exists() for path in paths)
 
+    def is_untrained(self) -> bool:
+        """Whether there is a state of a training of which no epoch has ended."""
+        return self.state_path.exists() and load_information(self.state_path).get("epoch") == 0
+
     def foreign(self) -> str | None:
         """The name of a file in the folder that is of no run, if there is one."""
         if not self.path.is_dir():

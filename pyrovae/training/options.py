@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pyro.infer import ELBO
@@ -12,6 +12,7 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch.optim import Optimizer
 
 from pyrovae.infer.objectives import make_objective, objective_names
+from pyrovae.plain import plain
 from pyrovae.training.callbacks import Callback
 from pyrovae.training.lr_schedules import LRScheduler, check_lr_schedule
 from pyrovae.training.optimizers import DEFAULT_LR, check_optimizer, parse_rates
@@ -42,7 +43,7 @@ class TrainingOptions:
     drop_last: bool = False
     compile: bool = False
     refine_steps: int = 0
-    refine_lr: float = 0.1
+    refine_lr: float = 0.05
     patience: int | None = None
     monitor: str = "validation_loss"
     seed: int | None = 0
@@ -52,6 +53,8 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Check the options."""
+        for option in fields(self):
+            setattr(self, option.name, plain(getattr(self, option.name)))
         self.kl_weight = parse_schedule(self.kl_weight)
         self.lr = parse_rates(self.lr)
         check_lr_schedule(self.lr_schedule, self.optimizer, self.lr_schedule_options)
@@ -61,6 +64,14 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+            if (
+                name != "gradient_clip"
+                and value is not None
+                and (isinstance(value, bool) or not isinstance(value, int))
+            ):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
+        if isinstance(self.checkpoint_seconds, bool) or not self.checkpoint_seconds >= 0:
+            raise ValueError(f"checkpoint_seconds must be a number of seconds from 0, got {self.checkpoint_seconds!r}")
         if isinstance(self.refine_steps, bool) or not isinstance(self.refine_steps, int) or self.refine_steps < 0:
             raise ValueError(f"refine_steps must be a whole number of at least 0, got {self.refine_steps!r}")
         if self.refine_steps and self.compile:

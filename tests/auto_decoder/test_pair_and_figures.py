@@ -10,7 +10,7 @@ import torch
 from row_pairs import SHAPE, LinearModel, PoorGuide, amortised_pair, pictures, row_pair
 
 from pyrovae import VAE, data, plotting
-from pyrovae.cli.main import main
+from pyrovae.cli import main
 from pyrovae.data.dataset import DataSpec
 from pyrovae.metrics import inference_gap
 from pyrovae.pairs import find_pair
