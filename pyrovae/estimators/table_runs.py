@@ -111,9 +111,8 @@ def finish(run: Run, dataset: Dataset, device: str = "cpu", progress: bool = Fal
     if not held.any() and len(validation) and ignorable:
         model.calibrate(validation, seed)
     if not can_be_weighed and ignorable:
-        logger.warning(
-            "%s is not calibrated: its training saw all entries, and there are no validation rows", run.folder.path
-        )
+        why = "its training saw all entries" if note is None else "its columns have too few entries to hold some out"
+        logger.warning("%s is not calibrated: %s, and there are no validation rows", run.folder.path, why)
     model.save_parts(run.folder.path)
     more = {"trees": with_trees, "num_nets": 1 + len(others), "seed": seed}
     return {**model.found(), "settings": _settings(run, more), "finished": done}
