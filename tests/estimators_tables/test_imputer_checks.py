@@ -9,7 +9,7 @@ from pyrovae.estimators.imputer import VAEImputer
 SMALL = {"n_components": 2, "hidden": (8,), "epochs": 2, "random_state": 0}
 
 
-@parametrize_with_checks([VAEImputer(**SMALL), VAEImputer(**SMALL, trees=False)])
+@parametrize_with_checks([VAEImputer(**SMALL, num_nets=1), VAEImputer(**SMALL, trees=False, num_nets=2)])
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
@@ -25,4 +25,4 @@ def test_checks_of_scikit_learn(estimator, check):
 )
 def test_rows_stand_alone_with_other_options(options):
     for check in ("check_methods_subset_invariance", "check_methods_sample_order_invariance"):
-        getattr(estimator_checks, check)("VAEImputer", VAEImputer(**SMALL, trees=False, **options))
+        getattr(estimator_checks, check)("VAEImputer", VAEImputer(**SMALL, trees=False, num_nets=1, **options))
