@@ -15,12 +15,13 @@ from torch.optim import Optimizer
 
 from pyrovae.data.column_kinds import range_of
 from pyrovae.data.columns import NUMBERS, Column
-from pyrovae.data.frames import row_of
+from pyrovae.data.frames import days_between, held_by, row_of, times_of
 from pyrovae.data.hiding import HideLikeOtherRows
 from pyrovae.data.row_numbers import hidden_entries
 from pyrovae.data.rows import Rows
 from pyrovae.data.schema import Schema
 from pyrovae.data.tables import TableCodec
+from pyrovae.estimators.nets import varied
 from pyrovae.estimators.prediction import Predictor
 from pyrovae.estimators.table_model import HELD_OUT, TableModel, fit_trees
 from pyrovae.pairs.registry import find_pair
@@ -33,6 +34,9 @@ KEPT_ROWS = 20_000
 MIN_SHOWN = 10
 """Values of a column that are seen before some are held out."""
 _KEPT_ENTRIES = 4_000_000
+_SHIFTED = ("normal", "student-t")
+_OF_CODEC = ("likelihoods", "scaling", "scale_where")
+_KNOWN = (*_OF_CODEC, "pair", "training", "trees", "num_nets", "variants", "hiding", "balance")
 
 
 class ChunkTraining:
@@ -69,12 +73,13 @@ class ChunkTraining:
         ranges: Mapping[str, tuple[Any, Any]],
         device: str = "cpu",
     ) -> None:
-        if (options.get("num_nets") or 1) != 1:
-            raise ValueError(f"partial_fit trains one net; num_nets must be 1 or None, got {options['num_nets']}")
-        if options["training"].get("patience") is not None:
-            raise ValueError("patience is for fit: the epochs of partial_fit are over different rows; leave it None")
-        self.codec = TableCodec.fit(schema, frame, likelihoods=options["likelihoods"], scaling=options["scaling"])
+        _check(options)
+        self.codec = TableCodec.fit(schema, frame, **{name: options[name] for name in _OF_CODEC})
         self.options, self.seed, self.ranges, self.device = dict(options), seed, dict(ranges), device
+        self.pair, self.training = varied(options["pair"], options["training"], options["variants"][0])
+        self.ignorable = self.pair.get("missingness", "ignorable") == "ignorable"
+        hides = options["hiding"] or (options["hiding"] is None and self.ignorable)
+        self.transform = HideLikeOtherRows() if hides else None
         self.calls = self.seen = 0
         self.counts = np.zeros(len(self.codec.modelled))
         self.history = History([], 0, "")
@@ -90,20 +95,21 @@ class ChunkTraining:
         ValueError, TypeError
             If it holds what its columns cannot have; nothing has changed then.
         """
-        values = self._encoded(frame)
-        codec = replace(self.codec, schema=_widened(self.codec.schema, values, self.ranges))
+        codec = _with_earlier_dates(self.codec, frame)
+        values = self._encoded(frame, codec.schema)
+        codec = replace(codec, schema=_widened(codec.schema, values, self.ranges))
         values = values[:, codec.modelled]
         mask = ~np.isnan(values)
-        scaled = np.where(mask, codec.scaler.transform(values), 0.0)
+        scaled = np.where(mask, codec.scaler.transform(values), 0.0).astype(np.float32).astype(np.float64)
         counts, numbers = self.counts + mask.sum(0), np.arange(self.seen, self.seen + len(frame))
         held = mask & hidden_entries(numbers, mask.shape[1], HELD_OUT, self.seed)
-        held[:, counts < MIN_SHOWN] = False
+        held[:, (counts < MIN_SHOWN) | (not self.ignorable)] = False
         rows = Rows(torch.as_tensor(scaled, dtype=torch.float32), mask=torch.as_tensor(mask & ~held))
         if self.vae is None:
             dataset = codec.dataset(rows)
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
-                self.vae = find_pair("tabular").build(dataset, **self.options["pair"]).to(self.device)
+                self.vae = find_pair("tabular").build(dataset, **self.pair).to(self.device)
         if bool((mask & ~held).any()):
             self._train(rows)
         self.codec, self.counts, self.calls = codec, counts, self.calls + 1
@@ -117,7 +123,7 @@ class ChunkTraining:
         schema = {**(made_by.spec.schema or {}), **self.codec.to_dict(), "settings": dict(settings)}
         vae.made_by = made_by._replace(spec=made_by.spec._replace(schema=schema, num_rows=self.seen))
         scaled, mask, held = self.kept.arrays
-        verbose = bool(self.options["training"].get("progress"))
+        verbose = bool(self.training.get("progress"))
         trees = None
         if self.options["trees"]:
             trees = fit_trees(self.codec, scaled, mask & ~held, self.seed, verbose=verbose)
@@ -127,7 +133,7 @@ class ChunkTraining:
         return found
 
     def _train(self, rows: Rows) -> None:
-        options = {**self.options["training"]}
+        options = dict(self.training)
         lr, batch_size = options.pop("lr"), min(options.pop("batch_size"), len(rows))
         epochs = options.pop("epochs") or int(np.clip(round(STEPS_OF_CHUNK * batch_size / len(rows)), 1, 20))
         options.pop("patience", None)
@@ -143,14 +149,13 @@ class ChunkTraining:
         trainer = Trainer(
             optimizer=same_optimizer, epochs=epochs, batch_size=batch_size, seed=seed, monitor="loss", **options
         )
-        history = trainer.fit(self.vae, TrainingData(rows, transform=HideLikeOtherRows()))
+        history = trainer.fit(self.vae, TrainingData(rows, transform=self.transform))
         before = len(self.history.rows)
         later = [{**row, "epoch": row["epoch"] + before} for row in history.rows]
         self.history = History([*self.history.rows, *later], before + history.best_epoch, history.reason)
 
-    def _encoded(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+    def _encoded(self, frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
         """Numbers of a chunk, all of whose values the schema takes."""
-        schema = self.codec.schema
         values, _ = schema.encode(frame, unseen="missing")
         for position, column in enumerate(schema.columns):
             series = frame[column.name]
@@ -168,6 +173,25 @@ class ChunkTraining:
             if column.name in self.ranges and column.kind in NUMBERS:
                 range_of(series, values[:, position], _declared(column, self.ranges))
         return values
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Refuse options that are for `fit` alone.
+
+    Raises
+    ------
+    ValueError
+        Naming the option.
+    """
+    if options["num_nets"] not in (None, 1):
+        raise ValueError(f"partial_fit trains one net; num_nets must be 1 or None, got {options['num_nets']}")
+    if options["training"].get("patience") is not None:
+        raise ValueError("patience is for fit: the epochs of partial_fit are over different rows; leave it None")
+    if options["balance"] != "none":
+        raise ValueError(f"balance is for fit, which sees all rows; it must be 'none', got {options['balance']!r}")
+    for name in options:
+        if name not in _KNOWN:
+            raise ValueError(f"partial_fit cannot honour {name}")
 
 
 class _Sample:
@@ -207,6 +231,27 @@ def _said(column: Column) -> str:
     if column.kind == "constant":
         return f"had the value {column.values()} alone"
     return f"was {column.kind} ({column.values()})"
+
+
+def _with_earlier_dates(codec: TableCodec, frame: pd.DataFrame) -> TableCodec:
+    """The codec that counts days from an earlier one, where dates of a chunk need that; scaled dates stay the same.
+
+    That is so for dates that are shifted and scaled. Others keep the day from which they count.
+    """
+    columns, loc = list(codec.schema.columns), list(codec.scaler.loc)
+    for place, position in enumerate(codec.modelled):
+        column, series = columns[position], frame[columns[position].name]
+        if column.origin is None or held_by(series) != "date" or codec.families.families[place] not in _SHIFTED:
+            continue
+        days = days_between(times_of(series), np.datetime64(column.origin, "us"))
+        if codec.within is None and (days < 1).any():
+            earlier = float(np.ceil(1 - np.nanmin(days)))  # whole days, so that times of the day stay
+            origin = np.datetime64(column.origin, "us") - np.timedelta64(int(earlier), "D")
+            low, high = (None if end is None else end + earlier for end in (column.low, column.high))
+            columns[position] = replace(column, origin=str(origin), low=low, high=high)
+            loc[place] += earlier
+    scaler = replace(codec.scaler, loc=tuple(loc))
+    return replace(codec, schema=Schema(tuple(columns)), scaler=scaler)
 
 
 def _widened(schema: Schema, values: NDArray[np.float64], ranges: Mapping[str, tuple[Any, Any]]) -> Schema:

@@ -93,8 +93,8 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         Raises
         ------
         ValueError, TypeError
-            For rows that do not suit the schema (see below), and options that are for `fit` alone (`patience`, and more
-            nets than one). Nothing has changed then.
+            For rows that do not suit the schema (see below), and options that are for `fit` alone (`patience`,
+            `balance`, and more nets than one). Nothing has changed then.
 
         Warns
         -----
@@ -104,9 +104,9 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         Notes
         -----
         The first chunk tells the schema and the scaling, unless `kinds`, `levels` and `ranges` declare more than it
-        holds. A later chunk with another level, with another value of a column that was constant or without any, with a
-        date before those of the first chunk, or with a number that the kind of a column cannot have, is refused. Ranges
-        that were not declared grow with the values.
+        holds. A later chunk with another level, with another value of a column that was constant or without any, or
+        with a number that the kind of a column cannot have, is refused. Ranges that were not declared grow with the
+        values; those of dates grow backwards only with normal and Student-t likelihoods that are scaled outside.
 
         A call does `epochs` passes over its rows; None does as many as make about 500 steps, at least 1 and at most 20.
         The optimizer keeps its state, and the learning rate falls from `lr` to 0 in each call.

@@ -111,6 +111,26 @@ def test_ranges_grow_unless_they_are_declared():
     assert (declared.schema_["n"].low, declared.schema_["n"].high) == (50, 200)
 
 
+def test_earlier_dates_move_the_day_from_which_days_count():
+    days = pd.Timestamp("2020-03-01 12:00") + pd.to_timedelta(np.arange(60), "D")
+    frame = pd.DataFrame({"day": days, "x": np.arange(60.0) + 0.5})
+    estimator = imputer(epochs=1).partial_fit(frame)
+    before = estimator.model_.codec
+    earlier = frame.assign(day=frame["day"] - pd.Timedelta(40, "D"))
+    estimator.partial_fit(earlier)
+    after_it = estimator.model_.codec
+    assert (after_it.schema["day"].low, after_it.schema["day"].high) == (1.0, 100.0)
+    assert after_it.schema["day"].origin == "2020-01-20T12:00:00.000000"
+    np.testing.assert_allclose(before.scaled(frame)[0], after_it.scaled(frame)[0], atol=1e-9)
+    filled = estimator.transform(earlier.assign(day=earlier["day"].where(earlier.index > 0)))
+    assert (filled["day"].dt.hour == 12).all()
+    declared = imputer(epochs=1, ranges={"day": (pd.Timestamp("2020-03-01"), None)}).partial_fit(frame)
+    with pytest.raises(
+        ValueError, match=r"column 'day' has 2020-01-21 12:00:00 in row 0, outside of its declared range"
+    ):
+        declared.partial_fit(earlier)
+
+
 def test_chunks_that_are_refused_change_nothing():
     frame = pd.DataFrame(
         {
@@ -131,7 +151,6 @@ def test_chunks_that_are_refused_change_nothing():
         ("count", -1): r"column 'count' has the value -1 in row 0, and was count \(0 to 177\) in the first chunk",
         ("same", 8): r"column 'same' has the value 8 in row 0, and had the value 7 alone in the first chunk",
         ("none", 1.0): r"column 'none' has the value 1.0 in row 0, and had no value in the first chunk",
-        ("day", pd.Timestamp("2019-01-01")): r"column 'day' has the value Timestamp\('2019-01-01",
         ("count", np.inf): "column 'count' has the value inf in row 0",
     }.items():
         with pytest.raises(ValueError, match=words) as caught:
@@ -149,10 +168,12 @@ def test_chunks_that_are_refused_change_nothing():
 
 def test_options_of_fit_alone():
     frame = mixed(40)
-    with pytest.raises(ValueError, match="partial_fit trains one net; num_nets must be 1, got 2"):
+    with pytest.raises(ValueError, match="partial_fit trains one net; num_nets must be 1 or None, got 2"):
         imputer(num_nets=2).partial_fit(frame)
     with pytest.raises(ValueError, match="patience is for fit"):
         imputer(patience=3).partial_fit(frame)
+    with pytest.raises(ValueError, match="balance is for fit"):
+        imputer(balance="lipschitz").partial_fit(frame)
     with pytest.raises(ValueError, match="minimum of 2 is required"):
         imputer().partial_fit(frame[:1])
     assert after([frame, frame[:1], frame[:5].assign(**dict.fromkeys(frame.columns))]).n_iter_ == 6
@@ -189,3 +210,21 @@ def test_held_out_entries_are_never_trained_on(monkeypatch):
     shown = np.concatenate([rows.mask.numpy() for rows in seen])
     assert (shown == (mask & ~held)).all()
     assert held.any()
+
+
+@pytest.mark.parametrize(
+    "options", [{"scale_where": "inside"}, {"marginals": "quantile"}, {"variants": ({"layer": "residual"},)}], ids=str
+)
+def test_other_options_are_honoured(options):
+    frame = mixed(80)
+    ranges = {"day": (pd.Timestamp("2020-01-01"), None)}
+    estimator = imputer(kinds={"Int": "real"}, ranges=ranges, epochs=1, **options)
+    for chunk in parts(frame, 40):
+        estimator.partial_fit(chunk)
+    assert not estimator.transform(frame).drop(columns="none").isna().to_numpy().any()
+    if "scale_where" in options:
+        assert estimator.model_.codec.within is not None
+    if "marginals" in options:
+        assert "quantile" in estimator.model_.codec.families.families
+    if "variants" in options:
+        assert estimator._chunks.pair["layer"] == "residual"
