@@ -6,6 +6,7 @@ if __name__ != "pyrovae.guides":
 from pyrovae.guides.amortized import Amortized
 from pyrovae.guides.discrete import AmortizedCategorical, BernoulliLayers
 from pyrovae.guides.gaussian import AmortizedGaussian
+from pyrovae.guides.gradient import GradientGuide
 from pyrovae.guides.hierarchical import HierarchicalGaussian
 from pyrovae.guides.per_datum import PerDatum, RowGuide
 from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupervisedGuide
@@ -21,6 +22,7 @@ __all__ = [
     "Classifier",
     "ConcentrationPosterior",
     "GammaSticks",
+    "GradientGuide",
     "HierarchicalGaussian",
     "KumaraswamySticks",
     "LabelledEncoder",

@@ -26,6 +26,7 @@ from pyrovae.support import refuse_outside
 
 SOURCES = ("prior", "rows")
 """Where `VAE.sample` may take latents from."""
+_FEW_STEPS, _FEW_STEPS_DRAWS = 50, 4
 _TRIED = 64  # rows whose weights are looked at where the scale of the posterior is fixed
 
 __all__ = ["OUTPUTS", "SOURCES", "VAE", "Forward", "MadeBy", "MeanMessenger"]
@@ -399,7 +400,7 @@ class VAE(PreparedPair):
         family: str | None = None,
         scale: str | None = None,
         log_var: float | None = None,
-        num_particles: int = 1,
+        num_particles: int | None = None,
         kl_weight: float = 1.0,
         batch_size: int = 2000,
         seed: int = 0,
@@ -437,8 +438,9 @@ class VAE(PreparedPair):
         family, scale, log_var : optional
             What the posteriors are, see `guides.PerDatum`. None keeps those of the guide with `start="guide"` or a
             guide `PerDatum`, and else takes a family that suits the latent, with a learned scale.
-        num_particles : int, default 1
-            Draws of the latents per step. Discrete latents take 8.
+        num_particles : int, optional
+            Draws of the latents per step. None is 4 for up to 50 steps, which noise would hurt most, else 1, and 8 for
+            discrete latents.
         kl_weight : float, default 1.0
             Weight of the KL in the bound.
         batch_size : int, default 2000
@@ -475,7 +477,8 @@ class VAE(PreparedPair):
         from pyrovae.infer import fitting  # not above: it makes a VAE
         from pyrovae.infer.refining import Refinement
 
-        how = Refinement(steps, optimizer, lr, optimizer == "adam", tol, num_particles, kl_weight)
+        particles = (_FEW_STEPS_DRAWS if steps <= _FEW_STEPS else 1) if num_particles is None else num_particles
+        how = Refinement(steps, optimizer, lr, optimizer == "adam", tol, particles, kl_weight)
         return fitting.fit_posterior(
             self,
             x,

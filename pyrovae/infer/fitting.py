@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -53,7 +54,7 @@ def fit_posterior(
         with programs.evaluating(new), new.scope(), held_fixed(new.parameters()), pyro.validation_enabled(False):
             bounds = _bounds(new, x, given)
             if not all(site_reparameterised(fn) for fn in guide.row_sites.distributions(values[:1]).values()):
-                how = how if how.num_particles > 1 else _with_particles(how)
+                how = replace(how, num_particles=max(how.num_particles, _DISCRETE_PARTICLES))
             rows_of_parts = range(0, len(x), batch_size)
             bar = tqdm(
                 total=how.steps * len(x), desc="fitting posteriors", unit="row step", delay=2, disable=not progress
@@ -108,10 +109,6 @@ def prior_rows(bounds: RowBounds, rows: Tensor, x: Tensor, data: Mapping[str, An
 def site_reparameterised(fn: Any) -> bool:
     """Whether draws of a distribution are reparameterised."""
     return bool(fn.has_rsample)
-
-
-def _with_particles(how: Refinement) -> Refinement:
-    return Refinement(**{**vars(how), "num_particles": _DISCRETE_PARTICLES})
 
 
 def _bounds(vae: VAE, x: Tensor, given: Mapping[str, Any]) -> RowBounds:
@@ -189,7 +186,8 @@ def _started(
         if start == "train" and trained is not None:
             values = from_moments(trained, len(x))
         else:
-            values = _first_rows(sites, len(x), start, log_var).to(x.device)
+            like = next((p for p in vae.parameters() if p.is_floating_point()), torch.empty(0))
+            values = _first_rows(sites, len(x), start, log_var).to(device=x.device, dtype=like.dtype)
     guide = RowGuide(sites, values.clone()).to(x.device)
     guide.remember(x, given.get("mask"))
     return guide, values

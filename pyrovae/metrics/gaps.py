@@ -59,7 +59,7 @@ def inference_gap(
     mask: Tensor | None = None,
     *,
     steps: int = 500,
-    lr: float = 0.1,
+    lr: float = 0.05,
     num_samples: int = 1000,
     num_draws: int = 100,
     chunk_size: int = 8192,
@@ -81,7 +81,7 @@ def inference_gap(
         True where an entry is observed.
     steps : int, default 500
         Gradient steps of the refinement. Too few count a part of the amortisation gap as approximation gap.
-    lr : float, default 0.1
+    lr : float, default 0.05
         Learning rate of the refinement.
     num_samples : int, default 1000
         Importance samples of log p(x), from the refined posterior.

@@ -75,7 +75,7 @@ class Trainer(TrainingOptions):
         Gradient steps that refine the guide's answer for a batch, in each step of the training. The model then learns
         at the refined posteriors, and the guide on its own bound with the model held fixed. The losses are those at
         refined posteriors. 0 does not refine.
-    refine_lr : float, default 0.1
+    refine_lr : float, default 0.05
         Learning rate of these steps, which are Adam's, see `VAE.fit_posterior`.
     patience : int, optional
         Stop after so many epochs without a better `monitor`. None never stops early.
