@@ -1,11 +1,15 @@
 """Values missing because of themselves: the bound against quadrature, and a table whose mechanism is known."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy import integrate, stats
 
+from pyrovae.cli import main
+from pyrovae.data.clinic import clinic
 from pyrovae.data.dataset import DataSpec
 from pyrovae.distributions.selected_normal import SelectedNormal
 from pyrovae.estimators import VAEImputer
@@ -231,3 +235,23 @@ def test_mechanisms_by_name():
         resolve_mechanisms("a=self-masking,a=ignorable", names, MIXED)
     with pytest.raises(ValueError, match="no direction"):
         resolve_mechanisms({"b": "self-masking-high"}, names, MIXED)
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    clinic().head(60).to_csv("some.csv", index=False)
+    words = ["train", "tabular", "--data", "clinic", "--epochs", "1", "--hidden", "8", "--latent-dim", "2", "--quiet"]
+    words += ["--kl-weight", "1", "--objective", "iwae-dreg", "--num-particles", "2", "--out", "run"]
+    assert main([*words, "--missingness", "glucose=self-masking-high,pain=self-masking"]) == 0
+    schema = json.loads((tmp_path / "run" / "config.json").read_text())["spec"]["schema"]
+    assert schema["settings"]["weights"] == "importance"
+    assert VAEImputer.load("run").missingness == "glucose=self-masking-high,pain=self-masking"
+    capsys.readouterr()
+    assert main(["evaluate", "run", "--num-samples", "10", "--baselines", "mean-mode", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["imputation"]["vae"]["rmse"] > 0
+    assert main(["impute", "run", "--input", "some.csv", "--out", "whole.csv", "--intervals", "0.9"]) == 0
+    assert not pd.read_csv("whole.csv")["glucose"].isna().any()
+    assert main(["sample", "run", "--num", "3", "--out", "new.csv", "--given", "smoking=never"]) == 0
+    capsys.readouterr()
+    assert main([*words[:-1], "other", "--missingness", "glucose=high"]) == 2
+    assert "missingness of column 'glucose': it must be one of ignorable" in capsys.readouterr().err
