@@ -5,7 +5,7 @@ Run it on a machine that does nothing else::
     python benchmarks/auto_decoder.py steps        # ms per step and peak memory for 10 000 and 1 000 000 rows
     python benchmarks/auto_decoder.py checkpoint   # seconds of a checkpoint of a million rows
     python benchmarks/auto_decoder.py inference    # seconds for 10 000 MNIST images, 200 steps
-    python benchmarks/auto_decoder.py gap RUN      # the inference gap of a run on 1000 test images, and what steps close
+    python benchmarks/auto_decoder.py gap RUN      # the inference gap of a run on 1000 test images, and what is closed
 
 Times of steps are those of the processor, which another process on the machine changes little.
 """
