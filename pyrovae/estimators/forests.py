@@ -17,8 +17,8 @@ from pyrovae.data.stored import first_line
 from pyrovae.estimators.stacking import Expectations
 from pyrovae.storage import write_atomically
 
-MOST_ROWS = 5000
-"""Forests grow with the rows, so larger tables do without."""
+MOST_ROWS, MOST_WORK = 5000, 5_000_000
+"""Forests grow with the rows, and take time as rows, columns and places do, so larger tables do without."""
 MOST_LEVELS = 30
 MIN_OBSERVED = 20
 NUM_TREES = 50
@@ -229,6 +229,19 @@ class ColumnForests:
             if wide or forests[column].value.shape[1] != outputs or (seen[column] >= end - start).any():
                 raise ValueError(f"{path} is of another table: column {column} does not fit; save the model again")
         return cls(layout, forests, seen)
+
+
+def affordable(rows: int, layout: Expectations) -> bool:
+    """Whether a table is small enough for forests: fitted in half a minute of processor time or so.
+
+    Examples
+    --------
+    >>> from pyrovae.likelihoods.tables import ColumnFamilies
+    >>> small, wide = (Expectations(ColumnFamilies(("normal",) * size, (0,) * size)) for size in (30, 1000))
+    >>> affordable(500, small), affordable(500, wide), affordable(50_000, small)
+    (True, False, False)
+    """
+    return rows <= MOST_ROWS and rows * len(layout.places) * layout.width <= MOST_WORK
 
 
 def completed_rows(

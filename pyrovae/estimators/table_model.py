@@ -19,7 +19,7 @@ from pyrovae.data.rows import Rows, slices
 from pyrovae.data.schema import Schema
 from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.factors import FactorModel
-from pyrovae.estimators.forests import MOST_ROWS, ColumnForests
+from pyrovae.estimators.forests import ColumnForests, affordable
 from pyrovae.estimators.given import check_given
 from pyrovae.estimators.latent_mixture import LatentMixture
 from pyrovae.estimators.missing_ranges import without_observed_ranges
@@ -184,7 +184,7 @@ class TableModel:
         if not self.models_missing:
             self.predictor.factors = FactorModel.fit(values, self.codec.families, ordered=ordered, random_state=seed)
         if held.any() and not self.models_missing:
-            forests = self.predictor.trees is not None and len(x) <= MOST_ROWS
+            forests = self.predictor.trees is not None and affordable(len(x), self.predictor.expectations)
             shown = torch.as_tensor(mask & ~held, device=x.device)
             self.predictor.calibrate(x, shown, held, seed, with_forests=forests)
         self.density = self._latent_mixture(x, torch.as_tensor(mask, device=x.device), seed)
