@@ -186,7 +186,7 @@ class ImputedRows:
         """The summed log-density of the hidden entries, each given the seen ones of its row, in scaled units."""
         asked, total = torch.as_tensor(self.hidden, device=self.x.device), 0.0
         for part, mixture in self.alone.predictor.mixtures(self.x, self.seen, self.sampling, ~self.mask):
-            filled = mixture.likelihood.fill(self.x[part], asked[part])
+            filled: Any = mixture.likelihood.fill(self.x[part], asked[part])
             log_prob = mixture.entries.log_prob(filled) + mixture.weights.log().unsqueeze(-1)
             total += float(log_prob.logsumexp(0)[asked[part]].sum())
         return total
