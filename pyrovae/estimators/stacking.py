@@ -172,8 +172,8 @@ class Expectations:
             Out of `GRID` and `SHARES`.
         """
         if len(others) == 1:
-            losses = self._losses(first, others[0], knowns[0], truth, held, variances)
-            return self._best([losses], knowns[0], held, SHARES[:1])[0], np.zeros(len(self.places))
+            alone = self._losses(first, others[0], knowns[0], truth, held, variances)
+            return self._best([alone], knowns[0], held, SHARES[:1])[0], np.zeros(len(self.places))
         found, shares = np.zeros(len(self.places)), np.zeros(len(self.places))
         both = knowns[0] & knowns[1]
         for which, some in ((both, SHARES), (knowns[0] & ~both, (0.0,)), (knowns[1] & ~both, (1.0,))):

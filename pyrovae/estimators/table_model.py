@@ -250,8 +250,8 @@ class TableModel:
 
     def save_parts(self, folder: Path) -> None:
         """Write trees and the density of the latents to a folder, and remove those of another model."""
-        parts = (self.predictor.trees, TREES), (self.density, LATENTS), (self.predictor.factors, FACTORS)
-        parts = (*parts, (self.predictor.forests, FORESTS))
+        found = self.predictor
+        parts = (found.trees, TREES), (self.density, LATENTS), (found.factors, FACTORS), (found.forests, FORESTS)
         for part, name in parts:
             if part is None:
                 (folder / name).unlink(missing_ok=True)
