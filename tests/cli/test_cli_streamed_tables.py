@@ -1,5 +1,8 @@
 """Parquet files in chunks on the command line: training, going on after a stop, and what uses the run."""
 
+import os
+import signal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,7 +42,7 @@ def place(tmp_path, monkeypatch):
 
 
 class Kill(Callback):
-    """A stop without a word after some batches."""
+    """Ctrl-C after some batches."""
 
     def __init__(self, count):
         self.left = count
@@ -47,7 +50,7 @@ class Kill(Callback):
     def on_batch(self, progress):
         self.left -= 1
         if not self.left:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_streamed_run_is_used_as_any_other(place, caplog):
