@@ -6,6 +6,7 @@ if __name__ != "pyrovae.models":
 from pyrovae.models.discrete import CategoricalVAE, SigmoidBeliefNetwork
 from pyrovae.models.gaussian import GaussianVAE
 from pyrovae.models.hierarchical import HierarchicalVAE
+from pyrovae.models.landmarks import ProjectedShapes
 from pyrovae.models.semi_supervised import SemiSupervisedVAE
 from pyrovae.models.sticks import StickBreakingVAE
 from pyrovae.models.tables import TabularVAE
@@ -14,6 +15,7 @@ __all__ = [
     "CategoricalVAE",
     "GaussianVAE",
     "HierarchicalVAE",
+    "ProjectedShapes",
     "SemiSupervisedVAE",
     "SigmoidBeliefNetwork",
     "StickBreakingVAE",

@@ -1,6 +1,6 @@
 """Data sets: `load` one by name, list what is `available`, or put a `Dataset` together from tensors of your own."""
 
-from pyrovae.data import images, synthetic, table_sets  # noqa: F401  their loaders enter themselves in the registry
+from pyrovae.data import images, landmarks, synthetic, table_sets  # noqa: F401  their loaders enter themselves in the registry
 from pyrovae.data.columns import Column
 from pyrovae.data.dataset import Dataset, DataSpec, Rows, transform_x
 from pyrovae.data.download import DataError

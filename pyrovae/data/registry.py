@@ -223,7 +223,7 @@ def available(root: str | Path | None = None) -> list[DatasetInfo]:
     Examples
     --------
     >>> [info.name for info in available() if info.location == "embedded"]
-    ['breast-cancer', 'clinic', 'diabetes', 'digits', 'iris', 'linear-gaussian', 'wine']
+    ['breast-cancer', 'clinic', 'diabetes', 'digits', 'iris', 'landmarks', 'linear-gaussian', 'wine']
     """
     return [
         DatasetInfo(

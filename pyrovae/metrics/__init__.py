@@ -15,6 +15,7 @@ from pyrovae.metrics.imputation import (
     mse,
     vaem_rmse,
 )
+from pyrovae.metrics.landmarks import procrustes_error
 from pyrovae.metrics.latents import (
     ActiveUnits,
     active_units,
@@ -50,6 +51,7 @@ __all__ = [
     "latent_means",
     "missing_errors",
     "mse",
+    "procrustes_error",
     "recover",
     "stick_weights",
     "sticks_used",

@@ -163,7 +163,7 @@ def missing_errors(
             with torch.random.fork_rng(), torch.no_grad():
                 torch.manual_seed(seed)
                 options = {"refine": refine, "steps": steps, "num_samples": num_samples, **fitting}
-                answer = recover(vae, rows.x, seen, **options)
+                answer = recover(vae, rows.x, seen, progress=False, **options)
             truth = fill_missing(rows.x, known, 0.0)
             found.append(_summary(ratio, error(answer, truth), seen, asked, mean, truth, error))
     finally:

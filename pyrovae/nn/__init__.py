@@ -4,6 +4,7 @@ from pyrovae.nn.decoders import ConvDecoder, DenseDecoder
 from pyrovae.nn.encoders import ConvEncoder, DenseEncoder, FlatEncoder, encoded
 from pyrovae.nn.heads import CategoricalHead, GaussianHead, GaussianLayer
 from pyrovae.nn.mlp import MLP, Gated, Residual, TiedMLP
+from pyrovae.nn.projections import ShapeProjector
 from pyrovae.nn.row_table import RowTable
 from pyrovae.nn.variables import Bits, OneHot, RelaxedBits, RelaxedOneHot
 
@@ -24,6 +25,7 @@ __all__ = [
     "RelaxedOneHot",
     "Residual",
     "RowTable",
+    "ShapeProjector",
     "TiedMLP",
     "encoded",
 ]

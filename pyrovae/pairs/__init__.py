@@ -4,6 +4,7 @@ from pyrovae.pairs.auto_decoder import auto_decoder
 from pyrovae.pairs.discrete import categorical, exact, sbn
 from pyrovae.pairs.gaussian import gaussian
 from pyrovae.pairs.hierarchical import hierarchical
+from pyrovae.pairs.landmarks import landmarks
 from pyrovae.pairs.registry import Option, Pair, find_pair, pairs, register_pair
 from pyrovae.pairs.semi_supervised import semi_supervised
 from pyrovae.pairs.sticks import stick_breaking
@@ -18,6 +19,7 @@ __all__ = [
     "find_pair",
     "gaussian",
     "hierarchical",
+    "landmarks",
     "pairs",
     "register_pair",
     "sbn",

@@ -144,7 +144,10 @@ def test_parameters_that_are_frozen_or_set_free_later():
 
 @pytest.mark.parametrize("pair", pairs(), ids=lambda pair: pair.name)
 def test_registered_pairs(pair):
-    dataset = data.load("clinic") if pair.data_kind == "table" else data.load("digits", binarize="static")
+    if pair.name == "landmarks":
+        dataset = data.load("landmarks")
+    else:
+        dataset = data.load("clinic") if pair.data_kind == "table" else data.load("digits", binarize="static")
     vae = pair.build(dataset)
     x = dataset.train.x[:6]
     vae.prepare(x)

@@ -28,6 +28,7 @@ SMALL = {
     ],
     "sbn": [{"sizes": (6, 4)}, {"sizes": (6,), "draws": "relaxed"}],
     "tabular": [{"hidden": (8,), "latent_dim": 3, "prior": "vamp", "num_components": 4}],
+    "landmarks": [{"shape_latents": 2, "hidden": (8,), "encoder_hidden": (8,)}],
     "categorical": [{"num_variables": 3, "num_classes": 4, "hidden": (8,)}],
     "hierarchical": [
         {"latent_dims": (5, 3), "hidden": (8,), "hidden_between": (6,), "prior": "vamp", "num_components": 4}
@@ -46,6 +47,8 @@ CASES = [
 def test_one_more_step_is_the_same_on_a_reloaded_pair(pair, options, tmp_path):
     if find_pair(pair).data_kind == "table":
         digits = data.load("clinic", validation=50)
+    elif pair == "landmarks":
+        digits = data.load("landmarks")
     else:
         digits = data.load("digits", binarize="static", labels=0.05)
     small = replace(digits, train=digits.train.take(slice(300)), validation=digits.validation.take(slice(50)))
