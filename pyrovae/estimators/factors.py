@@ -225,7 +225,8 @@ class FactorModel:
 
     def _covariance(self, seen: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Covariances of the factors of rows given their observed features, ``[B, R, R]``."""
-        return np.linalg.inv(_precision(seen.astype(np.float64), self.loadings, self.noise))
+        inverse = np.linalg.inv(_precision(seen.astype(np.float64), self.loadings, self.noise))
+        return np.asarray(inverse, dtype=np.float64)
 
     def save(self, path: str | Path) -> None:
         """Write everything to one ``.npz`` file, without pickle. A file of this name is replaced."""
