@@ -340,9 +340,10 @@ class Predictor:
         if asked.any():
             means = self.points(x, shown, sampling)
             draws = self.draws(x, shown, _CALIBRATION_DRAWS, sampling, by_row=False)
-            truth, means, draws = (
-                np.where(self.in_logs, np.log(np.maximum(v, TINY)), v) for v in (truth, means, draws)
-            )
+            if self.in_logs.any():
+                truth, means, draws = (
+                    np.where(self.in_logs, np.log(np.maximum(v, TINY)), v) for v in (truth, means, draws)
+                )
             self.spread = np.where(layout.is_level, 1.0, spread_factors(truth, means, draws, asked))
 
     def _of_nets(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
