@@ -150,7 +150,7 @@ def _digest_of_tensors(tensors: Mapping[str, Tensor], information: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

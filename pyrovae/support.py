@@ -162,7 +162,11 @@ def refuse_outside(vae: VAE, x: Tensor, data: Mapping[str, Any], rows_at_once: i
     for part in slices(len(x), rows_at_once):
         some, given = x[part], cut(data, part, len(x))
         check = SupportCheck(vae, some, given) if check is None else check
-        check.check(some, given, lambda row, start=part.start: f"row {start + row} of the data")
+        check.check(some, given, partial(_row_of_the_data, part.start))
+
+
+def _row_of_the_data(start: int, row: int) -> str:
+    return f"row {start + row} of the data"
 
 
 def _fault(name: str, site: Mapping[str, Any], vae: VAE) -> Fault | None:

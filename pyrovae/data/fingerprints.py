@@ -53,7 +53,7 @@ def fingerprint(rows: Rows, *, computed: bool = False) -> dict[str, Any]:
         for name, value in (("x", x), ("y", some.y), ("mask", some.mask), *sorted(some.more.items())):
             if isinstance(value, Tensor):
                 found.update(f"\n{name} {value.dtype} {tuple(value.shape[1:])}\n".encode())
-                found.update(memoryview(_bytes(value)))
+                found.update(_bytes(value).data)
         if not computed:
             continue
         values = x.cpu().double().reshape(-1).numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from operator import add
 from typing import Any
 
@@ -224,7 +224,11 @@ def _check_rows(vae: VAE, rows: Rows, parts: Sequence[slice], dataset: Dataset |
         x, data = arguments(vae, rows.take(part))
         vae.prepare(x, **data)
         check = SupportCheck(vae, x, data) if check is None else check
-        check.check(x, data, lambda row, start=part.start: f"evaluated row {start + row}")
+        check.check(x, data, partial(_evaluated_row, part.start))
+
+
+def _evaluated_row(start: int, row: int) -> str:
+    return f"evaluated row {start + row}"
 
 
 def _check_finite(columns: Mapping[str, Tensor]) -> None:

@@ -265,7 +265,7 @@ class Run:
         if vae is None:
             torch.manual_seed(training.get("seed", 0))
             vae = configuration.build(self.pair, dataset, self.config)
-        how = {"resume": resume, "overwrite": overwrite, "allow_changed_data": self.allow_changed_data}
+        how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "allow_changed_data": self.allow_changed_data}
         history = loop.fit(vae.to(device), dataset, run=self.folder, **how)
         if follows is not None:
             replace(self, config=self.folder.read_config()).finish(whole, device=device, progress=progress)

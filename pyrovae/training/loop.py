@@ -145,7 +145,7 @@ class Fit:
             apply_settings(self.state, self.options, self.optimizer, self.scheduler, rates)
             restore_averages(self.state.averages)
             self.state.stopped = self.reason_to_stop()
-        self.state.data = data
+        self.state.data = None if data is None else dict(data)
         self.started_at -= self.state.seconds
         self.optimizer.zero_grad()  # what others have left
         stack.enter_context(pyro.validation_enabled(False))

@@ -214,6 +214,6 @@ def load_state(
             torch.cuda.set_rng_state(parts["rng"]["cuda"], vae.device)
         if generator is not None and "loader" in parts["rng"]:
             generator.set_state(parts["rng"]["loader"])
-        more = {name: information[name] for name in ("data", "settings") if name in information}
+        more: dict[str, Any] = {name: information[name] for name in ("data", "settings") if name in information}
     more["averages"] = parts.get("averages", {})
     return TrainingState(**plain, **more, permutation=tensors.get("permutation"), best=parts.get("best", {}))
