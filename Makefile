@@ -17,8 +17,8 @@ demo: $(VENV)/.base
 	$(BIN)/pyrovae sample $(RUN) --num 64 --output mean --out $(RUN)/samples.png
 	$(BIN)/pyrovae plot $(RUN)
 	@echo
-	$(BIN)/pyrovae train tabular --data clinic --out $(TABLE)
-	$(BIN)/pyrovae evaluate $(TABLE) --num-samples 1000
+	$(BIN)/pyrovae train tabular --data clinic --out $(TABLE) --num-nets 1
+	$(BIN)/pyrovae evaluate $(TABLE) --num-samples 1000 --baselines mean-mode,knn,hist-gradient-boosting
 	$(BIN)/python -c "from pyrovae.data.clinic import clinic; clinic().to_csv('$(TABLE)/incomplete.csv', index=False)"
 	$(BIN)/pyrovae impute $(TABLE) --input $(TABLE)/incomplete.csv --out $(TABLE)/complete.csv --intervals 0.9
 	$(BIN)/pyrovae plot $(TABLE)
