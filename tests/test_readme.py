@@ -130,6 +130,7 @@ def test_every_verb_is_shown():
         "train",
         "resume",
         "grow",
+        "sweep",
         "evaluate",
         "sample",
         "impute",
