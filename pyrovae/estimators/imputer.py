@@ -71,8 +71,8 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         Probability of dropping a hidden unit of the encoder in training.
     num_nets : int, optional
         Nets that are trained, one after the other. A row is completed by their mixture. More are more accurate, and
-        take so many times as long; `num_samples` is shared out among them. None takes five for small tables and two for
-        large ones: about 10 000 steps for all together.
+        take so many times as long; `num_samples` is shared out among them. None takes five for small tables and one for
+        large ones: about 7000 steps for all together.
     variants : sequence of mapping, default ({}, {"dropout": 0.2}, {"layer": "residual", "dropout": 0.2})
         Options that the nets differ in: `n_components`,
         `hidden`, `encoder`, `layer`, `dropout`, `kl_weight`, `lr`, `epochs`. The nets take them in turn. What the nets

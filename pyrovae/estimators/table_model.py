@@ -38,7 +38,7 @@ from pyrovae.vae import VAE
 
 STEPS = 5000
 """Steps of a training whose length nobody chose, within 20 and 300 epochs."""
-STEPS_OF_NETS, MOST_NETS = 10_000, 5
+STEPS_OF_NETS, MOST_NETS = 7000, 5
 """Steps of all nets together whose number nobody chose, and the most such nets."""
 HELD_OUT = 0.05
 """Share of the observed entries that the training does not see, to weigh trees and to calibrate spreads."""
