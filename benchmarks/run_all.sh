@@ -62,3 +62,9 @@ semi_supervised --latent gaussian $few --labels 600 --repeat 3 --epochs 30
 
 measure benchmarks/air.py
 measure benchmarks/air.py --objective graph --particles 1
+measure benchmarks/missing.py run --data mnist fashion-mnist synthetic --quiet
+measure benchmarks/missing.py run --data mnist --seed 1 --quiet
+measure benchmarks/missing.py run --data mnist-20k --trained-missing 0.3 0.5 0.7 0.9 --quiet
+measure benchmarks/missing.py gap --quiet
+measure benchmarks/missing.py tables --rows 5000 --quiet
+measure benchmarks/missing.py show
