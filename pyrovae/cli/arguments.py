@@ -353,6 +353,7 @@ def _add_impute(verbs: Any) -> None:
     verb.add_argument("--draws", type=int, metavar="N", help=text)
     text = "add columns NAME_low and NAME_high, between which the true value lies with this probability"
     verb.add_argument("--intervals", type=float, metavar="P", help=text)
+    _add_fit_steps(verb)
     verb.add_argument("--seed", type=seed, metavar="N", help="seed of --draws (default: that of the run)")
 
 

@@ -56,6 +56,9 @@ def impute(options: argparse.Namespace) -> None:
         _check_new(["draw"], frame)
     if options.intervals is not None:
         _check_new([end for column in _schema_of(run).columns for end in _ends(column)], frame)
+    if run.pair.name == "auto-decoder":
+        _impute_by_rows(options, run, frame, paths)
+        return
     imputer = _imputer(run, options.device)
     if not imputer.model_.is_calibrated and (options.draws is not None or options.intervals is not None):
         print(f"note: draws and intervals of {options.run} are not calibrated", file=sys.stderr)
@@ -70,9 +73,28 @@ def impute(options: argparse.Namespace) -> None:
         tables = drawn if DRAW in options.out.name else [_stacked(drawn)]
         for table, path in zip(tables, paths, strict=True):
             _write(table, path, schema)
+    _tell(options, frame)
+
+
+def _tell(options: argparse.Namespace, frame: pd.DataFrame) -> None:
     missing = int(frame.isna().to_numpy().sum())
     times = f", {options.draws} times" if options.draws is not None else ""
     print(f"{missing} of {frame.size} entries filled{times}: {options.out}")
+
+
+def _impute_by_rows(options: argparse.Namespace, run: Run, frame: pd.DataFrame, paths: Sequence[Path]) -> None:
+    """Complete a table by posteriors that are fitted to its rows."""
+    from pyrovae.cli.row_imputing import completed
+
+    if options.intervals is not None:
+        raise ValueError("--intervals is for runs of the pair tabular, which are calibrated; --draws shows the spread")
+    device = pick_device(options.device)
+    tables = completed(run, frame, options.draws, options.seed or 0, device, options.fit_steps)
+    if options.draws is not None and len(paths) == 1:
+        tables = [_stacked(tables)]
+    for table, path in zip(tables, paths, strict=True):
+        _write(table, path, _schema_of(run))
+    _tell(options, frame)
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
