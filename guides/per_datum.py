@@ -302,8 +302,8 @@ def _encoded(encoder: Any, site: RowSite, values: Tensor, rows: Rows) -> Tensor:
             raw = site.parameters_of_rows[0].raw(q.mean)
             values[start : start + len(part), : raw.shape[1]] = raw.to(values)
             continue
-        raw = site.raw_of(q, len(part))
-        if raw is None:
-            raise ValueError(f"the encoder's posterior is no {free} distribution of the family that is asked for")
-        values[start : start + len(part)] = raw.to(values)
+        whole = site.raw_of(q, len(part))
+        if whole is None:
+            raise ValueError("the encoder's posterior is of another family than the one that is asked for")
+        values[start : start + len(part)] = whole.to(values)
     return values

@@ -313,7 +313,7 @@ def site_of(
     kind = type(base)
     own = []
     for key, constraint in known.items():
-        value = getattr(base, key, None)
+        value: Any = getattr(base, key, None)
         try:
             transform = transform_to(constraint)
         except NotImplementedError:

@@ -141,7 +141,7 @@ def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     yield len(text).to_bytes(8, "little")
     yield text
     for _, tensor in ordered:
-        yield memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        yield tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _digest_of_tensors(tensors: Mapping[str, Tensor], information: str) -> str:

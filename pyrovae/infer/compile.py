@@ -140,9 +140,8 @@ class CompiledLoss:
                     "it an attribute of the programs, or train without compilation"
                 )
         trained = tuple(parameter.requires_grad for parameter in self._step.parameters())
-        trained += tuple(self._picked())
         shapes = tuple((name, value.shape, value.dtype) for name, value in inputs.items())
-        return beta == 1, self._step.vae.training, trained, shapes
+        return beta == 1, self._step.vae.training, trained, shapes, tuple(self._picked())
 
     def _arguments(self, inputs: Mapping[str, Tensor], beta: float) -> tuple:
         """Trained parameters, buffers, KL weight and data, as a graph takes them."""

@@ -90,7 +90,8 @@ class _Completion:
         """The weighted mean of p(x|z) over the draws, ``[B, ...]``; of levels of tables the most probable one."""
         name = self.vae.sites.observed
         if len(self.vae.sites.all_observed) > 1:
-            only_site({site: None for site in self.vae.sites.all_observed})
+            everything: dict[str, Any] = dict.fromkeys(self.vae.sites.all_observed)
+            only_site(everything)  # which says how to choose one
         columns = _columns(nodes_of(self.found[0].model)[name]["fn"])
         if columns is not None:
             return self._levels_and_numbers(name)

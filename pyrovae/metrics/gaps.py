@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ def inference_gap(
     chunk_size: int = 8192,
     seed: int = 0,
     progress: bool = True,
-    **data: Tensor | None,
+    **data: Any,
 ) -> InferenceGap:
     """Measure the inference gap of a guide on some rows: log p(x), and the bounds of its refined and its own posterior.
 
@@ -115,7 +115,7 @@ def inference_gap(
     C. Cremer, X. Li and D. Duvenaud (2018), "Inference suboptimality in variational autoencoders", equation 3.
     """
     fitted = vae.fit_posterior(x, mask, steps=steps, lr=lr, start="guide", seed=seed, progress=progress, **data)
-    given = {"mask": mask, **data}
+    given: dict[str, Any] = {"mask": mask, **data}
     with seeded(seed), programs.evaluating(vae), programs.evaluating(fitted):
         details = fitted.log_likelihood(x, num_samples, chunk_size=chunk_size, return_details=True, **given)
     amortised, refined = (mean_bound(pair, x, num_draws, chunk_size, seed, **given) for pair in (vae, fitted))

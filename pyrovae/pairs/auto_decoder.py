@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pyrovae.data.dataset import TABLE, DataSpec, Rows
@@ -20,7 +21,7 @@ _LOG_VAR = {"fixed": -3.0, "learned": 0.0, "none": 0.0}
 @register_pair(
     "auto-decoder",
     summary="variational auto-decoder: no encoder, posterior parameters of its own for each row; for missing data",
-    lr={"model": 1e-3, "guide": 0.03},
+    lr={"model": 2e-3, "guide": 0.1},
     objective="mean-field",
 )
 def auto_decoder(
@@ -39,7 +40,10 @@ def auto_decoder(
     log_var: Annotated[
         float | None, "log of the variance, fixed or at first; -14 for imputation (default: -3 if fixed, 0 if learned)"
     ] = None,
-    init: Annotated[Literal["zeros", "normal", "pca"], "where the rows start"] = "zeros",
+    init: Annotated[
+        Literal["zeros", "normal", "pca"] | None,
+        "where the rows start (default: pca for normal latents if there are enough components, else zeros)",
+    ] = None,
     concentration: Annotated[float, "concentration of the prior of a stick"] = 5.0,
     net: parts.Net = "dense",
     hidden: Annotated[
@@ -112,7 +116,15 @@ def auto_decoder(
         family,
         scale,
         _LOG_VAR[scale] if log_var is None else log_var,
-        init if rows is not None or init != "pca" else "zeros",  # weights are read from a file next
+        _start(init, spec, rows, 0 if sticks else latent_dim),
         rows=rows,
     )
     return VAE(model, guide)
+
+
+def _start(init: str | None, spec: DataSpec, rows: Rows | None, components: int) -> str:
+    """Where the rows start; without rows it does not matter, because weights are read from a file next."""
+    if rows is None and init in (None, "pca"):
+        return "zeros"
+    enough = 0 < components <= min(spec.num_rows, math.prod(spec.shape))
+    return ("pca" if enough else "zeros") if init is None else init

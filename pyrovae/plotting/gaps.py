@@ -30,7 +30,7 @@ def inference_gaps(gap: InferenceGap, *, title: str = "Inference gap") -> Figure
     values = {name: part.double().numpy() for name, part in parts.items()}
     whole = np.concatenate(list(values.values()))
     low, high = np.quantile(whole, [0.002, 0.998])
-    bins = np.linspace(min(low, 0.0), max(high, 1e-3), _BINS + 1)
+    bins: list[float] = np.linspace(min(low, 0.0), max(high, 1e-3), _BINS + 1).tolist()
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     for (name, part), colour in zip(values.items(), (BLUE, ORANGE), strict=True):

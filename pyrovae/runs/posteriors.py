@@ -67,5 +67,4 @@ def shown(vae: VAE, dataset: Dataset, steps: int = FIT_STEPS, *, progress: bool 
         return vae, dataset
     with torch.random.fork_rng():
         vae = fitted(vae, rows.to(vae.device), steps, progress=progress)
-    changed = {"test": rows} if name == "test" else {"validation": rows}
-    return vae, replace(dataset, **changed)
+    return vae, replace(dataset, test=rows) if name == "test" else replace(dataset, validation=rows)
