@@ -9,13 +9,15 @@ from pyrovae.estimators import VAEImputer, VAETransformer
 from pyrovae.pairs import find_pair
 
 OF_THE_PAIR = {"latent_dim": "n_components"}
-OWN = {"n_components", "hidden", "kl_weight"}  # of the transformer, which is for densities
+OWN = {"n_components", "hidden", "kl_weight", "num_particles"}  # of the transformer, which is for densities
 
 
 def test_the_imputer_is_the_pair():
     pair, imputer = find_pair("tabular"), VAEImputer().get_params()
     options = {OF_THE_PAIR.get(option.name, option.name): option.default for option in pair.options}
     compared = {name: value for name, value in {**options, **pair.training}.items() if name in imputer}
+    assert compared.pop("objective") == "mean-field"
+    assert imputer["objective"] is None, "which is that objective for one particle"
     assert compared.keys() >= {"n_components", "hidden", "parameterization", "kl_weight", "lr", "batch_size"}
     assert compared == {name: imputer[name] for name in compared}
 
