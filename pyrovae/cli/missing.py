@@ -181,7 +181,7 @@ def curves_of(folder: Path) -> dict[str, list[MissingError]]:
     for path in sorted(folder.glob(f"{_PREFIX}*.csv")):
         try:
             lines = list(csv.DictReader(path.read_text().splitlines()))
-            errors = [MissingError(**{name: float(line[name]) for name in MissingError._fields}) for line in lines]
+            errors = [MissingError._make(float(line[name]) for name in MissingError._fields) for line in lines]
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path} is damaged; evaluate --missing writes it again") from None
         if errors:

@@ -63,6 +63,7 @@ def read_hdf5(path: Path) -> dict[str, Stored]:
         If h5py is not installed.
     """
     arrays = _arrays(path)
+    found: dict[str, dict[str, Any]]
     if "train_mask" in arrays or "test_y_true" in arrays:
         _need(path, arrays, _HOLES)
         found = {

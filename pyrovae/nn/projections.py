@@ -86,11 +86,12 @@ class ShapeProjector(nn.Module):
             raise ValueError(f"mean_shape must be {(num_landmarks, 3)}, got {tuple(start.shape)}")
         self.mean_shape = nn.Parameter(start)
         shape_net, camera_net = MLP(shape_latents, hidden, **options), MLP(camera_latents, hidden, **options)
-        self.shape_net = nn.Sequential(shape_net, nn.Linear(shape_net.out_features, 3 * num_landmarks))
+        last = nn.Linear(shape_net.out_features, 3 * num_landmarks)
+        self.shape_net = nn.Sequential(shape_net, last)
         self.camera_net = nn.Sequential(camera_net, nn.Linear(camera_net.out_features, 12))
         with torch.no_grad():  # deformations start small, so that the camera explains first what it can
-            self.shape_net[1].weight.mul_(0.1)
-            self.shape_net[1].bias.zero_()
+            last.weight.mul_(0.1)
+            last.bias.zero_()
 
     def shapes(self, z: Tensor) -> Tensor:
         """The 3-D shapes of latents ``[..., latent_dim]``, ``[..., L, 3]``, before the camera turns them."""

@@ -143,7 +143,7 @@ def make_encoder(
             raise ValueError(
                 f"convolutional nets have no dropout, got dropout={dropout}; leave it out, or use dense nets"
             )
-        options = {"layer": layer, "activation": activation, "sees_mask": sees_mask}
+        options: dict[str, Any] = {"layer": layer, "activation": activation, "sees_mask": sees_mask}
         return ConvEncoder(data_shape, _two(channels), _one(hidden), **options)
     _check_channels(channels)
     return DenseEncoder(data_shape, hidden, sees_mask=sees_mask, layer=layer, activation=activation, dropout=dropout)

@@ -180,10 +180,10 @@ def sweep(
 
 def folders_of(points: Iterable[Point], root: Path) -> list[Path]:
     """The folder of each point: the one that it has already, or a new one."""
-    held = {}
-    for path in sorted(root.glob(f"*/{POINT}")):
+    held: dict[str, Path] = {}
+    for known in sorted(root.glob(f"*/{POINT}")):
         try:
-            held[_text(json.loads(path.read_text()))] = path.parent
+            held[_text(json.loads(known.read_text()))] = known.parent
         except ValueError:
             continue  # half a file is nobody's
     found: list[Path] = []
