@@ -97,7 +97,7 @@ def settings(training: Training) -> tuple[str, dict[str, Any], dict[str, Any]]:
     epochs = {"mnist": 25, "fashion-mnist": 15, "mnist-20k": 30, "synthetic": 15}[training.data]
     trainer = {"epochs": epochs, "batch_size": 256, "lr": 2e-3, "lr_schedule": "cosine", "seed": training.seed}
     if training.method == "vad":
-        options |= {"scale": "learned", "log_var": -3.0, "init": "pca"}
+        options |= {"posterior_scale": "learned", "log_var": -3.0, "init": "pca"}
         return "auto-decoder", options, {**trainer, "lr": {"model": 2e-3, "guide": 0.1}}
     options |= {"layer": "plain", "sees_mask": training.method == "masked"}
     return "gaussian", options, {**trainer, "objective": "mean-field"}
@@ -155,7 +155,7 @@ def impute_table(method: str, task: Task, seed: int) -> np.ndarray:
     found = codec.dataset(codec.rows(frame).numbered(), transform=None if auto else HideLikeOtherRows())
     pair = find_pair("auto-decoder" if auto else "tabular")
     torch.manual_seed(seed)
-    latents = {"scale": "learned", "init": "pca"} if auto else {}
+    latents = {"posterior_scale": "learned", "init": "pca"} if auto else {}
     vae = pair.build(found, latent_dim=min(10, len(names)), **latents)
     settings: dict[str, Any] = {**pair.training, "batch_size": 256, "lr_schedule": "cosine", "seed": seed}
     settings |= {"lr": {"model": 2e-3, "guide": 0.05}} if auto else {}

@@ -301,8 +301,8 @@ def site_of(
         while isinstance(inside, constraints.independent):
             inside = inside.base_constraint
         event_dims = fn.event_dim
-        value = fn.mean.movedim(row_dim - event_dims, 0)
-        point = RowParameter("v", tuple(transform_to(inside).inv(value[:1]).shape[1:]), inside, row_dim - event_dims)
+        points = fn.mean.movedim(row_dim - event_dims, 0)
+        point = RowParameter("v", tuple(transform_to(inside).inv(points[:1]).shape[1:]), inside, row_dim - event_dims)
         return RowSite(name, Delta, [point], event_dims=event_dims, plates=plates)
     known = {
         key: constraint

@@ -20,7 +20,7 @@ _LOG_VAR = {"fixed": -3.0, "learned": 0.0, "none": 0.0}
 
 @register_pair(
     "auto-decoder",
-    summary="variational auto-decoder: no encoder, posterior parameters of its own for each row; for missing data",
+    summary="auto-decoder: no encoder, parameters of its own for each row; for missing entries",
     lr={"model": 2e-3, "guide": 0.1},
     objective="mean-field",
 )
@@ -33,9 +33,9 @@ def auto_decoder(
         Literal["normal", "logit-normal", "kumaraswamy", "beta", "gamma"],
         "posterior of a row; the last four are of the fractions of a stick",
     ] = "normal",
-    scale: Annotated[
+    posterior_scale: Annotated[
         Literal["fixed", "learned", "none"] | None,
-        "scale of the posterior of a row; none makes it a point (default: fixed for normal and logit-normal)",
+        "scale of the posterior of a row; none makes it a point (default: fixed for normal)",
     ] = None,
     log_var: Annotated[
         float | None, "log of the variance, fixed or at first; -14 for imputation (default: -3 if fixed, 0 if learned)"
@@ -70,7 +70,7 @@ def auto_decoder(
         What to know of the data: shape, kind of values, number of rows.
     rows : Rows, optional
         Training rows, for `init`.
-    latent_dim, family, scale, log_var, init, concentration
+    latent_dim, family, posterior_scale, log_var, init, concentration
         Options of the pair. ``pyrovae train auto-decoder --help`` explains them.
     net, hidden, layer, activation, channels, likelihood, likelihood_scale, parameterization, scale_floor
         Options of the decoder and the likelihood.
@@ -91,6 +91,7 @@ def auto_decoder(
         raise ValueError(f"the posterior {family} is of sticks, and an auto-decoder of a table has the family normal")
     if hidden is None:
         hidden = (256, 256) if table else (200,)
+    scale = posterior_scale
     if scale is None:
         scale = "fixed" if family in ("normal", "logit-normal") else "learned"
     model: Any

@@ -24,10 +24,10 @@ SPEC = DataSpec("mine", (1, 4, 4), "binary", 20, 0, None)
     "options",
     [
         {},
-        {"scale": "learned", "init": "normal"},
-        {"scale": "none"},
+        {"posterior_scale": "learned", "init": "normal"},
+        {"posterior_scale": "none"},
         {"family": "kumaraswamy"},
-        {"family": "logit-normal", "scale": "fixed"},
+        {"family": "logit-normal", "posterior_scale": "fixed"},
         {"init": "pca", "log_var": -14.0},
     ],
     ids=str,

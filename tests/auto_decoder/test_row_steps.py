@@ -172,7 +172,7 @@ def test_the_model_learns_at_refined_posteriors():
         for parameter in vae.guide.parameters():
             parameter.requires_grad_(False)
         settings = {"epochs": 15, "batch_size": 40, "lr": 0.01, "progress": False, "objective": "elbo"}
-        history = Trainer(refine_steps=steps, **settings).fit(vae, x)
+        history = Trainer(refine_steps=steps, refine_lr=0.1, **settings).fit(vae, x)
         losses[steps] = history.rows[-1]["loss"]
     assert losses[15] < losses[0] - 0.5
 

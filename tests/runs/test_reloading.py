@@ -28,7 +28,7 @@ SMALL = {
     ],
     "sbn": [{"sizes": (6, 4)}, {"sizes": (6,), "draws": "relaxed"}],
     "tabular": [{"hidden": (8,), "latent_dim": 3, "prior": "vamp", "num_components": 4}],
-    "auto-decoder": [{"hidden": (8,), "latent_dim": 2, "scale": "learned", "likelihood": "bernoulli"}],
+    "auto-decoder": [{"hidden": (8,), "latent_dim": 2, "posterior_scale": "learned", "likelihood": "bernoulli"}],
     "landmarks": [{"shape_latents": 2, "hidden": (8,), "encoder_hidden": (8,)}],
     "categorical": [{"num_variables": 3, "num_classes": 4, "hidden": (8,)}],
     "hierarchical": [
