@@ -13,7 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from pyrovae import plotting
-from pyrovae.cli.missing import curves_of_runs
+from pyrovae.cli.missing import curves_of, curves_of_runs
 from pyrovae.cli.options import flag
 from pyrovae.pairs.registry import find_pair
 from pyrovae.runs import sweep as sweeps
@@ -204,6 +204,9 @@ def _collect(folder: Path, out: Path | None) -> None:
     import pandas as pd
 
     rows = sweeps.collect(folder)
+    for row in rows:
+        for way, errors in curves_of(folder / row["run"]).items():
+            row |= {f"error_missing.{way}.{error.ratio:g}": error.error_missing for error in errors}
     path = out or folder / "results.csv"
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
     states = [row["state"] for row in rows]

@@ -97,6 +97,11 @@ def test_a_sweep_draws_what_its_points_have(folder, out):
     out()
     assert main(["sweep", "--collect", "grid"]) == 0
     assert out().splitlines()[1] == "grid/figures/missing_errors.png"
+    with open("grid/results.csv") as file:
+        collected = list(csv.DictReader(file))
+    for row in collected:
+        (found,) = lines(f"grid/{row['run']}/missing-random.csv")
+        assert float(row["error_missing.random.0.5"]) == found["error_missing"]
 
 
 @pytest.mark.parametrize(
