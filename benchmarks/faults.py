@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -34,10 +35,21 @@ from tqdm import tqdm
 from pyrovae.cli.command import main as command_line
 
 SMALL = ["--hidden", "8", "--quiet"]
-DIGITS = ["--data", "digits", "--binarize", "static", "--batch-size", "256", "--epochs", "3"]
+DIGITS = [
+    "--data",
+    "digits",
+    "--binarize",
+    "static",
+    "--batch-size",
+    "256",
+    "--epochs",
+    "3",
+    "--checkpoint-seconds",
+    "0",
+]
 CASES = {
     "gaussian": ["gaussian", *DIGITS, *SMALL, "--latent-dim", "2", "--lr-schedule", "cosine"],
-    "gaussian-dreg": ["gaussian", *DIGITS, *SMALL, "--objective", "dreg", "--num-particles", "3"],
+    "gaussian-dreg": ["gaussian", *DIGITS, *SMALL, "--objective", "iwae-dreg", "--num-particles", "3"],
     "gaussian-sgd": ["gaussian", *DIGITS, *SMALL, "--optimizer", "sgd", "--kl-weight", "warm-up:2"],
     "hierarchical": ["hierarchical", *DIGITS, "--hidden", "8", "--quiet", "--latent-dims", "4,2"],
     "stick-breaking": ["stick-breaking", *DIGITS, *SMALL, "--truncation", "5"],
@@ -101,9 +113,7 @@ def kills(count: int, seed: int, only: str | None) -> Counter[str]:
             forked(partial(run, ["train", *CASES[name], "--out", str(whole)]), 600)
             length, done = time.monotonic() - begun, False
             while not done and found["kills"] < count:
-                words = ["resume", str(part), "--quiet"] if (part / "config.json").exists() else None
-                words = words or ["train", *CASES[name], "--out", str(part), "--overwrite"]
-                status, said = forked(partial(run, words), generator.uniform(0, 1.2) * length)
+                status, said = forked(partial(go_on, name, part), generator.uniform(0, 1.5) * length)
                 done = status != -signal.SIGKILL
                 found["kills"] += status == -signal.SIGKILL
                 bar.update(status == -signal.SIGKILL)
@@ -111,10 +121,17 @@ def kills(count: int, seed: int, only: str | None) -> Counter[str]:
                     found["refused after a kill"] += 1
                     print(name, said[-400:], file=sys.stderr)
             if not done:
-                forked(partial(run, ["resume", str(part), "--quiet"]), 600)
+                forked(partial(go_on, name, part), 600)
             found["trainings"] += 1
             found["differences"] += not same_tensors(whole, part)
     return found
+
+
+def go_on(name: str, folder: Path) -> int:
+    """Begin a training, or go on with it."""
+    begun = (folder / "config.json").exists()
+    new = ["train", *CASES[name], "--out", str(folder), "--overwrite"]
+    return run(["resume", str(folder), "--quiet"] if begun else new)
 
 
 def same_tensors(first: Path, second: Path) -> bool:
@@ -264,6 +281,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", choices=CASES, help="one training alone, for kills and flips")
     options = parser.parse_args()
+    for name in ("pandas", "sklearn.datasets", "sklearn.model_selection", "pyrovae.estimators", "pyrovae.plotting"):
+        importlib.import_module(name)  # once, and not in every process
     found = globals()[options.campaign](options.count, options.seed, options.case)
     print(json.dumps({"campaign": options.campaign, "seed": options.seed, "case": options.case, **found}))
 

@@ -121,7 +121,7 @@ def test_transform_is_new_for_every_training_batch_and_none_for_validation():
     # Validation data are taken as they are: grey ones are refused by the Bernoulli's check of its support.
     data = TrainingData(data.train, Rows(grey), noisy)
     watcher = Watcher("on_batch", lambda progress: pyro.enable_validation(True))
-    with pytest.raises(ValueError, match="Expected value"):
+    with pytest.raises(ValueError, match="Bernoulli is a distribution of 0 and 1"):
         trained(data, make=library_pair, callbacks=[watcher])
 
 
