@@ -96,8 +96,11 @@ class RunFolder:
         return any(path.exists() for path in paths)
 
     def is_untrained(self) -> bool:
-        """Whether there is a state of a training of which no epoch has ended."""
-        return self.state_path.exists() and load_information(self.state_path).get("epoch") == 0
+        """Whether there is a state of a training of which no epoch has ended. One that is damaged says nothing."""
+        try:
+            return self.state_path.exists() and load_information(self.state_path).get("epoch") == 0
+        except CheckpointError:
+            return False
 
     def foreign(self) -> str | None:
         """The name of a file in the folder that is of no run, if there is one."""

@@ -158,7 +158,9 @@ class TestOtherData:
         assert main(["evaluate", "run", "--num-samples", "3", "--data", "moved.npz"]) == 0
         capsys.readouterr()
         np.savez("mine.npz", x=np.full((30, 1, 8, 8), 0.5))
-        assert "mine has 24 training rows, and the training of run began" in error_of(["resume", "run"], capsys)
+        assert "rows of mine.npz are not those that run was trained on" in error_of(["resume", "run"], capsys)
+        line = error_of(["resume", "run", "--allow-changed-data"], capsys)
+        assert "mine has 24 training rows, and the training of run began" in line
         np.savez("mine.npz", x=np.full((30, 5), 0.5))
         assert "mine has shape (5,), and the run was trained on data" in error_of(["evaluate", "run"], capsys)
 

@@ -80,7 +80,8 @@ class TestTrain:
     @pytest.mark.parametrize("net", ["dense", "conv"])
     def test_options_of_the_gaussian_pair(self, prior, net, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        words = ["train", "gaussian", "--data", "digits", "--out", "run", *TINY, "--net", net, "--channels", "2,3"]
+        words = ["train", "gaussian", "--data", "digits", "--out", "run", *TINY, "--net", net]
+        words += ["--channels", "2,3"] if net == "conv" else []
         assert main([*words, "--prior", prior, "--num-components", "5", "--tied", "--activation", "tanh"]) == 0
         assert main(["sample", "run", "--num", "2", "--out", "x.npz"]) == 0
 
