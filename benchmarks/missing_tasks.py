@@ -141,7 +141,7 @@ def impute_table(method: str, task: Task, seed: int) -> np.ndarray:
     from pyrovae.data.tables import TableCodec
     from pyrovae.estimators import VAEImputer
     from pyrovae.estimators.baselines import impute_with
-    from pyrovae.estimators.table_model import default_epochs
+    from pyrovae.pairs.table_defaults import default_epochs
 
     if method == "mean-mode":
         return impute_with(method, task.train, task.rows, task.kinds, seed)

@@ -23,7 +23,8 @@ from pyrovae.data.schema import Schema
 from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.nets import varied
 from pyrovae.estimators.prediction import Predictor
-from pyrovae.estimators.table_model import HELD_OUT, TableModel, fit_trees
+from pyrovae.estimators.table_model import TableModel
+from pyrovae.estimators.table_training import HELD_OUT, fit_trees
 from pyrovae.pairs.registry import find_pair
 from pyrovae.training import History, Trainer, TrainingData
 
@@ -49,7 +50,7 @@ class ChunkTraining:
     schema : Schema
         Its columns.
     options : mapping
-        Options of `TableModel.train`.
+        Options of `train_table`.
     seed : int
         Seed of weights, training, and of the rows that are kept.
     ranges : mapping of str to tuple of two

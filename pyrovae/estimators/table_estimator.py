@@ -22,6 +22,7 @@ from pyrovae.estimators.chunk_training import ChunkTraining
 from pyrovae.estimators.prediction import Sampling
 from pyrovae.estimators.table_model import TableModel
 from pyrovae.estimators.table_options import as_plain, check_frame, fit_options, raw_columns
+from pyrovae.estimators.table_training import train_table
 from pyrovae.runs import pick_device
 from pyrovae.training import History
 
@@ -65,7 +66,7 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         frame = check_frame(self, X, reset=True)
         self._seed = seed_of(self.random_state)
         self.schema_, options = fit_options(self, frame)
-        self.model_ = TableModel.train(
+        self.model_ = train_table(
             frame, self.schema_, seed=self._seed, device=pick_device(self.device), settings=self._settings(), **options
         )
         self.history_ = self.model_.history

@@ -14,38 +14,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrovae.data.hiding import HideLikeOtherRows
 from pyrovae.data.rows import Rows, slices
-from pyrovae.data.schema import Schema
 from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.factors import FactorModel
 from pyrovae.estimators.forests import ColumnForests, affordable
 from pyrovae.estimators.given import check_given
 from pyrovae.estimators.latent_mixture import LatentMixture
 from pyrovae.estimators.missing_ranges import without_observed_ranges
-from pyrovae.estimators.nets import load_others, save_others, train_net, train_others, varied
+from pyrovae.estimators.nets import load_others, save_others
 from pyrovae.estimators.prediction import Predictor, Sampling, row_generators
 from pyrovae.estimators.sampling import RowSampler
 from pyrovae.estimators.stacking import Expectations
 from pyrovae.estimators.trees import ColumnTrees
 from pyrovae.infer.imputation import weighted
-from pyrovae.likelihoods.balance import lipschitz_weights
-from pyrovae.metrics.held_entries import HELD_OUT_LOSS
 from pyrovae.runs import saving
 from pyrovae.runs.run import Run
 from pyrovae.training import History
 from pyrovae.vae import VAE
 
-STEPS = 5000
-"""Steps of a training whose length nobody chose, within 20 and 300 epochs."""
-STEPS_OF_NETS, MOST_NETS = 7000, 5
-"""Steps of all nets together whose number nobody chose, and the most such nets."""
-HELD_OUT = 0.05
-"""Share of the observed entries that the training does not see, to weigh trees and to calibrate spreads."""
 FOUND = ("tree_weights", "spread", "net_weights", "factor_shares", "forest_weights")
 """What `finish` finds, and the schema keeps."""
-WATCHED = 2000
-"""Most rows whose held-out entries are watched for early stopping."""
 HIDDEN_TO_CALIBRATE = 0.3
 """Share of the observed entries of held-out rows that is hidden to calibrate spreads on them."""
 TREES, LATENTS, FACTORS, FORESTS = "trees.npz", "latents.npz", "factors.npz", "forests.npz"
@@ -82,86 +70,6 @@ class TableModel:
     def vae(self) -> VAE:
         """The pair."""
         return self.predictor.vae
-
-    @classmethod
-    def train(
-        cls,
-        frame: Any,
-        schema: Schema,
-        *,
-        seed: int,
-        pair: Mapping[str, Any],
-        training: Mapping[str, Any],
-        trees: bool = False,
-        likelihoods: Mapping[str, str] | None = None,
-        scaling: str = "standardize",
-        scale_where: str = "outside",
-        balance: str = "none",
-        num_nets: int | None = 1,
-        variants: Sequence[Mapping[str, Any]] = ({},),
-        hiding: bool | None = None,
-        device: str | torch.device = "cpu",
-        settings: Mapping[str, Any] | None = None,
-    ) -> TableModel:
-        """Train a pair, or several, on the rows of a frame.
-
-        Parameters
-        ----------
-        frame : DataFrame or array
-            The rows, missing entries among them.
-        schema : Schema
-            Its columns.
-        seed : int
-            Seed of initial weights and training.
-        pair, training : mapping
-            Options of the pair `tabular` and of the `Trainer`. `epochs` None chooses them by the number of rows. With
-            `patience`, the error of held-out entries is watched, and the weights of the best epoch are kept.
-        trees : bool, default False
-            Whether boosted trees, one model a column, and a factor analyser count beside the pair as held-out entries
-            say. The factor analyser is fitted in any case: it says how draws of one row go together.
-        likelihoods, scaling, scale_where
-            As for `TableCodec.fit`.
-        balance : {"none", "lipschitz"}, default "none"
-            Whether columns count in training by `lipschitz_weights`.
-        num_nets : int or None, default 1
-            Nets that are trained, see `Predictor`. None chooses them by the number of steps, see `default_nets`.
-        variants : sequence of mapping, default ({},)
-            Options that nets differ in. The nets take them in turn.
-        hiding : bool, optional
-            Whether training hides observed entries from the encoder. None hides if all missing values are ignorable.
-        device : str or torch.device, default "cpu"
-            Where to train.
-        settings : mapping, optional
-            What else is written down with the schema.
-        """
-        codec = TableCodec.fit(schema, frame, likelihoods=likelihoods, scaling=scaling, scale_where=scale_where)
-        scaled, mask = codec.scaled(frame)
-        scaled = scaled.astype(np.float32).astype(np.float64)  # as runs hold their rows, so that both are one
-        ignorable = pair.get("missingness", "ignorable") == "ignorable"
-        held = held_out(mask, seed) if ignorable else np.zeros_like(mask)
-        shown = mask & ~held
-        rows = Rows(torch.as_tensor(scaled, dtype=torch.float32), mask=torch.as_tensor(shown)).numbered()
-        verbose = bool(training.get("progress"))
-        fitted = fit_trees(codec, scaled, shown, seed, verbose=verbose) if trees else None
-        schema_of = {**codec.to_dict(), "settings": dict(settings or {})}
-        if balance == "lipschitz":
-            weights = lipschitz_weights(codec.families, np.where(shown, scaled, np.nan))
-            schema_of["column_weights"] = weights.tolist()
-        transform = HideLikeOtherRows() if hiding or (hiding is None and ignorable) else None
-        dataset = replace(codec.dataset(rows, transform=transform), schema=schema_of)
-        options = training_options(training, len(rows))
-        if options.get("patience") is not None:
-            options["monitor"] = HELD_OUT_LOSS
-            dataset = replace(dataset, validation=held_out_rows(scaled, mask, held, seed))
-        if num_nets is None:
-            num_nets = default_nets(len(rows), options["batch_size"], options["epochs"]) if ignorable else 1
-        first = train_net(dataset, *varied(pair, options, variants[0]), seed=seed, device=device)
-        others = train_others(dataset, pair, options, first.vae, num_nets=num_nets, variants=variants, seed=seed)
-        predictor = Predictor(codec, first.vae, fitted, others=others, num_variants=len(variants))
-        model = cls(predictor, history=first.history)
-        model.finish(scaled, mask, held, seed)
-        model._write_down()
-        return model
 
     def finish(
         self, scaled: NDArray[np.float64], mask: NDArray[np.bool_], held: NDArray[np.bool_], seed: int = 0
@@ -230,7 +138,7 @@ class TableModel:
         """What was found after the training, ready for JSON, but for what `save_parts` writes."""
         return {name: getattr(self.predictor, name).tolist() for name in FOUND}
 
-    def _write_down(self, settings: Mapping[str, Any] | None = None) -> None:
+    def write_down(self, settings: Mapping[str, Any] | None = None) -> None:
         """Put what was found after the training, and other settings, into what is saved with the pair."""
         made_by = self.vae.made_by
         if made_by is not None:
@@ -245,7 +153,7 @@ class TableModel:
 
         `settings` replace those that were written down with the training.
         """
-        self._write_down(settings)
+        self.write_down(settings)
         saving.save(self.vae, folder, overwrite=overwrite, beside=self.save_parts)
 
     def save_parts(self, folder: Path) -> None:
@@ -405,51 +313,3 @@ class TableModel:
             exact, known = self.codec.schema.encode(row)
             values[:, known[0]] = exact[0, known[0]]
         return self.codec.schema.decode(values)
-
-
-def held_out(mask: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
-    """Entries that the training does not see, ``[N, D]``; a column keeps at least ten."""
-    held = mask & (np.random.RandomState(seed).uniform(size=mask.shape) < HELD_OUT)
-    held[:, (mask & ~held).sum(0) < 10] = False
-    return held
-
-
-def held_out_rows(scaled: NDArray[np.float64], mask: NDArray[np.bool_], held: NDArray[np.bool_], seed: int) -> Rows:
-    """Training rows with held-out entries, at most `WATCHED`: what is held out is observed, and not to be seen."""
-    some = np.random.RandomState(seed).permutation(np.flatnonzero(held.any(1)))[:WATCHED]
-    seen = torch.as_tensor(mask[some] & ~held[some])
-    x = torch.as_tensor(scaled[some], dtype=torch.float32)
-    return Rows(x, mask=torch.as_tensor(mask[some]), more={"seen": seen})
-
-
-def training_options(training: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """Options of the `Trainer` for a number of rows."""
-    batch_size = min(training["batch_size"], rows)
-    epochs = training.get("epochs") or default_epochs(rows, batch_size)
-    given = {"objective": "mean-field", "monitor": "loss", **training}
-    return {**given, "batch_size": batch_size, "epochs": epochs}
-
-
-def fit_trees(
-    codec: TableCodec,
-    scaled: NDArray[np.float64],
-    shown: NDArray[np.bool_],
-    seed: int,
-    *,
-    verbose: bool = False,
-) -> ColumnTrees:
-    """Boosted trees of the columns of a codec, fitted on those scaled entries that are shown, ``[N, D]``."""
-    families = codec.families
-    values = np.where(shown, scaled, np.nan)
-    return ColumnTrees.fit(values, families.families, families.num_levels, random_state=seed, verbose=verbose)
-
-
-def default_nets(rows: int, batch_size: int, epochs: int) -> int:
-    """Nets of a table: about `STEPS_OF_NETS` steps for all of them, at most `MOST_NETS`."""
-    steps = epochs * math.ceil(rows / batch_size)
-    return int(np.clip(round(STEPS_OF_NETS / steps), 1, MOST_NETS))
-
-
-def default_epochs(rows: int, batch_size: int) -> int:
-    """Epochs of a training of about `STEPS` steps, at least 20 and at most 300."""
-    return int(np.clip(round(STEPS * batch_size / rows), 20, 300))

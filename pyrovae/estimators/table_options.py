@@ -180,7 +180,7 @@ def raw_columns(frame: pd.DataFrame) -> np.ndarray:
 
 
 def fit_options(estimator: Any, frame: pd.DataFrame) -> tuple[Schema, dict[str, Any]]:
-    """The schema of the rows, and options of `TableModel.train`.
+    """The schema of the rows, and options of `train_table`.
 
     Raises
     ------

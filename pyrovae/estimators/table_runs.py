@@ -19,9 +19,11 @@ from pyrovae.data.table_streams import TableStream
 from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.nets import train_others
 from pyrovae.estimators.prediction import Predictor, Sampling
-from pyrovae.estimators.table_model import HELD_OUT, TableModel, default_nets, fit_trees, held_out
+from pyrovae.estimators.table_model import TableModel
 from pyrovae.estimators.table_options import as_plain
+from pyrovae.estimators.table_training import HELD_OUT, fit_trees, held_out
 from pyrovae.pairs import table_defaults as defaults
+from pyrovae.pairs.table_defaults import default_nets
 from pyrovae.storage import load_tensors
 from pyrovae.vae import VAE
 

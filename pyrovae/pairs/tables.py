@@ -31,12 +31,6 @@ if TYPE_CHECKING:
 # Estimators stand on this module, so they are imported in the functions.
 
 
-def _epochs(rows: int, batch_size: int) -> int:
-    from pyrovae.estimators.table_model import default_epochs
-
-    return default_epochs(rows, batch_size)
-
-
 def _hold_out(dataset: Dataset, seed: int, stored: DataSpec | None) -> Dataset:
     from pyrovae.estimators import table_runs
 
@@ -78,7 +72,7 @@ FINISHING = Finishing(
     "tabular",
     summary="VAE of heterogeneous tables with missing values: one likelihood for each column",
     data_kind=TABLE,
-    epochs=_epochs,
+    epochs=defaults.default_epochs,
     finishing=FINISHING,
     objective="mean-field",
     kl_weight=defaults.KL_WEIGHT,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from pyrovae.cli import main
 from pyrovae.data import streamed_loading
 from pyrovae.data.row_numbers import hidden_entries
-from pyrovae.estimators.table_model import HELD_OUT
+from pyrovae.estimators.table_training import HELD_OUT
 from pyrovae.runs import Run
 from pyrovae.training import Callback
 

@@ -83,9 +83,9 @@ def test_a_run_says_how_it_was_trained(place):
 
 
 def test_epochs_go_by_the_number_of_rows(place, monkeypatch):
-    monkeypatch.setattr("pyrovae.estimators.table_model.default_epochs", lambda rows, batch_size: rows // 50)
+    monkeypatch.setattr("pyrovae.pairs.table_defaults.STEPS", 22)
     assert main(["train", "tabular", "--data", "houses.csv", "--out", "new", *SMALL[:4], "--quiet"]) == 0
-    assert Run.open("new").config["training"]["epochs"] == 108 // 50
+    assert Run.open("new").config["training"]["epochs"] == 22
 
 
 class Stop(Callback):

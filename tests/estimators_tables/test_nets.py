@@ -11,7 +11,7 @@ from pyrovae.estimators import VAEImputer
 from pyrovae.estimators.nets import check_variants
 from pyrovae.estimators.prediction import Sampling
 from pyrovae.estimators.stacking import EVENNESS, Expectations, weights_of_groups
-from pyrovae.estimators.table_model import held_out, held_out_rows
+from pyrovae.estimators.table_training import held_out, held_out_rows
 from pyrovae.likelihoods.tables import ColumnFamilies
 from pyrovae.metrics.held_entries import held_entry_figures
 

@@ -13,6 +13,7 @@ from pyrovae.estimators.calibration import LIMITS, spread_factors
 from pyrovae.estimators.prediction import Sampling
 from pyrovae.estimators.stacking import FEW, Expectations
 from pyrovae.estimators.table_model import TREES, TableModel
+from pyrovae.estimators.table_training import train_table
 from pyrovae.infer.imputation import Mixture
 from pyrovae.likelihoods.tables import ColumnFamilies, TableLikelihood
 from pyrovae.storage import CheckpointError
@@ -28,7 +29,7 @@ def frame():
 
 @pytest.fixture(scope="module", params=[False, True], ids=["alone", "trees"])
 def model(request, frame):
-    return TableModel.train(
+    return train_table(
         frame, Schema.infer(frame), seed=0, pair=PAIR, training=TRAINING, trees=request.param, settings={"made": "here"}
     )
 
@@ -189,7 +190,7 @@ def test_weights_of_trees_change_points(frame, monkeypatch):
     """Numbers are (1 - w) of the pair and w of the trees."""
     some = frame[["real", "tail", "flag"]]
     kinds = {"real": "real", "tail": "real"}
-    model = TableModel.train(some, Schema.infer(some, kinds), seed=0, pair=PAIR, training=TRAINING, trees=True)
+    model = train_table(some, Schema.infer(some, kinds), seed=0, pair=PAIR, training=TRAINING, trees=True)
     x, mask = model.encoded(some)
     for name in ("forest_weights", "factor_shares"):
         monkeypatch.setattr(model.predictor, name, np.zeros(3))
@@ -213,7 +214,7 @@ def test_levels_are_drawn_from_the_trees_as_often_as_they_count(frame, monkeypat
     some = pd.DataFrame({"real": np.where(some["flag"], 1.0, -1.0), "flag": some["flag"]}, index=some.index)
     rows = pd.concat([some] * 3, ignore_index=True).assign(other=np.arange(3.0 * len(some)))
     kinds = {"real": "real", "other": "real"}
-    model = TableModel.train(rows, Schema.infer(rows, kinds), seed=0, pair=PAIR, training=TRAINING, trees=True)
+    model = train_table(rows, Schema.infer(rows, kinds), seed=0, pair=PAIR, training=TRAINING, trees=True)
     x, mask = model.encoded(rows)
     position = model.codec.schema.names.index("flag")
     mask[:, position] = False
@@ -250,7 +251,7 @@ def test_round_trip(frame, model, tmp_path):
 
 def test_folder_without_its_trees(frame, tmp_path):
     some = frame[["real", "flag"]].assign(copy=2 * frame["real"])
-    model = TableModel.train(some, Schema.infer(some), seed=0, pair=PAIR, training=TRAINING, trees=True)
+    model = train_table(some, Schema.infer(some), seed=0, pair=PAIR, training=TRAINING, trees=True)
     model.predictor.tree_weights = np.ones(3)
     model._write_down()
     model.save(tmp_path / "model")
@@ -261,7 +262,7 @@ def test_folder_without_its_trees(frame, tmp_path):
 
 @pytest.mark.parametrize("trees", [False, True])
 def test_training_repeats(frame, trees, caller_rng, store):
-    train = partial(TableModel.train, frame, Schema.infer(frame), pair=PAIR, training=TRAINING, trees=trees)
+    train = partial(train_table, frame, Schema.infer(frame), pair=PAIR, training=TRAINING, trees=trees)
     first, again, other = train(seed=3), train(seed=3), train(seed=4)
     x, mask = first.encoded(frame)
     sampling = Sampling(5)
