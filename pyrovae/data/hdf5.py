@@ -88,7 +88,7 @@ def ratios_of(path: str | Path) -> dict[float, Path]:
     Parameters
     ----------
     path : str or Path
-        `PREFIX.h5`.
+        `PREFIX.h5`, or one of the files with holes.
 
     Returns
     -------
@@ -96,12 +96,15 @@ def ratios_of(path: str | Path) -> dict[float, Path]:
         `PREFIX_r.h5` by r, sorted.
     """
     path = Path(path)
-    found: dict[float, Path] = {}
-    for other in path.parent.glob(f"{path.stem}_*{path.suffix}"):
-        try:
-            found[float(other.stem[len(path.stem) + 1 :])] = other
-        except ValueError:
-            continue
+    for prefix in (path.stem, path.stem.rpartition("_")[0]):
+        found: dict[float, Path] = {}
+        for other in path.parent.glob(f"{prefix}_*{path.suffix}") if prefix else ():
+            try:
+                found[float(other.stem[len(prefix) + 1 :])] = other
+            except ValueError:
+                continue
+        if found:
+            break
     return dict(sorted(found.items()))
 
 

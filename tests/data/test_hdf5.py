@@ -64,7 +64,9 @@ class TestReading:
     def test_files_beside_it(self, tmp_path):
         for name in ("a_0.5.h5", "a_0.1.h5", "a_b.h5", "b_0.3.h5", "a_0.7.npz"):
             (tmp_path / name).touch()
-        assert ratios_of(tmp_path / "a.h5") == {0.1: tmp_path / "a_0.1.h5", 0.5: tmp_path / "a_0.5.h5"}
+        expected = {0.1: tmp_path / "a_0.1.h5", 0.5: tmp_path / "a_0.5.h5"}
+        assert ratios_of(tmp_path / "a.h5") == ratios_of(tmp_path / "a_0.5.h5") == expected
+        assert ratios_of(tmp_path / "c.h5") == {}
 
 
 class TestRefused:
