@@ -96,16 +96,19 @@ def ratios_of(path: str | Path) -> dict[float, Path]:
         `PREFIX_r.h5` by r, sorted.
     """
     path = Path(path)
-    for prefix in (path.stem, path.stem.rpartition("_")[0]):
-        found: dict[float, Path] = {}
-        for other in path.parent.glob(f"{prefix}_*{path.suffix}") if prefix else ():
-            try:
-                found[float(other.stem[len(prefix) + 1 :])] = other
-            except ValueError:
-                continue
-        if found:
-            break
-    return dict(sorted(found.items()))
+    before, _, ratio = path.stem.rpartition("_")
+    prefix = before if before and _ratio(ratio) is not None else path.stem
+    others = {other: _ratio(other.stem[len(prefix) + 1 :]) for other in path.parent.glob(f"{prefix}_*{path.suffix}")}
+    return dict(sorted((ratio, other) for other, ratio in others.items() if ratio is not None))
+
+
+def _ratio(text: str) -> float | None:
+    """The ratio that the end of a name says, between 0 and 1, or None."""
+    try:
+        ratio = float(text)
+    except ValueError:
+        return None
+    return ratio if 0 < ratio < 1 else None
 
 
 def read_missing(path: str | Path) -> tuple[Stored, Stored]:

@@ -66,7 +66,7 @@ class TestReading:
             (tmp_path / name).touch()
         expected = {0.1: tmp_path / "a_0.1.h5", 0.5: tmp_path / "a_0.5.h5"}
         assert ratios_of(tmp_path / "a.h5") == ratios_of(tmp_path / "a_0.5.h5") == expected
-        assert ratios_of(tmp_path / "c.h5") == {}
+        assert ratios_of(tmp_path / "c.h5") == ratios_of(tmp_path / "a_c.h5") == {}
 
 
 class TestRefused:
