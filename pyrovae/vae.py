@@ -467,7 +467,7 @@ class VAE(PreparedPair):
         -----
         The gradient is that of ``log p(x, z) - log q(z)`` along the draw z alone. It has no variance where q is the
         exact posterior. At the end, a row keeps the refined parameters only if their bound is better than that of the
-        start, at 16 draws with the same noise before and after, or at up to 1024 where these do not tell.
+        start, at 16 draws with the same noise before and after, or at up to 64 where these do not tell.
 
         References
         ----------

@@ -24,7 +24,7 @@ from pyrovae.sites import nodes_of
 OPTIMIZERS = ("adam", "sgd")
 _WINDOW = 10  # steps between two looks at the progress of a row
 _PATIENCE = 3  # such looks without progress, after which a row is done
-_DRAWS = (16, 48, 192, 768)  # draws that tell whether a row is better than before, each time of those left undecided
+_DRAWS = (16, 48)  # draws that tell whether a row is better than before, each time of those left undecided
 _AT_ONCE = 16
 _COMPACT = 0.8  # share of rows still at work below which the batch is made smaller
 
@@ -233,7 +233,7 @@ def better_of(
 ) -> Tensor:
     """The better parameters of each row, ``[B, P]``, by their bounds at draws with the same noise.
 
-    16 draws tell for rows whose difference is beyond two standard errors; the others are drawn further, up to 1024.
+    16 draws tell for rows whose difference is beyond two standard errors; the others are drawn further, up to 64.
     """
     rows, place = start.clone(), torch.arange(len(start), device=start.device)
     total = square = torch.zeros(len(start), device=start.device)
