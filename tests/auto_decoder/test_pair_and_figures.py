@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,6 +12,7 @@ from row_pairs import SHAPE, LinearModel, PoorGuide, amortised_pair, pictures, r
 
 from pyrovae import VAE, data, plotting
 from pyrovae.cli import main
+from pyrovae.data.clinic import clinic
 from pyrovae.data.dataset import DataSpec
 from pyrovae.metrics import inference_gap
 from pyrovae.pairs import find_pair
@@ -166,3 +168,20 @@ def test_the_gap_on_the_command_line(tmp_path, capsys):
     assert found["bound_refined"] > found["bound_amortised"]
     assert (tmp_path / "run/figures/inference_gap.png").exists()
     assert SHAPE == (1, 4, 4)
+
+
+def test_a_table_is_completed_by_fitted_rows(tmp_path, capsys):
+    frame = clinic().iloc[:60]
+    frame.to_csv(tmp_path / "clinic.csv", index=False)
+    words = ["train", "auto-decoder", "--data", str(tmp_path / "clinic.csv"), "--kind", "table", "--latent-dim", "2"]
+    assert main([*words, "--epochs", "2", "--quiet", "--out", str(tmp_path / "run")]) == 0
+    words = ["impute", str(tmp_path / "run"), "--input", str(tmp_path / "clinic.csv"), "--fit-steps", "5"]
+    assert main([*words, "--out", str(tmp_path / "one.csv")]) == 0
+    completed = pd.read_csv(tmp_path / "one.csv")
+    assert not completed.isna().any().any()
+    seen = frame["height_cm"].notna().to_numpy()
+    assert np.allclose(completed["height_cm"][seen], frame["height_cm"][seen])
+    assert main([*words, "--out", str(tmp_path / "three.csv"), "--draws", "3"]) == 0
+    assert len(pd.read_csv(tmp_path / "three.csv")) == 180
+    assert main([*words, "--out", str(tmp_path / "wide.csv"), "--intervals", "0.9"]) == 2
+    assert "--intervals is for runs of the pair tabular" in capsys.readouterr().err
