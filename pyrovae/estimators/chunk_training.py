@@ -129,8 +129,8 @@ class ChunkTraining:
         if self.options["trees"]:
             trees = fit_trees(self.codec, scaled, mask & ~held, self.seed, verbose=verbose)
         found = TableModel(Predictor(self.codec, vae, trees), history=self.history)
-        found.finish(scaled, mask, held, self.seed)
-        found._write_down()
+        found.finish(scaled, mask, held, self.seed, training=self.options["training"])
+        found.write_down()
         return found
 
     def _train(self, rows: Rows) -> None:

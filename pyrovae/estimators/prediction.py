@@ -393,7 +393,8 @@ def row_generators(
         Counts rows of the same content, which then get generators of their own. Without it they get the same.
     """
     found = []
-    for row in torch.where(mask, x, torch.nan).cpu().numpy():
+    rows = np.round(torch.where(mask, x, torch.nan).cpu().numpy(), 9) + 0.0  # other units change the last digits
+    for row in rows:
         content, number = np.nan_to_num(row, nan=1e300).tobytes(), 1
         if seen is not None:
             number = seen[content] = seen.get(content, 0) + 1

@@ -30,6 +30,7 @@ from pyrovae.infer.imputation import weighted
 from pyrovae.runs import saving
 from pyrovae.runs.run import Run
 from pyrovae.training import History
+from pyrovae.training.schedules import parse_schedule
 from pyrovae.vae import VAE
 
 FOUND = ("tree_weights", "spread", "net_weights", "factor_shares", "forest_weights")
@@ -39,6 +40,8 @@ HIDDEN_TO_CALIBRATE = 0.3
 TREES, LATENTS, FACTORS, FORESTS = "trees.npz", "latents.npz", "factors.npz", "forests.npz"
 _NUMBERS_AT_ONCE = 4_000_000
 _LATENT_ROWS = 10_000
+_WEIGHTED = ("iwae", "iwae-stl", "iwae-dreg")
+"""Objectives under which draws of the guide count by their importance weights."""
 LATENT_DRAWS = 5
 """Draws of the latent of each row of a small table, to find where they lie."""
 
@@ -72,7 +75,13 @@ class TableModel:
         return self.predictor.vae
 
     def finish(
-        self, scaled: NDArray[np.float64], mask: NDArray[np.bool_], held: NDArray[np.bool_], seed: int = 0
+        self,
+        scaled: NDArray[np.float64],
+        mask: NDArray[np.bool_],
+        held: NDArray[np.bool_],
+        seed: int = 0,
+        *,
+        training: Mapping[str, Any],
     ) -> None:
         """Calibrate the model on entries that the training did not see, and find where the latents of its rows lie.
 
@@ -86,6 +95,8 @@ class TableModel:
             Those of them that the training did not see, see `held_out`. Without any, nothing is calibrated.
         seed : int, default 0
             Seed of the draws.
+        training : mapping
+            Options of the `Trainer` that the pair was trained with.
         """
         x = torch.as_tensor(scaled, dtype=torch.float64, device=self.vae.device)
         values, ordered = np.where(mask & ~held, scaled, np.nan), self.codec.ordered.tolist()
@@ -95,7 +106,7 @@ class TableModel:
             forests = self.predictor.trees is not None and affordable(len(x), self.predictor.expectations)
             shown = torch.as_tensor(mask & ~held, device=x.device)
             self.predictor.calibrate(x, shown, held, seed, with_forests=forests)
-        self.density = self._latent_mixture(x, torch.as_tensor(mask, device=x.device), seed)
+        self.density = self._latent_mixture(x, torch.as_tensor(mask, device=x.device), seed, training)
 
     def calibrate(self, rows: Rows, seed: int = 0) -> None:
         """Find the factors of the spread on rows that the training did not see, of which a part is hidden.
@@ -125,14 +136,29 @@ class TableModel:
         return model.missingness is not None
 
     @torch.no_grad()
-    def _latent_mixture(self, x: Tensor, mask: Tensor, seed: int) -> LatentMixture:
+    def _latent_mixture(self, x: Tensor, mask: Tensor, seed: int, training: Mapping[str, Any]) -> LatentMixture:
+        """Where latents of rows lay when the decoder was trained: if importance weights counted, they choose."""
         guide: Any = self.vae.guide
         generator = np.random.RandomState(seed)
         some = torch.as_tensor(generator.permutation(len(x))[:_LATENT_ROWS], device=x.device)
         posterior = guide.posterior(x[some], mask[some]).base_dist
         draws = int(np.clip(_LATENT_ROWS // len(some), 1, LATENT_DRAWS))
-        noise = torch.as_tensor(generator.standard_normal((draws, *posterior.loc.shape)), device=x.device)
-        return LatentMixture.fit((posterior.loc + posterior.scale * noise).cpu().numpy(), generator)
+        particles = int(training.get("num_particles") or 1) if training.get("objective") in _WEIGHTED else 1
+        kl_weight = parse_schedule(training.get("kl_weight", 1.0))(float(training.get("epochs") or 0))
+        found = []
+        for _ in range(draws):
+            noise = torch.as_tensor(generator.standard_normal((particles, *posterior.loc.shape)), device=x.device)
+            z = posterior.loc + posterior.scale * noise
+            if particles > 1:
+                weights = [
+                    weighted(self.vae, x[some[part]], mask[some[part]], noise[:, part], kl_weight=kl_weight)[1]
+                    for part in slices(len(some), max(1, _LATENT_ROWS // particles))
+                ]
+                gumbel = torch.as_tensor(generator.gumbel(size=(particles, len(some))), device=x.device)
+                chosen = (torch.cat(weights, 1).nan_to_num(0.0, neginf=-1e30) + gumbel).argmax(0)
+                z = z[chosen, torch.arange(len(some), device=x.device)][None]
+            found.append(z[0].cpu().numpy())
+        return LatentMixture.fit(np.stack(found), generator)
 
     def found(self) -> dict[str, Any]:
         """What was found after the training, ready for JSON, but for what `save_parts` writes."""

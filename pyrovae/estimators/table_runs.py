@@ -109,7 +109,7 @@ def finish(run: Run, dataset: Dataset, device: str = "cpu", progress: bool = Fal
     others = _others(run, dataset, vae, progress) if ignorable else ()
     variants = len(defaults.VARIANTS) if others else 1
     model = TableModel(Predictor(codec, vae, trees, others=others, num_variants=variants))
-    model.finish(scaled, mask, held, seed)
+    model.finish(scaled, mask, held, seed, training=run.config["training"])
     if not held.any() and len(validation) and ignorable:
         model.calibrate(validation, seed)
     if not can_be_weighed and ignorable:

@@ -102,7 +102,7 @@ def train_table(
     others = train_others(dataset, pair, options, first.vae, num_nets=num_nets, variants=variants, seed=seed)
     predictor = Predictor(codec, first.vae, fitted, others=others, num_variants=len(variants))
     model = TableModel(predictor, history=first.history)
-    model.finish(scaled, mask, held, seed)
+    model.finish(scaled, mask, held, seed, training=options)
     model.write_down()
     return model
 

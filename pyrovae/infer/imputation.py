@@ -162,10 +162,13 @@ def _warn_of_few(counted: Tensor, num_samples: int) -> None:
 
 
 @torch.no_grad()
-def weighted(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, missing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def weighted(
+    vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, missing: Tensor | None = None, *, kl_weight: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Raw parameters of rows at draws of the guide, ``[K, B, P]``, and log weights of the draws, ``[K, B]`` in nats.
 
-    With a model of what is missing they hold the probability of the mask too, see `mixtures`.
+    With a model of what is missing they hold the probability of the mask too, see `mixtures`. With another `kl_weight`
+    than 1 they are those of a training with it.
     """
     model: Any = vae.model
     z, posterior = _latents(vae, x, mask, noise)
@@ -176,7 +179,7 @@ def weighted(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, missing: Tensor |
         recorded = mask if missing is None else ~missing
         fn = model.missingness(model.likelihood.elementwise(raw), row, mask)
         scored = scored + fn.log_prob(recorded.to(row.dtype))
-    return raw, scored + model.prior().log_prob(z) - posterior.log_prob(z)
+    return raw, scored + kl_weight * (model.prior().log_prob(z) - posterior.log_prob(z))
 
 
 def _latents(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor) -> tuple[Tensor, Any]:

@@ -251,7 +251,8 @@ class TableLikelihood(Likelihood):
             members = getattr(self, f"columns_{number}")
             fn = self._group(number, family, part)
             if self.loc is not None and self.scale is not None and family not in OF_LEVELS + COUNTS:
-                loc, scale = (self.loc, self.scale) if self._of_batch is None else self._of_batch
+                of_batch = self._of_batch if self.training else None  # which stays from the last batch of the training
+                loc, scale = (self.loc, self.scale) if of_batch is None else of_batch
                 fn = InUnits(fn, loc.index_select(-1, members), scale.index_select(-1, members))
             groups.append(ColumnGroup(members, fn))
         return Columns(groups)

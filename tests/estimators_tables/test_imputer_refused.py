@@ -35,7 +35,11 @@ OPTIONS = {
     "range": ({"ranges": {"a": (2, 3)}}, ValueError, "column 'a' has 1.5 in row 0, outside"),
     "kinds": ({"kinds": ["real"]}, TypeError, "kinds must be a dictionary"),
     "likelihood of": ({"likelihoods": {"z": "normal"}}, ValueError, "likelihoods names 'z'"),
-    "likelihood": ({"likelihoods": {"a": "gaussian"}}, ValueError, "one of normal, student-t, not 'gaussian'"),
+    "likelihood": (
+        {"likelihoods": {"a": "gaussian"}},
+        ValueError,
+        "one of normal, student-t, quantile, not",
+    ),
     "likelihood of levels": ({"likelihoods": {"b": "normal"}}, ValueError, "one of bernoulli, categorical, not"),
     "likelihoods": ({"likelihoods": "normal"}, TypeError, "likelihoods must be a dictionary"),
     "negative weight": ({"kl_weight": -1}, ValueError, "kl_weight == -1, must be >= 0"),

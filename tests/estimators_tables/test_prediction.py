@@ -253,10 +253,10 @@ def test_folder_without_its_trees(frame, tmp_path):
     some = frame[["real", "flag"]].assign(copy=2 * frame["real"])
     model = train_table(some, Schema.infer(some), seed=0, pair=PAIR, training=TRAINING, trees=True)
     model.predictor.tree_weights = np.ones(3)
-    model._write_down()
+    model.write_down()
     model.save(tmp_path / "model")
     (tmp_path / "model" / TREES).unlink()
-    with pytest.raises(ValueError, match=r"lacks trees\.npz, which its model needs; save the model again"):
+    with pytest.raises(CheckpointError, match=r"trees\.npz cannot be read .* and its run needs it; restore it"):
         TableModel.load(tmp_path / "model")
 
 
