@@ -84,10 +84,8 @@ def test_a_run_says_how_it_was_trained(place):
 
 def test_epochs_go_by_the_number_of_rows(place, monkeypatch):
     monkeypatch.setattr("pyrovae.pairs.table_defaults.STEPS", 10)
-    assert (
-        main(["train", "tabular", "--data", "houses.csv", "--out", "new", *SMALL[:4], "--num-nets", "1", "--quiet"])
-        == 0
-    )
+    small = (*SMALL[:4], "--num-nets", "1", "--quiet")
+    assert main(["train", "tabular", "--data", "houses.csv", "--out", "new", *small]) == 0
     assert Run.open("new").config["training"]["epochs"] == 24  # 10 steps of 256 rows
 
 
