@@ -16,6 +16,7 @@ from pyrovae.storage import load_weights, save_weights
 from pyrovae.training import Trainer
 
 OPTIONS = {
+    "auto-decoder": {"latent_dim": 2, "hidden": (8,), "scale": "learned"},
     "sbn": {"sizes": (4, 3)},
     "hierarchical": {"latent_dims": (4, 3), "hidden": (8,), "hidden_between": (6,)},
     "categorical": {"num_variables": 2, "num_classes": 3, "hidden": (8,)},
@@ -65,6 +66,14 @@ def rows_for(pair: Pair) -> Dataset:
     return tiny_table() if pair.data_kind == "table" else tiny_dataset()
 
 
+def known_rows(pair: Pair) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Twelve rows that the guide of a pair answers for: training rows, if it has parameters for those alone."""
+    rows = rows_for(pair).test
+    if pair.name == "auto-decoder":
+        rows = rows_for(pair).train.take(slice(12)).replace(y=None)
+    return rows.x, {name: value for name, value in rows.fields().items() if name != "y"}
+
+
 def build(pair: Pair, seed=0):
     names = {option.name for option in pair.options}
     options = OPTIONS.get(pair.name, {name: value for name, value in SMALL.items() if name in names})
@@ -74,8 +83,8 @@ def build(pair: Pair, seed=0):
 
 
 def reparameterised(vae, pair: Pair) -> bool:
-    rows = rows_for(pair).train.take(slice(2))
-    posterior = vae.posterior(rows.x, **({} if rows.mask is None else {"mask": rows.mask}))
+    x, given = known_rows(pair)
+    posterior = vae.posterior(x, **given)
     return all(q.has_rsample for q in posterior.values())
 
 
@@ -97,7 +106,7 @@ def test_steps_reach_every_parameter(pair, objective):
         return
     row = trainer.fit(vae, rows_for(pair)).rows[-1]
     assert math.isfinite(row["loss"])
-    assert math.isfinite(row["validation_loss"])
+    assert math.isfinite(row["loss" if pair.name == "auto-decoder" else "validation_loss"])
     still = [name for name, value in vae.named_parameters() if torch.equal(value, before[name])]
     assert still == []
 
@@ -113,8 +122,8 @@ def test_saved_weights_give_the_same_log_likelihood(pair, tmp_path):
     first, second = build(pair, seed=0), build(pair, seed=1)
     first.eval()
     second.eval()
-    test, values = rows_for(pair).test, []
-    x, given = test.x, {} if test.mask is None else {"mask": test.mask}
+    values = []
+    x, given = known_rows(pair)
     for vae in (first, second):
         torch.manual_seed(0)
         values.append(vae.log_likelihood(x, 20, **given))
@@ -152,6 +161,6 @@ def test_own_training_options_train(pair):
     history = trainer.fit(vae, dataset)
     assert math.isfinite(history.rows[-1]["loss"])
     assert not same_weights(before, weights_of(vae))
-    given = {} if dataset.test.mask is None else {"mask": dataset.test.mask}
+    x, given = known_rows(pair)
     assert vae.sample(3).shape == (3, *dataset.shape)
-    assert vae.reconstruct(dataset.test.x, **given).shape == (12, *dataset.shape)
+    assert vae.reconstruct(x, **given).shape == (12, *dataset.shape)

@@ -142,7 +142,8 @@ def test_parameters_that_are_frozen_or_set_free_later():
     assert_same(compiled(step, vae, x), everything)
 
 
-@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: pair.name)
+# The auto-decoder picks its rows by their index; tests/auto_decoder compiles it.
+@pytest.mark.parametrize("pair", [p for p in pairs() if p.name != "auto-decoder"], ids=lambda pair: pair.name)
 def test_registered_pairs(pair):
     if pair.name == "landmarks":
         dataset = data.load("landmarks")

@@ -60,7 +60,7 @@ def test_one_more_step_is_the_same_on_a_reloaded_pair(pair, options, tmp_path):
     assert same_weights(weights_of(vae), weights_of(again))
     settings = {**run.config["training"], "epochs": 1, "batch_size": 300, "progress": False, "patience": None}
     losses = [Trainer(**settings).fit(each, small).rows[0] for each in (vae, again)]
-    for name in ("loss", "validation_loss"):
+    for name in ("loss",) if pair == "auto-decoder" else ("loss", "validation_loss"):
         assert losses[0][name] == losses[1][name], name
     assert same_weights(weights_of(vae), weights_of(again))
 
