@@ -16,7 +16,7 @@ from pyrovae.storage import load_weights, save_weights
 from pyrovae.training import Trainer
 
 OPTIONS = {
-    "auto-decoder": {"latent_dim": 2, "hidden": (8,), "scale": "learned"},
+    "auto-decoder": {"latent_dim": 2, "hidden": (8,), "posterior_scale": "learned"},
     "sbn": {"sizes": (4, 3)},
     "hierarchical": {"latent_dims": (4, 3), "hidden": (8,), "hidden_between": (6,)},
     "categorical": {"num_variables": 2, "num_classes": 3, "hidden": (8,)},
