@@ -110,7 +110,9 @@ def kills(count: int, seed: int, only: str | None) -> Counter[str]:
         with tempfile.TemporaryDirectory() as folder:
             whole, part = Path(folder, "whole"), Path(folder, "part")
             begun = time.monotonic()
-            forked(partial(run, ["train", *CASES[name], "--out", str(whole)]), 600)
+            said = forked(partial(run, ["train", *CASES[name], "--out", str(whole)]), 600)[1]
+            if "STATUS 0" not in said:
+                raise SystemExit(f"{name} does not train: {said[-300:]}")
             length, done = time.monotonic() - begun, False
             while not done and found["kills"] < count:
                 status, said = forked(partial(go_on, name, part), generator.uniform(0, 1.5) * length)
@@ -124,6 +126,7 @@ def kills(count: int, seed: int, only: str | None) -> Counter[str]:
                 forked(partial(go_on, name, part), 600)
             found["trainings"] += 1
             found["differences"] += not same_tensors(whole, part)
+            bar.set_postfix(dict(found), refresh=False)
     return found
 
 
