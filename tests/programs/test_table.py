@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWa
 SUBJECTS = (table_guides, table_latents, table_likelihoods, table_scales)  # which fill the table
 PYRO = ("elbo", "mean-field", "graph", "enum")
 OURS = [name for name in objective_names() if name not in PYRO]
+LOOPED = ("iwae", "vimco", "wake-wake")  # one objective for each way in which particles are drawn and weighed
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +80,9 @@ def stock(name):
     return TraceEnum_ELBO(max_plate_nesting=1) if enumerated else Trace_ELBO()
 
 
-@pytest.mark.parametrize("vectorize", [None, False])
-@pytest.mark.parametrize("objective", OURS)
+@pytest.mark.parametrize(
+    ("objective", "vectorize"), [*((name, None) for name in OURS), *((name, False) for name in LOOPED)]
+)
 @pytest.mark.parametrize("name", PAIRS)
 def test_objectives_of_this_library(name, objective, vectorize):
     pair = build(name)
@@ -91,7 +93,7 @@ def test_objectives_of_this_library(name, objective, vectorize):
         assert all(gradient.isfinite().all() for gradient in found[1].values())
 
 
-@pytest.mark.parametrize("objective", ["iwae", "renyi", "iwae-stl", "iwae-dreg"])
+@pytest.mark.parametrize("objective", ["iwae", "iwae-stl", "iwae-dreg"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_one_particle_is_stock_pyro(name, objective):
     pair = build(name)
@@ -103,7 +105,7 @@ def test_one_particle_is_stock_pyro(name, objective):
     build(name)
     loss, expected = gradients(stock(name), pair)
     assert found[0] == pytest.approx(loss, abs=1e-6)
-    if pair.path and objective in ("iwae", "renyi"):
+    if pair.path and objective == "iwae":
         agree(found[1], expected)
 
 
