@@ -269,7 +269,7 @@ class RunFolder:
                 "metrics are those of the state",
                 path,
             )
-            return [dict(row) for row in state["history"]]
+            return [{name: float(value) for name, value in row.items()} for row in state["history"]]
         try:
             rows = list(csv.DictReader(content.decode().splitlines()))
             return [{name: float(value) for name, value in row.items() if value} for row in rows]
