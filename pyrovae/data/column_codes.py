@@ -24,7 +24,8 @@ def encode_column(column: Column, series: pd.Series, unseen: str = "raise") -> n
     series : Series
         Its values.
     unseen : {"raise", "missing"}, default "raise"
-        What becomes of a level that the column does not have, and of a number that its kind cannot have.
+        What becomes of a level that the column does not have, and of a number that its kind cannot have. Dates may be
+        earlier than those that the schema was inferred from.
 
     Raises
     ------
@@ -43,10 +44,9 @@ def encode_column(column: Column, series: pd.Series, unseen: str = "raise") -> n
         value, row = series.dropna().iloc[0], row_of(series, series.notna().to_numpy())
         raise TypeError(f"column {column.name!r} must hold {expected}, not {value!r} in row {row!r}")
     if column.origin is not None:
-        numbers = days_between(times_of(series), np.datetime64(column.origin, "us"))
-    else:
-        numbers = numbers_of(series)
-    return check_support(column.kind, series, numbers, unseen)
+        days = days_between(times_of(series), np.datetime64(column.origin, "us"))
+        return days if column.kind == "positive" else check_support(column.kind, series, days, unseen)
+    return check_support(column.kind, series, numbers_of(series), unseen)
 
 
 def check_support(kind: str, series: pd.Series, numbers: np.ndarray, unseen: str = "raise") -> np.ndarray:

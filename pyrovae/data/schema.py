@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,6 +152,20 @@ class Schema:
         check_known(names, by_name, "names")
         return Schema(tuple(by_name[name] for name in names))
 
+    def without_unobserved(self) -> Schema:
+        """The schema in which columns without any value are missing, whatever was declared: nothing is learned of them.
+
+        It is for a training. The declared kind of such a column says what it could hold, and not where its values lie.
+        """
+        return Schema(
+            tuple(
+                replace(column, kind="missing", low=None, high=None, why="No value is observed.")
+                if column.missing == 1.0 and column.kind != "missing"
+                else column
+                for column in self.columns
+            )
+        )
+
     def report(self) -> pd.DataFrame:
         """What was found, a row for each column: its kind, dtype, levels or range, share of missing values, and why."""
         import pandas as pd
@@ -170,7 +184,8 @@ class Schema:
             What becomes of columns that the schema does not have.
         unseen : {"raise", "missing"}, default "raise"
             What becomes of values that a column cannot have: a level that is not in the schema, a number that its kind
-            does not allow. With "missing" they count as not observed.
+            does not allow. With "missing" they count as not observed. Dates before the day from which days are counted
+            have negative numbers.
 
         Returns
         -------

@@ -120,7 +120,7 @@ def streamed_splits(
     *drawn, sample = draw_rows(table.num_rows, (*counts.values(), sampled), seed)
     held = np.sort(np.concatenate([np.empty(0, np.int64), *drawn]))
     try:
-        schema = summarized(table, held, column_kinds, words)
+        schema = summarized(table, held, column_kinds, words).without_unobserved()
         families_of(schema, likelihoods)  # refused before the file is read again
         numbers = {**dict(zip(counts, drawn, strict=True)), "train": sample}
         kept: dict[str, list[Any]] = {split: [] for split in numbers}

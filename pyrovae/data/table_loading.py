@@ -232,7 +232,8 @@ def _fitted(
     from pyrovae.data.tables import TableCodec
 
     try:
-        return TableCodec.fit(Schema.infer(frame, kinds=kinds), frame, likelihoods=likelihoods, scaling=scaling)
+        schema = Schema.infer(frame, kinds=kinds).without_unobserved()
+        return TableCodec.fit(schema, frame, likelihoods=likelihoods, scaling=scaling)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from None
 

@@ -190,8 +190,18 @@ class TableCodec:
     def scaled(self, frame: Any, *, unseen: str = "raise", extra: str = "raise") -> tuple[NDArray, NDArray]:
         """Scaled values of the modelled columns, zeros where they are missing, and the mask, ``[N, D]``."""
         values, mask = self.schema.encode(frame, unseen=unseen, extra=extra)
-        mask = mask[:, self.modelled]
+        too_early = self.too_early(values[:, self.modelled])
+        if unseen == "raise" and too_early.any():
+            name = self.schema.columns[self.modelled[int(too_early.any(0).argmax())]].name
+            raise ValueError(f"column {name!r} holds a date a day or more before the earliest one of the training rows")
+        mask = mask[:, self.modelled] & ~too_early
         return np.where(mask, self.scaler.transform(values[:, self.modelled]), 0.0), mask
+
+    def too_early(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which modelled values ``[N, D]`` are dates to which their likelihood, one of positive numbers, gives none."""
+        columns = [self.schema.columns[column] for column in self.modelled]
+        dates = np.array([column.origin is not None for column in columns])
+        return (values <= 0) & dates & np.isin(self.families.families, POSITIVE)
 
     def complete(self, scaled: NDArray) -> NDArray:
         """Values of all columns of the schema, ``[N, D]``, from scaled values of the modelled ones."""

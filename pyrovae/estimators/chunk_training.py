@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,6 +36,7 @@ KEPT_ROWS = 20_000
 MIN_SHOWN = 10
 """Values of a column that are seen before some are held out."""
 _KEPT_ENTRIES = 4_000_000
+_WHOLE = re.compile(r"^(ui|i|UI|I)nt\d+(\[pyarrow\])?$")
 _SHIFTED = ("normal", "student-t")
 _OF_CODEC = ("likelihoods", "scaling", "scale_where")
 _KNOWN = (*_OF_CODEC, "pair", "training", "trees", "num_nets", "variants", "hiding", "balance")
@@ -75,6 +77,10 @@ class ChunkTraining:
         device: str = "cpu",
     ) -> None:
         _check(options)
+        if empty := [c.name for c in schema.columns if c.kind in NUMBERS and c.missing == 1.0]:
+            raise ValueError(
+                f"column {empty[0]!r} has no value in the first chunk, which tells its scaling; begin with other rows"
+            )
         self.codec = TableCodec.fit(schema, frame, **{name: options[name] for name in _OF_CODEC})
         self.options, self.seed, self.ranges, self.device = dict(options), seed, dict(ranges), device
         self.pair, self.training = varied(options["pair"], options["training"], options["variants"][0])
@@ -158,6 +164,8 @@ class ChunkTraining:
     def _encoded(self, frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
         """Numbers of a chunk, all of whose values the schema takes."""
         values, _ = schema.encode(frame, unseen="missing")
+        modelled = self.codec.modelled
+        values[:, modelled] = np.where(self.codec.too_early(values[:, modelled]), np.nan, values[:, modelled])
         for position, column in enumerate(schema.columns):
             series = frame[column.name]
             given = series.notna().to_numpy()
@@ -268,8 +276,17 @@ def _widened(schema: Schema, values: NDArray[np.float64], ranges: Mapping[str, t
             )
             whole = column.integer and bool(np.all(known == np.rint(known)))
             column = replace(column, low=low, high=high, integer=whole)
+            if column.origin is None and not bool(np.all(known == np.rint(known))):
+                column = replace(column, dtype=_WHOLE.sub(_with_fractions, column.dtype))
         columns.append(column)
     return Schema(tuple(columns))
+
+
+def _with_fractions(whole: re.Match[str]) -> str:
+    """The dtype of numbers with fractions beside one of whole numbers, of NumPy, pandas or pyarrow."""
+    if whole[2]:
+        return "double[pyarrow]"
+    return "Float64" if whole[1] in ("I", "UI") else "float64"
 
 
 def _declared(column: Column, ranges: Mapping[str, tuple[Any, Any]]) -> tuple[float | None, float | None]:

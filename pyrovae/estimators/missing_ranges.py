@@ -58,7 +58,7 @@ def without_observed_ranges(
     Returns
     -------
     Schema
-        The columns. Positive ones and counts still start at 0.
+        The columns. Positive ones and counts still start at 0, but dates anywhere.
 
     Examples
     --------
@@ -72,6 +72,7 @@ def without_observed_ranges(
     def widened(column: Column) -> Column:
         if column.kind not in NUMBERS or column.name in declared or by_name[column.name] == "ignorable":
             return column
-        return replace(column, low=None if column.kind == "real" else 0.0, high=None)
+        starts_at_0 = column.kind != "real" and column.origin is None
+        return replace(column, low=0.0 if starts_at_0 else None, high=None)
 
     return Schema(tuple(widened(column) for column in schema.columns))

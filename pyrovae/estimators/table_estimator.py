@@ -27,6 +27,7 @@ from pyrovae.runs import pick_device
 from pyrovae.training import History
 
 _NOT_WRITTEN = ("random_state", "verbose", "device")
+_OF_ANSWERS = ("num_samples", "weights")
 
 
 class TableEstimator(TransformerMixin, BaseEstimator, ABC):
@@ -42,6 +43,7 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
     device: str
     _seed: int
     _chunks: ChunkTraining | None
+    _begun_with: dict[str, Any]
 
     @abstractmethod
     def transform(self, X: ArrayLike) -> Any:
@@ -65,7 +67,8 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         self._chunks = None
         frame = check_frame(self, X, reset=True)
         self._seed = seed_of(self.random_state)
-        self.schema_, options = fit_options(self, frame)
+        schema, options = fit_options(self, frame)
+        self.schema_ = schema.without_unobserved()
         self.model_ = train_table(
             frame, self.schema_, seed=self._seed, device=pick_device(self.device), settings=self._settings(), **options
         )
@@ -107,7 +110,8 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         The first chunk tells the schema and the scaling, unless `kinds`, `levels` and `ranges` declare more than it
         holds. A later chunk with another level, with another value of a column that was constant or without any, or
         with a number that the kind of a column cannot have, is refused. Ranges that were not declared grow with the
-        values; those of dates grow backwards only with normal and Student-t likelihoods that are scaled outside.
+        values; dates may be earlier ones too, unless their likelihood is one of positive numbers. The first chunk needs
+        a value of each column that is declared to hold numbers. Options of the training cannot change later.
 
         A call does `epochs` passes over its rows; None does as many as make about 500 steps, at least 1 and at most 20.
         The optimizer keeps its state, and the learning rate falls from `lr` to 0 in each call.
@@ -125,7 +129,12 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
             schema, options = fit_options(self, frame)
             device = pick_device(self.device)
             chunks = ChunkTraining(frame, schema, options, seed=seed, ranges=self.ranges or {}, device=device)
-            self._seed = seed
+            self._seed, self._begun_with = seed, self._of_training()
+        now = self._of_training()
+        if changed := [name for name, value in self._begun_with.items() if now[name] != value]:
+            raise ValueError(
+                f"{', '.join(changed)} cannot change after the first chunk; begin anew with fit or a clone"
+            )
         chunks.add(frame)
         self._chunks, self.schema_, self.model_ = chunks, chunks.codec.schema, chunks.model(self._settings())
         self.history_, self.n_iter_ = chunks.history, len(chunks.history.rows)
@@ -242,6 +251,11 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         if settings.get("has_names", True):
             estimator.feature_names_in_ = model.codec.schema.feature_names
         return estimator
+
+    def _of_training(self) -> dict[str, Any]:
+        """Options that the training has used, as JSON has them."""
+        given = self.get_params(deep=False).items()
+        return {name: as_plain(value) for name, value in given if name not in (*_NOT_WRITTEN, *_OF_ANSWERS)}
 
     def _settings(self) -> dict[str, Any]:
         """Arguments of the constructor, ready for JSON, and the seed."""

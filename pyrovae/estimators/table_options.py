@@ -51,6 +51,25 @@ def check_options(estimator: Any) -> None:
         The message names the option, its value and what it should be.
     """
     options = estimator.get_params(deep=False)
+    _check_values(options)
+    for name in _BY_NAME:
+        if not isinstance(options.get(name), Mapping | None):
+            raise TypeError(f"{name} must be a dictionary by the name of columns, got {options[name]!r}")
+    if "missingness" in options:
+        check_missingness(options)
+    if "variants" in options:
+        check_variants(options["variants"])
+        for variant in options["variants"]:
+            try:
+                _check_values(variant)
+                if empty := [name for name, value in variant.items() if value is None]:
+                    raise ValueError(f"{empty[0]} must be given, got None; leave it out")
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"variants: {error}") from None
+
+
+def _check_values(options: Mapping[str, Any]) -> None:
+    """Check options that are there, each for itself."""
     for name, known in _CHOICES.items():
         if name in options and options[name] not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {options[name]!r}")
@@ -60,16 +79,9 @@ def check_options(estimator: Any) -> None:
     for name, ends in _AMOUNTS.items():
         if name in options and not isinstance(options[name], str):  # a text is a schedule
             check_scalar(options[name], name, Real, min_val=0, include_boundaries=ends)
-    for name in _BY_NAME:
-        if not isinstance(options.get(name), Mapping | None):
-            raise TypeError(f"{name} must be a dictionary by the name of columns, got {options[name]!r}")
-    if "missingness" in options:
-        check_missingness(options)
     if "dropout" in options:
         check_scalar(options["dropout"], "dropout", Real, min_val=0, max_val=1, include_boundaries="left")
-    if "variants" in options:
-        check_variants(options["variants"])
-    hidden = options["hidden"]
+    hidden = options.get("hidden", (1,))
     sizes = list(hidden) if np.iterable(hidden) and not isinstance(hidden, str) else []
     if not sizes or not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
         raise ValueError(f"hidden must hold the size of at least one layer, such as (256, 256), got {hidden!r}")

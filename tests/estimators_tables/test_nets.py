@@ -165,3 +165,19 @@ def test_variants_refused(variants, error, text):
         check_variants(variants)
     with pytest.raises(error, match=text):
         VAEImputer(**SMALL, variants=variants).fit(mixed(20))
+
+
+@pytest.mark.parametrize(
+    ("variant", "error", "text"),
+    [
+        ({"encoder": "transformer"}, ValueError, "variants: encoder must be one of dense, set"),
+        ({"hidden": 5}, ValueError, "variants: hidden must hold"),
+        ({"dropout": 2.0}, ValueError, "variants: dropout == 2.0, must be < 1"),
+        ({"epochs": None}, ValueError, "variants: epochs must be given"),
+        ({"n_components": 1.5}, TypeError, "variants: n_components must be an instance of"),
+    ],
+)
+def test_values_of_variants_refused_before_training(variant, error, text, monkeypatch):
+    monkeypatch.setattr("pyrovae.estimators.table_estimator.train_table", None)
+    with pytest.raises(error, match=text):
+        VAEImputer(**SMALL, variants=({}, variant)).fit(mixed(20))
