@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from pyrovae.distributions.mapped_normal import AT_ATOM
 
@@ -94,7 +94,7 @@ class Marginal:
             middle = float(column.mean())
             return cls((middle - spread, middle + spread), (-1.0, 1.0), tuple(atoms))
         ranks = np.cumsum(rest[1]) - 0.5 * rest[1]
-        scores = ndtri(ranks / rest[1].sum())
+        scores = torch.special.ndtri(torch.as_tensor(ranks / rest[1].sum())).numpy()
         values = rest[0]
         grid = np.linspace(scores[0], scores[-1], num_knots)
         knots = np.interp(grid, scores, values)

@@ -169,7 +169,7 @@ class TestOtherData:
     ("words", "message"),
     [
         ("gone.npy", "there is no file or folder gone.npy"),
-        ("rows.txt", "rows.txt cannot be read: data are in .npy, .npz, .pt, .csv files, or in a folder"),
+        ("rows.txt", "rows.txt cannot be read: data are in .npy, .npz, .pt, .csv, .h5, .hdf5 files, or in a folder"),
         (
             "rows.npy --kind unit",
             "rows.npy: row 0, entry 0 (counted from 0) is -2, and kind 'unit' means values",
