@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ class RowGuide(PyroModule):
     """
 
     keys: Tensor | None
+    details: Tensor | None
 
     def __init__(self, sites: Sequence[RowSite], values: Tensor) -> None:
         super().__init__()
@@ -48,7 +50,9 @@ class RowGuide(PyroModule):
         self.row_sites = RowSites(sites)
         self.table = RowTable(values)
         self.register_buffer("keys", None)
-        self._order: Tensor | None = None
+        self.register_buffer("details", None)
+        self.told_by: tuple[str, ...] = ()
+        self._sorted: tuple[Any, Tensor, Tensor | None] | None = None
 
     @property
     def num_data(self) -> int:
@@ -73,15 +77,18 @@ class RowGuide(PyroModule):
         """The posterior of rows that were fitted, of the first latent, as of an amortised guide."""
         return next(iter(self.posterior_of(self.rows_of(x, mask)).values()))
 
-    def remember(self, x: Tensor, mask: Tensor | None = None) -> None:
+    def remember(self, x: Tensor, mask: Tensor | None = None, **data: Any) -> None:
         """Take keys of the rows that the parameters belong to, so that they are known again without `index`.
 
-        From then on other rows are refused, also where their index would do.
+        From then on other rows are refused, also where their index would do. `data` are what else the rows were fitted
+        with, such as labels: they tell equal rows apart.
         """
-        self.keys = row_keys(x, mask)
-        self._order = None
+        more = {name: value for name, value in data.items() if _is_of_rows(value, len(x))}
+        self.keys, self.told_by = row_keys(x, mask), tuple(sorted(more))
+        self.details = _keys_of(more, self.told_by) if more else None
+        self._sorted = None
 
-    def rows_of(self, x: Tensor, mask: Tensor | None = None, index: Tensor | None = None) -> Tensor:
+    def rows_of(self, x: Tensor, mask: Tensor | None = None, index: Tensor | None = None, **data: Any) -> Tensor:
         """The numbers of rows, ``[B]``: `index`, or where the keys of these rows are.
 
         Raises
@@ -98,23 +105,51 @@ class RowGuide(PyroModule):
                     "have no index, so they are others; call fit_posterior(x) for a VAE over them"
                 )
             return index
-        keys = row_keys(x, mask)
+        keys, known, whole = row_keys(x, mask), self.keys, False
+        if self.details is not None and all(_is_of_rows(data.get(name), len(x)) for name in self.told_by):
+            keys, known, whole = _both(keys, _keys_of(data, self.told_by)), _both(known, self.details), True
         if index is not None:
             self.table.check(index)
-            if bool((self.keys[index] != keys).any()):
-                raise RowError("index names other rows than these; call fit_posterior(x) for a VAE over new rows")
+            if bool((known[index] != keys).any()):
+                raise RowError(
+                    f"index names other rows than these{self._or_told(whole)}; call fit_posterior(x) for a VAE over "
+                    "new rows"
+                )
             return index
-        if self._order is None or self._order.device != self.keys.device or len(self._order) != len(self.keys):
-            self._order = self.keys.argsort()
-        place = torch.searchsorted(self.keys, keys, sorter=self._order).clamp(max=len(self.keys) - 1)
-        found = self._order[place]
-        unknown = self.keys[found] != keys
+        order, unclear = self._order(known, whole)
+        place = torch.searchsorted(known, keys, sorter=order).clamp(max=len(known) - 1)
+        found = order[place]
+        unknown = known[found] != keys
         if bool(unknown.any()):
             raise RowError(
-                f"{int(unknown.sum())} of {len(x)} rows were not fitted, or with another mask; call fit_posterior(x) "
-                "for a VAE over them"
+                f"{int(unknown.sum())} of {len(x)} rows were not fitted, or with another mask{self._or_told(whole)}; "
+                "call fit_posterior(x) for a VAE over them"
+            )
+        if unclear is not None and bool(unclear[found].any()):
+            raise RowError(
+                f"{int(unclear[found].sum())} of {len(x)} rows were fitted several times, with different "
+                f"{', '.join(self.told_by)}; give {', '.join(self.told_by)}, or index"
             )
         return found
+
+    def _or_told(self, whole: bool) -> str:
+        return f", or with another {', '.join(self.told_by)}" if whole else ""
+
+    def _order(self, known: Tensor, whole: bool) -> tuple[Tensor, Tensor | None]:
+        """The order of keys, and which rows only their details tell apart. It is kept as long as the keys are."""
+        state = (whole, self.keys.device, self.keys.data_ptr(), self.keys._version)  # type: ignore[union-attr]
+        if self._sorted is None or self._sorted[0] != state:
+            order, unclear = known.argsort(), None
+            if self.details is not None and not whole:
+                ranked, told = known[order], self.details[order]
+                twins = torch.zeros(len(known), dtype=torch.bool, device=known.device)
+                different = (ranked[1:] == ranked[:-1]) & (told[1:] != told[:-1])
+                # All rows of one key are unclear where two of them differ.
+                group = torch.cat([ranked.new_zeros(1), (ranked[1:] != ranked[:-1]).long().cumsum(0)])
+                twins[order] = torch.isin(group, group[1:][different])
+                unclear = twins if bool(twins.any()) else None
+            self._sorted = (state, order, unclear)
+        return self._sorted[1], self._sorted[2]
 
     def forward(
         self,
@@ -124,18 +159,32 @@ class RowGuide(PyroModule):
         index: Tensor | None = None,
         **more: Any,
     ) -> Tensor | dict[str, Tensor]:
-        """Run the program. See the contract of pairs. `y` and further arguments are not used."""
+        """Run the program. See the contract of pairs. `y` and further arguments tell equal rows apart."""
         picked = self.table.picked
         if picked is None:
             if mask is not None and mask.shape != x.shape:
                 raise RowError(
                     f"mask has shape {tuple(mask.shape)}, and the data have {tuple(x.shape)}; they must be equal"
                 )
-            index = self.rows_of(x, mask, index)
+            index = self.rows_of(x, mask, index, y=y, **more)
         elif index is None:
             index = self.table._picked_index
         drawn = self.row_sites.sample(self.table(index), len(x))
         return next(iter(drawn.values())) if len(drawn) == 1 else drawn
+
+
+def _is_of_rows(value: Any, rows: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows and not value.is_complex()
+
+
+def _keys_of(data: Mapping[str, Any], names: Sequence[str]) -> Tensor:
+    keys = [row_keys(data[name]) for name in names]
+    return reduce(_both, keys)
+
+
+def _both(first: Tensor, second: Tensor) -> Tensor:
+    """One key of two."""
+    return first * 0x2545F4914F6CDD1D + second
 
 
 def PerDatum(

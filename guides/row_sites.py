@@ -162,8 +162,8 @@ class RowSite(nn.Module):
             values = {"concentration1": base.concentration1, "concentration0": base.concentration0}
         else:
             names = [parameter.name for parameter in self.parameters_of_rows]
-            same = name_of(base) == getattr(self.family, "__name__", "") or all(n in ("loc", "scale") for n in names)
-            if not same or not all(hasattr(base, name) for name in names):
+            own = _base(self.distribution(self.initial().unsqueeze(0)))
+            if name_of(base) != name_of(own) or not all(hasattr(base, name) for name in names):
                 return None
             values = {name: getattr(base, name) for name in names}
         found = []

@@ -91,19 +91,31 @@ def nothing_seen(x: Tensor, data: Mapping[str, Any]) -> Tensor:
     return ~mask.reshape(len(x), -1).any(1)
 
 
+@torch.no_grad()
 def prior_rows(bounds: RowBounds, rows: Tensor, x: Tensor, data: Mapping[str, Any]) -> Tensor | None:
-    """Parameters at which the guide of rows is the prior; None where there is no such row, or it cannot be that."""
-    if not bool(nothing_seen(x, data).any()):
+    """Parameters at which the guide of rows is the prior; None where there is no such row, or it cannot be that.
+
+    It cannot where the family is another one, where the prior of a latent depends on draws of other latents, and where
+    something else is observed of such a row that says something of its latents.
+    """
+    empty = nothing_seen(x, data).nonzero()[:, 0]
+    if not len(empty):
         return None
-    with torch.no_grad():
-        traces = programs.trace_pair(bounds.model, bounds.sites.program(rows), (x,), data)
     found = []
-    for site in bounds.sites:
-        raw = site.raw_of(nodes_of(traces.model)[site.name]["fn"], len(x))
-        if raw is None:
+    for _ in range(2):
+        traces = programs.trace_pair(bounds.model, bounds.sites.program(rows), (x,), data)
+        raws = [site.raw_of(nodes_of(traces.model)[site.name]["fn"], len(x)) for site in bounds.sites]
+        if any(raw is None for raw in raws):
             return None
-        found.append(raw)
-    return torch.cat(found, 1)
+        found.append(torch.cat(raws, 1))  # type: ignore[arg-type]
+    prior = found[0]
+    if not torch.equal(prior[empty], found[1][empty]):
+        return None
+    few, part = x[empty], cut(dict(data), empty, len(x))
+    # At weight 0 of the KL, what is left is the likelihood.
+    explained = [bounds.log_weights(prior[empty] + shift, few, part, 4, 0.0).log_weight for shift in (0.0, 0.5)]
+    low, high = torch.cat(explained).aminmax(dim=0)
+    return prior if bool((high - low <= 1e-5 * (1 + high.abs())).all()) else None
 
 
 def site_reparameterised(fn: Any) -> bool:
@@ -189,7 +201,7 @@ def _started(
             like = next((p for p in vae.parameters() if p.is_floating_point()), torch.empty(0))
             values = _first_rows(sites, len(x), start, log_var).to(device=x.device, dtype=like.dtype)
     guide = RowGuide(sites, values.clone()).to(x.device)
-    guide.remember(x, given.get("mask"))
+    guide.remember(x, given.get("mask"), **{n: v for n, v in given.items() if n not in ("mask", "index")})
     return guide, values
 
 
