@@ -240,11 +240,12 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         -------
         DataFrame or ndarray, shape ``[N, D]``
             Of the kind of `X`, with its index and dtypes, and the columns in the order of `fit`. Observed entries are
-            untouched. A level that `fit` did not see stays too, and counts as missing when other entries are predicted.
+            untouched. A level that `fit` did not see, and a number that its column cannot have, stay too, and count as
+            missing when other entries are predicted.
             A table of polars or pyarrow comes back as one, unless `set_output` asks for another kind.
         """
-        frame, x, mask = self._encoded(X)
-        values = self.model_.points(x, mask, Sampling(self.num_samples, self.weights, self._seed))
+        frame, x, mask, missing = self._encoded(X)
+        values = self.model_.points(x, mask, Sampling(self.num_samples, self.weights, self._seed), missing)
         return self._filled(X, frame, values)
 
     def impute_draws(
@@ -271,8 +272,8 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         check_scalar(num_draws, "num_draws", Integral, min_val=1)
         check_is_fitted(self)
         seed = self._seed if random_state is None else seed_of(random_state)
-        frame, x, mask = self._encoded(X)
-        drawn = self.model_.draws(x, mask, num_draws, Sampling(self.num_samples, self.weights, seed))
+        frame, x, mask, missing = self._encoded(X)
+        drawn = self.model_.draws(x, mask, num_draws, Sampling(self.num_samples, self.weights, seed), missing=missing)
         return [self._filled(X, frame, values) for values in drawn]
 
     def intervals(self, X: ArrayLike, coverage: float = 0.9, num_draws: int = 200) -> tuple[Any, Any]:
@@ -296,19 +297,22 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         if not 0 < coverage < 1:
             raise ValueError(f"coverage must be between 0 and 1, got {coverage}")
         check_scalar(num_draws, "num_draws", Integral, min_val=2)
-        frame, x, mask = self._encoded(X)
-        levels = [(1 - coverage) / 2, (1 + coverage) / 2]
-        ends = self.model_.quantiles(x, mask, levels, num_draws, Sampling(self.num_samples, self.weights, self._seed))
+        frame, x, mask, missing = self._encoded(X)
+        levels, sampling = (
+            [(1 - coverage) / 2, (1 + coverage) / 2],
+            Sampling(self.num_samples, self.weights, self._seed),
+        )
+        ends = self.model_.quantiles(x, mask, levels, num_draws, sampling, missing)
         nominal = [c.kind in ("categorical", "binary") for c in self.schema_.columns]
         ends[:, :, nominal] = np.nan
         low, high = (self._filled(X, frame, end) for end in ends)
         return low, high
 
-    def _encoded(self, X: ArrayLike) -> tuple[pd.DataFrame, Tensor, Tensor]:
-        """Rows as a frame, and scaled with their mask."""
+    def _encoded(self, X: ArrayLike) -> tuple[pd.DataFrame, Tensor, Tensor, Tensor | None]:
+        """Rows as a frame, and scaled with their mask, and where nothing was recorded."""
         check_is_fitted(self)
         frame = check_frame(self, X, reset=False)
-        return frame, *self.model_.encoded(frame, unseen="missing")
+        return frame, *self.model_.encoded(frame, unseen="missing"), self.model_.never_recorded(frame)
 
     def _filled(self, X: Any, frame: pd.DataFrame, values: NDArray) -> Any:
         filled = self.schema_.fill(frame, values)

@@ -114,7 +114,7 @@ def pool(estimates: ArrayLike, variances: ArrayLike, num_rows: float | None = No
     total = squares.mean(0) + between
     share = between / total
     inverse = share**2 / (count - 1)
-    if num_rows is not None:
+    if num_rows is not None and np.isfinite(num_rows):
         complete = num_rows - 1
         inverse = inverse + (complete + 3) / ((complete + 1) * complete * (1 - share))
     with np.errstate(divide="ignore"):

@@ -154,15 +154,17 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         Returns
         -------
         ndarray, shape ``[N]``
-            Estimates of the log-densities, which are lower bounds on average over seeds. They are those of the VAE
-            alone, also if trees count beside it. The noise of a row depends on what the row holds, so that an estimate
-            depends on no other row, and errors of unlike rows are independent.
+            Estimates of the log-densities, which are lower bounds on average over seeds; 0 for a row without any
+            observed entry. They are those of the first net alone, under the prior of its latent, also if other nets and
+            trees complete rows with it. The noise of a row depends on what the row holds, so that an estimate depends
+            on no other row, and errors of unlike rows are independent.
         """
         check_is_fitted(self)
         check_scalar(num_samples, "num_samples", Integral, min_val=1)
         frame = check_frame(self, X, reset=False)
         x, mask = self.model_.encoded(frame, unseen="missing")
-        found = self.model_.log_prob(x, mask, Sampling(num_samples, seed=self._seed))
+        missing = self.model_.never_recorded(frame)
+        found = self.model_.log_prob(x, mask, Sampling(num_samples, seed=self._seed), missing)
         found[impossible_rows(self.model_.codec, frame, mask.cpu().numpy())] = -np.inf
         return found
 
@@ -187,7 +189,8 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
         Returns
         -------
         DataFrame or ndarray, shape ``[num_samples, D]``
-            A frame with the dtypes of `fit` if its columns had names, else an array.
+            A frame with the dtypes of `fit` if its columns had names, else an array. Rows are those of the first net
+            alone, whose latents are drawn from where those of the training rows lie, and not from the prior.
 
         Raises
         ------

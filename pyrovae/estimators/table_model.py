@@ -244,9 +244,19 @@ class TableModel:
         x = torch.as_tensor(scaled, dtype=torch.float64)
         return x.to(self.vae.device), torch.as_tensor(mask).to(self.vae.device)
 
-    def points(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
+    def never_recorded(self, frame: pd.DataFrame) -> Tensor | None:
+        """Where modelled entries of a frame hold nothing, ``[N, D]``, if the pair models what is missing; else None.
+
+        A level that the training did not see is not observed, and was recorded all the same.
+        """
+        if not self.models_missing:
+            return None
+        columns = [self.codec.schema.names[column] for column in self.codec.modelled]
+        return torch.as_tensor(frame[columns].isna().to_numpy(dtype=bool, copy=True), device=self.vae.device)
+
+    def points(self, x: Tensor, mask: Tensor, sampling: Sampling, missing: Tensor | None = None) -> NDArray[np.float64]:
         """The best single values of all columns of the schema, ``[N, D]``, in their units."""
-        return self.codec.complete(self.predictor.points(x, mask, sampling))
+        return self.codec.complete(self.predictor.points(x, mask, sampling, missing))
 
     def draws(
         self,
@@ -280,11 +290,14 @@ class TableModel:
         return np.concatenate(found, 1)
 
     @torch.no_grad()
-    def log_prob(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
+    def log_prob(
+        self, x: Tensor, mask: Tensor, sampling: Sampling, missing: Tensor | None = None
+    ) -> NDArray[np.float64]:
         """Importance-sampled log-density of the observed entries of each row, ``[N]``, in nats and in raw units.
 
-        It is that of the pair alone, without trees. The noise of a row depends on what the row holds and on nothing
-        else, so that errors of rows are independent.
+        It is that of the pair alone, without trees and further nets, and 0 of a row without any observed entry, unless
+        the pair models what is missing. `missing` is that of `never_recorded`. The noise of a row depends on what the
+        row holds and on nothing else, so that errors of rows are independent.
         """
         model: Any = self.vae.model
         shape, found = (sampling.num_samples, model.prior.latent_dim), []
@@ -292,10 +305,13 @@ class TableModel:
         for part in slices(len(x), max(1, _NUMBERS_AT_ONCE // numbers)):
             own = [each.standard_normal(shape) for each in row_generators(x[part], mask[part], sampling.seed)]
             noise = torch.as_tensor(np.stack(own, 1)).to(x)
-            _, log_weight = weighted(self.vae, x[part], mask[part], noise)
+            absent = None if missing is None else missing[part]
+            _, log_weight = weighted(self.vae, x[part], mask[part], noise, absent)
             found.append(log_weight.logsumexp(0) - math.log(shape[0]))
         scale = torch.as_tensor(self.codec.log_scale(x.cpu().numpy()), device=x.device)
-        return (torch.cat(found) - (mask * scale).sum(-1)).cpu().numpy()
+        log_prob = torch.cat(found) - (mask * scale).sum(-1)
+        known = mask.any(-1) | self.models_missing
+        return torch.where(known, log_prob, 0.0).cpu().numpy()
 
     @torch.no_grad()
     def latents(self, x: Tensor, mask: Tensor) -> NDArray[np.float64]:

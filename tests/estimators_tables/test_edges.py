@@ -67,3 +67,10 @@ def imputer_sampling():
     from pyrovae.estimators.prediction import Sampling
 
     return Sampling(20)
+
+
+def test_a_row_without_entries_has_the_probability_1(frame):
+    imputer = VAEImputer(**SMALL).fit(frame)
+    rows = pd.concat([frame[:2], pd.DataFrame({"price": [np.nan, -1.0], "size": np.nan, "sort": ["new", None]})])
+    assert imputer.score_samples(rows)[2] == 0
+    assert imputer.score_samples(rows)[3] == (-np.inf if imputer.schema_["price"].kind == "positive" else 0)

@@ -255,3 +255,17 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main([*words[:-1], "other", "--missingness", "glucose=high"]) == 2
     assert "missingness of column 'glucose': it must be one of ignorable" in capsys.readouterr().err
+
+
+def test_a_level_that_training_did_not_see_was_recorded():
+    generator = np.random.default_rng(0)
+    sort = generator.choice(["a", "b"], 300)
+    frame = pd.DataFrame({"sort": sort, "size": (sort == "b") + generator.normal(size=300)})
+    frame.loc[(sort == "b") & (generator.uniform(size=300) < 0.6), "sort"] = None
+    imputer = fitted(frame, {"sort": "self-masking"})
+    rows = pd.DataFrame({"sort": ["a", "b", "unseen", None], "size": 0.5})
+    first, second, unseen, missing = imputer.score_samples(rows, 20_000)
+    assert unseen == pytest.approx(np.logaddexp(first, second), abs=0.05)
+    assert abs(unseen - missing) > 0.1
+    empty = pd.DataFrame({"sort": ["a", "b", None], "size": np.nan})
+    assert np.exp(imputer.score_samples(empty, 20_000)).sum() == pytest.approx(1, abs=0.05)

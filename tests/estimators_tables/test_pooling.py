@@ -76,3 +76,7 @@ def test_refused(arguments, message):
 def test_coverage_refused():
     with pytest.raises(ValueError, match=r"coverage must be between 0 and 1, got 1\.5"):
         pool([1.0, 2.0], [1.0, 1.0]).interval(1.5)
+
+
+def test_endless_rows_are_a_large_table():
+    assert pool([1.0, 2.0], [1.0, 3.0], num_rows=float("inf")) == pool([1.0, 2.0], [1.0, 3.0])
