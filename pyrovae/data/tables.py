@@ -102,15 +102,18 @@ class TableCodec:
             How numbers are scaled.
         scale_where : {"outside", "inside", "batch"}, default "outside"
             Where they are scaled, see `WHERE`. Densities are the same outside and inside, those of inside in the units
-            of the table from the start.
+            of the table from the start. Batches are standardised.
 
         Raises
         ------
         ValueError
-            No column can be modelled, or a likelihood does not suit its column.
+            No column can be modelled, a likelihood does not suit its column, or the two options of scaling do not suit
+            each other.
         """
         if scale_where not in WHERE:
             raise ValueError(f"scale_where must be one of {', '.join(WHERE)}, got {scale_where!r}")
+        if scale_where == "batch" and scaling != "standardize":  # or evaluation would scale otherwise than training
+            raise ValueError(f"scale_where 'batch' needs scaling='standardize', which each batch does, got {scaling!r}")
         modelled, families = _modelled(schema), families_of(schema, likelihoods).families
         values = schema.encode(frame)[0][:, modelled]
         scaler = TableScaler.fit(values, families, scaling)

@@ -55,8 +55,8 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         How numbers are scaled.
     scale_where : {"outside", "inside", "batch"}, default "outside"
         Where numbers are scaled: before they reach the nets; within the likelihood, whose densities are then in the
-        units of the table; or there by the mean and standard deviation of each batch in training. The first two are
-        the same up to rounding.
+        units of the table; or there by the mean and standard deviation of each batch in training, with the scaling
+        "standardize". The first two are the same up to rounding.
     marginals : {"none", "quantile"}, default "none"
         "quantile" gives numbers the likelihood of that name, where `likelihoods` gives none: a normal seen through an
         increasing map of each column's own, with values that hold more than 5 % of the column, such as zeros, kept

@@ -187,3 +187,9 @@ def test_balance_counts_in_training_alone(frame):
 def test_refused(frame, option, value):
     with pytest.raises(ValueError, match=f"{option} must be one of"):
         VAEImputer(**SMALL, **{option: value}).fit(frame)
+
+
+@pytest.mark.parametrize("scaling", ["normalize", "none"])
+def test_batches_are_standardised_and_nothing_else(frame, scaling):
+    with pytest.raises(ValueError, match=f"scale_where 'batch' needs scaling='standardize', .* got '{scaling}'"):
+        VAEImputer(**SMALL, scale_where="batch", scaling=scaling).fit(frame)
