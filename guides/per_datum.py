@@ -110,7 +110,7 @@ class RowGuide(PyroModule):
             keys, known, whole = _both(keys, _keys_of(data, self.told_by)), _both(known, self.details), True
         if index is not None:
             self.table.check(index)
-            if bool((known[index] != keys).any()):
+            if bool((known[index.long()] != keys).any()):
                 raise RowError(
                     f"index names other rows than these{self._or_told(whole)}; call fit_posterior(x) for a VAE over "
                     "new rows"

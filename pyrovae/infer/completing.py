@@ -36,6 +36,8 @@ def impute(
     check_counts(
         num_samples=num_samples, chunk_size=chunk_size, **({} if num_draws is None else {"num_draws": num_draws})
     )
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a tensor, True where an entry is observed, got {type(mask).__name__}")
     if mask.dtype != torch.bool or mask.shape != x.shape:
         raise ValueError(
             f"mask must be of type bool and of the shape of x, {tuple(x.shape)}, got {mask.dtype} of shape "

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from pyrovae import programs
 from pyrovae.data.rows import cut, to_device
+from pyrovae.infer.likelihood import check_counts
 from pyrovae.infer.refining import Refinement, RowBounds, better_of, held_fixed, refine
 from pyrovae.rng import seeded
 from pyrovae.sites import frames_of, nodes_of, row_dim
@@ -132,8 +133,7 @@ def _bounds(vae: VAE, x: Tensor, given: Mapping[str, Any]) -> RowBounds:
 def _check(vae: VAE, x: Tensor, start: str | None, batch_size: int, data: Mapping[str, Any]) -> None:
     if start is not None and start not in STARTS:
         raise ValueError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_counts(batch_size=batch_size)
     if not len(x):
         raise ValueError(f"x must hold at least one row, got shape {tuple(x.shape)}")
     mask = data.get("mask")
@@ -149,6 +149,9 @@ def _check(vae: VAE, x: Tensor, start: str | None, batch_size: int, data: Mappin
                 f"x has NaN in {int(missing.sum())} entries that count as observed; give mask=, False where an entry "
                 "is missing"
             )
+        infinite = x.isinf() if mask is None else x.isinf() & mask
+        if bool(infinite.any()):
+            raise ValueError(f"x has infinite numbers in {int(infinite.sum())} observed entries")
 
 
 def _started(

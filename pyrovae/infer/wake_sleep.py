@@ -17,7 +17,8 @@ from torch import Tensor
 from pyrovae.infer import functional
 from pyrovae.infer.objective import Objective, Pair
 from pyrovae.infer.scoring import LogWeights, Score, Scorer
-from pyrovae.programs import Program, trace_pair, trial, unconditioned
+from pyrovae.nn.row_table import RowTable
+from pyrovae.programs import Program, owned_modules, trace_pair, trial, unconditioned
 from pyrovae.shapes import data_in_order
 from pyrovae.sites import (
     Site,
@@ -180,6 +181,12 @@ class ReweightedWakeSleep(Objective):
             raise ValueError(f"the sleep phase dreams one data site, and the model observes {names}; use sleep_phi=0")
         plates = pair.scorer.layout.plates
         if self._dreamt_before is not self._found:
+            modules = owned_modules(pair.guide).values()
+            if any(isinstance(part, RowTable) for module in modules for part in module.modules()):
+                raise ValueError(
+                    "the sleep phase teaches the guide at dreamt data, and a guide with parameters of its own for each "
+                    "row would give them to the wrong rows; use objective='wake-wake', or sleep_phi=0"
+                )
             with trial(pair.model, pair.guide):
                 traced = trace_pair(pair.model, pair.guide, pair.args, pair.kwargs).model
                 in_order = data_in_order(pair.model, traced, pair.args, pair.kwargs, plates)

@@ -89,7 +89,7 @@ class RowTable(nn.Module):
         picked = self.picked
         if picked is None:
             self.check(index)
-            return self.values[index]
+            return self.values[index.long()]  # a uint8 would be a mask
         own = self._picked_index
         if len(index) != len(picked) or (own is not None and get_proxy_mode() is None and not torch.equal(index, own)):
             raise RowError(f"the rows of this batch were picked, {len(picked)} of them, and other rows are asked for")
@@ -102,7 +102,7 @@ class RowTable(nn.Module):
 
         Parameters
         ----------
-        index : Tensor of int64, shape ``[B]``
+        index : Tensor of whole numbers, shape ``[B]``
             The rows of the batch. A number may stand there twice; the gradients of both then belong together.
         rows : Tensor, shape ``[B, P]``, optional
             Parameters to use in place of those of the table.
@@ -114,7 +114,7 @@ class RowTable(nn.Module):
         """
         if rows is None:
             self.check(index)
-            rows = self.values.detach()[index].requires_grad_(self.values.requires_grad)
+            rows = self.values.detach()[index.long()].requires_grad_(self.values.requires_grad)
         before = self.picked, self._picked_index
         self.picked, self._picked_index = rows, index
         try:

@@ -200,6 +200,8 @@ class Fit:
                 loss = self.compiled(x, beta, **data).item()
             else:
                 weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
+                if self.refined is not None:
+                    self.refined.refine(x, data, beta)
                 with weight, self.vae.minibatch_scale(count, self.rows):
                     if self.refined is None:
                         loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)

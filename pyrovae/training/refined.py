@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,17 +59,22 @@ class RefinedTraining:
 
         self.guide: programs.Program = guide
 
-    def refine(self, x: Tensor, data: Mapping[str, Any]) -> None:
-        """Refine the posteriors of a batch, which `guide` then has as constants."""
+    def refine(self, x: Tensor, data: Mapping[str, Any], beta: float = 1.0) -> None:
+        """Refine the posteriors of a batch, by the bound at a KL weight; `guide` then has them as constants.
+
+        Call it outside of a `KLWeightMessenger`, which would weigh the KL twice.
+        """
         with torch.no_grad():
             answer = self.vae.posterior(x, **data)
             rows = torch.cat([raw_parameters(site, answer[site.name]) for site in self.sites], 1)
         with fixed(self.vae.parameters()):
-            self.rows = refine(self.bounds, rows, x, data, self.how).rows
+            self.rows = refine(self.bounds, rows, x, data, replace(self.how, kl_weight=beta)).rows
 
     def loss_and_grads(self, objective: Any, model: programs.Program, x: Tensor, data: Mapping[str, Any]) -> Any:
-        """The loss at the refined posteriors; gradients of the model there, and of the guide at its own answers."""
-        self.refine(x, data)
+        """The loss at the refined posteriors; gradients of the model there, and of the guide at its own answers.
+
+        Call `refine` before.
+        """
         loss = objective.loss_and_grads(model, self.guide, x, **data)
         if self.own is None:
             self.own = copy.copy(objective)  # which keeps what it found out about the other guide

@@ -20,6 +20,7 @@ from pyrovae.training.state import TrainingState
 _TOLD = (
     *("objective", "num_particles", "optimizer", "lr", "optimizer_options", "lr_schedule", "lr_schedule_options"),
     *("gradient_clip", "kl_weight", "batch_size", "drop_last", "monitor", "seed"),
+    *("refine_steps", "refine_lr"),
 )
 _FIXED = {
     "objective": "losses of two objectives cannot be compared",
@@ -29,6 +30,8 @@ _FIXED = {
     "optimizer_options": "the optimizer goes on as it was",
     "lr_schedule": "the schedule goes on as it was",
     "lr_schedule_options": "the schedule goes on as it was",
+    "refine_steps": "losses at posteriors that were refined by other steps cannot be compared",
+    "refine_lr": "losses at posteriors that were refined by other steps cannot be compared",
 }
 """Options that a training keeps to its end, and why."""
 

@@ -74,12 +74,12 @@ class RowSteps:
 
         Parameters
         ----------
-        index : Tensor of int64, shape ``[B]``
+        index : Tensor of whole numbers, shape ``[B]``
             The rows. The gradients of a row that stands there twice are added.
         leaves : sequence of Tensor, each ``[B, P]``
             The leaves of `picking`, with their gradients.
         """
-        rows, places = torch.unique(index, return_inverse=True)
+        rows, places = torch.unique(index.long(), return_inverse=True)
         for table, leaf in zip(self.tables, leaves, strict=True):
             if leaf.grad is None:
                 continue
@@ -95,7 +95,7 @@ class RowSteps:
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(values), torch.zeros_like(values)
         (first, second), lr, decay = group["betas"], float(group["lr"]), group["weight_decay"]
         value = values[rows]
-        if decay and isinstance(self.optimizer, AdamW):
+        if decay and (isinstance(self.optimizer, AdamW) or group.get("decoupled_weight_decay")):
             value = value * (1 - lr * decay)
         elif decay:
             gradient = gradient.add(value, alpha=decay)

@@ -19,6 +19,7 @@ from pyrovae.training.row_steps import row_steps
 OPTIMIZERS = {
     "adam": (torch.optim.Adam, {"lr": 0.05}),
     "adam-decay": (torch.optim.Adam, {"lr": 0.05, "weight_decay": 0.1, "betas": (0.8, 0.9), "eps": 1e-6}),
+    "adam-decoupled": (torch.optim.Adam, {"lr": 0.05, "weight_decay": 0.1, "decoupled_weight_decay": True}),
     "adamw": (torch.optim.AdamW, {"lr": 0.05, "weight_decay": 0.1}),
     "sgd": (torch.optim.SGD, {"lr": 0.3, "weight_decay": 0.1}),
 }
@@ -77,7 +78,7 @@ def test_a_row_that_stands_twice_in_a_batch_gets_both_gradients():
     assert torch.equal(*ends)
 
 
-@pytest.mark.parametrize("objective", ["elbo", "mean-field", "iwae", "rws"])
+@pytest.mark.parametrize("objective", ["elbo", "mean-field", "iwae", "wake-wake"])
 def test_a_training_by_rows_is_that_of_dense_parameters(objective, monkeypatch):
     """One batch of all rows, where lazy steps and dense ones are the same."""
     x, ends = pictures(12), []

@@ -104,6 +104,10 @@ def test_steps_reach_every_parameter(pair, objective):
             trainer.fit(vae, rows_for(pair))
         assert same_weights(before, weights_of(vae))
         return
+    if pair.name == "auto-decoder" and objective in ("rws", "wake-sleep"):
+        with pytest.raises(ValueError, match="would give them to the wrong rows"):
+            trainer.fit(vae, rows_for(pair))
+        return
     row = trainer.fit(vae, rows_for(pair)).rows[-1]
     assert math.isfinite(row["loss"])
     assert math.isfinite(row["loss" if pair.name == "auto-decoder" else "validation_loss"])
