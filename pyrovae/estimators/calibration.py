@@ -51,7 +51,9 @@ def spread_factors(
     >>> bool(1.7 < factor[0] < 2.3)
     True
     """
-    low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0)
+    levels = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
+    by_column = [np.quantile(draws[:, :, column], levels, axis=0) for column in range(truth.shape[1])]  # saves memory
+    low, high = np.stack(by_column, -1)
     distance = truth - mean
     reach = np.where(distance < 0, low - mean, high - mean)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -26,7 +26,7 @@ from pyrovae.infer.imputation import Mixture, mixtures
 from pyrovae.likelihoods.tables import POSITIVE
 from pyrovae.vae import VAE
 
-_DRAWS_AT_ONCE = 4_000_000
+_DRAWS_AT_ONCE = 1_000_000
 TINY = 1e-30
 """The smallest number whose log is taken."""
 _CALIBRATION_ROWS = 4000

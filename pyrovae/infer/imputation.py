@@ -24,7 +24,7 @@ WEIGHTS = ("none", "importance")
 FEW = 5
 """An effective sample size below this is small."""
 _log = logging.getLogger(__name__)
-_NUMBERS_AT_ONCE = 8_000_000  # raw parameters of a chunk
+_NUMBERS_AT_ONCE = 2_000_000  # raw parameters of a chunk; hidden layers take more
 
 
 class Mixture(NamedTuple):
