@@ -262,6 +262,8 @@ def PerDatum(
     shape = (latent_dim,) if isinstance(latent_dim, int) else tuple(latent_dim)
     if num_data < 1 or not shape or min(shape) < 1:
         raise ValueError(f"num_data and latent_dim must be at least 1, got {num_data} and {latent_dim}")
+    if family == "categorical" and len(shape) != 2:
+        raise ValueError(f"the family categorical has latent_dim=(variables, classes), got {shape}")
     made = named_site(site, shape, family, scale, log_var, (DATA_PLATE,))
     values = made.initial(log_var).repeat(num_data, 1)
     place = slice(0, math.prod(shape)) if made.parameters_of_rows[0].name in ("loc", "v", "logits") else None

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.distributions import Independent, constraints, transform_to
 
 from pyrovae.distributions import Beta, GammaComposition, Kumaraswamy, LogitNormal
-from pyrovae.nn import OneHot
 from pyrovae.nn.row_table import RowError
+from pyrovae.nn.variables import _OneHotCategorical
 from pyrovae.sites import name_of
 
 FAMILIES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -26,7 +26,7 @@ FAMILIES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "beta": (Beta, {"concentration1": constraints.positive, "concentration0": constraints.positive}),
     "gamma": (GammaComposition, {"concentration1": constraints.positive, "concentration0": constraints.positive}),
     "bernoulli": (Bernoulli, {"logits": constraints.real}),
-    "categorical": (OneHot(), {"logits": constraints.real_vector}),
+    "categorical": (_OneHotCategorical, {"logits": constraints.real_vector}),
 }
 """Families by name, with the constraints of their parameters."""
 SCALES = ("fixed", "learned", "none")
@@ -163,7 +163,7 @@ class RowSite(nn.Module):
         else:
             names = [parameter.name for parameter in self.parameters_of_rows]
             own = _base(self.distribution(self.initial().unsqueeze(0)))
-            if name_of(base) != name_of(own) or not all(hasattr(base, name) for name in names):
+            if name_of(base).lstrip("_") != name_of(own).lstrip("_") or not all(hasattr(base, name) for name in names):
                 return None
             values = {name: getattr(base, name) for name in names}
         found = []
@@ -255,8 +255,6 @@ def named_site(
     if not math.isfinite(log_var):
         raise ValueError(f"log_var must be a finite number, got {log_var}")
     shape = tuple(shape)
-    if family == "categorical" and len(shape) != 2:
-        raise ValueError(f"the family categorical has latent_dim=(variables, classes), got {shape}")
     if scale == "none":
         if family in ("categorical", "bernoulli"):
             raise ValueError(f"the family {family} has no point estimate that a gradient could move; use scale=None")
@@ -267,7 +265,7 @@ def named_site(
         raise ValueError(f"the family {family} has no scale to fix; use scale='learned', or 'none' for a point")
     fixed = {"scale": math.exp(log_var / 2)} if scale == "fixed" else {}
     own = [RowParameter(key, shape, constraint) for key, constraint in known.items() if key not in fixed]
-    event_dims = 1 if family == "categorical" else len(shape)
+    event_dims = len(shape) - (family == "categorical")
     return RowSite(name, make, own, fixed=fixed, event_dims=event_dims, plates=plates)
 
 
@@ -358,7 +356,7 @@ def raw_parameters(site: RowSite, fn: TorchDistribution) -> Tensor:
 def _no_family(name: str, fn: Any) -> str:
     return (
         f"site {name!r} of the guide is drawn from a {name_of(fn)}, whose parameters a gradient cannot move row by "
-        "row; fit it from the prior, fit_posterior(x, start='prior', family='normal')"
+        "row; fit it from the prior, fit_posterior(x, start='prior')"
     )
 
 

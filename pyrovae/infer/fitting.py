@@ -237,7 +237,7 @@ def guide_sites(vae: VAE, x: Tensor, data: Mapping[str, Any]) -> list[Any]:
         if not _same_distribution(made, site["fn"], again["fn"]):
             raise ValueError(
                 f"the guide's distribution of site {name!r} depends on draws of other latents, so there is no answer "
-                "of the guide to start from; fit it from the prior, fit_posterior(x, start='prior', family='normal')"
+                "of the guide to start from; fit it from the prior, fit_posterior(x, start='prior')"
             )
         found.append(made)
     return found
@@ -288,7 +288,14 @@ def prior_sites(
         has_scale = chosen in ("normal", "logit-normal")
         chosen_scale = "learned" if learned and has_scale else scale
         start = (0.0 if learned else -3.0) if log_var is None else log_var
-        found.append(named_site(name, shape, chosen, chosen_scale, start, _plates(vae, site)))
+        made = named_site(name, shape, chosen, chosen_scale, start, _plates(vae, site))
+        draws = made.distribution(made.initial(start).repeat(64, 1)).sample()
+        if not bool(site["fn"].support.check(draws).all()):
+            raise ValueError(
+                f"the family {chosen} has values outside of the support of site {name!r}, which is "
+                f"{site['fn'].support}; leave family= out, or choose another"
+            )
+        found.append(made)
     return found
 
 
@@ -302,7 +309,10 @@ def _family_for(name: str, fn: Any) -> str:
         return kinds[support]
     if (getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)) == (0, 1):
         return "kumaraswamy"
-    raise ValueError(f"no family suits the support {support} of site {name!r}; give family=, or start='guide'")
+    raise ValueError(
+        f"no family of fit_posterior suits the support {support} of site {name!r}, so it cannot be fitted from the "
+        "prior"
+    )
 
 
 def _support(model: Any, name: str) -> Any:

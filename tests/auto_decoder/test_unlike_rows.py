@@ -7,6 +7,7 @@ import torch
 from row_pairs import LinearModel, PoorGuide
 
 from pyrovae import VAE
+from pyrovae.guides import PerDatum
 
 QUIET = {"progress": False}
 
@@ -97,3 +98,24 @@ def test_rows_are_known_again_after_other_keys_were_loaded():
     first.encode(x[:10])
     first.load_state_dict(second.state_dict())
     assert torch.equal(first.encode(x[10:]).mean, second.encode(x[10:]).mean)
+
+
+def one_hot_model(x, index=None):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.OneHotCategorical(torch.ones(3, 2)).to_event(1))
+        pyro.sample("x", dist.Normal(z[..., 0] @ torch.tensor([[1.0], [2.0], [4.0]]), 0.3).to_event(1), obs=x)
+
+
+def test_rows_of_categorical_variables_are_drawn_once_for_each_datum():
+    per_datum = PerDatum(10, (3, 2), "categorical")
+    assert per_datum(torch.zeros(5, 1), index=torch.arange(5)).shape == (5, 3, 2)
+    x = torch.tensor([[7.0], [0.0], [4.0]])
+    fitted = VAE(one_hot_model, per_datum).fit_posterior(x, steps=200, lr=0.2, start="prior", **QUIET)
+    best = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    assert torch.allclose(fitted.encode(x).mean[..., 0], best, atol=0.05)
+
+
+def test_a_family_outside_of_the_support_of_a_latent_is_refused():
+    vae = VAE(one_hot_model, PerDatum(10, (3, 2), "categorical"))
+    with pytest.raises(ValueError, match="the family normal has values outside of the support of site 'z'"):
+        vae.fit_posterior(torch.zeros(2, 1), family="normal", steps=1, **QUIET)
