@@ -108,7 +108,7 @@ def prior_rows(bounds: RowBounds, rows: Tensor, x: Tensor, data: Mapping[str, An
         raws = [site.raw_of(nodes_of(traces.model)[site.name]["fn"], len(x)) for site in bounds.sites]
         if any(raw is None for raw in raws):
             return None
-        found.append(torch.cat(raws, 1))  # type: ignore[arg-type]
+        found.append(torch.cat(raws, 1))
     prior = found[0]
     if not torch.equal(prior[empty], found[1][empty]):
         return None
