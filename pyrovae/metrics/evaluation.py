@@ -180,9 +180,8 @@ def evaluate(
         columns = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
         value, sampling, size, nll, kl, error, number, *sites = columns
         _check_finite({"log-likelihood": value, "negative log-likelihood": nll, "KL divergence": kl})
-        found = {
-            name: part for name, part in zip(means, sites, strict=True) if not part.isnan().all()
-        }  # a Cauchy has none
+        # A distribution such as Cauchy has no mean.
+        found = {name: part for name, part in zip(means, sites, strict=True) if not part.isnan().all()}
         _check_finite({f"posterior mean of {name}": part for name, part in found.items()})
         variances = unit_variances(vae, found)
         active = {name: int((part > ACTIVE).sum()) for name, part in variances.items()}
