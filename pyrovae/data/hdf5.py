@@ -213,10 +213,8 @@ def write_missing(
 
     Examples
     --------
-    >>> from tempfile import mkdtemp
-    >>> from pyrovae.data import load
-    >>> [file.name for file in write_missing(load("digits"), Path(mkdtemp()) / "digits.h5", [0.1, 0.5])]
-    ['digits_0.1.h5', 'digits_0.5.h5']
+    ``write_missing(load("digits"), Path("digits.h5"), [0.1, 0.5])`` writes `digits_0.1.h5` and `digits_0.5.h5`, and
+    gives back both paths. It needs the extra `hdf5`.
     """
     path, written = Path(path), []
     for number, ratio in enumerate(ratios):

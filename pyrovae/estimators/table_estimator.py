@@ -158,7 +158,8 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
             observed entry. They are those of the first net alone, under the prior of its latent, also if other nets and
             trees complete rows with it. The noise of a row depends on what the row holds, so that an estimate depends
             on no other row, and errors of unlike rows are independent. After a training with a small `kl_weight` the
-            guide is too narrow, and estimates are low, also with many samples; take 1 if densities matter.
+            guide is too narrow, so wider draws are mixed in; estimates stay low by some nats for tables of many
+            columns, also with many samples. Take 1 if densities matter.
         """
         check_is_fitted(self)
         check_scalar(num_samples, "num_samples", Integral, min_val=1)

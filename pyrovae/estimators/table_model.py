@@ -38,6 +38,8 @@ FOUND = ("tree_weights", "spread", "net_weights", "factor_shares", "forest_weigh
 HIDDEN_TO_CALIBRATE = 0.3
 """Share of the observed entries of held-out rows that is hidden to calibrate spreads on them."""
 TREES, LATENTS, FACTORS, FORESTS = "trees.npz", "latents.npz", "factors.npz", "forests.npz"
+WIDTHS = (1.0, 2.0, 4.0, 8.0)
+"""Widths of the proposals of densities, in standard deviations of the guide."""
 _NUMBERS_AT_ONCE = 4_000_000
 _LATENT_ROWS = 10_000
 _WEIGHTED = ("iwae", "iwae-stl", "iwae-dreg")
@@ -306,7 +308,7 @@ class TableModel:
             own = [each.standard_normal(shape) for each in row_generators(x[part], mask[part], sampling.seed)]
             noise = torch.as_tensor(np.stack(own, 1)).to(x)
             absent = None if missing is None else missing[part]
-            _, log_weight = weighted(self.vae, x[part], mask[part], noise, absent)
+            _, log_weight = weighted(self.vae, x[part], mask[part], noise, absent, widths=WIDTHS)
             found.append(log_weight.logsumexp(0) - math.log(shape[0]))
         scale = torch.as_tensor(self.codec.log_scale(x.cpu().numpy()), device=x.device)
         log_prob = torch.cat(found) - (mask * scale).sum(-1)

@@ -6,12 +6,13 @@ Every row gets the same noise, so that the answer for a row depends on no other 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal
 
 from pyrovae.distributions.columns import Columns
 from pyrovae.distributions.quantiles import quantile
@@ -141,7 +142,7 @@ def _mixture(vae: VAE, x: Tensor, mask: Tensor, missing: Tensor, noise: Tensor, 
     model: Any = vae.model
     known = (model.missingness, missing.to(x.dtype) - (~(missing | mask)).to(x.dtype))
     if weights == "none":
-        raw = model.decoder(_latents(vae, x, mask, noise)[0])
+        raw = model.decoder(_latents(vae, x, mask, noise))
         return Mixture(model.likelihood, raw, x.new_full(raw.shape[:2], 1 / len(noise)), *known)
     raw, log_weight = weighted(vae, x, mask, noise, missing)
     found = log_weight.softmax(0)
@@ -163,15 +164,31 @@ def _warn_of_few(counted: Tensor, num_samples: int) -> None:
 
 @torch.no_grad()
 def weighted(
-    vae: VAE, x: Tensor, mask: Tensor, noise: Tensor, missing: Tensor | None = None, *, kl_weight: float = 1.0
+    vae: VAE,
+    x: Tensor,
+    mask: Tensor,
+    noise: Tensor,
+    missing: Tensor | None = None,
+    *,
+    kl_weight: float = 1.0,
+    widths: Sequence[float] = (1.0,),
 ) -> tuple[Tensor, Tensor]:
     """Raw parameters of rows at draws of the guide, ``[K, B, P]``, and log weights of the draws, ``[K, B]`` in nats.
 
     With a model of what is missing they hold the probability of the mask too, see `mixtures`. With another `kl_weight`
     than 1 they are those of a training with it.
+
+    With several `widths` the draws take turns in them: they are from the guide with its standard deviation times each,
+    but no wider than the prior's 1, and are weighted by the even mixture of all. A guide that was trained with a small
+    KL weight is too narrow, and misses most of the density of a row.
     """
     model: Any = vae.model
-    z, posterior = _latents(vae, x, mask, noise)
+    guide: Any = vae.guide
+    normal = guide.posterior(x, mask).base_dist
+    scales = [torch.minimum(normal.scale * width, normal.scale.clamp(min=1.0)) for width in widths]
+    own = noise if noise.dim() == 3 else noise.unsqueeze(1)  # of each row, or the same for all
+    z = normal.loc + torch.stack([scales[k % len(scales)] for k in range(len(noise))]) * own
+    log_q = torch.stack([Normal(normal.loc, scale).log_prob(z).sum(-1) for scale in scales]).logsumexp(0)
     raw = model.decoder(z)
     row = model.likelihood.fill(x, mask)
     scored = model.likelihood(raw, mask.expand(len(noise), -1, -1)).log_prob(row)
@@ -179,13 +196,11 @@ def weighted(
         recorded = mask if missing is None else ~missing
         fn = model.missingness(model.likelihood.elementwise(raw), row, mask)
         scored = scored + fn.log_prob(recorded.to(row.dtype))
-    return raw, scored + kl_weight * (model.prior().log_prob(z) - posterior.log_prob(z))
+    return raw, scored + kl_weight * (model.prior().log_prob(z) - log_q + math.log(len(scales)))
 
 
-def _latents(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor) -> tuple[Tensor, Any]:
-    """Draws of the guide at given noise, ``[K, B, latent_dim]``, and its distribution."""
+def _latents(vae: VAE, x: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
+    """Draws of the guide at given noise, ``[K, B, latent_dim]``."""
     guide: Any = vae.guide
-    posterior = guide.posterior(x, mask)
-    normal = posterior.base_dist
-    own = noise if noise.dim() == 3 else noise.unsqueeze(1)  # of each row, or the same for all
-    return normal.loc + normal.scale * own, posterior
+    normal = guide.posterior(x, mask).base_dist
+    return normal.loc + normal.scale * noise.unsqueeze(1)
