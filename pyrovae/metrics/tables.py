@@ -30,7 +30,8 @@ FIGURES = (
     EvaluationFigure(
         "nll_per_entry",
         _NATS,
-        "-`log_likelihood` per observed entry, numbers scaled as for training; for pairs of tables",
+        "-`log_likelihood` per observed entry, scaled as for training, too high after a small KL weight; "
+        "for pairs of tables",
     ),
     EvaluationFigure("nll_per_entry_raw", _NATS, "the same in the units of the table"),
     EvaluationFigure("rmse", "share of the range", f"error of reconstructed entries {_RMSE}"),
