@@ -246,7 +246,7 @@ def PerDatum(
 
     Notes
     -----
-    A point has no density. Its training loss is ``-log p(x|z) - log p(z)`` in nats a datum. The Trainer's `kl_weight`
+    A point has no density. Its training loss is ``-log p(x|z) - log p(z)`` in nats per datum. The Trainer's `kl_weight`
     weighs the second part; at 0 the point is that of the largest likelihood.
 
     References
