@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,9 @@ from scipy.special import ndtr
 from sklearn.utils.extmath import randomized_svd
 
 from pyrovae.data.rows import slices
-from pyrovae.data.stored import first_line
+from pyrovae.estimators.archives import stored_arrays, write_arrays
 from pyrovae.estimators.stacking import Expectations
 from pyrovae.likelihoods.tables import COUNTS, OF_LEVELS, POSITIVE, ColumnFamilies
-from pyrovae.storage import write_atomically
 
 MAX_FACTORS = 20
 MAX_LEVELS = 30
@@ -233,9 +231,7 @@ class FactorModel:
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         arrays["families"] = np.array(self.columns.families)
         arrays["num_levels"] = np.array(self.columns.num_levels)
-        content = io.BytesIO()
-        np.savez_compressed(content, **arrays)
-        write_atomically(Path(path), content.getvalue())
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> FactorModel:
@@ -246,13 +242,9 @@ class FactorModel:
         ValueError
             The file cannot be read, is damaged, or holds something else. The message is one line that names it.
         """
-        try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as content:
-                arrays = {name: content[name] for name in content.files}
+        with stored_arrays(path) as arrays:
             columns = ColumnFamilies(tuple(arrays["families"].tolist()), tuple(arrays["num_levels"].tolist()))
             found = cls(columns, *(arrays[name] for name in _ARRAYS))
-        except Exception as error:  # a damaged archive raises nearly anything
-            raise ValueError(f"{path} is damaged: {first_line(error)}; save the model again") from error
         count = len(found.owner)
         if found.loadings.ndim != 2 or any(len(getattr(found, name)) != count for name in _ARRAYS):
             raise ValueError(f"{path} is damaged: its arrays do not fit together; save the model again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from tqdm.auto import tqdm
 
-from pyrovae.data.stored import first_line
+from pyrovae.estimators.archives import stored_arrays, write_arrays
 from pyrovae.estimators.stacking import Expectations
-from pyrovae.storage import write_atomically
 
 MOST_ROWS, MOST_WORK = 5000, 5_000_000
 """Forests grow with the rows, and take time as rows, columns and places do, so larger tables do without."""
@@ -200,9 +198,7 @@ class ColumnForests:
         for column, forest in self.forests.items():
             arrays |= {f"{column}.{name}": getattr(forest, name) for name in _NAMES}
             arrays[f"{column}.seen"] = self.seen[column]
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_atomically(Path(path), buffer.getvalue())
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | Path, layout: Expectations) -> ColumnForests:
@@ -213,13 +209,10 @@ class ColumnForests:
         ValueError
             The file cannot be read, is damaged, or is of other columns.
         """
-        try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                columns = stored["columns"].tolist()
-                forests = {column: Forest(*(stored[f"{column}.{name}"] for name in _NAMES)) for column in columns}
-                seen = {column: stored[f"{column}.seen"] for column in columns}
-        except Exception as error:  # a damaged archive raises nearly anything
-            raise ValueError(f"{path} is damaged: {first_line(error)}; save the model again") from error
+        with stored_arrays(path) as stored:
+            columns = stored["columns"].tolist()
+            forests = {column: Forest(*(stored[f"{column}.{name}"] for name in _NAMES)) for column in columns}
+            seen = {column: stored[f"{column}.seen"] for column in columns}
         for column in columns:
             if not 0 <= column < len(layout.places):
                 raise ValueError(f"{path} is of another table: it has no column {column}; save the model again")

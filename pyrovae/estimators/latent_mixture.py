@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from pyrovae.data.stored import first_line
-from pyrovae.storage import write_atomically
+from pyrovae.estimators.archives import stored_arrays, write_arrays
 
 COMPONENTS = (1, 2, 3, 5, 10, 20)
 """Numbers of components that are tried."""
@@ -106,9 +104,7 @@ class LatentMixture:
 
     def save(self, path: str | Path) -> None:
         """Write the mixture to an npz file."""
-        content = io.BytesIO()
-        np.savez_compressed(content, **{name: getattr(self, name) for name in _NAMES})
-        write_atomically(Path(path), content.getvalue())
+        write_arrays(path, {name: getattr(self, name) for name in _NAMES})
 
     @classmethod
     def load(cls, path: str | Path) -> LatentMixture:
@@ -119,11 +115,8 @@ class LatentMixture:
         ValueError
             The file is damaged.
         """
-        try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                weights, means, factors = (np.asarray(stored[name], dtype=np.float64) for name in _NAMES)
-        except Exception as error:  # a damaged archive raises nearly anything
-            raise ValueError(f"{path} is damaged: {first_line(error)}; save the model again") from error
+        with stored_arrays(path) as stored:
+            weights, means, factors = (np.asarray(stored[name], dtype=np.float64) for name in _NAMES)
         if means.ndim != 2 or not means.size or factors.shape != (*means.shape, means.shape[1]):
             raise ValueError(f"{path} is damaged: its arrays do not fit together; save the model again")
         if weights.shape != means.shape[:1] or not (weights >= 0).all() or not weights.sum() > 0:

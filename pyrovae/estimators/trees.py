@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from tqdm.auto import tqdm
 
 from pyrovae.data.stored import first_line
+from pyrovae.estimators.archives import write_arrays
 from pyrovae.estimators.tree_arrays import TreeArrays
 from pyrovae.likelihoods.tables import OF_LEVELS, ColumnFamilies
-from pyrovae.storage import write_atomically
 
 MIN_OBSERVED = 20
 """Observed values that a column needs for a model."""
@@ -187,9 +186,7 @@ class ColumnTrees:
         for column, trees in self.models.items():
             arrays |= {f"{column}.{name}": array for name, array in trees.to_arrays().items()}
             arrays[f"{column}.seen"] = self.seen[column]
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_atomically(Path(path), buffer.getvalue())
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> ColumnTrees:
