@@ -429,7 +429,7 @@ class VAE(PreparedPair):
         lr : float, default 0.05
             Learning rate, in unconstrained units of the parameters. With "adam" it falls to a twentieth by a cosine.
         tol : float, default 0.0
-            Progress in nats, over 10 steps, below which a row counts as standing still. A row that stands still for 30
+            Progress in nats, over 20 steps, below which a row counts as standing still. A row that stands still for 60
             steps is done. 0 takes all steps.
         start : {"guide", "zeros", "prior", "normal", "train"}, optional
             Where the rows start: at the guide's own answer; at parameters of zero, which is also the prior where its

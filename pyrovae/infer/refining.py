@@ -22,7 +22,7 @@ from pyrovae.rng import seeded
 from pyrovae.sites import nodes_of
 
 OPTIMIZERS = ("adam", "sgd")
-_WINDOW = 10  # steps between two looks at the progress of a row
+_WINDOW = 20  # steps between two looks at the progress of a row
 _PATIENCE = 3  # such looks without progress, after which a row is done
 _DRAWS = (16, 48)  # draws that tell whether a row is better than before, each time of those left undecided
 _AT_ONCE = 16
@@ -45,8 +45,8 @@ class Refinement:
     decay : bool, default True
         Whether the learning rate falls to a twentieth over the steps, by a cosine.
     tol : float, default 0.0
-        Progress in nats below which a row is done: where the mean bound of 10 steps has not been so much better than
-        the best one for 30 steps. 0 takes all steps.
+        Progress in nats below which a row is done: where the mean bound of 20 steps has not been so much better than
+        the best one for 60 steps. 0 takes all steps.
     num_particles : int, default 1
         Draws of the latents per step.
     kl_weight : float, default 1.0
