@@ -15,6 +15,7 @@ from pyrovae.data.patterns import PATTERNS
 from pyrovae.infer.objectives import objective_names
 from pyrovae.pairs.registry import Option, integers
 from pyrovae.training import LR_SCHEDULES, OPTIMIZERS, parse_rates
+from pyrovae.training.optimizers import DEFAULT_LR, check_optimizer, parse_optimizer
 
 
 def seed(text: str) -> int:
@@ -95,14 +96,50 @@ def learning_rates(text: str) -> float | dict[str, float]:
     >>> learning_rates("model=0.001,guide=0.0003")
     {'model': 0.001, 'guide': 0.0003}
     """
-    names = [part.partition("=")[0] for part in text.split(",") if "=" in part]
-    for name in names:
-        if names.count(name) > 1:
-            raise argparse.ArgumentTypeError(f"lr names the group {name!r} twice")
+    _named_once("lr", text)
     try:
         return parse_rates(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def optimizer(text: str) -> str | dict[str, str]:
+    """One optimizer, or one for each group of parameters.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    str or dict of str to str
+        The name, or the names by group.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If a name or a group is unknown, or a group stands there twice.
+
+    Examples
+    --------
+    >>> optimizer("model=adam,guide=sgd")
+    {'model': 'adam', 'guide': 'sgd'}
+    """
+    _named_once("optimizer", text)
+    try:
+        found = parse_optimizer(text)
+        check_optimizer(found, DEFAULT_LR, {})
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return found
+
+
+def _named_once(what: str, text: str) -> None:
+    names = [part.partition("=")[0] for part in text.split(",") if "=" in part]
+    for name in names:
+        if names.count(name) > 1:
+            raise argparse.ArgumentTypeError(f"{what} names the group {name!r} twice")
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
@@ -227,7 +264,12 @@ TRAINING: Options = {
     "num_particles": (int, "N", "draws of the latents per datum", None),
     "epochs": (int, "N", "passes over the training data", None),
     "batch_size": (int, "N", "rows per step", None),
-    "optimizer": (str, None, "optimizer", tuple(OPTIMIZERS)),
+    "optimizer": (
+        optimizer,
+        "NAME",
+        f"optimizer ({', '.join(OPTIMIZERS)}), or one per group: model=NAME,guide=NAME",
+        None,
+    ),
     "lr": (learning_rates, "RATE", "learning rate, or one per group: model=RATE,guide=RATE", None),
     "lr_schedule": (str, None, "learning rate over the epochs", LR_SCHEDULES),
     "gradient_clip": (float, "NORM", "clip the gradient to this norm (default: no clipping)", None),

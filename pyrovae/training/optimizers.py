@@ -11,6 +11,7 @@ from pyro.optim import PyroOptim
 from torch import nn
 from torch.optim import Optimizer
 
+from pyrovae.training.grouped_optimizer import GroupedOptimizer
 from pyrovae.training.lr_schedules import LRScheduler, one_line
 from pyrovae.training.pyro_optimizers import from_pyro
 from pyrovae.vae import VAE
@@ -27,6 +28,7 @@ DEFAULT_LR = 1e-3
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 Rates = float | Mapping[str, float]
+Kind = str | type[Optimizer] | PyroOptim | Callable[[Sequence[Any]], Optimizer]
 
 
 def parse_rates(rates: str | Rates) -> float | dict[str, float]:
@@ -59,10 +61,46 @@ def parse_rates(rates: str | Rates) -> float | dict[str, float]:
         named = dict(part.partition("=")[::2] for part in rates.split(","))
     else:
         return _positive(rates)
+    _check_groups("lr", named)
+    return {name: _positive(value) for name, value in named.items()}
+
+
+def parse_optimizer(optimizer: Any) -> Any:
+    """An optimizer for all parameters, or one by group.
+
+    Parameters
+    ----------
+    optimizer : str, mapping of str to str or class, or anything else
+        A name; names or classes by group; the text of the latter, ``"model=adam,guide=sgd"``; or whatever else the
+        Trainer takes, which comes back as it is.
+
+    Returns
+    -------
+    str, dict or anything else
+        The optimizer, with a mapping where there is one by group.
+
+    Raises
+    ------
+    ValueError
+        For an unknown group.
+
+    Examples
+    --------
+    >>> parse_optimizer("adam"), parse_optimizer("model=adam,guide=sgd")
+    ('adam', {'model': 'adam', 'guide': 'sgd'})
+    """
+    if isinstance(optimizer, str) and "=" in optimizer:
+        optimizer = dict(part.partition("=")[::2] for part in optimizer.split(","))
+    if not isinstance(optimizer, Mapping):
+        return optimizer
+    _check_groups("optimizer", optimizer)
+    return dict(optimizer)
+
+
+def _check_groups(what: str, named: Mapping[str, Any]) -> None:
     unknown = sorted(set(named) - set(GROUPS))
     if unknown:
-        raise ValueError(f"lr names the group {unknown[0]!r}; the groups are {', '.join(GROUPS)}")
-    return {name: _positive(value) for name, value in named.items()}
+        raise ValueError(f"{what} names the group {unknown[0]!r}; the groups are {', '.join(GROUPS)}")
 
 
 def _positive(rate: Any) -> float:
@@ -105,6 +143,9 @@ def check_optimizer(optimizer: Any, rates: Rates, options: Mapping[str, Any]) ->
     ValueError
         For an unknown name, LBFGS, and arguments that belong elsewhere.
     """
+    if isinstance(optimizer, Mapping):
+        _check_by_group(optimizer, rates, options)
+        return
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {optimizer!r}; known are {', '.join(OPTIMIZERS)}")
@@ -128,13 +169,23 @@ def check_optimizer(optimizer: Any, rates: Rates, options: Mapping[str, Any]) ->
         raise ValueError(f"lr is for an optimizer given by name or class; put it into {where}")
 
 
+def _check_by_group(optimizer: Mapping[str, Any], rates: Rates, options: Mapping[str, Any]) -> None:
+    _check_groups("optimizer_options", options)
+    if not all(isinstance(part, Mapping) for part in options.values()):
+        raise ValueError("optimizer_options go by group where the optimizer does, {'guide': {'momentum': 0.9}}")
+    for group, kind in optimizer.items():
+        if not isinstance(kind, str | type):
+            raise TypeError(f"the optimizer of the group {group!r} must be a name or a torch optimizer class")
+        check_optimizer(kind, rates, options.get(group, {}))
+
+
 def _check_steps(kind: Any) -> None:
     if isinstance(kind, type) and issubclass(kind, torch.optim.LBFGS):
         raise ValueError("LBFGS runs the loss several times in a step, which the Trainer does not; take another one")
 
 
 def make_optimizer(
-    optimizer: str | type[Optimizer] | PyroOptim | Callable[[Sequence[Any]], Optimizer],
+    optimizer: Kind | Mapping[str, str | type[Optimizer]],
     groups: Mapping[str, list[nn.Parameter]],
     rates: Rates,
     options: Mapping[str, Any],
@@ -144,16 +195,17 @@ def make_optimizer(
 
     Parameters
     ----------
-    optimizer : str, class, PyroOptim or callable
+    optimizer : str, class, PyroOptim, callable or mapping
         A name of `OPTIMIZERS`, fused where torch has it; a torch class; an optimizer of `pyro.optim`, with or without a
         schedule; or a function from torch's parameter groups to an optimizer. The function gets the rates of groups
-        that `rates` names, and sets the others itself.
+        that `rates` names, and sets the others itself. A mapping has a name or a class for each group; groups that it
+        leaves out get Adam.
     groups : mapping of str to list of Parameter
         The parameters, by group.
     rates : float or mapping of str to float
         Learning rates. Groups that a mapping leaves out learn with 0.001.
     options : mapping
-        Further arguments of an optimizer given by name or class.
+        Further arguments of an optimizer given by name or class; by group where the optimizer is a mapping.
     names : mapping of int to str, optional
         Names of the parameters in Pyro's store, by identity, for `pyro.optim`.
 
@@ -171,6 +223,12 @@ def make_optimizer(
     ValueError
         If the optimizer does not take its arguments.
     """
+    if isinstance(optimizer, Mapping):
+        parts = []
+        for name, parameters in groups.items():
+            own = optimizer.get(name, "adam")
+            parts.append(make_optimizer(own, {name: parameters}, rates, options.get(name, {}))[0])
+        return GroupedOptimizer(parts), None
     named: list[dict[str, Any]] = [{"params": parameters, "name": name} for name, parameters in groups.items()]
     if isinstance(rates, Mapping):
         named = [{**group, "lr": rates.get(group["name"], DEFAULT_LR)} for group in named]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pyro.infer import ELBO
-from pyro.optim import PyroOptim
 from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch.optim import Optimizer
 
@@ -15,7 +14,7 @@ from pyrovae.infer.objectives import make_objective, objective_names
 from pyrovae.plain import plain
 from pyrovae.training.callbacks import Callback
 from pyrovae.training.lr_schedules import LRScheduler, check_lr_schedule
-from pyrovae.training.optimizers import DEFAULT_LR, check_optimizer, parse_rates
+from pyrovae.training.optimizers import DEFAULT_LR, Kind, check_optimizer, parse_optimizer, parse_rates
 from pyrovae.training.schedules import Schedule, parse_schedule
 
 
@@ -31,7 +30,7 @@ class TrainingOptions:
 
     objective: str | ELBO = "elbo"
     num_particles: int | None = None
-    optimizer: str | type[Optimizer] | PyroOptim | Callable[[Sequence[Any]], Optimizer] = "adam"
+    optimizer: Kind | Mapping[str, str | type[Optimizer]] = "adam"
     lr: float | Mapping[str, float] = DEFAULT_LR
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     lr_schedule: str | type[LRScheduler] | PyroLRScheduler | Callable[[Optimizer], LRScheduler] = "constant"
@@ -57,6 +56,7 @@ class TrainingOptions:
             setattr(self, option.name, plain(getattr(self, option.name)))
         self.kl_weight = parse_schedule(self.kl_weight)
         self.lr = parse_rates(self.lr)
+        self.optimizer = parse_optimizer(self.optimizer)
         check_lr_schedule(self.lr_schedule, self.optimizer, self.lr_schedule_options)
         with_schedule = isinstance(self.lr_schedule, PyroLRScheduler)
         check_optimizer(self.lr_schedule if with_schedule else self.optimizer, self.lr, self.optimizer_options)

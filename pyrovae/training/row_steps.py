@@ -13,6 +13,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pyrovae.nn.row_table import RowTable
 from pyrovae.training.data import Stream, TrainingData
+from pyrovae.training.grouped_optimizer import stepping
 from pyrovae.vae import VAE
 
 logger = logging.getLogger(__name__)
@@ -84,37 +85,48 @@ class RowSteps:
             if leaf.grad is None:
                 continue
             gradient = leaf.grad.new_zeros(len(rows), leaf.shape[1]).index_add_(0, places, leaf.grad)
-            group, state = self._group(table), self.optimizer.state[table.values]
-            (_sgd if isinstance(self.optimizer, SGD) else self._adam)(table.values.data, rows, gradient, group, state)
+            group, state = _group(self.optimizer, table), self.optimizer.state[table.values]
+            kind = stepping(self.optimizer, group)
+            if isinstance(kind, SGD):
+                _sgd(table.values.data, rows, gradient, group)
+            else:
+                _adam(table.values.data, rows, gradient, group, state, isinstance(kind, AdamW))
 
-    def _adam(
-        self, values: Tensor, rows: Tensor, gradient: Tensor, group: Mapping[str, Any], state: dict[str, Any]
-    ) -> None:
-        if not state:
-            state["step"] = torch.zeros(len(values), device=values.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(values), torch.zeros_like(values)
-        (first, second), lr, decay = group["betas"], float(group["lr"]), group["weight_decay"]
-        value = values[rows]
-        if decay and (isinstance(self.optimizer, AdamW) or group.get("decoupled_weight_decay")):
-            value = value * (1 - lr * decay)
-        elif decay:
-            gradient = gradient.add(value, alpha=decay)
-        step = state["step"][rows] + 1
-        mean = state["exp_avg"][rows].lerp_(gradient, 1 - first)
-        square = state["exp_avg_sq"][rows].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        exact = step.double().unsqueeze(1)
-        root = (square / (1 - second**exact).to(square)).sqrt_().add_(group["eps"])
-        value = value - mean / root * (lr / (1 - first**exact)).to(value)
-        for table, new in (
-            (values, value),
-            (state["step"], step),
-            (state["exp_avg"], mean),
-            (state["exp_avg_sq"], square),
-        ):
-            table.index_copy_(0, rows, new)
 
-    def _group(self, table: RowTable) -> dict[str, Any]:
-        return next(g for g in self.optimizer.param_groups if any(p is table.values for p in g["params"]))
+def _adam(
+    values: Tensor,
+    rows: Tensor,
+    gradient: Tensor,
+    group: Mapping[str, Any],
+    state: dict[str, Any],
+    decoupled: bool,
+) -> None:
+    if not state:
+        state["step"] = torch.zeros(len(values), device=values.device)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(values), torch.zeros_like(values)
+    (first, second), lr, decay = group["betas"], float(group["lr"]), group["weight_decay"]
+    value = values[rows]
+    if decay and (decoupled or group.get("decoupled_weight_decay")):
+        value = value * (1 - lr * decay)
+    elif decay:
+        gradient = gradient.add(value, alpha=decay)
+    step = state["step"][rows] + 1
+    mean = state["exp_avg"][rows].lerp_(gradient, 1 - first)
+    square = state["exp_avg_sq"][rows].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+    exact = step.double().unsqueeze(1)
+    root = (square / (1 - second**exact).to(square)).sqrt_().add_(group["eps"])
+    value = value - mean / root * (lr / (1 - first**exact)).to(value)
+    for table, new in (
+        (values, value),
+        (state["step"], step),
+        (state["exp_avg"], mean),
+        (state["exp_avg_sq"], square),
+    ):
+        table.index_copy_(0, rows, new)
+
+
+def _group(optimizer: Optimizer, table: RowTable) -> dict[str, Any]:
+    return next(g for g in optimizer.param_groups if any(p is table.values for p in g["params"]))
 
 
 def row_steps(optimizer: Optimizer, tables: Sequence[RowTable]) -> RowSteps | None:
@@ -124,20 +136,24 @@ def row_steps(optimizer: Optimizer, tables: Sequence[RowTable]) -> RowSteps | No
     """
     if not tables:
         return None
-    groups = optimizer.param_groups
-    adam = type(optimizer) in (Adam, AdamW) and not any(g["amsgrad"] or g["maximize"] for g in groups)
-    sgd = type(optimizer) is SGD and not any(g["momentum"] or g["maximize"] for g in groups)
-    if adam or sgd:
+    unable = None
+    for group in (_group(optimizer, table) for table in tables):
+        kind = type(stepping(optimizer, group))
+        adam = kind in (Adam, AdamW) and not (group["amsgrad"] or group["maximize"])
+        sgd = kind is SGD and not (group["momentum"] or group["maximize"])
+        if not (adam or sgd):
+            unable = kind.__name__
+    if unable is None:
         return RowSteps(optimizer, tables)
     logger.info(
         "%s moves the parameters of all rows in each step, whose cost grows with their number; Adam, AdamW and SGD "
         "without momentum move those of the batch alone",
-        type(optimizer).__name__,
+        unable,
     )
     return None
 
 
-def _sgd(values: Tensor, rows: Tensor, gradient: Tensor, group: Mapping[str, Any], state: dict[str, Any]) -> None:
+def _sgd(values: Tensor, rows: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
     if group["weight_decay"]:
         gradient = gradient.add(values[rows], alpha=group["weight_decay"])
     values.index_add_(0, rows, gradient, alpha=-float(group["lr"]))

@@ -18,6 +18,7 @@ from pyrovae.storage import (
     save_tensors,
 )
 from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.grouped_optimizer import kind_of
 from pyrovae.training.json_values import as_json, from_json
 from pyrovae.training.lr_schedules import LRScheduler
 from pyrovae.training.state_checks import check_groups, check_moments, check_plain, damaged_in_one_line
@@ -109,7 +110,7 @@ def save_state(
     saved = optimizer.state_dict()
     information = {name: getattr(state, name) for name in _PLAIN}
     information |= {"data": state.data, "settings": state.settings}
-    information["optimizer"] = type(optimizer).__name__
+    information["optimizer"] = kind_of(optimizer)
     information["groups"] = as_json(saved["param_groups"], "the optimizer")
     information["values"] = {
         str(index): as_json({name: v for name, v in values.items() if not isinstance(v, Tensor)}, "the optimizer")
@@ -180,7 +181,7 @@ def load_state(
         kind, _, rest = name.partition(".")
         parts.setdefault(kind, {})[rest] = value
     with damaged_in_one_line(run.state_path):
-        optimizer_name = type(optimizer).__name__
+        optimizer_name = kind_of(optimizer)
         if information["optimizer"] != optimizer_name:
             found = information["optimizer"]
             raise CheckpointError(f"{run.state_path} is of the optimizer {found}, not {optimizer_name}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pyrovae.storage import AGAIN, CheckpointError
+from pyrovae.training.grouped_optimizer import stepping
 
 _MOMENTS: dict[str, tuple[str, ...]] = {
     "Adam": ("exp_avg", "exp_avg_sq"),
@@ -54,14 +55,16 @@ def check_moments(optimizer: Optimizer, moments: Mapping[int, Mapping[str, Any]]
     CheckpointError
         Naming the parameter, the tensor, and the shapes.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    needed = _MOMENTS.get(type(optimizer).__name__, ())
+    parameters, kinds = [], []
+    for group in optimizer.param_groups:
+        parameters += group["params"]
+        kinds += [type(stepping(optimizer, group)).__name__] * len(group["params"])
     for number, values in moments.items():
         if not 0 <= number < len(parameters):
             raise CheckpointError(
                 f"{path} is of another optimizer: it has a state of parameter {number}, and there are {len(parameters)}"
             )
-        shape = parameters[number].shape
+        shape, needed = parameters[number].shape, _MOMENTS.get(kinds[number], ())
         for name in (*needed, *(("step",) if needed else ())):
             if name not in values:
                 raise CheckpointError(f"{path} is damaged: the state of parameter {number} lacks {name!r}; {AGAIN}")

@@ -39,15 +39,17 @@ class Trainer(TrainingOptions):
     num_particles : int, optional
         Draws of the latents per datum, of an objective given by name. None is the objective's own default: 1 for those
         of Pyro and NVIL, 10 for those that need several.
-    optimizer : {"adam", "adamax", "adamw", "sgd"}, class, PyroOptim or callable, default "adam"
+    optimizer : {"adam", "adamax", "adamw", "sgd"}, class, PyroOptim, callable or mapping, default "adam"
         A name, fused where torch has it; a torch class, such as ``torch.optim.RMSprop``; what `pyro.optim` makes, such
         as ``pyro.optim.ClippedAdam({"lr": 1e-3})``, its schedulers included; or a function from torch's parameter
-        groups to a torch optimizer. Gradients are those of the mean loss per datum, also where Pyro's clip them.
+        groups to a torch optimizer. A mapping has a name or a class for each of the groups of `lr`,
+        ``{"model": "adam", "guide": "sgd"}``; groups that are left out get Adam. Gradients are those of the mean loss
+        per datum, also where Pyro's clip them.
     lr : float or mapping of str to float, default 0.001
         Learning rate; or one for each of the groups "model", "guide" and "objective" (what the objective itself
         learns). Groups that are left out learn with 0.001.
     optimizer_options : mapping, default {}
-        Further arguments of an optimizer given by name or class.
+        Further arguments of an optimizer given by name or class; by group where `optimizer` is a mapping.
     lr_schedule : {"constant", "cosine", "step", "plateau"}, class, PyroLRScheduler or callable, default "constant"
         "cosine" falls to 0 at the last epoch, "step" to a tenth after each third of the epochs, "plateau" to a third
         after 10 epochs without progress of `monitor`. Or a torch scheduler class; a function from the optimizer to a

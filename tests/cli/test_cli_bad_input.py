@@ -48,7 +48,7 @@ BAD_INPUT = {
     f"{TRAIN} --lr nan": "lr must be positive",
     f"{TRAIN} --lr model=1,guide=2,model=3": "argument --lr: lr names the group 'model' twice",
     f"{TRAIN} --objective eblo": "invalid choice: 'eblo' (choose from 'elbo', ",
-    f"{TRAIN} --optimizer adm": "invalid choice: 'adm'",
+    f"{TRAIN} --optimizer adm": "unknown optimizer 'adm'; known are adam",
     f"{TRAIN} --kl-weight warm-up:0": "positive number of epochs",
     f"{TRAIN} --kl-weight fast": "unknown schedule 'fast'; give a number, warm-up:EPOCHS, decay or cyclic:EPOCHS",
     f"{TRAIN} --device cuda:99": "device 'cuda:99' cannot be used",
