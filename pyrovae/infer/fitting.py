@@ -237,10 +237,20 @@ def guide_sites(vae: VAE, x: Tensor, data: Mapping[str, Any]) -> list[Any]:
         if not _same_distribution(made, site["fn"], again["fn"]):
             raise ValueError(
                 f"the guide's distribution of site {name!r} depends on draws of other latents, so there is no answer "
-                "of the guide to start from; fit it from the prior, fit_posterior(x, start='prior')"
+                f"of the guide to start from; {_other_start(vae, traces)}"
             )
         found.append(made)
     return found
+
+
+def _other_start(vae: VAE, traces: programs.Traces) -> str:
+    """What to do where a guide has no answer to start from."""
+    try:
+        for name in vae.latents_of(traces.guide):
+            _family_for(name, nodes_of(traces.model)[name]["fn"])
+    except ValueError:
+        return "nor can it be fitted from the prior, because no family suits all of its latents"
+    return "fit it from the prior, fit_posterior(x, start='prior')"
 
 
 def _same_distribution(site: Any, first: Any, second: Any) -> bool:

@@ -7,6 +7,7 @@ import torch
 from row_pairs import SHAPE, LinearModel, PoorGuide, amortised_pair, decoder_model, pictures, row_pair
 
 from pyrovae import VAE
+from pyrovae.data import load
 from pyrovae.distributions import Kumaraswamy
 from pyrovae.guides import KumaraswamySticks, PerDatum
 from pyrovae.infer import log_weights
@@ -14,6 +15,7 @@ from pyrovae.infer.tails import tail_index
 from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import DenseDecoder, DenseEncoder
+from pyrovae.pairs import find_pair
 from pyrovae.training import Trainer
 
 QUIET = {"progress": False}
@@ -186,6 +188,15 @@ def test_answers_that_depend_on_other_draws_are_told():
         VAE(model, guide).fit_posterior(torch.randn(5), **QUIET)
     fitted = VAE(model, guide).fit_posterior(torch.randn(5), start="prior", steps=5, **QUIET)
     assert set(fitted.sites.latent) == {"z", "upper"}
+
+
+def test_a_pair_that_infers_a_class_says_that_no_start_suits_it():
+    digits = load("digits")
+    vae = find_pair("semi-supervised").build(digits, hidden=(8,), latent_dim=2)
+    with pytest.raises(ValueError, match="nor can it be fitted from the prior"):
+        vae.fit_posterior(digits.test.x[:5], **QUIET)
+    with pytest.raises(ValueError, match="no family of fit_posterior suits the support IntegerInterval"):
+        vae.fit_posterior(digits.test.x[:5], start="prior", **QUIET)
 
 
 def test_early_stopping_saves_steps_and_costs_little(monkeypatch):
