@@ -114,7 +114,7 @@ def fitted(table: str) -> dict[str, Any]:
         values = x.numpy() if mask is None else x.where(mask, float("nan")).numpy()
         frame = codec.schema.decode(codec.complete(values))
     elif table == "levels":
-        frame = pd.DataFrame({"level": [f"level {n}" for n in rng.integers(0, 20_000, 100_000)]})
+        frame = pd.DataFrame({"level": [f"level {n}" for n in rng.integers(0, 20_000, 25_000)]})
         frame["level"] = frame["level"].where(rng.uniform(size=len(frame)) > 0.1)
         frame["number"] = rng.normal(size=len(frame))
         frame["other"] = frame["number"] + rng.normal(size=len(frame))
