@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+from pathlib import Path
 
 import torch
 
 from pyrovae import plotting
 from pyrovae.batches import arguments
-from pyrovae.metrics import inference_gap
+from pyrovae.metrics import InferenceGap, inference_gap
 from pyrovae.runs import Run, pick_device, posteriors
+from pyrovae.storage import write_atomically
 
+GAP_FILE = "inference-gap.csv"
 NUM_ROWS, NUM_SAMPLES = 1000, 1000
 
 
@@ -39,6 +43,7 @@ def evaluate_gap(options: argparse.Namespace) -> None:
     samples = NUM_SAMPLES if options.num_samples is None else options.num_samples
     settings = {"num_samples": samples, "chunk_size": options.chunk_size, "seed": options.seed}
     gap = inference_gap(vae, x, **settings, **data)
+    write_atomically(run.folder.path / GAP_FILE, as_csv(gap))
     path = run.folder.figures_path / "inference_gap.png"
     plotting.save_figure(plotting.inference_gaps(gap), path)
     found = {"run": str(run.folder.path), "data": dataset.name, "split": options.split, "num_rows": len(rows)}
@@ -50,3 +55,28 @@ def evaluate_gap(options: argparse.Namespace) -> None:
     for name, value in gap.means().items():
         print(f"{name.replace('_', ' '):22} {value:>10.4f}  nats per datum")
     print(path)
+
+
+def as_csv(gap: InferenceGap) -> str:
+    """The bounds of the rows as a table, with a line for each."""
+    columns = zip(*(values.double().tolist() for values in gap), strict=True)
+    return "\n".join([",".join(gap._fields), *(",".join(map(repr, line)) for line in columns)]) + "\n"
+
+
+def gap_of(folder: Path) -> InferenceGap | None:
+    """The bounds that a run folder holds, or None.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    path = folder / GAP_FILE
+    try:
+        lines = list(csv.DictReader(path.read_text().splitlines()))
+        columns = {name: torch.tensor([float(line[name]) for line in lines]) for name in InferenceGap._fields}
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} is damaged; evaluate --inference-gap writes it again") from None
+    return InferenceGap(**columns) if lines else None

@@ -129,4 +129,4 @@ def _fit(run: Run, options: argparse.Namespace, device: str, *, resume: bool = F
     figures = ", ".join(f"{name.replace('_', ' ')} {best[name]:.4f}" for name in shown)
     print(f"{history.reason}; best epoch {history.best_epoch} ({figures}); run folder {run.folder.path}")
     if options.evaluate:
-        print_evaluation(run.evaluate(device=device, progress=None if options.quiet else bar))
+        print_evaluation(run.evaluate(device=device, progress=None if options.quiet else bar, keep=True))

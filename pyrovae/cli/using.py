@@ -20,6 +20,7 @@ from pyrovae.cli.options import flag, given
 from pyrovae.data.dataset import TABLE
 from pyrovae.metrics import known_figures
 from pyrovae.runs import Run, pick_device, posteriors
+from pyrovae.runs.own_data import is_function
 from pyrovae.storage import write_atomically
 
 
@@ -39,6 +40,8 @@ def evaluate(options: argparse.Namespace) -> None:
     device, changed = pick_device(options.device), options.allow_changed_data
     run = Run.open(options.run, options.pair, options.data, allow_changed_data=changed)
     settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed", "baselines", "fit_steps"])
+    # Figures of other data, and at latents of the caller's choice, are not those of the run.
+    settings["keep"] = not options.condition and (options.data is None or is_function(options.data))
     record = run.evaluate(options.split, device=device, progress=bar, condition=_condition(options, device), **settings)
     if options.json:
         print(json.dumps(record))
@@ -99,7 +102,8 @@ def sample(options: argparse.Namespace) -> None:
     values = values.cpu()
     if kind == ".png":
         pixels = (values + 1) / 2 if run.spec.kind == "symmetric" else values
-        plotting.save_figure(plotting.sample_grid(pixels), options.out)
+        title = plotting.SAMPLES[options.output]
+        plotting.save_figure(plotting.sample_grid(pixels, title=title), options.out)
     elif kind == ".csv":
         rows = values.reshape(len(values), -1).tolist()
         lines = [",".join(f"x{i}" for i in range(len(rows[0]))), *(",".join(map(str, row)) for row in rows)]

@@ -136,9 +136,13 @@ def latents_of(vae: VAE, rows: Rows, *, batch_size: int = 1000) -> Tensor:
 
     Where a class is inferred, they are those of the other latents, if any, at the most probable class.
     """
+    return torch.cat(list(latents_by_site(vae, rows, batch_size=batch_size).values()), 1)
+
+
+def latents_by_site(vae: VAE, rows: Rows, *, batch_size: int = 1000) -> dict[str, Tensor]:
+    """What `latents_of` puts side by side, by the name of the latent."""
     means = means_by_site(vae, with_inferred_labels(vae, rows), batch_size)
-    others = [mean for name, mean in means.items() if name != class_site(vae)]
-    return torch.cat(others or list(means.values()), 1)
+    return {name: mean for name, mean in means.items() if name != class_site(vae)} or means
 
 
 def with_inferred_labels(vae: VAE, rows: Rows) -> Rows:

@@ -22,7 +22,7 @@ from pyrovae.infer.log_weights import log_condition
 from pyrovae.likelihoods import Likelihood, likelihood_of, squared_error
 from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import infers_label, latents_of
-from pyrovae.metrics.figures import NEIGHBOURS, Evaluation
+from pyrovae.metrics.figures import NEIGHBOURS, SHARE_OF_ROWS, Evaluation, known_figures
 from pyrovae.metrics.latents import ACTIVE, knn_error, row_means, unit_variances
 from pyrovae.support import SupportCheck
 from pyrovae.vae import VAE
@@ -188,6 +188,7 @@ def evaluate(
         entries = float(number.sum())
         log_likelihood = float(value.mean())
         bits = bits_per_dimension(log_likelihood, entries / rows, dataset=dataset, kind=kind) if probability else None
+        errors = _standard_errors(nll, kl, error, number)
         figures = {
             "log_likelihood": log_likelihood,
             "standard_error": float(value.std()) / rows**0.5 if rows > 1 else math.nan,
@@ -202,12 +203,32 @@ def evaluate(
             **({"active_units_by_site": active} if len(active) > 1 else {}),
             "bits_per_dimension": bits,
             "effective_sample_size": float(size.median()),
+            "standard_errors": errors,
         }
         evaluated = Evaluated(vae, labelled, neighbours, figures, baselines, progress, finished)
         for family in families_of(vae):
             for measure in family.measures:
                 figures |= measure.compute(evaluated)
-        return Evaluation(figures | _neighbour_figures(evaluated))
+        figures |= _neighbour_figures(evaluated)
+        errors |= _errors_of_shares(figures, labelled)
+        return Evaluation(figures)
+
+
+def _standard_errors(nll: Tensor, kl: Tensor, error: Tensor, number: Tensor) -> dict[str, float | None]:
+    """The standard errors over rows of the means that every pair has; None of a single row."""
+    rows = len(nll)
+    # Of a ratio of two sums, by its linear part (delta method).
+    ratio = (error - number * (error.sum() / number.sum().clamp(min=1))) / number.mean().clamp(min=1 / rows)
+    parts = {"bound": nll + kl, "kl": kl, "reconstruction_error": ratio}
+    found = {name: float(values.std()) / rows**0.5 if rows > 1 else math.nan for name, values in parts.items()}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def _errors_of_shares(figures: Mapping[str, Any], labelled: Rows) -> dict[str, float | None]:
+    """The standard errors of shares of the labelled rows: those of independent draws."""
+    number, units = int(labelled.labelled.sum()), {name: figure.unit for name, figure in known_figures().items()}
+    shares = {name: value for name, value in figures.items() if units.get(name) == SHARE_OF_ROWS and number > 1}
+    return {name: math.sqrt(max(0.0, share * (1 - share)) / number) for name, share in shares.items()}
 
 
 def _check_rows(vae: VAE, rows: Rows, parts: Sequence[slice], dataset: Dataset | None) -> None:

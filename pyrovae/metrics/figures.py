@@ -9,6 +9,8 @@ from typing import Any
 from pyrovae.families import EvaluationFigure, families
 
 NEIGHBOURS = (3, 5, 10)
+SHARE_OF_ROWS = "share of rows"
+"""The unit of errors of classification, counted over the labelled rows."""
 _NATS = "nats per datum"
 
 FIGURES = (
@@ -53,10 +55,15 @@ FIGURES = (
     EvaluationFigure(
         "effective_sample_size", "samples", "median over the rows of the effective number of importance samples (Kish)"
     ),
+    EvaluationFigure(
+        "standard_errors",
+        "as the figures",
+        "standard errors over rows of `bound`, `kl`, `reconstruction_error` and shares of rows, by name",
+    ),
     *(
         EvaluationFigure(
             f"knn_error_{k}",
-            "share of rows",
+            SHARE_OF_ROWS,
             f"error of classifying labelled rows by their {k} nearest training rows, in distance of latent means, or "
             "for sticks in Hellinger distance of mean weights",
         )

@@ -1,10 +1,11 @@
 """Figures of a VAE. Every function returns a new matplotlib Figure and leaves the state of pyplot as it is."""
 
+from pyrovae.plotting.curves import compared_curves, training_curves
 from pyrovae.plotting.drawing import gradient_variance
 from pyrovae.plotting.gaps import inference_gaps
 from pyrovae.plotting.latents import METHODS, interpolation, latent_profile, latent_scatter
 from pyrovae.plotting.missing import inpainting, missing_errors
-from pyrovae.plotting.run import reconstructions, run_figures, sample_grid, save_figure, training_curves
+from pyrovae.plotting.run import SAMPLES, reconstructions, run_figures, sample_grid, save_figure
 from pyrovae.plotting.sticks import decoder_weights, latent_comparison, samples_by_sticks, sticks_by_class
 from pyrovae.plotting.tables import (
     associations,
@@ -16,7 +17,9 @@ from pyrovae.plotting.tables import (
 
 __all__ = [
     "METHODS",
+    "SAMPLES",
     "associations",
+    "compared_curves",
     "decoder_weights",
     "errors_by_column",
     "gradient_variance",

@@ -11,11 +11,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 # Okabe and Ito's colours, which people of all kinds of colour vision tell apart.
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+RUN_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, "#56B4E9", "#000000")
+"""The colours of several runs or methods in one figure, in this order."""
 
 
 class Mosaic(NamedTuple):
@@ -93,10 +95,10 @@ def draw_mosaic(pictures: Mosaic, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def heat_map(
-    values: Tensor, title: str, *, rows: str, columns: str, value: str, diverging: bool = False
-) -> tuple[Figure, Axes]:
-    """Draw a matrix as colours.
+def heat_map(values: Tensor, title: str, *, rows: str, columns: str, value: str) -> tuple[Figure, Axes]:
+    """Draw a matrix as colours. Rows and columns count from 1.
+
+    Values of both signs have two colours, which part at the mean of the matrix.
 
     Parameters
     ----------
@@ -110,8 +112,6 @@ def heat_map(
         What a column is.
     value : str
         What an entry is.
-    diverging : bool, default False
-        Whether the colours show the sign, with zero in the middle.
 
     Returns
     -------
@@ -122,13 +122,29 @@ def heat_map(
     size = float(np.clip(0.3 * width + 2.0, 4.5, 9.0)), float(np.clip(0.3 * height + 1.2, 2.5, 7.0))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    style = {"cmap": "RdBu_r", "norm": CenteredNorm()} if diverging else {"cmap": "viridis"}
-    image = axes.imshow(values.detach().cpu().numpy(), aspect="auto", interpolation="nearest", **style)
+    matrix = values.detach().cpu().double().numpy()
+    norm, cmap = None, "viridis"
+    if np.nanmin(matrix) < 0 < np.nanmax(matrix):
+        middle = float(np.nanmean(matrix))
+        norm, cmap = CenteredNorm(middle), "RdBu_r"
+        value = f"{value}\n(white: their mean, {middle + 0.0:.2g})"
+    sides = (0.5, width + 0.5, height + 0.5, 0.5)
+    image = axes.imshow(matrix, aspect="auto", interpolation="nearest", cmap=cmap, norm=norm, extent=sides)
     axes.set(title=title, xlabel=columns, ylabel=rows)
     for axis, length in ((axes.xaxis, width), (axes.yaxis, height)):
-        axis.set_major_locator(MaxNLocator(nbins=min(length, 12), integer=True))
+        axis.set_major_locator(FixedLocator(counted(length)))
     figure.colorbar(image, label=value)
     return figure, axes
+
+
+def counted(length: int, most: int = 12) -> list[int]:
+    """Some of the numbers from 1 to a length, with the first, at equal steps.
+
+    >>> counted(5), counted(30)
+    ([1, 2, 3, 4, 5], [1, 5, 10, 15, 20, 25, 30])
+    """
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, length) if length <= most * step)
+    return list(range(1, length + 1)) if step == 1 else [1, *range(step, length + 1, step)]
 
 
 def picture_pairs(x: Tensor, x_hat: Tensor, title: str, show_range: tuple[float, float]) -> Figure:

@@ -19,7 +19,7 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.decoding import only_site
 from pyrovae.metrics.latents import ACTIVE, posterior_means
-from pyrovae.plotting.drawing import clean, draw_mosaic, heat_map, is_pictures, mosaic
+from pyrovae.plotting.drawing import clean, counted, draw_mosaic, heat_map, is_pictures, mosaic
 from pyrovae.vae import VAE
 
 METHODS = ("auto", "pca", "tsne")
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 TSNE_ROWS = 500
 """Above these t-SNE takes longer than a few seconds."""
 _TSNE_DIMENSIONS = 50
+_FEW = 5  # units in use, of which principal components show most
 _NO_SPREAD = 1e-6  # of the size of the points, below which they are drawn as they are
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
@@ -36,14 +37,16 @@ _CLASSES = (
     *("#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE"),
     *("#AA4499", "#44AA99", "#882255", "#999933", "#000000"),
 )
-_UNKNOWN = "#BBBBBB"
+_UNKNOWN, _UNKNOWN_NAME = "#BBBBBB", "unknown"
 
 
-def latent_scatter(latents: Tensor, labels: Tensor | None = None, method: str = "auto", seed: int = 0) -> Figure:
+def latent_scatter(
+    latents: Tensor, labels: Tensor | None = None, method: str = "auto", seed: int = 0, used: Tensor | None = None
+) -> Figure:
     """Draw latents as points in the plane, coloured by label.
 
     Two dimensions are drawn as they are. More are reduced by principal components or t-SNE. One is drawn as a
-    histogram. Each label is written at the median of its class.
+    histogram. Each label is written near the median of its class. The title says how many units are in use.
 
     Parameters
     ----------
@@ -52,9 +55,12 @@ def latent_scatter(latents: Tensor, labels: Tensor | None = None, method: str = 
     labels : Tensor of int, shape ``[N]``, optional
         Labels; -1 means unknown. None draws all points alike.
     method : {"auto", "pca", "tsne"}, default "auto"
-        How more than two dimensions are reduced. "auto" takes t-SNE for 4 to 500 rows, and else principal components.
+        How more than two dimensions are reduced. "auto" takes principal components of up to five units in use, and
+        where they are more than 500 rows or less than four; else t-SNE.
     seed : int, default 0
         Seed of the reduction.
+    used : Tensor of bool, shape ``[latent_dim]``, optional
+        Which units are in use. None takes those whose variance is above 0.01, see `metrics.active_units`.
 
     Returns
     -------
@@ -69,25 +75,34 @@ def latent_scatter(latents: Tensor, labels: Tensor | None = None, method: str = 
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
     points = latents.detach().cpu().double().numpy()
+    in_use = _in_use(points, used)
     classes = torch.zeros(len(points), dtype=torch.long) if labels is None else labels.cpu()
-    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    figure = Figure(figsize=(6.0, 5.2), layout="constrained")
     axes = figure.subplots()
     if points.shape[1] == 1:
         groups = [(points[classes == label, 0], label, colour) for label, colour, _ in _class_styles(classes)]
         values, shown, colours = zip(*groups, strict=True)
         axes.hist(values, 30, color=colours, label=[_class_name(label) for label in shown], stacked=True)
-        axes.set(title=_title(points), xlabel="$z$", ylabel="number of data")
+        axes.set(title=_title(points, in_use), xlabel="$z$", ylabel="number of data")
+        if labels is not None:
+            axes.legend(title="class", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     else:
-        points, names = in_plane(points, method, seed)
+        points, names = in_plane(points, method, seed, in_use)
         draw_classes(axes, points, labels, **names)
-    if labels is not None:
-        axes.legend(title="class", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, markerscale=1.3)
+        legend_of_unknown(axes)
     clean(axes)
     return figure
 
 
-def latent_profile(latents: Tensor, labels: Tensor) -> Figure:
-    """Draw the mean latent of each class as a heat map, with a row per class and a column per latent dimension.
+def legend_of_unknown(axes: Axes) -> None:
+    """Say what grey points are, where there are any. The other classes are written among their points."""
+    handles = [(h, name) for h, name in zip(*axes.get_legend_handles_labels(), strict=True) if name == _UNKNOWN_NAME]
+    if handles:
+        axes.legend(*zip(*handles, strict=True), loc="upper left", bbox_to_anchor=(0.0, 1.0), markerscale=1.3)
+
+
+def latent_profile(latents: Tensor, labels: Tensor, used: Tensor | None = None) -> Figure:
+    """Draw the mean latent of each class as a heat map, with a row per class and a column per unit in use.
 
     Parameters
     ----------
@@ -95,11 +110,14 @@ def latent_profile(latents: Tensor, labels: Tensor) -> Figure:
         Latents, such as `metrics.latent_means` gives.
     labels : Tensor of int, shape ``[N]``
         Labels. Rows labelled -1 are left out.
+    used : Tensor of bool, shape ``[latent_dim]``, optional
+        Which units are in use. None takes those whose variance is above 0.01, see `metrics.active_units`. All are
+        drawn where none is in use.
 
     Returns
     -------
     Figure
-        The figure.
+        The figure. Units have their own numbers, from 1.
 
     Raises
     ------
@@ -110,10 +128,14 @@ def latent_profile(latents: Tensor, labels: Tensor) -> Figure:
     classes = labels[labels >= 0].unique().tolist()
     if not classes:
         raise ValueError("no row has a label, so there are no classes to average over")
-    profile = torch.stack([latents[labels == label].mean(0) for label in classes])
-    names = {"rows": "class", "columns": "latent dimension", "value": "mean of $z$"}
-    figure, axes = heat_map(profile, "Mean latent of each class", **names, diverging=True)
-    axes.set_yticks(range(len(classes)), list(map(str, classes)))
+    in_use = np.flatnonzero(_in_use(latents.double().numpy(), used))
+    units = in_use if len(in_use) else np.arange(latents.shape[1])
+    profile = torch.stack([latents[labels == label].mean(0) for label in classes])[:, units]
+    title = f"Mean latent of each class: {len(in_use)} of {latents.shape[1]} units in use"
+    figure, axes = heat_map(profile, title, rows="class", columns="unit", value="mean of $z$")
+    axes.set_yticks(range(1, len(classes) + 1), list(map(str, classes)))
+    places = counted(len(units))
+    axes.set_xticks(places, [str(units[place - 1] + 1) for place in places])
     return figure
 
 
@@ -200,19 +222,48 @@ def _lerp(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
 
 
 def draw_classes(axes: Axes, points: np.ndarray, labels: Tensor | None, **names: str) -> None:
-    """Draw points ``[N, 2]`` coloured by label, with the labels at the medians. `names` is what `in_plane` returns."""
+    """Draw points ``[N, 2]`` coloured by label, labels near the medians. `names` is what `in_plane` returns."""
     classes = torch.zeros(len(points), dtype=torch.long) if labels is None else labels.cpu()
     axes.set(**names)
     if names["xlabel"].startswith("t-SNE"):
         axes.set(xticks=[], yticks=[])  # its lengths mean nothing
     size = float(np.clip(9000 / max(len(points), 1), 5, 30))
+    medians: dict[int, np.ndarray] = {}
     for label, colour, marker in _class_styles(classes):
         part = points[classes == label]
         style: dict[str, Any] = {"c": colour, "marker": marker, "alpha": 0.7, "linewidths": 0}
         axes.scatter(part[:, 0], part[:, 1], s=size, label=_class_name(label), **style)
         if labels is not None and label >= 0:
-            text = axes.annotate(str(label), np.median(part, 0), ha="center", va="center", weight="bold", size=13)
+            medians[label] = np.median(part, 0)
+    if medians:
+        low, spread = points.min(0), np.ptp(points, 0)
+        scale = np.where(spread > 0, spread, 1.0)
+        for label, place in zip(medians, apart((np.stack([*medians.values()]) - low) / scale), strict=True):
+            text = axes.annotate(str(label), low + scale * place, ha="center", va="center", weight="bold", size=13)
             text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+
+
+def apart(places: np.ndarray, distance: float = 0.06) -> np.ndarray:
+    """Move points ``[N, 2]`` of the unit square a little, so that no two are closer than a distance.
+
+    >>> apart(np.array([[0.5, 0.5], [0.5, 0.5], [0.9, 0.9]])).round(2).tolist()
+    [[0.47, 0.5], [0.53, 0.5], [0.9, 0.9]]
+    """
+    moved = places.astype(float)
+    for _ in range(200):
+        steps = moved[:, None] - moved
+        lengths = np.linalg.norm(steps, axis=-1)
+        np.fill_diagonal(lengths, np.inf)
+        close = lengths < distance * 0.999
+        if not close.any():
+            break
+        # Points on one spot part sideways, the first to the left.
+        order = np.sign(np.arange(len(moved))[:, None] - np.arange(len(moved)))
+        steps[lengths == 0] = np.stack([order, np.zeros_like(order)], -1)[lengths == 0]
+        units = steps / np.where(lengths > 0, lengths, 1.0)[..., None]
+        push = np.where(close, (distance - lengths.clip(max=distance)) / 2, 0.0)
+        moved = moved + (push[..., None] * units).sum(1)
+    return moved
 
 
 def _class_styles(labels: Tensor) -> Iterator[tuple[int, str, str]]:
@@ -228,7 +279,9 @@ def _class_styles(labels: Tensor) -> Iterator[tuple[int, str, str]]:
             yield label, _CLASSES[label % len(_CLASSES)], _MARKERS[label // len(_CLASSES) % len(_MARKERS)]
 
 
-def in_plane(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, dict[str, str]]:
+def in_plane(
+    points: np.ndarray, method: str, seed: int, used: np.ndarray | None = None
+) -> tuple[np.ndarray, dict[str, str]]:
     """Reduce points ``[N, D]`` to ``[N, 2]`` as `latent_scatter` does. Return them with title and names of the axes.
 
     Raises
@@ -237,7 +290,8 @@ def in_plane(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, di
         If a point is not finite.
     """
     number, dimension = points.shape
-    plain = {"title": _title(points), "xlabel": "$z_1$", "ylabel": "$z_2$"}
+    in_use = _in_use(points, None) if used is None else used
+    plain = {"title": _title(points, in_use), "xlabel": "$z_1$", "ylabel": "$z_2$"}
     if dimension == 2:
         return points, plain
     scale = np.sqrt(points.var(0).sum())
@@ -245,21 +299,24 @@ def in_plane(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, di
         return points[:, :2], plain
     scaled = (points - points.mean(0)) / scale
     if method == "auto":
-        method = "tsne" if 3 < number <= TSNE_ROWS else "pca"
+        method = "tsne" if 3 < number <= TSNE_ROWS and in_use.sum() > _FEW else "pca"
     if method == "tsne":
         embedded = _embedded(scaled, seed)
         if embedded is not None:
-            title = f"{plain['title']}: t-SNE of {dimension} dimensions"
-            return embedded, {"title": title, "xlabel": "t-SNE 1", "ylabel": "t-SNE 2"}
+            return embedded, {"title": f"{plain['title']}\nt-SNE", "xlabel": "t-SNE 1", "ylabel": "t-SNE 2"}
     analysis = PCA(2, random_state=seed).fit(points)
-    first, second = (
-        f"component {i} ({s:.0%} of the variance)" for i, s in enumerate(analysis.explained_variance_ratio_, 1)
-    )
-    title = f"{plain['title']}: principal components of {dimension} dimensions"
+    shares = analysis.explained_variance_ratio_
+    first, second = (f"component {i} ({share:.0%} of the variance)" for i, share in enumerate(shares, 1))
+    title = f"{plain['title']}\nprincipal components with {shares.sum():.0%} of the variance"
     return analysis.transform(points), {"title": title, "xlabel": first, "ylabel": second}
 
 
-def _title(points: np.ndarray) -> str:
+def _in_use(points: np.ndarray, used: Tensor | None) -> np.ndarray:
+    """Which units are in use, ``[D]``."""
+    return points.var(0) > ACTIVE if used is None else used.cpu().numpy().astype(bool)
+
+
+def _title(points: np.ndarray, used: np.ndarray) -> str:
     """The title of a figure of latent means, which says, as a line of the log does, where the posterior has collapsed.
 
     Raises
@@ -273,8 +330,8 @@ def _title(points: np.ndarray) -> str:
             f"the latents of {len(wrong)} of {len(points)} rows are not finite, the first of row {wrong[0]}"
         )
     variances = points.var(0)
-    if len(points) < 2 or (variances > ACTIVE).any():
-        return "Latent means"
+    if len(points) < 2 or used.any() or (variances > ACTIVE).any():
+        return f"Latent means: {used.sum()} of {len(used)} units in use"
     logger.warning(
         "the posterior has collapsed: the latent means of %d rows hardly differ (largest variance of a dimension %.2g)",
         len(points),
@@ -303,4 +360,4 @@ def _embedded(points: np.ndarray, seed: int) -> np.ndarray | None:
 
 def _class_name(label: int) -> str:
     """What a legend calls a class."""
-    return str(label) if label >= 0 else "unknown"
+    return str(label) if label >= 0 else _UNKNOWN_NAME

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyrovae.metrics.missing import MissingError
-from pyrovae.plotting.drawing import BLUE, GREEN, ORANGE, VERMILION, draw_mosaic, is_pictures, mosaic
+from pyrovae.plotting.drawing import RUN_COLOURS, draw_mosaic, is_pictures, mosaic
 
 COUNTED = {
     "all": ("error_all", "error per entry, all entries"),
@@ -17,7 +17,6 @@ COUNTED = {
 }
 """Which entries a figure may count: the field of `MissingError`, and the label of the axis."""
 _MARKERS = "osD^vP*X"
-_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, "#CC79A7", "#56B4E9", "#000000")
 
 
 def missing_errors(curves: Mapping[str, Sequence[MissingError]], counted: str = "missing") -> Figure:
@@ -49,7 +48,7 @@ def missing_errors(curves: Mapping[str, Sequence[MissingError]], counted: str = 
     axes = figure.subplots()
     for number, (run, errors) in enumerate(curves.items()):
         errors = sorted(errors, key=lambda error: error.ratio)
-        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        colour, marker = RUN_COLOURS[number % len(RUN_COLOURS)], _MARKERS[number % len(_MARKERS)]
         ratios, values = [error.ratio for error in errors], [getattr(error, name) for error in errors]
         bars = [error.standard_error for error in errors] if counted == "missing" else None
         axes.errorbar(ratios, values, yerr=bars, color=colour, marker=marker, markersize=4, label=run, capsize=2)

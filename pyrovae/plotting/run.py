@@ -1,9 +1,8 @@
-"""Figures of a run: training curves, samples, reconstructions, and all figures of a trained VAE."""
+"""Figures of a run: samples, reconstructions, and all figures of a trained VAE."""
 
 from __future__ import annotations
 
 import io
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyrovae import programs
@@ -22,13 +21,10 @@ from pyrovae.data import Dataset, Rows
 from pyrovae.decoding import only_site
 from pyrovae.families import families_of
 from pyrovae.masks import fill_missing
-from pyrovae.metrics.classification import latents_of, with_inferred_labels
+from pyrovae.metrics.classification import latents_by_site, with_inferred_labels
+from pyrovae.metrics.latents import ACTIVE, unit_variances
+from pyrovae.plotting.curves import training_curves
 from pyrovae.plotting.drawing import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    VERMILION,
-    clean,
     draw_mosaic,
     heat_map,
     is_pictures,
@@ -41,64 +37,13 @@ from pyrovae.storage import write_atomically
 from pyrovae.vae import VAE
 
 _DPI = 150
+SAMPLES = {
+    "draw": "Samples: draws from p(x)",
+    "mean": "Samples: means of p(x|z) at draws of z",
+    "mode": "Samples: modes of p(x|z) at draws of z",
+}
+"""Titles of samples, by what `VAE.sample` was asked for."""
 _ROWS = 2000  # held-out rows whose latents are drawn
-
-
-def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw the losses over the epochs.
-
-    Below them stand the KL weight, the learning rate and further validation figures, where they change. The vertical
-    axis spans the losses after the first tenth of the epochs, because the steep beginning would flatten the rest.
-
-    Parameters
-    ----------
-    rows : sequence of mapping of str to float
-        Metrics of the epochs: `History.rows` or ``RunFolder.read_metrics()``.
-
-    Returns
-    -------
-    Figure
-        The figure.
-
-    Raises
-    ------
-    ValueError
-        There are no rows.
-    """
-    if not rows:
-        raise ValueError("there are no metrics to draw: no epoch has ended yet")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    others = {name: name.replace("_", "\n") for name in names if name.startswith(("validation_", "lr"))}
-    others |= {"kl_weight": "KL weight", "lr": "learning rate"}
-    others.pop("validation_loss", None)
-    settings = [(name, label) for name, label in others.items() if len({row[name] for row in rows if name in row}) > 1]
-    figure = Figure(figsize=(6.4, 3.8 + 1.2 * len(settings)), layout="constrained")
-    ratios = [3.0] + [1.0] * len(settings)
-    top, *lower = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    settled: list[float] = []
-    for name, label, colour in (("loss", "training", BLUE), ("validation_loss", "validation", ORANGE)):
-        points = [(row["epoch"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
-        if points:
-            top.plot(*zip(*points, strict=True), color=colour, label=label, marker="o" if len(points) < 3 else None)
-            settled += [value for _, value in points[len(points) // 10 :]]
-        if points and name == "validation_loss":
-            epoch, value = min(points, key=lambda point: point[1])
-            label = f"lowest: {value:.2f} in epoch {epoch:.0f}"
-            top.plot(epoch, value, "o", color=colour, markeredgecolor="black", label=label)
-    if settled:
-        margin = 0.05 * (max(settled) - min(settled)) or 0.5
-        top.set_ylim(min(settled) - margin, max(settled) + margin)
-    top.set(title="Training", ylabel="loss (nats per datum)")
-    top.legend(frameon=False)
-    for axes, (name, label), colour in zip(lower, settings, itertools.cycle((ORANGE, GREEN, VERMILION)), strict=False):
-        axes.plot([row["epoch"] for row in rows], [row.get(name, math.nan) for row in rows], color=colour)
-        axes.set_ylabel(label)
-    (lower or [top])[-1].set_xlabel("epoch")
-    top.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (top, *lower):
-        axes.grid(alpha=0.3)
-        clean(axes)
-    return figure
 
 
 def sample_grid(images: Tensor, *, title: str = "Samples", show_range: tuple[float, float] = (0.0, 1.0)) -> Figure:
@@ -194,6 +139,7 @@ def run_figures(
     *,
     condition: Mapping[str, Tensor] | None = None,
     finished: Any = None,
+    problems: dict[str, str] | None = None,
 ) -> dict[str, Figure]:
     """Draw all figures of a trained VAE, on held-out rows. Figures that do not apply are left out.
 
@@ -209,6 +155,8 @@ def run_figures(
         Values of latents that belong to all data, for the samples. Those that are not given are drawn from the guide.
     finished : Any, optional
         What the pair made of its run after the training (`Run.load_finished`).
+    problems : dict of str to str, optional
+        Where to write why a figure could not be drawn, by its name. None lets the error through.
 
     Returns
     -------
@@ -225,15 +173,20 @@ def run_figures(
         vae.prepare(x, **data)
         plots = {name: draw for family in families_of(vae) for name, draw in family.plots.items()}
         for name, draw in {**_RUN_FIGURES, **plots}.items():
-            figures |= _drawn(name, draw, pictured)
+            figures |= _drawn(name, draw, pictured, problems)
     return figures
 
 
-def _drawn(name: str, draw: Draw, pictured: Pictured) -> dict[str, Figure]:
+def _drawn(name: str, draw: Draw, pictured: Pictured, problems: dict[str, str] | None) -> dict[str, Figure]:
     """Figures by name; none where they need a mean that a distribution of the pair does not have."""
     try:
         drawn = draw(pictured)
     except NotImplementedError:
+        return {}
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if problems is None:
+            raise
+        problems[name] = " ".join(str(error).split())
         return {}
     if isinstance(drawn, Figure):
         return {name: drawn}
@@ -275,7 +228,17 @@ class Pictured:
     @cached_property
     def latents(self) -> Tensor:
         """Latent means of these rows, shape ``[N, latent_dim]``."""
-        return latents_of(self.vae, self.held_out)
+        return torch.cat(list(self._means.values()), 1)
+
+    @cached_property
+    def used(self) -> Tensor:
+        """Which of their units are in use, as `metrics.active_units` counts them, shape ``[latent_dim]``."""
+        plain = {name: mean.var(0, correction=0) for name, mean in self._means.items()}  # of classes too
+        return torch.cat(list((plain | unit_variances(self.vae, self._means)).values())) > ACTIVE
+
+    @cached_property
+    def _means(self) -> dict[str, Tensor]:
+        return latents_by_site(self.vae, self.held_out)
 
     @property
     def show_range(self) -> tuple[float, float]:
@@ -309,8 +272,7 @@ def _draw_samples(run: Pictured) -> Figure | dict[str, Figure]:
     elif given:
         number = len(x)
     samples = run.vae.sample(number, output, condition=run.condition, **given)
-    title = "Samples: means of p(x|z) at draws from the prior" if output == "mean" else "Samples from the model"
-    return _by_site(samples, lambda values: sample_grid(values, title=title, show_range=run.show_range))
+    return _by_site(samples, lambda values: sample_grid(values, title=SAMPLES[output], show_range=run.show_range))
 
 
 def _draw_reconstructions(run: Pictured) -> Figure | dict[str, Figure]:
@@ -346,12 +308,13 @@ def _draw_latent_scatter(run: Pictured) -> Figure:
     # All rows at two dimensions; of more dimensions as many as t-SNE does in a few seconds.
     number = _ROWS if run.latents.shape[1] <= 2 else TSNE_ROWS
     labels = run.held_out.y
-    return latent_scatter(run.latents[:number], None if labels is None else labels[:number])
+    return latent_scatter(run.latents[:number], None if labels is None else labels[:number], used=run.used)
 
 
 def _draw_latent_profile(run: Pictured) -> Figure | None:
     rows = run.held_out
-    return latent_profile(run.latents, rows.y) if rows.y is not None and bool(rows.labelled.any()) else None
+    has_labels = rows.y is not None and bool(rows.labelled.any())
+    return latent_profile(run.latents, rows.y, used=run.used) if has_labels and rows.y is not None else None
 
 
 _RUN_FIGURES: dict[str, Draw] = {

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
@@ -18,14 +17,13 @@ from pyrovae.data import Rows
 from pyrovae.decoding import only_site
 from pyrovae.metrics.classification import class_site, latents_of
 from pyrovae.metrics.sticks import has_sticks, stick_weights_of, sticks_used
-from pyrovae.plotting.drawing import BLUE, clean, draw_mosaic, heat_map, is_pictures, mosaic
-from pyrovae.plotting.latents import TSNE_ROWS, draw_classes, in_plane
+from pyrovae.plotting.drawing import BLUE, clean, counted, draw_mosaic, heat_map, is_pictures, mosaic
+from pyrovae.plotting.latents import TSNE_ROWS, draw_classes, in_plane, legend_of_unknown
 from pyrovae.vae import VAE
 
 _MASS = 0.99  # of a stick, whose weights count as used
 _LEFT_OVER = 1e-3  # of a stick, not worth drawing
-_NUMBERED = 26  # most bars that have room for a number each
-_PICTURED, _PICTURED_IN_ROW = 50, 25  # weights with a picture
+_STRIPS, _IN_STRIP = 4, 25  # of bars
 
 
 def sticks_by_class(weights: Tensor, labels: Tensor) -> Figure:
@@ -69,7 +67,7 @@ def sticks_by_class(weights: Tensor, labels: Tensor) -> Figure:
         f"the first {shown} of {weights.shape[1]}" if shown < weights.shape[1] else f"all {shown}; the last is the rest"
     )
     left.set(title="Mean weights of each class", xlabel=f"weight of the stick ({number})", ylabel="class")
-    left.xaxis.set_major_locator(MaxNLocator(nbins=min(shown, 12), integer=True, min_n_ticks=1))
+    left.set_xticks(counted(shown))
     left.set_yticks(range(len(classes)), list(map(str, classes)))
     bars = right.barh(range(len(classes)), counts, color=BLUE, height=0.7)
     right.bar_label(bars, fmt="{:.1f}", padding=3, fontsize="small")
@@ -84,9 +82,9 @@ def sticks_by_class(weights: Tensor, labels: Tensor) -> Figure:
 def decoder_weights(vae: VAE, *, show_range: tuple[float, float] = (0.0, 1.0)) -> Figure:
     """Draw the norms of the columns of the decoder's first layer, one for each latent feature, sorted.
 
-    Use it to see which features the decoder uses. For sticks and pictures, the first 50 weights have a picture below,
-    in the same order: the mean of p(x|z) for a stick that is all in this one weight. With classes it is that of class
-    0.
+    Use it to see which features the decoder uses. They stand in strips of 25, the 100 largest of them. For sticks and
+    pictures, each weight has a picture right below its bar: the mean of p(x|z) for a stick that is all in this one
+    weight. With classes it is that of class 0.
 
     Parameters
     ----------
@@ -118,31 +116,56 @@ def decoder_weights(vae: VAE, *, show_range: tuple[float, float] = (0.0, 1.0)) -
         )
     norms = layer.norm(dim=0).cpu()
     order = norms.argsort(descending=True, stable=True)
-    rows = []
+    shown = order[: _STRIPS * _IN_STRIP]
+    tiles: Tensor | None = None
     if has_sticks(vae):
-        pictures = _pictures_of_weights(vae, order[:_PICTURED])
-        rows = list(pictures.split(_PICTURED_IN_ROW)) if is_pictures(pictures) else []
-    ratios = [1.7] + [(part.shape[-2] / part.shape[-1] + 0.6) * 9 / _PICTURED_IN_ROW for part in rows]
-    width = 10.0 if rows else float(np.clip(0.26 * len(norms) + 1.5, 5.0, 10.0))
-    figure = Figure(figsize=(width, 1.2 + sum(ratios)), layout="constrained")
-    axes, *lower = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
+        pictures = _pictures_of_weights(vae, shown)
+        tiles = pictures if is_pictures(pictures) else None
     name = "weight of the stick" if has_sticks(vae) else "latent dimension"
-    axes.bar(range(len(norms)), norms[order].numpy(), color=BLUE, width=0.8)
-    axes.set(title="Decoder weights by norm", xlabel=f"{name}, sorted", ylabel="norm of its column")
-    axes.set_xlim(-0.6, len(norms) - 0.4)
-    every = math.ceil(len(norms) / _NUMBERED)
-    axes.set_xticks(range(0, len(norms), every), [str(int(place) + 1) for place in order[::every]])
-    clean(axes)
-    for panel, part, places in zip(lower, rows, order.split(_PICTURED_IN_ROW), strict=False):
-        blank = part.new_full((min(_PICTURED_IN_ROW, len(order)) - len(part), *part.shape[1:]), math.nan)
-        tiles = mosaic(torch.cat([part, blank]), len(part) + len(blank), show_range)
-        panel.imshow(tiles.pixels, interpolation="nearest")
-        panel.set_xticks(tiles.columns[: len(part)], [str(int(place) + 1) for place in places])
-        panel.tick_params(length=0, labelsize="small")
-        panel.set_yticks([])
-        panel.spines[:].set_visible(False)
-    if lower:
-        lower[0].set_title("Means of p(x|z) with all of the stick in one weight, in the same order", size="medium")
+    title = "Decoder weights by norm" if len(shown) == len(order) else f"The {len(shown)} largest decoder weights"
+    if tiles is not None:
+        title += "\nbelow: mean of p(x|z) with all of the stick in this weight"
+    return _strips(norms, shown, tiles, title, name, show_range)
+
+
+def _strips(
+    norms: Tensor, order: Tensor, tiles: Tensor | None, title: str, name: str, show_range: tuple[float, float]
+) -> Figure:
+    """Bars in strips, each with its number, and its picture right below."""
+    strips = math.ceil(len(order) / _IN_STRIP)
+    in_strip = math.ceil(len(order) / strips)
+    columns = max(in_strip, 14)  # the title needs room
+    # All in inches, so that bars and pictures share their places.
+    column, bars, numbers, left, above, right = 0.36, 1.1, 0.28, 0.75, 0.65, 0.1
+    picture = 0.0 if tiles is None else column * tiles.shape[-2] / tiles.shape[-1]
+    below = numbers + picture + 0.15
+    width, height = left + columns * column + right, above + strips * (bars + below) + 0.3
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, y=1 - 0.08 / height, va="top")
+    top = 1.08 * float(norms.max())
+    for strip in range(strips):
+        places = order[strip * in_strip : (strip + 1) * in_strip]
+        base = height - above - strip * (bars + below) - bars
+        across = {"left": left / width, "width": columns * column / width}
+        axes = figure.add_axes((across["left"], base / height, across["width"], bars / height))
+        axes.bar(range(len(places)), norms[places].numpy(), color=BLUE, width=0.8)
+        axes.set(xlim=(-0.5, columns - 0.5), ylim=(0, top), ylabel="norm")
+        axes.set_xticks(range(len(places)), [str(int(place) + 1) for place in places], size="small")
+        axes.tick_params(axis="x", length=0)
+        clean(axes)
+        if tiles is None:
+            continue
+        under = figure.add_axes(
+            (across["left"], (base - numbers - picture) / height, across["width"], picture / height), sharex=axes
+        )
+        for number, tile in enumerate(tiles[strip * in_strip : (strip + 1) * in_strip]):
+            pixels = mosaic(tile.unsqueeze(0), 1, show_range).pixels
+            sides = (number - 0.46, number + 0.46, 0.04, 0.96)
+            under.imshow(pixels, extent=sides, aspect="auto", interpolation="nearest")
+        under.set(xlim=(-0.5, columns - 0.5), ylim=(0, 1), yticks=[])
+        under.tick_params(axis="x", length=0, labelbottom=False)
+        under.spines[:].set_visible(False)
+    figure.supxlabel(f"{name}, sorted by the norm of its column", size="medium", y=0.06 / height, va="bottom")
     return figure
 
 
@@ -241,15 +264,15 @@ def samples_by_sticks(
         first = decoded[::columns].flatten(1)
         figure, axes = heat_map(
             first,
-            "A draw from the prior, by the number of weights",
+            "Means of p(x|z) at one draw of z, by the number of weights",
             rows="weights of the stick",
             columns="entry of the datum",
             value="mean of p(x|z)",
         )
-        axes.set_yticks(range(len(counts)), list(map(str, counts)))
+        axes.set_yticks(range(1, len(counts) + 1), list(map(str, counts)))
         return figure
     pictures = mosaic(decoded, columns, show_range)
-    figure, axes = draw_mosaic(pictures, "Samples by the number of weights of the stick")
+    figure, axes = draw_mosaic(pictures, "Means of p(x|z) at draws of z, by the number of weights")
     axes.set_yticks(pictures.rows, list(map(str, counts)))
     axes.set_ylabel("weights of the stick")
     return figure
@@ -308,9 +331,7 @@ def latent_comparison(vaes: Mapping[str, VAE], split: Rows, *, seed: int = 0) ->
         names["title"] = f"{name}: {'t-SNE of ' if latents.shape[1] > 2 else ''}{latents.shape[1]} dimensions"
         draw_classes(axes, points, some.y, **names)
         clean(axes)
-    if some.y is not None:
-        handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, title="class", loc="outside right center", frameon=False, markerscale=1.3)
+    legend_of_unknown(panels[0])
     return figure
 
 

@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 from pyrovae.data.columns import LEVELS, NUMBERS
 from pyrovae.data.schema import Schema
-from pyrovae.plotting.drawing import BLUE, GREEN, ORANGE, VERMILION, clean
+from pyrovae.plotting.drawing import BLUE, RUN_COLOURS, clean
 from pyrovae.plotting.table_parts import (
     association_matrix,
     draw_bars,
@@ -28,7 +28,6 @@ from pyrovae.plotting.table_parts import (
 
 _PANELS = 24
 _NAMED = 40  # columns that a matrix or a list has room for
-_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, "#CC79A7", "#56B4E9", "black")
 _MARKERS = "os^Dv"
 _UNITS = "RMSE / range of numbers, mean difference / number of ordered levels,\nshare of wrong entries of other levels"
 
@@ -195,7 +194,8 @@ def errors_by_column(
     axes = figure.subplots()
     places = np.arange(len(shown))
     for number, name in enumerate(shown):
-        look: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
+        colour, marker = RUN_COLOURS[number % len(RUN_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        look: dict[str, Any] = {"color": colour, "marker": marker}
         # One method stands a little above the other, so that equal errors are both seen.
         shift = 0.3 * ((number + 0.5) / shown.shape[1] - 0.5)
         axes.plot(

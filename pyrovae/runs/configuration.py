@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +70,19 @@ def new_configuration(
         suited.pop("num_particles", None)  # which is for the objective that the pair suggests
     return {
         "pyrovae_version": __version__,
+        "versions": versions(),
         "pair": pair.name,
         "pair_options": plain(dict(pair_options)),
         "data": plain(dict(data)),
         "training": plain({**suited, **training}),
         **({"finishing": dict(finishing)} if finishing else {}),
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries whose numbers a training and its figures depend on, by name."""
+    libraries = ("torch", "pyro-ppl", "numpy", "scikit-learn")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in libraries}}
 
 
 def read_configuration(folder: RunFolder) -> dict[str, Any]:

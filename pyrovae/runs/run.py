@@ -12,9 +12,9 @@ import torch
 from pyrovae import data, metrics
 from pyrovae.data import Dataset
 from pyrovae.data.dataset import DataSpec
-from pyrovae.data.fingerprints import fingerprints
+from pyrovae.data.fingerprints import changed_splits, fingerprints
 from pyrovae.pairs.registry import Pair, find_pair
-from pyrovae.runs import configuration, finishing, own_data, posteriors, same_data
+from pyrovae.runs import configuration, evaluations, finishing, own_data, posteriors, same_data
 from pyrovae.runs.configuration import OwnPair
 from pyrovae.storage import CheckpointError, load_weights
 from pyrovae.training import History, Trainer
@@ -343,6 +343,7 @@ class Run:
         seed: int = 0,
         device: str = "cpu",
         fit_steps: int = posteriors.FIT_STEPS,
+        keep: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """Held-out figures by name, ready for JSON: those of `metrics.evaluate`, with run, data set and split.
@@ -359,6 +360,9 @@ class Run:
             Where to compute.
         fit_steps : int, default 200
             Gradient steps that fit the posterior of a row first, where the guide has parameters for each training row.
+        keep : bool, default False
+            Write the figures to `metrics.json` in the folder, where a report finds them. Figures of other data than
+            the run was trained on are not kept.
         **options
             Further arguments of `metrics.evaluate`.
 
@@ -377,6 +381,7 @@ class Run:
         if num_rows is not None and num_rows < 1:
             raise ValueError(f"num_rows must be at least 1, got {num_rows}")
         dataset, vae = self.dataset(), self.load_vae(device)
+        weights = evaluations.weights_digest(self.folder)
         torch.manual_seed(seed)
         rows = dataset.seen(split)
         if not len(rows):
@@ -390,4 +395,7 @@ class Run:
             near = None  # a training row is none of those that the fitted pair knows
             vae, rows = posteriors.for_likelihood(vae, rows, fit_steps, progress=options.get("progress") is not None)
         result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=near, **options)
-        return {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
+        found = {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
+        if keep and not changed_splits(dataset, self.config.get("fingerprints") or {}):
+            evaluations.keep(self.folder, found, seed, weights)
+        return found

@@ -10,7 +10,7 @@ from typing import Any
 from pyrovae._version import __version__
 from pyrovae.data.dataset import Dataset, DataSpec
 from pyrovae.data.fingerprints import fingerprints
-from pyrovae.runs.configuration import OwnPair, prepare
+from pyrovae.runs.configuration import OwnPair, prepare, versions
 from pyrovae.runs.run import Run
 from pyrovae.runs.same_data import check_alike
 from pyrovae.storage import CheckpointError, save_weights
@@ -119,6 +119,7 @@ def _configuration(vae: VAE, data: Dataset | DataSpec | None) -> dict[str, Any]:
             raise ValueError(f"the option {option!r} of the pair cannot be written as JSON: {value!r}") from None
     return {
         "pyrovae_version": __version__,
+        "versions": versions(),
         "pair": name,
         "pair_options": dict(options),
         "data": dict(data.options) if isinstance(data, Dataset) else {},

@@ -29,6 +29,8 @@ from pyrovae.storage import (
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 LOCK = ".lock"
+METRICS_JSON = "metrics.json"
+"""Held-out figures, which an evaluation writes."""
 _DIGEST, _FILES = "digest", "files"
 _TRIES = 8
 _OWN = {LOCK, "tensorboard", "point.json", "result.json"}
@@ -51,6 +53,7 @@ class RunFolder:
 
     * `config.json`: how the run was made,
     * `metrics.csv`: a row per epoch,
+    * `metrics.json`: held-out figures, once the run was evaluated,
     * `model.safetensors`: the best weights,
     * `last/state.safetensors`: everything that is needed to resume,
     * `figures/`, and files of the family of the pair, such as `trees.npz`.
@@ -152,7 +155,13 @@ class RunFolder:
             self.config_path.unlink()
             for path in files:
                 path.unlink(missing_ok=True)
-        for path in (self.config_path, self.state_path, self.path / "metrics.csv", self.weights_path):
+        for path in (
+            self.config_path,
+            self.state_path,
+            self.path / "metrics.csv",
+            self.path / METRICS_JSON,
+            self.weights_path,
+        ):
             path.unlink(missing_ok=True)
         with suppress(OSError):
             self.state_path.parent.rmdir()

@@ -20,7 +20,7 @@ FIGURES = {
 EVALUATION_KEYS = [  # as docs/command_line.md has them; scripts rely on the names
     *("run", "data", "split", "log_likelihood", "standard_error", "sampling_error", "num_samples", "num_rows"),
     *("bound", "kl", "reconstruction_error", "active_units", "latent_dim", "bits_per_dimension"),
-    "effective_sample_size",
+    *("effective_sample_size", "standard_errors"),
     *("knn_error_3", "knn_error_5", "knn_error_10"),
 ]
 MODULE = '''

@@ -47,27 +47,6 @@ def matrix(figure: Figure) -> np.ndarray:
     return np.asarray(figure.axes[0].images[0].get_array())
 
 
-def test_training_curves_show_losses_and_what_changes():
-    figure = plotting.training_curves(ROWS)
-    losses, weight = figure.axes  # the learning rate is constant, so it has no panel
-    assert losses.get_title() == "Training"
-    assert losses.get_ylabel() == "loss (nats per datum)"
-    assert (weight.get_ylabel(), weight.get_xlabel()) == ("KL weight", "epoch")
-    training, validation, best = losses.lines
-    assert list(training.get_ydata()) == [row["loss"] for row in ROWS]
-    assert list(validation.get_ydata()) == [row["validation_loss"] for row in ROWS]
-    assert (list(best.get_xdata()), list(best.get_ydata())) == ([15], [50])
-    assert [t.get_text() for t in losses.get_legend().texts] == ["training", "validation", "lowest: 50.00 in epoch 15"]
-    assert losses.get_ylim()[1] < ROWS[0]["validation_loss"]  # the first epochs do not set the scale
-
-
-def test_training_curves_of_a_single_epoch_without_validation():
-    (losses,) = plotting.training_curves([{"epoch": 1.0, "loss": 3.0}]).axes
-    assert (losses.get_xlabel(), len(losses.lines)) == ("epoch", 1)
-    with pytest.raises(ValueError, match="no metrics to draw"):
-        plotting.training_curves([])
-
-
 def test_sample_grid_holds_every_picture_in_its_place():
     images = torch.rand(5, 1, 14, 14)
     pixels = picture(plotting.sample_grid(images, title="Mine"))
@@ -166,34 +145,66 @@ def test_scatter_of_two_dimensions_is_the_latents_themselves():
     z, y = torch.randn(50, 2), torch.arange(50) % 4 - 1
     figure = plotting.latent_scatter(z, y)
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.get_legend().texts] == ["unknown", "0", "1", "2"]
-    assert [text.get_text() for text in axes.texts] == ["0", "1", "2"]  # at the medians of the known classes
+    assert [text.get_text() for text in axes.get_legend().texts] == ["unknown"]  # the others are among the points
+    assert [text.get_text() for text in axes.texts] == ["0", "1", "2"]
     for label, points in zip(range(-1, 3), axes.collections, strict=True):
         np.testing.assert_allclose(points.get_offsets(), z[y == label], rtol=1e-6)
     plain = plotting.latent_scatter(z).axes[0]
     assert plain.get_legend() is None
+    assert plain.get_title() == "Latent means: 2 of 2 units in use"
     assert (plain.get_xlabel(), plain.get_ylabel()) == ("$z_1$", "$z_2$")
 
 
-def test_scatter_of_more_dimensions_projects_them():
+def test_labels_of_a_scatter_stand_at_the_medians_and_apart():
+    centres = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.001, 0.0], [5.0, 5.0]])
+    y = torch.arange(40) % 4
+    z = centres[y] + 0.01 * torch.randn(40, 2)
+    axes = plotting.latent_scatter(z, y).axes[0]
+    places = np.array([text.xy for text in axes.texts])
+    spread = np.ptp(z.numpy(), 0)
+    medians = np.stack([np.median(z[y == label], 0) for label in range(4)])
+    np.testing.assert_allclose(places[3], medians[3], rtol=1e-6)  # nothing is near it
+    for first in range(4):
+        assert np.linalg.norm((places[first] - medians[first]) / spread) < 0.08
+        for second in range(first):
+            assert np.linalg.norm((places[first] - places[second]) / spread) > 0.055
+
+
+def test_scatter_of_few_dimensions_takes_principal_components():
     basis = torch.linalg.qr(torch.randn(6, 6)).Q
-    z = (torch.randn(200, 6) * torch.tensor([5.0, 3.0, 0.1, 0.1, 0.1, 0.1])) @ basis.T
+    z = (torch.randn(200, 6) * torch.tensor([5.0, 3.0, 0.01, 0.01, 0.01, 0.01])) @ basis.T
     axes = plotting.latent_scatter(z, method="pca").axes[0]
     shown = torch.as_tensor(np.asarray(axes.collections[0].get_offsets()))
     centred = (z - z.mean(0)).double()
-    leading = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, [-1, -2]]
-    torch.testing.assert_close(shown.abs(), (centred @ leading).abs(), rtol=1e-4, atol=1e-4)
-    assert "component 1 (" in axes.get_xlabel()
+    values, vectors = torch.linalg.eigh(centred.T @ centred)
+    torch.testing.assert_close(shown.abs(), (centred @ vectors[:, [-1, -2]]).abs(), rtol=1e-4, atol=1e-4)
+    share = float(values[-1] / values.sum())
+    assert axes.get_xlabel() == f"component 1 ({share:.0%} of the variance)"
+    used = int((z.double().var(0, correction=0) > 0.01).sum())
+    assert axes.get_title() == (
+        f"Latent means: {used} of 6 units in use\nprincipal components with 100% of the variance"
+    )
+    few = torch.cat([torch.randn(30, 3), 0.01 * torch.randn(30, 9)], 1)
+    title = "Latent means: 3 of 12 units in use\nprincipal components"
+    assert plotting.latent_scatter(few).axes[0].get_title().startswith(title)
+    many = plotting.latent_scatter(torch.randn(30, 6)).axes[0]
+    assert many.get_title() == "Latent means: 6 of 6 units in use\nt-SNE"
+    told = plotting.latent_scatter(torch.randn(30, 6), used=torch.arange(6) < 2).axes[0]
+    assert told.get_title().startswith("Latent means: 2 of 6 units in use\nprincipal components")
+
+
+def test_scatter_of_many_dimensions_keeps_neighbours():
     # Two blobs far apart stay apart in the embedding, the same one each time.
     blobs = torch.cat([torch.randn(20, 5), torch.randn(20, 5) + 50])
     first, second = (
-        np.asarray(plotting.latent_scatter(blobs, seed=3).axes[0].collections[0].get_offsets()) for _ in range(2)
+        np.asarray(plotting.latent_scatter(blobs, method="tsne", seed=3).axes[0].collections[0].get_offsets())
+        for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
     centres = first[:20].mean(0), first[20:].mean(0)
     assert np.linalg.norm(centres[0] - centres[1]) > first[:20].std()
     with pytest.raises(ValueError, match="unknown method 'umap'; known are auto, pca, tsne"):
-        plotting.latent_scatter(z, method="umap")
+        plotting.latent_scatter(blobs, method="umap")
 
 
 def test_scatter_of_one_dimension_is_a_histogram():
@@ -203,17 +214,34 @@ def test_scatter_of_one_dimension_is_a_histogram():
 
 
 def test_profile_holds_the_mean_of_each_class():
-    z = torch.randn(30, 4)
+    z = torch.randn(30, 5) + 0.7
+    z[:, 2] = 0.3 + 0.01 * torch.randn(30)  # not in use
     y = torch.arange(30) % 3 + 5
     y[0] = -1
     figure = plotting.latent_profile(z, y)
-    expected = np.stack([z[1:][y[1:] == label].numpy().mean(0) for label in (5, 6, 7)])
+    expected = np.stack([z[1:][y[1:] == label].numpy().mean(0) for label in (5, 6, 7)])[:, [0, 1, 3, 4]]
     np.testing.assert_allclose(matrix(figure), expected, atol=1e-6)
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["5", "6", "7"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("latent dimension", "class")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "4", "5"]
+    assert list(axes.get_xticks()) == [1, 2, 3, 4]
+    assert axes.images[0].get_extent() == [0.5, 4.5, 3.5, 0.5]
+    assert axes.get_title() == "Mean latent of each class: 4 of 5 units in use"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("unit", "class")
+    told = plotting.latent_profile(z, y, used=torch.arange(5) == 2)
+    assert matrix(told).shape == (3, 1)
     with pytest.raises(ValueError, match="no row has a label"):
         plotting.latent_profile(z, torch.full((30,), -1))
+
+
+def test_colours_of_both_signs_part_at_the_mean():
+    values = torch.tensor([[-1.0, 3.0], [4.0, 2.0]])
+    image = plotting.sample_grid(values).axes[0].images[0]
+    assert image.norm(2.0) == pytest.approx(0.5)  # the mean is the middle of the map
+    assert (image.norm.vmin, image.norm.vmax) == (-1.0, 5.0)
+    assert image.colorbar.ax.get_ylabel() == "value\n(white: their mean, 2)"
+    one_sign = plotting.sample_grid(values.abs()).axes[0].images[0]
+    assert (one_sign.get_cmap().name, one_sign.norm.vmin) == ("viridis", 1.0)
 
 
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
@@ -237,8 +265,21 @@ def test_run_figures_of_pictures(digits, digits_vae, tmp_path):
     means = metrics.latent_means(digits_vae, digits.test.x)
     expected = [means[digits.test.y == label].mean(0).numpy() for label in range(10)]
     np.testing.assert_allclose(matrix(figures["latent_profile"]), np.stack(expected), atol=1e-5)
+    assert figures["samples"].axes[0].get_title() == "Samples: means of p(x|z) at draws of z"
     for name, figure in figures.items():
         plotting.save_figure(figure, tmp_path / f"{name}.png")
+
+
+def test_run_figures_note_what_cannot_be_drawn(digits, digits_vae, monkeypatch):
+    def fails(run):
+        raise ValueError("no\nway")
+
+    monkeypatch.setitem(plotting.run._RUN_FIGURES, "samples", fails)
+    problems = {}
+    assert "samples" not in plotting.run_figures(digits_vae, digits, ROWS, problems=problems)
+    assert problems == {"samples": "no way"}
+    with pytest.raises(ValueError, match="no\nway"):
+        plotting.run_figures(digits_vae, digits, ROWS)
 
 
 def test_run_figures_of_tables_without_labels():
@@ -247,6 +288,7 @@ def test_run_figures_of_tables_without_labels():
     figures = plotting.run_figures(vae, dataset, [])
     assert list(figures) == ["samples", "reconstructions", "interpolation", "latent_scatter"]
     assert matrix(figures["samples"]).shape == (20, 10)
+    assert figures["samples"].axes[0].get_title() == "Samples: draws from p(x)"
     assert matrix(figures["interpolation"]).shape == (10, 10)
 
 

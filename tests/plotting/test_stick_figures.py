@@ -107,24 +107,44 @@ def test_decoder_weights_of_a_stick(name, request):
     vae = request.getfixturevalue(name)
     norms = vae.model.decoder.net.layers[0].weight[:, :8].detach().norm(dim=0)
     order = norms.argsort(descending=True)
-    bars, below = plotting.decoder_weights(vae).axes
+    figure = plotting.decoder_weights(vae)
+    bars, below = figure.axes
     np.testing.assert_allclose([bar.get_height() for bar in bars.patches], norms[order], rtol=1e-6)
-    numbers = [str(int(place) + 1) for place in order]
-    assert texts(bars.get_xticklabels()) == numbers
-    assert texts(below.get_xticklabels()) == numbers
-    assert bars.get_xlabel() == "weight of the stick, sorted"
+    assert texts(bars.get_xticklabels()) == [str(int(place) + 1) for place in order]
+    assert figure.get_supxlabel() == "weight of the stick, sorted by the norm of its column"
     label = torch.zeros(8, dtype=torch.long) if name == "classes_vae" else None
-    np.testing.assert_allclose(tiles(below, 8)[0], decoded(vae, torch.eye(8)[order], label), atol=1e-4)
+    shown = [np.asarray(image.get_array())[..., 0] for image in below.images]
+    np.testing.assert_allclose(shown, decoded(vae, torch.eye(8)[order], label), atol=1e-4)
+    assert_below(bars, below)
+
+
+def assert_below(bars, below):
+    """Each picture has its bar above it, on the page too, and its pixels are square."""
+    assert bars.get_xlim() == below.get_xlim()
+    first, second = bars.get_position(), below.get_position()
+    assert (first.x0, first.x1) == (second.x0, second.x1)
+    assert first.y0 > second.y1
+    for bar, image in zip(bars.patches, below.images, strict=True):
+        left, right, bottom, top = image.get_extent()
+        assert bar.get_x() + bar.get_width() / 2 == pytest.approx((left + right) / 2)
+        corners = below.transData.transform([(left, bottom), (right, top)])
+        width, height = corners[1] - corners[0]
+        assert width == pytest.approx(height, rel=1e-6)
 
 
 def test_decoder_weights_of_a_long_stick(digits):
-    bars, *below = plotting.decoder_weights(build("stick-breaking", digits, truncation=60)).axes
-    assert len(bars.patches) == 60
-    assert len(bars.get_xticks()) <= 26
-    shown = [int(text) for axes in below for text in texts(axes.get_xticklabels())]
-    assert [len(axes.get_xticks()) for axes in below] == [25, 25]
-    assert len(set(shown)) == 50
-    assert shown[0] == int(texts(bars.get_xticklabels())[0])
+    axes = plotting.decoder_weights(build("stick-breaking", digits, truncation=60)).axes
+    bars, below = axes[::2], axes[1::2]
+    assert [len(part.patches) for part in bars] == [20, 20, 20]
+    for upper, lower in zip(bars, below, strict=True):
+        assert_below(upper, lower)
+    numbers = [int(text) for part in bars for text in texts(part.get_xticklabels())]
+    assert sorted(numbers) == list(range(1, 61))  # every one is told
+    heights = [bar.get_height() for part in bars for bar in part.patches]
+    assert heights == sorted(heights, reverse=True)
+    assert len({part.get_ylim() for part in bars}) == 1
+    figure = plotting.decoder_weights(build("stick-breaking", digits, truncation=120))
+    assert figure.get_suptitle().startswith("The 100 largest decoder weights\n")
 
 
 @pytest.mark.parametrize("layer", ["plain", "gated"])
@@ -132,10 +152,11 @@ def test_decoder_weights_without_a_stick(digits, layer):
     vae = gaussian(digits, latent_dim=5, hidden=(16,), layer=layer)
     with torch.no_grad():
         next(part for part in vae.model.decoder.modules() if isinstance(part, nn.Linear)).weight[:, 2] = 0
-    (axes,) = plotting.decoder_weights(vae).axes
+    figure = plotting.decoder_weights(vae)
+    (axes,) = figure.axes
     assert axes.patches[-1].get_height() == 0
     assert texts(axes.get_xticklabels())[-1] == "3"
-    assert axes.get_xlabel() == "latent dimension, sorted"
+    assert figure.get_supxlabel() == "latent dimension, sorted by the norm of its column"
 
 
 class Parabolas(nn.Module):
@@ -233,7 +254,8 @@ def test_latent_comparison_shows_latents_and_labels(digits, vae):
     alone = plotting.latent_scatter(stick_weights(vae, rows.x), rows.y, "tsne", seed=3).axes[0]
     for points, expected in zip(right.collections, alone.collections, strict=True):
         np.testing.assert_allclose(points.get_offsets(), expected.get_offsets(), rtol=1e-4)
-    assert texts(figure.legends[0].texts) == [str(int(label)) for label in rows.y.unique()]
+    assert not figure.legends  # the labels stand among the points
+    assert texts(left.texts) == [str(int(label)) for label in rows.y.unique()]
 
 
 def test_latent_comparison_without_labels(digits, vae):
