@@ -289,6 +289,8 @@ class WriteConfiguration(Callback):
         What to write.
     """
 
+    everywhere = False
+
     def __init__(self, folder: RunFolder, config: Mapping[str, Any]) -> None:
         self.folder, self.config = folder, config
 

@@ -10,8 +10,10 @@ import torch
 
 from pyrovae import programs
 from pyrovae.data.dataset import Rows, RowStream
+from pyrovae.distributed import ALONE
 from pyrovae.training.data import Stream, TrainingData
 from pyrovae.training.forms import arguments_of, rows_from
+from pyrovae.training.parallel import Parallel
 from pyrovae.training.state import TrainingState
 from pyrovae.vae import VAE
 
@@ -71,6 +73,8 @@ class HeldBatches:
         Rows of a batch.
     drop_last : bool, default False
         Leave out the last batch of an epoch if it is a smaller one.
+    parallel : Parallel, optional
+        Which rows of a batch are those of this process, where several share a training.
 
     Raises
     ------
@@ -81,10 +85,20 @@ class HeldBatches:
     resumes_within_epochs = True
     generator = None
 
-    def __init__(self, vae: VAE, rows: Rows, data: TrainingData, batch_size: int, *, drop_last: bool = False) -> None:
+    def __init__(
+        self,
+        vae: VAE,
+        rows: Rows,
+        data: TrainingData,
+        batch_size: int,
+        *,
+        drop_last: bool = False,
+        parallel: Parallel | None = None,
+    ) -> None:
         if not len(rows):
             raise ValueError("there are no rows to train or validate on")
         self.vae, self.rows, self.data, self.batch_size = vae, rows.to(vae.device), data, batch_size
+        self.parallel = parallel or Parallel(ALONE, vae, None)
         self.total = len(rows)
         self.num_batches = self.total // batch_size if drop_last else math.ceil(self.total / batch_size)
         if not self.num_batches:
@@ -99,7 +113,8 @@ class HeldBatches:
 
     def first(self) -> Rows:
         """The first rows, as training gives them."""
-        return self._passed(self._seen(self.rows.take(slice(self.batch_size))))
+        count = self.parallel.most(min(self.batch_size, self.total))
+        return self._passed(self._seen(self.rows.take(slice(max(1, count)))))
 
     def some(self, index: torch.Tensor) -> Rows:
         """The rows of these numbers, as training gives them."""
@@ -109,15 +124,18 @@ class HeldBatches:
         """The minibatches of an epoch, in the order that the state holds; a new one before its first batch."""
         if state.permutation is None:
             whole = self.total <= self.batch_size
-            state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total)
+            orders = self.parallel.orders
+            state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total, generator=orders)
         order = state.permutation.to(self.vae.device)
-        for start in range(state.batch * self.batch_size, self.num_batches * self.batch_size, self.batch_size):
-            index = order[start : start + self.batch_size]
-            yield self._passed(self._seen(self.rows.take(index))), len(index)
+        for number in range(state.batch, self.num_batches):
+            index = self.parallel.part(order[number * self.batch_size :][: self.batch_size], self.rows)
+            self.parallel.reseed(state.epoch, number)
+            rows = self.rows.take(index)
+            yield self._passed(self._seen(rows)) if len(index) else rows, len(index)
 
     def in_order(self) -> Iterator[Batch]:
-        """All rows, in parts of 1000, untransformed."""
-        for part in self.rows.batches(VALIDATION_ROWS):
+        """All rows of this process, in parts of 1000, untransformed."""
+        for part in self.rows.take(self.parallel.processes.share(self.total)).batches(VALIDATION_ROWS):
             yield self._passed(part), len(part)
 
     def _seen(self, rows: Rows) -> Rows:
@@ -203,6 +221,7 @@ def batches_of(
     *,
     drop_last: bool,
     seed: int | None = None,
+    parallel: Parallel | None = None,
 ) -> Batches:
     """The batches of training rows. The seed tells the order of a `RowStream`.
 
@@ -212,11 +231,11 @@ def batches_of(
         For `drop_last` of a stream, which is for its loader to do.
     """
     if isinstance(rows, Rows):
-        return HeldBatches(vae, rows, data, batch_size, drop_last=drop_last)
+        return HeldBatches(vae, rows, data, batch_size, drop_last=drop_last, parallel=parallel)
     if not isinstance(rows, Stream):
         from pyrovae.training.row_streams import SeededBatches  # which stands on this module
 
-        return SeededBatches(vae, rows, data, batch_size, seed=seed or 0, drop_last=drop_last)
+        return SeededBatches(vae, rows, data, batch_size, seed=seed or 0, drop_last=drop_last, parallel=parallel)
     if drop_last:
         raise ValueError("drop_last is for rows that are held; give it to the loader, DataLoader(..., drop_last=True)")
     return StreamedBatches(rows)

@@ -65,6 +65,9 @@ class Callback:
     epoch 1: 2.5 nats per datum
     """
 
+    everywhere = True
+    """Whether every process of a training calls it, where there are several; set it to False for what only reports."""
+
     def on_start(self, progress: Progress) -> None:
         """Called before the first batch, also of a resumed training."""
 
@@ -86,6 +89,8 @@ class ProgressBar(Callback):
     **options
         Options of `tqdm`, such as `file` or `disable`.
     """
+
+    everywhere = False
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -131,6 +136,8 @@ class TensorBoard(Callback):
     ImportError
         tensorboard is not installed (``pip install pyrovae[tensorboard]``).
     """
+
+    everywhere = False
 
     def __init__(self, folder: str | Path) -> None:
         try:

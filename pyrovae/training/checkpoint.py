@@ -105,6 +105,13 @@ class RunFolder:
         except CheckpointError:
             return False
 
+    def was_begun_by(self, launch: str | None) -> bool:
+        """Whether the training in the folder was begun by this start of torchrun, see `pyrovae.distributed.launch`."""
+        try:
+            return launch is not None and load_information(self.state_path).get("launch") == launch
+        except (CheckpointError, OSError):
+            return False
+
     def foreign(self) -> str | None:
         """The name of a file in the folder that is of no run, if there is one."""
         if not self.path.is_dir():
@@ -335,6 +342,17 @@ class RunFolder:
             return False
         same = weights.get("epoch") == state.get("best_epoch") and weights.get("value") == state.get("best_value")
         return same and digest == state.get("metrics", digest)
+
+
+def kept_in(folder: RunFolder | None) -> str:
+    """What is left of a training that another process has ended, and how to go on."""
+    if folder is None:
+        return "nothing was saved, since there is no run folder"
+    if not folder.state_path.exists():
+        return "nothing was saved yet"
+    # Run folders of the command line say how they were made.
+    how = f"pyrovae resume {folder.path}" if folder.config_path.exists() else "resume=True"
+    return f"the last save in {folder.path} is whole, go on from it: {how}"
 
 
 def _digest_of_config(config: Mapping[str, Any]) -> str:

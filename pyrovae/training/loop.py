@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Rows
+from pyrovae.distributed import Processes
 from pyrovae.infer.compile import CompiledLoss
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
@@ -34,6 +35,8 @@ from pyrovae.training.interrupts import Interrupt
 from pyrovae.training.lr_schedules import step_lr_scheduler
 from pyrovae.training.optimizers import learning_rates, parameter_groups
 from pyrovae.training.options import TrainingOptions
+from pyrovae.training.parallel import Parallel
+from pyrovae.training.parallel_checks import check_parallel
 from pyrovae.training.pyro_optimizers import parameter_names
 from pyrovae.training.refined import RefinedTraining
 from pyrovae.training.resuming import apply_settings, check_data, check_settings, settings_of
@@ -59,12 +62,17 @@ class Fit:
         Training and validation data.
     run : RunFolder or None
         Where to save. None does not save.
+    processes : Processes
+        Those that share the training.
     """
 
-    def __init__(self, options: TrainingOptions, vae: VAE, data: TrainingData, run: RunFolder | None) -> None:
+    def __init__(
+        self, options: TrainingOptions, vae: VAE, data: TrainingData, run: RunFolder | None, processes: Processes
+    ) -> None:
         self.options, self.vae, self.folder = options, vae, run
-        drop_last, seed = options.drop_last, options.seed
-        self.train = batches_of(vae, data.train, data, options.batch_size, drop_last=drop_last, seed=seed)
+        self.parallel = Parallel(processes, vae, options.seed)
+        how: dict[str, Any] = {"drop_last": options.drop_last, "seed": options.seed, "parallel": self.parallel}
+        self.train = batches_of(vae, data.train, data, options.batch_size, **how)
         self.rows = self.train.total
         self.kl_weight = parse_schedule(options.kl_weight)
         self.model, self.device = vae.model, vae.device
@@ -81,8 +89,9 @@ class Fit:
                     check_averages(vae, self.objective, self.train, x, given)
                     self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
-        self.figures, self.validation = validation_batches(vae, data)
+        self.figures, self.validation = validation_batches(vae, data, self.parallel)
         with torch.random.fork_rng():
+            check_parallel(vae, self.objective, options, x, given, processes.size)
             check_pair(vae, self.objective, self.train, self.validation, x, given)
             self.support = SupportCheck(vae, x, given)
             for name, batches in (("train", self.train), ("validation", self.validation)):
@@ -91,11 +100,13 @@ class Fit:
         self.checked_stream = isinstance(self.train, HeldBatches)  # of which all rows were seen
         self.learned = self.objective.module if isinstance(self.objective, Objective) else None
         self.refined = self.refining(x, given) if options.refine_steps else None
-        self.full = options.batch_size if self.train.resumes_within_epochs else len(x)
+        self.full = self.parallel.most(options.batch_size) if self.train.resumes_within_epochs else len(x)
         groups = parameter_groups(vae, self.learned)
         self.clipped = [p for name, parameters in groups.items() if name != "objective" for p in parameters]
         self.optimizer, self.scheduler = make_steps(options, groups, parameter_names(vae, self.learned))
         self.row_steps = row_steps(self.optimizer, tables_of(vae)) if "index" in given else None
+        by_rows = {id(table.values) for table in ([] if self.row_steps is None else self.row_steps.tables)}
+        self.summed = [p for parameters in groups.values() for p in parameters if id(p) not in by_rows]
         self.compiled = self.compile(x, given) if options.compile else None
         measured = [] if self.validation is None else ["validation_loss", *self.figures]
         self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
@@ -103,8 +114,9 @@ class Fit:
             self.model = programs.with_param_site(vae.model, vae.parameters())
         self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae), settings=settings_of(options))
         self.progress = Progress(vae, options.epochs, self.train.num_batches)
-        self.callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
-        self.interrupt, self.resumes, self.allows_changed_data = Interrupt(), False, False
+        callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
+        self.callbacks = [c for c in callbacks if processes.first or c.everywhere]
+        self.interrupt, self.resumes, self.allows_changed_data = Interrupt(ends=processes.several), False, False
         self.saved_at = self.started_at = time.monotonic()
         self.save_every = options.checkpoint_seconds
 
@@ -133,6 +145,39 @@ class Fit:
         `data` is the fingerprint of the training rows, where they are known.
         """
         self.resumes = resume
+        self.parallel.align(self.learned)
+        if self.parallel.several:
+            _copy_into(self.state.best, self.vae)
+        with self.parallel.processes.together():
+            self.restore(resume, data)
+        self.state.data = None if data is None else dict(data)
+        self.started_at -= self.state.seconds
+        self.optimizer.zero_grad()  # what others have left
+        stack.enter_context(pyro.validation_enabled(False))
+        if self.folder is not None and not resume:
+            with self.parallel.processes.together():
+                if self.parallel.processes.first:
+                    self.folder.forget_training()
+                self.save()
+        stack.enter_context(self.interrupt)
+        try:
+            self.notify("on_start")
+            try:
+                while self.state.stopped is None:
+                    self.epoch()
+            finally:
+                self.notify("on_end")
+        except (NonFiniteLossError, TrainingInterrupted):  # which all processes raise
+            raise
+        except Exception as error:
+            self.parallel.processes.leave(error)
+            raise
+        load_module_tensors(self.vae, self.state.best, "the best weights")
+        self.vae.eval()
+        return History(self.state.history, self.state.best_epoch, self.state.stopped)
+
+    def restore(self, resume: bool, data: Mapping[str, Any] | None) -> None:
+        """Take up the last state, if the training is to be resumed."""
         if resume and self.folder is not None:
             rates = [group.get("lr") for group in self.optimizer.param_groups]
             self.state = load_state(
@@ -145,23 +190,8 @@ class Fit:
             apply_settings(self.state, self.options, self.optimizer, self.scheduler, rates)
             restore_averages(self.state.averages)
             self.state.stopped = self.reason_to_stop()
-        self.state.data = None if data is None else dict(data)
-        self.started_at -= self.state.seconds
-        self.optimizer.zero_grad()  # what others have left
-        stack.enter_context(pyro.validation_enabled(False))
-        if self.folder is not None and not resume:
-            self.folder.forget_training()
-            self.save()
-        stack.enter_context(self.interrupt)
-        self.notify("on_start")
-        try:
-            while self.state.stopped is None:
-                self.epoch()
-        finally:
-            self.notify("on_end")
-        load_module_tensors(self.vae, self.state.best, "the best weights")
-        self.vae.eval()
-        return History(self.state.history, self.state.best_epoch, self.state.stopped)
+            if self.parallel.orders is not None:
+                self.parallel.orders.set_state(torch.get_rng_state())
 
     @property
     def is_new(self) -> bool:
@@ -173,25 +203,50 @@ class Fit:
         state = self.state
         self.vae.train()
         for rows, count in self.train.epoch(state):
-            if not self.checked_stream:
+            if not self.checked_stream and count:
                 check_stream(self.support, self.vae, rows, state)
-            state.loss_sum += self.step(rows, count)
+            loss, count = self.step(rows, count)
+            state.loss_sum += loss
             state.rows += count
             state.batch += 1
             self.notify("on_batch")
             if state.batch != self.train.num_batches:
-                if self.interrupt.seen:
+                if self.asked_to_stop:
                     self.stop_for_interrupt()
                 if self.train.resumes_within_epochs:
                     self.save_if_due()
         self.checked_stream = True
         self.finish_epoch()
-        if self.interrupt.seen and state.stopped is None:
+        if self.asked_to_stop and state.stopped is None:
             self.stop_for_interrupt()
 
-    def step(self, rows: Rows, count: int) -> float:
-        """Do one step of the optimizer. Return the loss of these rows, summed, in nats."""
-        options = self.options
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether there was a Ctrl-C that all processes know of."""
+        return self.parallel.stops if self.parallel.several else self.interrupt.seen
+
+    def step(self, rows: Rows, count: int) -> tuple[float, int]:
+        """Do one step of the optimizer. Return the loss of the batch, summed, in nats, and its number of rows."""
+        own, x, data, leaves = self.gradients(rows, count) if count else (0.0, None, {}, [])
+        asked = [self.interrupt.seen, self.is_due]
+        loss, count = self.parallel.reduce(own, count, self.summed, self.learned, asked)
+        if not math.isfinite(loss):
+            self.stop_for_non_finite(f"the loss is {loss}", None if math.isfinite(own) else x, data)
+        trained = [*leaves, *(p for group in self.optimizer.param_groups for p in group["params"])]
+        gradients = [p.grad for p in trained if p.grad is not None]
+        if gradients:  # none where a mask hides everything
+            torch._foreach_mul_(gradients, 1 / count)
+        if self.options.gradient_clip is not None:
+            by_rows = self.row_steps is not None
+            self.parallel.clip(self.clipped, leaves, self.options.gradient_clip, by_rows=by_rows)
+        self.optimizer.step()
+        if self.row_steps is not None and leaves:
+            self.row_steps.step(data["index"], leaves)
+        self.optimizer.zero_grad()
+        return loss, count
+
+    def gradients(self, rows: Rows, count: int) -> tuple[float, Tensor, Mapping[str, Tensor], list[Tensor]]:
+        """The summed loss of rows, with its gradients; the rows as the programs get them, and leaves of tables."""
         x, data = arguments(self.vae, rows, self.device)
         self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
         beta = self.kl_weight(self.progress.time)
@@ -200,31 +255,22 @@ class Fit:
                 loss = self.compiled(x, beta, **data).item()
             else:
                 weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
+                draws = self.parallel.drawing(self.state.epoch, self.state.batch)
                 if self.refined is not None:
                     self.refined.refine(x, data, beta)
-                with weight, self.vae.minibatch_scale(count, self.rows):
+                with draws, weight, self.vae.minibatch_scale(count, self.rows):
                     if self.refined is None:
                         loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
                     else:
                         loss = self.refined.loss_and_grads(self.objective, self.model, x, data)
             loss = sum(loss) if isinstance(loss, tuple) else loss  # Pyro's wake-sleep: one loss for each program
-        if not math.isfinite(loss):
-            self.stop_for_non_finite(f"the loss is {loss}", x, data)
-        trained = [*leaves, *(p for group in self.optimizer.param_groups for p in group["params"])]
-        gradients = [p.grad for p in trained if p.grad is not None]
-        if gradients:  # none where a mask hides everything
-            torch._foreach_mul_(gradients, 1 / count)
-        if options.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_([*self.clipped, *leaves], options.gradient_clip)
-        self.optimizer.step()
-        if self.row_steps is not None:
-            self.row_steps.step(data["index"], leaves)
-        self.optimizer.zero_grad()
-        return loss
+        return loss, x, data, leaves
 
     def finish_epoch(self) -> None:
         """Validate, keep the best weights, move the schedules, decide whether to stop, and save."""
         state = self.state
+        if self.row_steps is not None:
+            self.parallel.complete(self.row_steps.tables)
         self.check_parameters()
         row = {"epoch": state.epoch + 1, "loss": state.loss_sum / state.rows}
         if self.validation is not None:
@@ -232,7 +278,9 @@ class Fit:
         row |= {name: compute() for name, compute in self.figures.items()}
         row["kl_weight"] = float(self.kl_weight(state.epoch))
         row |= learning_rates(self.optimizer)
-        row["seconds"] = state.seconds = round(time.monotonic() - self.started_at, 3)
+        row["seconds"] = round(time.monotonic() - self.started_at, 3)
+        row, self.parallel.saves = self.parallel.same(row, self.is_due)
+        state.seconds = row["seconds"]
         state.history.append(row)
         state.epoch, state.batch, state.rows, state.loss_sum, state.permutation = state.epoch + 1, 0, 0, 0.0, None
         value = row[self.monitor]
@@ -270,8 +318,8 @@ class Fit:
     def validate(self, validation: Batches) -> float:
         """The validation loss in nats per datum, at KL weight 1, with the same random numbers every time."""
         self.vae.eval()
-        total, rows = 0.0, 0
-        with seeded(0):
+        total, rows, bad = 0.0, 0, None
+        with seeded(self.parallel.validation_seed()):
             for part, count in validation.in_order():
                 x, data = arguments(self.vae, part)
                 rows += count
@@ -281,9 +329,12 @@ class Fit:
                     else:
                         loss = self.refined.loss(self.objective, x, data)
                 loss = float(sum(loss) if isinstance(loss, tuple) else loss)
-                if not math.isfinite(loss):
-                    self.stop_for_non_finite(f"the validation loss is {loss}", x, data)
+                if bad is None and not math.isfinite(loss):
+                    bad = x, data
                 total += loss
+        total, rows = self.parallel.total(total, rows)
+        if not math.isfinite(total):
+            self.stop_for_non_finite(f"the validation loss is {total}", *(bad or (None, None)))
         return total / rows
 
     def check_parameters(self) -> None:
@@ -309,9 +360,15 @@ class Fit:
         for callback in self.callbacks:
             getattr(callback, event)(progress)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether `checkpoint_seconds` have passed since the last save, and 20 times what that took."""
+        writes = self.folder is not None and self.parallel.processes.first
+        return writes and time.monotonic() - self.saved_at >= self.save_every
+
     def save_if_due(self) -> None:
-        """Save if `checkpoint_seconds` have passed since the last time, and 20 times what that took."""
-        if self.folder is not None and time.monotonic() - self.saved_at >= self.save_every:
+        """Save if it is due, where there are several processes for the first of them."""
+        if self.parallel.saves if self.parallel.several else self.is_due:
             self.save()
 
     def save(self) -> None:
@@ -319,7 +376,11 @@ class Fit:
         begun = time.monotonic()
         self.state.seconds = round(begun - self.started_at, 3)
         self.state.averages = running_averages()
-        if self.folder is not None:
+        if self.folder is not None and self.row_steps is not None:
+            self.parallel.complete(self.row_steps.tables, self.optimizer)
+        if self.parallel.orders is not None:  # what one process would go on with
+            torch.set_rng_state(self.parallel.orders.get_state())
+        if self.folder is not None and self.parallel.processes.first:
             generator = self.train.generator
             try:
                 save_state(self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned, generator)
@@ -338,6 +399,8 @@ class Fit:
     def stop_for_interrupt(self) -> None:
         """Save, and leave after Ctrl-C."""
         epoch, batch = self.state.epoch, self.state.batch
+        if self.row_steps is not None:
+            self.parallel.complete(self.row_steps.tables)
         where = f"in epoch {epoch + 1} after batch {batch}" if batch else f"after epoch {epoch}"
         if self.folder is None:
             raise TrainingInterrupted(f"interrupted {where}; the weights are as they were then")
@@ -358,17 +421,19 @@ class Fit:
         batch = min(state.batch + 1, self.progress.num_batches or state.batch + 1)
         found = ""
         if x is not None:
-            found = f", from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **(data or {}))}"
+            found = f"from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **(data or {}))}"
+        found = self.parallel.first_word(found)
         load_module_tensors(self.vae, state.best, "the best weights")
         self.optimizer.zero_grad()  # so that a later training can go on
         kept = "the VAE has"
         if self.folder is not None and not self.is_new:
-            save_best(self.folder, state)
+            if self.parallel.processes.first:
+                save_best(self.folder, state)
             kept = f"the VAE and {self.folder.weights_path} have"
         weights = f"the best weights before it (epoch {state.best_epoch})" if state.best_epoch else "the first weights"
         raise NonFiniteLossError(
-            f"{what} in epoch {state.epoch + 1}, batch {batch}{found}; {kept} {weights}; try a smaller learning rate "
-            "or gradient_clip"
+            f"{what} in epoch {state.epoch + 1}, batch {batch}{found and ', '}{found}; {kept} {weights}; try a "
+            "smaller learning rate or gradient_clip"
         )
 
 

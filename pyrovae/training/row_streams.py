@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 from pyrovae import programs
 from pyrovae.data.dataset import Rows, RowStream
+from pyrovae.distributed import ALONE
 from pyrovae.training.batching import Batch, passed
 from pyrovae.training.data import TrainingData
+from pyrovae.training.parallel import Parallel
 from pyrovae.training.state import TrainingState
 from pyrovae.vae import VAE
 
@@ -30,6 +32,8 @@ class SeededBatches:
         Seed of the order.
     drop_last : bool, default False
         Leave out the last batch of a pass if it is a smaller one.
+    parallel : Parallel, optional
+        Which rows of a batch are those of this process, where several share a training. Each of them reads all rows.
 
     Raises
     ------
@@ -54,8 +58,10 @@ class SeededBatches:
         *,
         seed: int = 0,
         drop_last: bool = False,
+        parallel: Parallel | None = None,
     ) -> None:
         self.vae, self.stream, self.data, self.batch_size, self.seed = vae, stream, data, batch_size, seed
+        self.parallel = parallel or Parallel(ALONE, vae, None)
         self.total = stream.num_rows
         self.of_pass = self.total // batch_size if drop_last else math.ceil(self.total / batch_size)
         if not self.of_pass:
@@ -67,14 +73,16 @@ class SeededBatches:
 
     def first(self) -> Rows:
         """The first batch, as training gives it."""
-        return self._given(next(self.stream.batches(self.seed, 0, self.batch_size)))
+        rows = next(self.stream.batches(self.seed, 0, self.batch_size))
+        return self._given(rows.take(slice(max(1, self.parallel.most(len(rows))))) if self.parallel.several else rows)
 
     def epoch(self, state: TrainingState) -> Iterator[Batch]:
         """The batches of an epoch, from that on where the state stands."""
         place = state.epoch * self.num_batches + state.batch
         for number in range(place, (state.epoch + 1) * self.num_batches):
-            rows = self._batch(number)
-            yield self._given(rows), len(rows)
+            rows = self.parallel.rows(self._batch(number))
+            self.parallel.reseed(state.epoch, number - state.epoch * self.num_batches)
+            yield self._given(rows) if len(rows) else rows, len(rows)
 
     def in_order(self) -> Iterator[Batch]:
         """The batches of the first pass, untransformed."""

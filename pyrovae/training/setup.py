@@ -25,6 +25,7 @@ from pyrovae.training.data import Stream, TrainingData
 from pyrovae.training.lr_schedules import LRScheduler, make_lr_scheduler
 from pyrovae.training.optimizers import make_optimizer
 from pyrovae.training.options import TrainingOptions
+from pyrovae.training.parallel import Parallel
 from pyrovae.vae import VAE
 
 _TRAINED: WeakKeyDictionary[ELBO, tuple[weakref.ref[VAE], nn.Module | None]] = WeakKeyDictionary()
@@ -111,7 +112,9 @@ def check_arguments(vae: VAE, given: Mapping[str, Any]) -> None:
             )
 
 
-def validation_batches(vae: VAE, data: TrainingData) -> tuple[dict[str, Callable[[], float]], Batches | None]:
+def validation_batches(
+    vae: VAE, data: TrainingData, parallel: Parallel | None = None
+) -> tuple[dict[str, Callable[[], float]], Batches | None]:
     """Columns that the families of a pair add to the metrics, and the batches for the validation loss.
 
     The columns are computed on validation rows with their labels; of a stream there are none. The loss does not see
@@ -131,7 +134,7 @@ def validation_batches(vae: VAE, data: TrainingData) -> tuple[dict[str, Callable
                 found |= family.validation_figures(vae, rows)
         if rows.y is not None and infers_label(vae, rows):
             rows = rows.without_labels()
-    return found, HeldBatches(vae, rows, data._replace(transform=None), VALIDATION_ROWS)
+    return found, HeldBatches(vae, rows, data._replace(transform=None), VALIDATION_ROWS, parallel=parallel)
 
 
 def find_monitor(name: str, columns: Sequence[str]) -> str:

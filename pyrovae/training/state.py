@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pyrovae.distributed import launch
 from pyrovae.storage import (
     CheckpointError,
     check_module_tensors,
@@ -110,6 +111,8 @@ def save_state(
     saved = optimizer.state_dict()
     information = {name: getattr(state, name) for name in _PLAIN}
     information |= {"data": state.data, "settings": state.settings}
+    if (begun_by := launch()) is not None:
+        information["launch"] = begun_by
     information["optimizer"] = kind_of(optimizer)
     information["groups"] = as_json(saved["param_groups"], "the optimizer")
     information["values"] = {

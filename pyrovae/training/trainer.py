@@ -11,14 +11,17 @@ import torch
 
 from pyrovae.data.fingerprints import fingerprint, is_computed
 from pyrovae.data.rows import Rows
+from pyrovae.distributed import LostProcessError, is_restart, launch, processes
 from pyrovae.storage import CheckpointError
-from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.checkpoint import RunFolder, kept_in
 from pyrovae.training.data import training_data
 from pyrovae.training.data_checks import check_rows_given
 from pyrovae.training.forms import Collate
 from pyrovae.training.history import History
 from pyrovae.training.loop import Fit
 from pyrovae.training.options import TrainingOptions
+from pyrovae.training.parallel_checks import check_options
+from pyrovae.training.resuming import settings_of
 from pyrovae.training.row_steps import without_unknown_rows
 from pyrovae.training.setup import nothing_left_behind
 from pyrovae.vae import VAE
@@ -189,36 +192,48 @@ class Trainer(TrainingOptions):
             raise ValueError("resume=True needs the run folder to resume, run=")
         if resume and overwrite:
             raise ValueError("resume=True goes on with a training and overwrite=True replaces it; choose one of them")
-        folder = RunFolder(run) if isinstance(run, str | Path) else run
-        given, data = data, training_data(vae, data, validation, collate=collate, num_data=num_data)
-        check_rows_given(given, data, vae)
-        data = without_unknown_rows(vae, data)
-        if self.patience is not None and self.monitor != "loss" and data.validation is None:
-            raise ValueError(
-                f"early stopping watches {self.monitor}, and there are no validation data; give some, or monitor='loss'"
-            )
+        folder, ranks = RunFolder(run) if isinstance(run, str | Path) else run, processes()
         with ExitStack() as stack:
-            if folder is not None:
-                stack.enter_context(folder.writing())
-                if not resume and not overwrite and folder.holds_training():
-                    raise CheckpointError(
-                        f"{folder.path} already holds a training; go on with it (resume=True), replace it "
-                        "(overwrite=True) or choose another folder"
+            with ranks.together():
+                given, data = data, training_data(vae, data, validation, collate=collate, num_data=num_data)
+                check_rows_given(given, data, vae)
+                data = without_unknown_rows(vae, data)
+                if self.patience is not None and self.monitor != "loss" and data.validation is None:
+                    raise ValueError(
+                        f"early stopping watches {self.monitor}, and there are no validation data; give some, or "
+                        "monitor='loss'"
                     )
-            if self.seed is not None:
-                stack.enter_context(torch.random.fork_rng())
-                torch.manual_seed(self.seed)
-            stack.enter_context(nothing_left_behind(self.objective, vae))
-            fit = Fit(self, vae, data, folder)
-            stack.enter_context(vae.scope())
-            fit.allows_changed_data = allow_changed_data
-            known = folder is not None and isinstance(data.train, Rows)
-            seen = fingerprint(data.train, computed=is_computed(given)) if known else None
+                check_options(self, data, ranks)
+                if folder is not None:
+                    if ranks.first:
+                        stack.enter_context(folder.writing())
+                    resume = resume or (is_restart() and folder.was_begun_by(launch()))
+                    if not resume and not overwrite and folder.holds_training():
+                        raise CheckpointError(
+                            f"{folder.path} already holds a training; go on with it (resume=True), replace it "
+                            "(overwrite=True) or choose another folder"
+                        )
+                if self.seed is not None:
+                    stack.enter_context(torch.random.fork_rng())
+                    torch.manual_seed(self.seed)
+                stack.enter_context(nothing_left_behind(self.objective, vae))
+                fit = Fit(self, vae, data, folder, ranks)
+                stack.enter_context(vae.scope())
+                fit.allows_changed_data = allow_changed_data
+                seen, prints = None, {}
+                for name, rows in (("train", data.train), ("validation", data.validation)):
+                    if (ranks.several or (folder is not None and name == "train")) and isinstance(rows, Rows):
+                        prints[f"{name} rows"] = fingerprint(rows, computed=is_computed(given))
+                seen = prints.get("train rows")
             try:
+                facts = {"folder to resume": resume, "number of rows": fit.rows, "run folder": folder is not None}
+                fit.parallel.agree(facts, prints, settings_of(self))
                 return fit.run(resume, stack, seen)
             except KeyboardInterrupt:
                 raise
+            except LostProcessError as error:
+                raise LostProcessError(f"{error}; {kept_in(folder)}") from error
             except BaseException:
-                if folder is not None and fit.is_new:
+                if folder is not None and fit.is_new and ranks.first:
                     folder.discard()  # so that it is not in the way of the corrected call
                 raise
