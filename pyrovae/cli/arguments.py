@@ -167,7 +167,7 @@ def _add_train(verbs: Any, pair: Pair | None) -> None:
     _add_options(group, TRAINING, defaults)
     text = "leave out the last step of an epoch if its batch is a smaller one"
     group.add_argument("--drop-last", action="store_true", default=None, help=text)
-    text = "run compiled code, for objectives of this library: the same training in less time, after a minute or so"
+    text = "run compiled code: the same training in less time, after a minute or so"
     group.add_argument("--compile", action="store_true", default=None, help=text)
     if pair is None:
         verb.add_argument_group("options of the pair", "shown by `pyrovae train PAIR --help` and `pyrovae models`")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import linecache
 import os
 import traceback
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
 import torch.nn.functional as F
+from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -20,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from pyrovae import programs
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
+from pyrovae.infer.pyro_elbos import PyroLoss
 from pyrovae.infer.scoring import masked_log_prob
 
 if TYPE_CHECKING:
@@ -45,8 +47,8 @@ class CompiledLoss:
     ----------
     vae : VAE
         The pair, prepared.
-    objective : Objective
-        An objective of this library.
+    objective : ELBO
+        An objective of this library; or one of Pyro that `PyroLoss` knows, `Trace_ELBO` for instance.
     num_data : int, optional
         Rows of all data. Latents outside the plate over the data then count by the share of a batch, see
         `MinibatchScale`.
@@ -56,7 +58,7 @@ class CompiledLoss:
     Raises
     ------
     CompileError
-        For an objective of Pyro, which reads numbers out of tensors as it goes, and for a pair with parameters of
+        For another objective, which may read numbers out of tensors as it goes, and for a pair with parameters of
         modules that only its programs know; when called, if the programs cannot be traced, or there is no compiler on
         this machine.
 
@@ -79,20 +81,19 @@ class CompiledLoss:
     (torch.Size([]), torch.Size([1, 1]))
     """
 
-    def __init__(
-        self, vae: VAE, objective: Objective, *, num_data: int | None = None, backend: str = "inductor"
-    ) -> None:
-        if not isinstance(objective, Objective):
+    def __init__(self, vae: VAE, objective: ELBO, *, num_data: int | None = None, backend: str = "inductor") -> None:
+        followed = PyroLoss(objective) if PyroLoss.is_known(objective) else objective
+        if not isinstance(followed, Objective | PyroLoss):
             raise CompileError(
-                f"{type(objective).__name__} cannot be compiled; objectives of this library can, such as iwae, vimco, "
-                "nvil and wake-wake (iwae with one particle is the ELBO)"
+                f"{type(objective).__name__} cannot be compiled; objectives of this library can, and of those of Pyro "
+                "Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO and TraceEnum_ELBO themselves (not their subclasses)"
             )
         if vae.has_hidden_modules:
             raise CompileError(
                 f"{programs.describe(vae.model)} and its guide work with modules that cannot be found from outside, in "
                 "a list or behind another function; name them in the programs, or write the pair as modules, to compile"
             )
-        self._step = _Step(vae, objective, num_data)
+        self._step = _Step(vae, followed, num_data)
         self._backend = backend
         self._compiled: dict[Any, Any] = {}
 
@@ -146,7 +147,9 @@ class CompiledLoss:
     def _arguments(self, inputs: Mapping[str, Tensor], beta: float) -> tuple:
         """Trained parameters, buffers, KL weight and data, as a graph takes them."""
         parameters = {name: value.detach() for name, value in self._step.named_parameters() if value.requires_grad}
-        weight = torch.as_tensor(beta, dtype=torch.get_default_dtype(), device=inputs["x"].device)
+        x = inputs["x"]
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        weight = torch.as_tensor(beta, dtype=dtype, device=x.device)
         buffers = {n: b.detach() if b.requires_grad else b for n, b in self._step.named_buffers()}
         return parameters, buffers, weight, dict(inputs)
 
@@ -168,7 +171,7 @@ class CompiledLoss:
             return loss.detach(), {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}
 
         with torch.random.fork_rng(), pyro.validation_enabled(False):
-            self._run_objective_once(inputs)
+            self._run_objective_once(inputs, beta)
             parameters, buffers, *rest = self._arguments(inputs, beta)
             try:
                 with _TracedOneHot():
@@ -181,11 +184,12 @@ class CompiledLoss:
         self._compiled[self._key(inputs, beta)] = run = _compiled(graph, self._backend)
         return run
 
-    def _run_objective_once(self, inputs: Mapping[str, Tensor]) -> None:
+    def _run_objective_once(self, inputs: Mapping[str, Tensor], beta: float) -> None:
         """Run the objective as it is, because its first call looks into the pair and may make what it learns."""
-        data, vae = dict(inputs), self._step.vae
-        with torch.no_grad(), programs.evaluating(vae), vae.scope():
-            self._step.objective.loss(vae.model, vae.guide, data.pop("x"), **data)
+        data, vae, objective = dict(inputs), self._step.vae, self._step.objective
+        look = objective.look if isinstance(objective, PyroLoss) else objective.loss
+        with torch.no_grad(), programs.evaluating(vae), self._step.context(len(inputs["x"]), beta):
+            look(vae.model, vae.guide, data.pop("x"), **data)
 
 
 def _reason(error: Exception) -> str:
@@ -240,7 +244,7 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 class _Step(nn.Module):
     """The loss as a function of all that is learned or kept: the pair's parameters and buffers and the objective's."""
 
-    def __init__(self, vae: VAE, objective: Objective, num_data: int | None) -> None:
+    def __init__(self, vae: VAE, objective: Objective | PyroLoss, num_data: int | None) -> None:
         super().__init__()
         self.num_data = num_data
         self.vae = vae
@@ -250,7 +254,14 @@ class _Step(nn.Module):
     def forward(self, beta: Tensor | None, inputs: Mapping[str, Tensor]) -> Tensor:
         data = dict(inputs)
         x = data.pop("x")
-        weight = nullcontext() if beta is None else KLWeightMessenger(beta)
-        share = nullcontext() if self.num_data is None else self.vae.minibatch_scale(len(x), self.num_data)
-        with self.vae.scope(), weight, share:
+        with self.context(len(x), 1.0 if beta is None else beta):
             return self.objective.training_loss(self.vae.model, self.vae.guide, x, **data)
+
+    @contextmanager
+    def context(self, rows: int, beta: float | Tensor) -> Iterator[None]:
+        """The context in which the programs run."""
+        plain = not isinstance(beta, Tensor) and beta == 1
+        weight = nullcontext() if plain else KLWeightMessenger(beta)
+        share = nullcontext() if self.num_data is None else self.vae.minibatch_scale(rows, self.num_data)
+        with self.vae.scope(), weight, share:
+            yield

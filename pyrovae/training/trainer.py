@@ -74,8 +74,8 @@ class Trainer(TrainingOptions):
     drop_last : bool, default False
         Leave out the last step of an epoch if its batch is a smaller one. Not for streams, whose loaders have it.
     compile : bool, default False
-        Run full batches as compiled code, for objectives of this library (see `CompiledLoss`): the same training up to
-        rounding in less time, after a minute of compiling at the start.
+        Run full batches as compiled code, for objectives given by name or of this library (see `CompiledLoss`): the
+        same training up to rounding in less time, after a minute of compiling at the start.
     refine_steps : int, default 0
         Gradient steps that refine the guide's answer for a batch, in each step of the training. The model then learns
         at the refined posteriors, and the guide on its own bound with the model held fixed. The losses are those at
