@@ -355,8 +355,7 @@ def raw_parameters(site: RowSite, fn: TorchDistribution) -> Tensor:
 
 def _no_family(name: str, fn: Any) -> str:
     return (
-        f"site {name!r} of the guide is drawn from a {name_of(fn)}, whose parameters a gradient cannot move row by "
-        "row; fit it from the prior, fit_posterior(x, start='prior')"
+        f"site {name!r} of the guide is drawn from a {name_of(fn)}, whose parameters a gradient cannot move row by row"
     )
 
 

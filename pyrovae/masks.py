@@ -28,7 +28,7 @@ def fill_missing(x: Tensor, mask: Tensor | None, value: Tensor | float) -> Tenso
     Raises
     ------
     ValueError
-        If the mask has another shape than the data.
+        If the mask has another shape than the data, or is not of type bool.
 
     Examples
     --------
@@ -37,6 +37,47 @@ def fill_missing(x: Tensor, mask: Tensor | None, value: Tensor | float) -> Tenso
     """
     if mask is None:
         return x
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be of type bool, True where an entry is observed, got {mask.dtype}")
     if mask.shape != x.shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}, and the data have {tuple(x.shape)}; they must be equal")
     return torch.where(mask, x, value)
+
+
+def check_entries(x: Tensor, mask: Tensor | None) -> None:
+    """Check rows and their mask before anything is computed: the shape and type of the mask, and what is observed.
+
+    Parameters
+    ----------
+    x : Tensor
+        Rows. Missing entries may hold anything.
+    mask : Tensor of bool, shape of `x`, or None
+        True where an entry is observed. None means that all are.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no tensor.
+    ValueError
+        If the mask does not fit, or an observed entry is NaN or infinite.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
+    if mask is not None and not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a tensor, True where an entry is observed, got {type(mask).__name__}")
+    if mask is not None and (mask.shape != x.shape or mask.dtype != torch.bool):
+        raise ValueError(
+            f"mask must be of type bool and of the shape of x, {tuple(x.shape)}, got {mask.dtype} of shape "
+            f"{tuple(mask.shape)}"
+        )
+    if not x.is_floating_point():
+        return
+    missing = x.isnan() if mask is None else x.isnan() & mask
+    if bool(missing.any()):
+        raise ValueError(
+            f"x has NaN in {int(missing.sum())} entries that count as observed; give mask=, False where an entry is "
+            "missing"
+        )
+    infinite = x.isinf() if mask is None else x.isinf() & mask
+    if bool(infinite.any()):
+        raise ValueError(f"x has infinite numbers in {int(infinite.sum())} observed entries")

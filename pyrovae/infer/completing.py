@@ -21,8 +21,9 @@ from pyrovae.infer.particles import over_particles, particle_dim
 from pyrovae.infer.points import check_densities
 from pyrovae.infer.scoring import LogWeights, Score, Scorer
 from pyrovae.likelihoods.tables import level_probs
-from pyrovae.masks import fill_missing
+from pyrovae.masks import check_entries, fill_missing
 from pyrovae.sites import data_frame, is_point, latent_sites, nodes_of
+from pyrovae.support import refuse_outside
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
@@ -36,15 +37,12 @@ def impute(
     check_counts(
         num_samples=num_samples, chunk_size=chunk_size, **({} if num_draws is None else {"num_draws": num_draws})
     )
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"mask must be a tensor, True where an entry is observed, got {type(mask).__name__}")
-    if mask.dtype != torch.bool or mask.shape != x.shape:
-        raise ValueError(
-            f"mask must be of type bool and of the shape of x, {tuple(x.shape)}, got {mask.dtype} of shape "
-            f"{tuple(mask.shape)}"
-        )
+    if mask is None:
+        raise TypeError("mask must be a tensor, True where an entry is observed, got None")
+    check_entries(x, mask)
     vae.prepare(x[:2], **cut({**data, "mask": mask}, slice(2), len(x)))
     given = programs.keywords(vae.model, vae.guide, mask=mask, **data)
+    refuse_outside(vae, x, given)
     vectorize = num_samples > 1 and vae.vectorizes(x[:2], **cut(given, slice(2), len(x)))
     rows = max(1, chunk_size // num_samples)
     parts = []

@@ -17,8 +17,10 @@ from pyrovae import programs
 from pyrovae.data.rows import cut, to_device
 from pyrovae.infer.likelihood import check_counts
 from pyrovae.infer.refining import Refinement, RowBounds, better_of, held_fixed, refine
+from pyrovae.masks import check_entries
 from pyrovae.rng import seeded
 from pyrovae.sites import frames_of, nodes_of, row_dim
+from pyrovae.support import refuse_outside
 
 if TYPE_CHECKING:
     from pyrovae.guides import RowGuide
@@ -52,6 +54,7 @@ def fit_posterior(
         new = VAE(vae.model, guide, observed=vae.chosen_site, latent=vae._latent)
         _share_parameters(vae, new, x, given)
         new.train(vae.training)
+        refuse_outside(new, x, given)
         with programs.evaluating(new), new.scope(), held_fixed(new.parameters()), pyro.validation_enabled(False):
             bounds = _bounds(new, x, given)
             if not all(site_reparameterised(fn) for fn in guide.row_sites.distributions(values[:1]).values()):
@@ -136,22 +139,7 @@ def _check(vae: VAE, x: Tensor, start: str | None, batch_size: int, data: Mappin
     check_counts(batch_size=batch_size)
     if not len(x):
         raise ValueError(f"x must hold at least one row, got shape {tuple(x.shape)}")
-    mask = data.get("mask")
-    if mask is not None and (mask.shape != x.shape or mask.dtype != torch.bool):
-        raise ValueError(
-            f"mask must be of type bool and of the shape of x, {tuple(x.shape)}, got {mask.dtype} of shape "
-            f"{tuple(mask.shape)}"
-        )
-    if x.is_floating_point():
-        missing = x.isnan() if mask is None else x.isnan() & mask
-        if bool(missing.any()):
-            raise ValueError(
-                f"x has NaN in {int(missing.sum())} entries that count as observed; give mask=, False where an entry "
-                "is missing"
-            )
-        infinite = x.isinf() if mask is None else x.isinf() & mask
-        if bool(infinite.any()):
-            raise ValueError(f"x has infinite numbers in {int(infinite.sum())} observed entries")
+    check_entries(x, data.get("mask"))
 
 
 def _started(
@@ -222,7 +210,7 @@ def guide_sites(vae: VAE, x: Tensor, data: Mapping[str, Any]) -> list[Any]:
     ValueError
         For a latent whose distribution depends on draws of another one, and for one without such a family.
     """
-    from pyrovae.guides.row_sites import site_of
+    from pyrovae.guides.row_sites import FamilyError, site_of
 
     vae.prepare(x, **data)
     _refuse_shared(vae)
@@ -233,7 +221,10 @@ def guide_sites(vae: VAE, x: Tensor, data: Mapping[str, Any]) -> list[Any]:
     for name in vae.latents_of(first):
         site, again = nodes_of(first)[name], nodes_of(second)[name]
         fn = vae._distribution(first, name, x, data)
-        made = site_of(name, fn, _row_dim(vae, name, site), _plates(vae, site), _support(traces.model, name))
+        try:
+            made = site_of(name, fn, _row_dim(vae, name, site), _plates(vae, site), _support(traces.model, name))
+        except FamilyError as error:
+            raise FamilyError(f"{error}; {_other_start(vae, traces)}") from None
         if not _same_distribution(made, site["fn"], again["fn"]):
             raise ValueError(
                 f"the guide's distribution of site {name!r} depends on draws of other latents, so there is no answer "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check_counts(**counts: int) -> None:
-    """Check that numbers of samples and rows are at least 1.
+    """Check that numbers of samples and rows are whole and at least 1.
 
     Raises
     ------
@@ -28,6 +29,8 @@ def check_counts(**counts: int) -> None:
         Naming the first that is not.
     """
     for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
 

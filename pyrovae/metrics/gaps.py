@@ -10,6 +10,7 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Rows
+from pyrovae.infer.likelihood import check_counts
 from pyrovae.infer.log_weights import log_weights
 from pyrovae.rng import seeded
 from pyrovae.vae import VAE
@@ -114,6 +115,7 @@ def inference_gap(
     ----------
     C. Cremer, X. Li and D. Duvenaud (2018), "Inference suboptimality in variational autoencoders", equation 3.
     """
+    check_counts(num_samples=num_samples, num_draws=num_draws, chunk_size=chunk_size)
     fitted = vae.fit_posterior(x, mask, steps=steps, lr=lr, start="guide", seed=seed, progress=progress, **data)
     given: dict[str, Any] = {"mask": mask, **data}
     with seeded(seed), programs.evaluating(vae), programs.evaluating(fitted):

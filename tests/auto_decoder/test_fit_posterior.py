@@ -8,6 +8,7 @@ from row_pairs import SHAPE, LinearModel, PoorGuide, amortised_pair, decoder_mod
 
 from pyrovae import VAE
 from pyrovae.data import load
+from pyrovae.data.dataset import DataSpec
 from pyrovae.distributions import Kumaraswamy
 from pyrovae.guides import KumaraswamySticks, PerDatum
 from pyrovae.infer import log_weights
@@ -195,6 +196,8 @@ def test_a_pair_that_infers_a_class_says_that_no_start_suits_it():
     vae = find_pair("semi-supervised").build(digits, hidden=(8,), latent_dim=2)
     with pytest.raises(ValueError, match="nor can it be fitted from the prior"):
         vae.fit_posterior(digits.test.x[:5], **QUIET)
+    with pytest.raises(ValueError, match="row by row; nor can it be fitted from the prior"):
+        vae.fit_posterior(digits.test.x[:5], y=digits.test.y[:5], **QUIET)
     with pytest.raises(ValueError, match="no family of fit_posterior suits the support IntegerInterval"):
         vae.fit_posterior(digits.test.x[:5], start="prior", **QUIET)
 
@@ -247,6 +250,7 @@ def test_the_tail_of_weights():
         ({"lr": 0.0}, "lr must be positive"),
         ({"tol": -1.0}, "tol must not be negative"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, got 2.5"),
         ({"mask": torch.ones(4, 16, dtype=torch.bool)}, "mask must be of type bool and of the shape of x"),
     ],
 )
@@ -260,6 +264,26 @@ def test_nan_in_observed_entries():
     x[0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="x has NaN in 1 entries that count as observed"):
         amortised_pair().fit_posterior(x, **QUIET)
+
+
+def test_rows_outside_of_the_support_are_not_fitted():
+    x = pictures(4)
+    x[2, 0, 0, 1] = 3.0
+    mask = torch.ones_like(x, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"row 2 of the data, entry \(0, 0, 1\) is 3, and Bernoulli"):
+        amortised_pair().fit_posterior(x, mask, **QUIET)
+    mask[2, 0, 0, 1] = False
+    amortised_pair().fit_posterior(x, mask, steps=1, **QUIET)
+
+
+def test_fitted_rows_are_saved_and_loaded_into_such_a_pair(tmp_path):
+    torch.manual_seed(0)
+    vae, x = amortised_pair(), pictures(6)
+    mask = torch.rand(x.shape) < 0.7
+    fitted = vae.fit_posterior(x, mask, steps=20, **QUIET)
+    fitted.save(tmp_path / "rows", data=DataSpec("mine", SHAPE, "unit", 6))
+    loaded = VAE.load(tmp_path / "rows", pair=amortised_pair().fit_posterior(x, mask, steps=0, **QUIET))
+    assert torch.equal(loaded.encode(x[1:3], mask=mask[1:3]).mean, fitted.encode(x[1:3], mask=mask[1:3]).mean)
 
 
 def test_held_out_rows_of_an_auto_decoder():
