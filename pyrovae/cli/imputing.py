@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyrovae.cli.written_cells import WrittenCells
 from pyrovae.data.dataset import TABLE
 from pyrovae.data.table_files import read_table
 from pyrovae.runs import Run, pick_device
@@ -56,8 +57,9 @@ def impute(options: argparse.Namespace) -> None:
         _check_new(["draw"], frame)
     if options.intervals is not None:
         _check_new([end for column in _schema_of(run).columns for end in _ends(column)], frame)
+    cells = WrittenCells.of(options.input, frame)
     if run.pair.name == "auto-decoder":
-        _impute_by_rows(options, run, frame, paths)
+        _impute_by_rows(options, run, frame, paths, cells)
         return
     imputer = _imputer(run, options.device)
     if not imputer.model_.is_calibrated and (options.draws is not None or options.intervals is not None):
@@ -67,12 +69,12 @@ def impute(options: argparse.Namespace) -> None:
         complete = imputer.transform(frame)
         if options.intervals is not None:
             complete = _with_intervals(complete, *imputer.intervals(frame, options.intervals), schema)
-        _write(complete, options.out, schema)
+        _write(complete, options.out, schema, cells)
     else:
         drawn = imputer.impute_draws(frame, options.draws, options.seed)
         tables = drawn if DRAW in options.out.name else [_stacked(drawn)]
         for table, path in zip(tables, paths, strict=True):
-            _write(table, path, schema)
+            _write(table, path, schema, cells)
     _tell(options, frame)
 
 
@@ -82,7 +84,9 @@ def _tell(options: argparse.Namespace, frame: pd.DataFrame) -> None:
     print(f"{missing} of {frame.size} entries filled{times}: {options.out}")
 
 
-def _impute_by_rows(options: argparse.Namespace, run: Run, frame: pd.DataFrame, paths: Sequence[Path]) -> None:
+def _impute_by_rows(
+    options: argparse.Namespace, run: Run, frame: pd.DataFrame, paths: Sequence[Path], cells: WrittenCells | None
+) -> None:
     """Complete a table by posteriors that are fitted to its rows."""
     from pyrovae.cli.row_imputing import completed
 
@@ -93,7 +97,7 @@ def _impute_by_rows(options: argparse.Namespace, run: Run, frame: pd.DataFrame, 
     if options.draws is not None and len(paths) == 1:
         tables = [_stacked(tables)]
     for table, path in zip(tables, paths, strict=True):
-        _write(table, path, _schema_of(run))
+        _write(table, path, _schema_of(run), cells)
     _tell(options, frame)
 
 
@@ -291,7 +295,7 @@ def _is_number_of(text: str, levels: Sequence[Any]) -> bool:
         return False
 
 
-def _write(frame: pd.DataFrame, path: Path, schema: Schema) -> None:
+def _write(frame: pd.DataFrame, path: Path, schema: Schema, cells: WrittenCells | None = None) -> None:
     import pandas as pd
 
     name, index = path.name.lower(), not isinstance(frame.index, pd.RangeIndex)
@@ -301,4 +305,5 @@ def _write(frame: pd.DataFrame, path: Path, schema: Schema) -> None:
         write_atomically(path, content.getvalue())
         return
     text = _as_text(frame, schema).to_csv(index=index)
+    text = text if cells is None else cells.put_into(text, schema, index=index)
     write_atomically(path, gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text)

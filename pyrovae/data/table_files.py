@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pyrovae.data.download import DataError
 from pyrovae.data.stored import damaged_in_one_line, first_line
@@ -83,7 +83,33 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_text(path: Path, separator: str | None) -> pd.DataFrame:
+def is_text(path: str | Path) -> bool:
+    """Whether a file is one of text by its name."""
+    return not str(path).lower().endswith(".parquet")
+
+
+def read_cells(path: str | Path, separator: str | None = None) -> pd.DataFrame:
+    """The cells of a text file as they are written, in the rows and columns of `read_table`.
+
+    Parameters
+    ----------
+    path, separator
+        As for `read_table`.
+
+    Returns
+    -------
+    DataFrame
+        Texts; an empty one where nothing is written.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read.
+    """
+    return _read_frame(Path(path), separator, dtype=str, keep_default_na=False)
+
+
+def _read_frame(path: Path, separator: str | None, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
     with _text_of(path) as file:
@@ -99,14 +125,19 @@ def _read_text(path: Path, separator: str | None) -> pd.DataFrame:
             index_col=False if names[0] else 0,
             encoding="utf-8-sig",
             skipinitialspace=True,
-            na_values=["?"],
             low_memory=False,
+            **options,
         )
     except (ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read as a table ({first_line(error)})") from None
     if len(frame) != rows:
         raise DataError(f"{path} cannot be read as a table: {len(frame)} rows in {rows} lines")
     frame.index.name = None
+    return frame
+
+
+def _read_text(path: Path, separator: str | None) -> pd.DataFrame:
+    frame = _read_frame(path, separator, na_values=["?"])
     for name in frame.columns:
         if frame[name].dtype.kind == "O":
             frame[name] = _as_dates(frame[name])

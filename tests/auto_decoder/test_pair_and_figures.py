@@ -123,7 +123,7 @@ def test_imputation_of_pictures_of_any_pair():
         vae.impute(x, mask[:, 0])
     with pytest.raises(ValueError, match="num_samples must be at least 1"):
         vae.impute(x, mask, num_samples=0)
-    with pytest.raises(ValueError, match="num_draws must be a whole number of at least 1, got 2.5"):
+    with pytest.raises(ValueError, match=r"num_draws must be a whole number of at least 1, got 2\.5"):
         vae.impute(x, mask, num_draws=2.5)
     x[4, 0, 1, 1], mask[4, 0, 1, 1] = torch.nan, True
     with pytest.raises(ValueError, match="x has NaN in 1 entries that count as observed"):
