@@ -135,6 +135,7 @@ def test_every_verb_is_shown():
         "sample",
         "impute",
         "plot",
+        "report",
         "schema",
         "datasets",
         "models",

@@ -86,6 +86,7 @@ def make_parser(pair: Pair | None = None) -> argparse.ArgumentParser:
     _add_sample(verbs)
     _add_impute(verbs)
     _add_plot(verbs)
+    _add_report(verbs)
     _add_schema(verbs)
     verb = _add_verb(verbs, "datasets", "list the data sets, and where they are")
     verb.add_argument("--json", action="store_true", help="print one JSON list")
@@ -376,13 +377,28 @@ def _add_plot(verbs: Any) -> None:
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the samples")
 
 
+def _add_report(verbs: Any) -> None:
+    more = (
+        "The page shows what was run, the training, the figures that `evaluate` found, samples and latents.\n"
+        "With several runs it compares them. It holds its pictures, and loads nothing."
+    )
+    verb = _add_verb(verbs, "report", "write one HTML page on a run, or one that compares several", more)
+    _add_run(verb, nargs="+")
+    _add_condition(verb)
+    _add_other_data(verb)
+    text = "the page (default: RUN/report.html, and report.html for several runs)"
+    verb.add_argument("--out", type=Path, metavar="FILE", help=text)
+    _add_fit_steps(verb)
+    verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the samples")
+
+
 def _add_condition(verb: _Parser) -> None:
     text = "value of a latent of all data, one number or several (default: the guide's); may be given several times"
     verb.add_argument("--condition", type=condition, action="append", metavar="SITE=N,N,...", help=text)
 
 
-def _add_run(verb: _Parser) -> None:
-    verb.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+def _add_run(verb: _Parser, **several: Any) -> None:
+    verb.add_argument("run", type=Path, metavar="RUN", help="a run folder", **several)
     verb.add_argument("--pair", metavar="MODULE:FUNCTION", help="the pair again, for a run of a pair of your own")
     _add_device(verb)
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from pyrovae import data
-from pyrovae.cli import imputing, listing, sweeping, tables, training, using
+from pyrovae.cli import imputing, listing, reporting, sweeping, tables, training, using
 from pyrovae.cli.arguments import make_parser, named_pair
 from pyrovae.storage import CheckpointError
 
@@ -25,6 +25,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "sample": using.sample,
     "impute": imputing.impute,
     "plot": using.plot,
+    "report": reporting.report,
     "schema": tables.schema,
     "datasets": listing.datasets,
     "models": listing.models,

@@ -189,6 +189,8 @@ def evaluate(
         log_likelihood = float(value.mean())
         bits = bits_per_dimension(log_likelihood, entries / rows, dataset=dataset, kind=kind) if probability else None
         errors = _standard_errors(nll, kl, error, number)
+        if bits is not None and rows > 1:
+            errors["bits_per_dimension"] = float(value.std()) / rows**0.5 / (entries / rows * math.log(2))
         figures = {
             "log_likelihood": log_likelihood,
             "standard_error": float(value.std()) / rows**0.5 if rows > 1 else math.nan,

@@ -58,7 +58,7 @@ FIGURES = (
     EvaluationFigure(
         "standard_errors",
         "as the figures",
-        "standard errors over rows of `bound`, `kl`, `reconstruction_error` and shares of rows, by name",
+        "standard errors over rows of `bound`, `kl`, `reconstruction_error`, `bits_per_dimension` and shares of rows",
     ),
     *(
         EvaluationFigure(

@@ -193,18 +193,35 @@ class ImputedRows:
 
     def coverage(self) -> dict[str, float | None]:
         """The share of hidden numbers, and of hidden ordered levels, that lie in their intervals."""
-        ends = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
-        found = self.model.quantiles(self.x, self.seen, ends, NUM_DRAWS, self.sampling, ~self.mask)
-        low, high = (self._as_encoded(end) for end in found)
-        # A part in a million, which rows in float32 do not tell.
-        slack = np.nan_to_num(1e-6 * np.fmax(np.abs(self.table.low), np.abs(self.table.high)))
-        with np.errstate(invalid="ignore"):
-            inside = (self.table.values >= low - slack) & (self.table.values <= high + slack)
+        (inside,) = self._inside([COVERAGE])
         kinds, shares = np.array(self.table.kinds), {}
         for what, of_kinds in (("numbers", NUMBERS), ("ordered levels", ("ordinal",))):
             asked = self.hidden & np.isin(kinds, of_kinds)
             shares[what] = float(inside[asked].mean()) if asked.any() else None
         return shares
+
+    def coverages(self, levels: Sequence[float]) -> tuple[dict[float, float], int]:
+        """The share of hidden numbers in their intervals, by the level of these, and how many numbers there are."""
+        asked = self.hidden & np.isin(np.array(self.table.kinds), NUMBERS)
+        if not asked.any():
+            return {}, 0
+        found = self._inside(levels)
+        shares = {level: float(inside[asked].mean()) for level, inside in zip(levels, found, strict=True)}
+        return shares, int(asked.sum())
+
+    def _inside(self, levels: Sequence[float]) -> list[NDArray[np.bool_]]:
+        """Which entries lie in their interval of each level, ``[N, D]``."""
+        ends = [end for level in levels for end in ((1 - level) / 2, (1 + level) / 2)]
+        found = self.model.quantiles(self.x, self.seen, ends, NUM_DRAWS, self.sampling, ~self.mask)
+        bounds = [self._as_encoded(end) for end in found]
+        # A part in a million, which rows in float32 do not tell.
+        slack = np.nan_to_num(1e-6 * np.fmax(np.abs(self.table.low), np.abs(self.table.high)))
+        values = self.table.values
+        with np.errstate(invalid="ignore"):
+            return [
+                (values >= low - slack) & (values <= high + slack)
+                for low, high in zip(bounds[::2], bounds[1::2], strict=True)
+            ]
 
     def baselines(
         self, train: Rows | None, names: Sequence[str] | None, progress: Progress | None = None

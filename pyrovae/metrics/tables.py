@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyrovae.plotting.run import Pictured
 
 _NATS = "nats per entry"
+_LEVELS = tuple(round(0.1 * tenths, 1) for tenths in range(1, 10))  # of the intervals of the figure
 _RMSE = "after VAEM: (1/D) sqrt(sum of the D mean squared errors), numbers scaled to [0, 1], 0 or 1 for a level"
 _IMPUTED = "entries that were observed and then hidden, half of them at random"
 
@@ -119,7 +120,7 @@ def _plot_rows(run: Pictured) -> dict[str, Figure]:
 
 def _plot_imputed(run: Pictured) -> dict[str, Figure]:
     """Imputed entries of held-out rows against the true ones, and errors by column."""
-    from pyrovae.plotting.tables import errors_by_column, imputed_against_true
+    from pyrovae.plotting.tables import errors_by_column, imputed_against_true, interval_calibration
 
     imputed = ImputedRows(run.vae, run.held_out, run.finished)
     table, hidden = imputed.table, imputed.hidden
@@ -136,6 +137,9 @@ def _plot_imputed(run: Pictured) -> dict[str, Figure]:
         "against_true": imputed_against_true(true, imputed.as_frame(filled["vae"].values)[1], hidden, schema),
         "errors": errors_by_column(columns, title=title),
     }
+    shares, number = imputed.coverages(_LEVELS)
+    if number:
+        drawn["calibration"] = interval_calibration(shares, number)
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 

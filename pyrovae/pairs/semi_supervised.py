@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.families import EvaluationFigure, Family, Measure, register_family
 from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupervisedGuide
 from pyrovae.guides.sticks import KumaraswamyHead
-from pyrovae.metrics.classification import class_site, classification_error, infers_label
+from pyrovae.metrics.classification import class_probabilities, class_site, classification_error, infers_label
 from pyrovae.metrics.evaluation import Evaluated
 from pyrovae.models.semi_supervised import SemiSupervisedVAE
 from pyrovae.nn import FlatEncoder, GaussianHead
@@ -20,6 +20,11 @@ from pyrovae.pairs import parts
 from pyrovae.pairs.registry import register_pair
 from pyrovae.priors import StandardNormal, StickBreakingPrior
 from pyrovae.vae import VAE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pyrovae.plotting.run import Pictured
 
 
 @register_pair(
@@ -125,6 +130,16 @@ def _validation_error(vae: VAE, rows: Rows) -> dict[str, Callable[[], float]]:
     return {"validation_error": partial(classification_error, vae, rows)} if told else {}
 
 
+# Plots import matplotlib, so they are imported when they are drawn.
+def _plot_confusion(run: Pictured) -> Figure | None:
+    from pyrovae.plotting import class_confusion
+
+    rows = run.held_out
+    if rows.y is None or not bool(rows.labelled.any()) or not infers_label(run.vae, rows):
+        return None
+    return class_confusion(class_probabilities(run.vae, rows.x, **rows.fields()).argmax(-1), rows.y.cpu())
+
+
 register_family(
     Family(
         "classes",
@@ -142,5 +157,6 @@ register_family(
             ),
         ),
         validation_figures=_validation_error,
+        plots={"class_confusion": _plot_confusion},
     )
 )

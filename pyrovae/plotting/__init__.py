@@ -1,7 +1,7 @@
 """Figures of a VAE. Every function returns a new matplotlib Figure and leaves the state of pyplot as it is."""
 
 from pyrovae.plotting.curves import compared_curves, training_curves
-from pyrovae.plotting.drawing import gradient_variance
+from pyrovae.plotting.drawing import class_confusion, gradient_variance
 from pyrovae.plotting.gaps import inference_gaps
 from pyrovae.plotting.latents import METHODS, interpolation, latent_profile, latent_scatter
 from pyrovae.plotting.missing import inpainting, missing_errors
@@ -19,6 +19,7 @@ __all__ = [
     "METHODS",
     "SAMPLES",
     "associations",
+    "class_confusion",
     "compared_curves",
     "decoder_weights",
     "errors_by_column",

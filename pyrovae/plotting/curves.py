@@ -168,7 +168,7 @@ def _end_on_the_last(axes: Axes, epochs: Sequence[float]) -> None:
     if first == last:
         axes.set_xticks([last])
         return
-    step = last / 8
-    inner = [tick for tick in MaxNLocator(8, integer=True).tick_values(first, last) if first <= tick <= last - step / 2]
-    ticks = inner if inner and inner[0] - first < step / 2 else [first, *inner]
+    found = [tick for tick in MaxNLocator(8, integer=True).tick_values(first, last) if first <= tick <= last]
+    room = 0.75 * (found[1] - found[0] if len(found) > 1 else last - first)
+    ticks = [first, *(tick for tick in found if tick - first >= room and last - tick >= room)]
     axes.xaxis.set_major_locator(FixedLocator([*ticks, last]))

@@ -19,6 +19,8 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E
 RUN_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, "#56B4E9", "#000000")
 """The colours of several runs or methods in one figure, in this order."""
 
+_WRITTEN = 12  # classes whose shares there is room to write
+
 
 class Mosaic(NamedTuple):
     """Pictures side by side, as one picture."""
@@ -177,6 +179,52 @@ def profile_pairs(x: Tensor, x_hat: Tensor, title: str) -> Figure:
     figure.supxlabel("entry of the datum", fontsize="medium")
     figure.supylabel("value", fontsize="medium")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False)
+    return figure
+
+
+def class_confusion(found: Tensor, labels: Tensor) -> Figure:
+    """Draw which class rows were taken for, by their true class, as shares of its rows.
+
+    Parameters
+    ----------
+    found : Tensor of int, shape ``[N]``
+        The classes that rows were taken for.
+    labels : Tensor of int, shape ``[N]``
+        The true ones. Rows labelled -1 are left out.
+
+    Returns
+    -------
+    Figure
+        The figure. The title has the share of wrong rows.
+
+    Raises
+    ------
+    ValueError
+        No row has a label.
+    """
+    known = labels >= 0
+    if not bool(known.any()):
+        raise ValueError("no row has a label, so there is nothing to compare with")
+    true, taken = labels[known].cpu().numpy(), found[known].cpu().numpy()
+    number = int(max(true.max(), taken.max())) + 1
+    counts = np.zeros((number, number))
+    np.add.at(counts, (true, taken), 1)
+    rows = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, rows, out=np.full_like(counts, np.nan), where=rows > 0)
+    size = float(np.clip(0.42 * number + 1.2, 3.6, 9.0))
+    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    if number <= _WRITTEN:
+        for (row, place), share in np.ndenumerate(shares):
+            if share > 0:
+                colour, size_of = ("white" if share > 0.6 else "black"), ("small" if number <= 6 else "x-small")
+                axes.text(place, row, f"{share:.0%}", ha="center", va="center", color=colour, size=size_of)
+    ticks = range(number) if number <= 2 * _WRITTEN else range(0, number, math.ceil(number / _WRITTEN))
+    axes.set(xticks=ticks, yticks=ticks, xlabel="taken for", ylabel="class")
+    axes.tick_params(length=0)
+    axes.set_title(f"Classes of {len(true)} rows: {np.mean(true != taken):.1%} wrong")
+    figure.colorbar(image, label="share of the rows of a class", shrink=0.8)
     return figure
 
 

@@ -8,7 +8,20 @@ from pathlib import Path
 from pyrovae.cli import main
 
 TINY = ["--epochs", "2", "--hidden", "16", "--layer", "plain", "--latent-dim", "2", "--quiet"]
-VERBS = ("train", "resume", "grow", "sweep", "evaluate", "sample", "impute", "plot", "schema", "datasets", "models")
+VERBS = (
+    "train",
+    "resume",
+    "grow",
+    "sweep",
+    "evaluate",
+    "sample",
+    "impute",
+    "plot",
+    "report",
+    "schema",
+    "datasets",
+    "models",
+)
 FIGURES = {
     "training_curves",
     "samples",
