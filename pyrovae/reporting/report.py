@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from pyrovae.reporting.opened import draw, opened
 from pyrovae.reporting.page import render
 from pyrovae.reporting.single import described
 from pyrovae.runs import Run, posteriors
+from pyrovae.runs.configuration import read_configuration
 from pyrovae.storage import write_atomically
 
 NAME = "report.html"
@@ -71,7 +73,7 @@ def report(
     given = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     if not given:
         raise ValueError("give at least one run to report on")
-    found = [run if isinstance(run, Run) else Run.open(run) for run in given]
+    found = [_as_written(run) if isinstance(run, Run) else Run.open(run) for run in given]
     folders = [run.folder.path.resolve() for run in found]
     if twice := next((run.folder.path for n, run in enumerate(found) if folders[n] in folders[:n]), None):
         raise ValueError(f"{twice} is given twice; give each run once")
@@ -83,6 +85,11 @@ def report(
         draw(part, condition or {}, fit_steps)
     write_atomically(out, render(described(parts[0]) if len(parts) == 1 else compared(parts)))
     return out
+
+
+def _as_written(run: Run) -> Run:
+    """A run with the configuration that its folder has by now, which says what the data were."""
+    return replace(run, config=read_configuration(run.folder))
 
 
 def _check_free(path: Path) -> None:
