@@ -14,10 +14,13 @@ from tqdm.auto import tqdm
 
 from pyrovae import plotting
 from pyrovae.cli.missing import curves_of, curves_of_runs
-from pyrovae.cli.options import flag
+from pyrovae.cli.options import TRAINING, flag, given
+from pyrovae.data.loading import check_known
 from pyrovae.pairs.registry import find_pair
 from pyrovae.runs import sweep as sweeps
+from pyrovae.runs.configuration import suited_training
 from pyrovae.storage import write_atomically
+from pyrovae.training.options import TrainingOptions
 
 _OF_THE_SWEEP = {
     "out": "every point has a folder of its own, below --out of sweep",
@@ -49,7 +52,7 @@ def sweep(options: argparse.Namespace) -> int:
         raise ValueError("sweep needs a grid and a folder: pyrovae sweep GRID.json --out DIR")
     points = sweeps.points_of(read_grid(options.grid))
     for point in points:
-        _ = parsed(point.options, Path())
+        _check_values(parsed(point.options, Path()))
     start = partial(train_point, device=options.device, evaluate=options.evaluate)
     results = sweeps.sweep(
         points,
@@ -71,6 +74,21 @@ def sweep(options: argparse.Namespace) -> int:
     if failed:
         print("the same command tries the failed points again")
     return 1 if failed else 0
+
+
+def _check_values(options: argparse.Namespace) -> None:
+    """Check what can be checked of the options of a point without its data.
+
+    Raises
+    ------
+    ValueError
+        For an unknown data set, a file that is not there, and an impossible number of the training.
+    """
+    from pyrovae.runs.own_data import is_function
+
+    if not is_function(options.data):
+        check_known(options.data)
+    TrainingOptions(**suited_training(options.builder, given(vars(options), [*TRAINING, "compile", "drop_last"])))
 
 
 def read_grid(path: Path) -> Any:

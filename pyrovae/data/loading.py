@@ -301,6 +301,18 @@ def _plain(wanted: float | str | Path | None) -> float | str | None:
     return os.fspath(wanted) if isinstance(wanted, Path) else wanted
 
 
+def check_known(name: str | Path) -> None:
+    """Check that there are data of this name, without reading them.
+
+    Raises
+    ------
+    ValueError
+        If it is neither the name of a data set nor a file or folder.
+    """
+    if not _is_named(name) and not Path(name).exists():
+        raise ValueError(f"there is no file or folder {name}")
+
+
 def _is_named(name: str | Path) -> bool:
     """Whether this is the name of a data set, and not a path.
 

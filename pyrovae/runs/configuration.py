@@ -31,6 +31,14 @@ LENGTH = ("epochs", "patience")
 """Options of a training that a resumed one may have anew."""
 
 
+def suited_training(pair: Pair, training: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pair suggests for the `Trainer`, unless `training` says otherwise."""
+    suited = dict(pair.training)
+    if training.get("objective", suited.get("objective")) != suited.get("objective"):
+        suited.pop("num_particles", None)  # which is for the objective that the pair suggests
+    return {**suited, **training}
+
+
 def new_configuration(
     pair: Pair,
     pair_options: Mapping[str, Any],
@@ -65,16 +73,13 @@ def new_configuration(
             raise ValueError(f"what follows a training of {pair.name} has no option {name!r}; it has {known or 'none'}")
         if value is not None and not isinstance(value, bool) and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    suited = dict(pair.training)
-    if training.get("objective", suited.get("objective")) != suited.get("objective"):
-        suited.pop("num_particles", None)  # which is for the objective that the pair suggests
     return {
         "pyrovae_version": __version__,
         "versions": versions(),
         "pair": pair.name,
         "pair_options": plain(dict(pair_options)),
         "data": plain(dict(data)),
-        "training": plain({**suited, **training}),
+        "training": plain(suited_training(pair, training)),
         **({"finishing": dict(finishing)} if finishing else {}),
     }
 

@@ -75,6 +75,9 @@ def test_a_broken_off_point_goes_on(folder, capsys, monkeypatch):
         ({**BASE, "out": "there"}, "'out' is no option of a grid"),
         ({**BASE, "latent_dim": True}, "takes a value, got true"),
         ({**BASE, "optimizer": "adamm"}, "adamm"),
+        ({**BASE, "epochs": [1, 0]}, "epochs must be positive, got 0"),
+        ({**BASE, "data": ["digits", "digitz"]}, "no data set, file or folder 'digitz'; known are "),
+        ({**BASE, "data": "mine.npz"}, "there is no file or folder mine.npz"),
     ],
 )
 def test_a_wrong_grid_is_refused_before_anything_runs(grid, message, folder, capsys):
