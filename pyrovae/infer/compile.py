@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,17 +19,16 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from pyrovae import programs
+from pyrovae.infer.compiled_code import CompiledStep, CompileError, Slots, check_constants, compiled, must_be_copied
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.pyro_elbos import PyroLoss
 from pyrovae.infer.scoring import masked_log_prob
 
+__all__ = ["CompileError", "CompiledLoss"]
+
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
-
-
-class CompileError(ValueError):
-    """A pair, an objective or this machine does not allow compilation; the message says which and why."""
 
 
 class CompiledLoss:
@@ -52,6 +51,10 @@ class CompiledLoss:
     num_data : int, optional
         Rows of all data. Latents outside the plate over the data then count by the share of a batch, see
         `MinibatchScale`.
+    per_row : bool, default False
+        Give the gradients of the mean loss per row. The loss remains the sum.
+    weighted : bool, default False
+        Take the KL weight 1 as any other one. A weight that varies then needs one graph instead of two.
     backend : str, default "inductor"
         Of `torch.compile`; "inductor" writes and compiles C++ or Triton code, "eager" runs what was recorded.
 
@@ -81,7 +84,16 @@ class CompiledLoss:
     (torch.Size([]), torch.Size([1, 1]))
     """
 
-    def __init__(self, vae: VAE, objective: ELBO, *, num_data: int | None = None, backend: str = "inductor") -> None:
+    def __init__(
+        self,
+        vae: VAE,
+        objective: ELBO,
+        *,
+        num_data: int | None = None,
+        per_row: bool = False,
+        weighted: bool = False,
+        backend: str = "inductor",
+    ) -> None:
         followed = PyroLoss(objective) if PyroLoss.is_known(objective) else objective
         if not isinstance(followed, Objective | PyroLoss):
             raise CompileError(
@@ -94,8 +106,10 @@ class CompiledLoss:
                 "a list or behind another function; name them in the programs, or write the pair as modules, to compile"
             )
         self._step = _Step(vae, followed, num_data)
-        self._backend = backend
-        self._compiled: dict[Any, Any] = {}
+        self._per_row, self._weighted, self._backend = per_row, weighted, backend
+        self._slots = Slots(self._step)
+        self._compiled: dict[Any, CompiledStep] = {}
+        self._weight: tuple[Any, Tensor] | None = None
 
     def __call__(self, x: Tensor, beta: float = 1.0, /, **data: Tensor) -> Tensor:
         """The loss of a batch, its gradients being put into the parameters: a scalar, summed over the rows, in nats.
@@ -110,79 +124,87 @@ class CompiledLoss:
             Further tensors for the programs, such as `mask`.
         """
         inputs = {"x": x, **data}
-        run = self._compiled.get(self._key(inputs, beta)) or self._compile(inputs, beta)
-        loss, gradients = run(*self._arguments(inputs, beta))
-        for name, parameter in self._step.named_parameters():
-            if name in gradients:
-                # A gradient may share memory with another one, or lie in memory in another order than its parameter.
-                parameter.grad = torch.empty_like(parameter).copy_(gradients[name])
-        for name, rows in self._picked().items():
-            rows.grad = gradients.get(name)
+        step = self._compiled.get(self._key(inputs, beta)) or self._compile(inputs, beta)
+        with torch.no_grad():
+            loss, *gradients = step.code(*self._arguments(inputs, beta))
+            targets = self._slots.trained()
+            for (place, copied), gradient in zip(step.places, gradients, strict=True):
+                target = targets[place]
+                target.grad = torch.empty_like(target).copy_(gradient) if copied else gradient
+            for place in step.without:
+                targets[place].grad = None
         return loss
-
-    def _picked(self) -> dict[str, Tensor]:
-        """The rows of tables that were picked for a batch, whose gradients are asked for as well."""
-        return {name: buffer for name, buffer in self._step.named_buffers() if buffer.requires_grad}
 
     def prepare(self, x: Tensor, beta: float = 1.0, /, **data: Tensor) -> None:
         """Compile for batches like this one; changes no parameter, gradient, buffer or random number."""
         inputs = {"x": x, **data}
         with torch.random.fork_rng():
-            run = self._compile(inputs, beta)
-            parameters, buffers, *rest = self._arguments(inputs, beta)
-            run(parameters, {name: value.clone() for name, value in buffers.items()}, *rest)
+            step = self._compile(inputs, beta)
+            with torch.no_grad():
+                given, count = self._arguments(inputs, beta), len(self._slots.trained())
+                step.code(*given[:count], *(value.clone() for value in given[count:]))
 
     def _key(self, inputs: Mapping[str, Tensor], beta: float) -> tuple:
-        """What a graph is good for; a weight of exactly 1 needs no handler."""
+        """What a graph is good for; a weight of exactly 1 needs no handler, unless it is one of several."""
         for name, value in inputs.items():
             if not isinstance(value, Tensor):
                 raise CompileError(
                     f"the argument {name!r} is a {type(value).__name__}, and compiled steps take tensors alone; make "
                     "it an attribute of the programs, or train without compilation"
                 )
-        trained = tuple(parameter.requires_grad for parameter in self._step.parameters())
-        shapes = tuple((name, value.shape, value.dtype) for name, value in inputs.items())
-        return beta == 1, self._step.vae.training, trained, shapes, tuple(self._picked())
+        shapes = tuple((name, value.shape, value.dtype, value.stride()) for name, value in inputs.items())
+        return self._weighted or beta != 1, self._step.vae.training, self._slots.signature(), shapes
 
-    def _arguments(self, inputs: Mapping[str, Tensor], beta: float) -> tuple:
-        """Trained parameters, buffers, KL weight and data, as a graph takes them."""
-        parameters = {name: value.detach() for name, value in self._step.named_parameters() if value.requires_grad}
+    def _arguments(self, inputs: Mapping[str, Tensor], beta: float) -> list[Tensor]:
+        """What a graph takes: trained tensors, the other ones, KL weight and data."""
         x = inputs["x"]
-        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        weight = torch.as_tensor(beta, dtype=dtype, device=x.device)
-        buffers = {n: b.detach() if b.requires_grad else b for n, b in self._step.named_buffers()}
-        return parameters, buffers, weight, dict(inputs)
+        if self._weight is None or self._weight[0] != (beta, x.dtype, x.device):
+            dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+            self._weight = (beta, x.dtype, x.device), torch.as_tensor(beta, dtype=dtype, device=x.device)
+        return [*self._slots.trained(), *self._slots.kept(), self._weight[1], *inputs.values()]
 
-    def _compile(self, inputs: Mapping[str, Tensor], beta: float) -> Any:
+    def _compile(self, inputs: Mapping[str, Tensor], beta: float) -> CompiledStep:
         """Trace and compile for arguments of these shapes; leaves random numbers and buffers as they are."""
-        weighted, picked = beta != 1, tuple(self._picked())
-
-        def step(
-            parameters: Mapping[str, Tensor],
-            buffers: Mapping[str, Tensor],
-            weight: Tensor,
-            inputs: Mapping[str, Tensor],
-        ) -> tuple[Tensor, dict[str, Tensor]]:
-            given_rows = {name: buffers[name] for name in picked}
-            leaves = {name: v.detach().requires_grad_() for name, v in {**parameters, **given_rows}.items()}
-            given = (weight if weighted else None, inputs)
-            loss = torch.func.functional_call(self._step, {**buffers, **leaves}, given)
-            gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-            return loss.detach(), {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}
-
         with torch.random.fork_rng(), pyro.validation_enabled(False):
             self._run_objective_once(inputs, beta)
-            parameters, buffers, *rest = self._arguments(inputs, beta)
+            self._slots.refresh()  # the first run may make what is learned
+            example = [value.detach().clone() for value in self._arguments(inputs, beta)]
+            found: list[int] = []
+            record = self._recorded(inputs, weighted=self._weighted or beta != 1, found=found)
             try:
                 with _TracedOneHot():
-                    graph = make_fx(step)(parameters, {name: value.clone() for name, value in buffers.items()}, *rest)
+                    graph = make_fx(record)(*example)
             except Exception as error:
                 raise CompileError(
                     f"the pair cannot be compiled{_place(error)} ({_reason(error)}); train it without compilation, or "
                     "write it without branches on values and without .item()"
                 ) from error
-        self._compiled[self._key(inputs, beta)] = run = _compiled(graph, self._backend)
-        return run
+            check_constants(graph)
+            targets = self._slots.trained()
+            copied = must_be_copied(graph, [targets[place] for place in found])
+            with torch.no_grad():
+                code = compiled(graph, example, self._backend)
+        without = [place for place in range(len(targets)) if place not in found]
+        made = CompiledStep(code, list(zip(found, copied, strict=True)), without)
+        self._compiled[self._key(inputs, beta)] = made
+        return made
+
+    def _recorded(self, inputs: Mapping[str, Tensor], *, weighted: bool, found: list[int]) -> Callable[..., Any]:
+        """The step as a function of tensors alone. Running it tells in `found` which of them have a gradient."""
+        trained, kept, names, rows = self._slots.trained_names, self._slots.kept_names, [*inputs], len(inputs["x"])
+
+        def step(*given: Tensor) -> tuple[Tensor, ...]:
+            leaves = {name: value.detach().requires_grad_() for name, value in zip(trained, given, strict=False)}
+            buffers = dict(zip(kept, given[len(trained) :], strict=False))
+            weight, *data = given[len(trained) + len(kept) :]
+            arguments = weight if weighted else None, dict(zip(names, data, strict=True))
+            loss = torch.func.functional_call(self._step, {**buffers, **leaves}, arguments)
+            descended = loss / rows if self._per_row else loss
+            gradients = torch.autograd.grad(descended, list(leaves.values()), allow_unused=True)
+            found[:] = [place for place, gradient in enumerate(gradients) if gradient is not None]
+            return loss.detach(), *(gradient for gradient in gradients if gradient is not None)
+
+        return step
 
     def _run_objective_once(self, inputs: Mapping[str, Tensor], beta: float) -> None:
         """Run the objective as it is, because its first call looks into the pair and may make what it learns."""
@@ -210,22 +232,6 @@ def _place(error: Exception) -> str:
         elif not name.startswith((*libraries, "<")):
             line = f", {Path(name).name} line {number}: {linecache.getline(name, number).strip()}"
     return site + line
-
-
-def _compiled(graph: torch.fx.GraphModule, backend: str) -> Any:
-    """Compiled code for a graph, with torch's own random numbers."""
-    options: dict[str, Any] | None = {"fallback_random": True} if backend == "inductor" else None
-    run = torch.compile(graph, backend=backend, options=options)
-
-    def guarded(*arguments: Any) -> Any:
-        try:
-            return run(*arguments)
-        except RuntimeError as error:
-            if "InvalidCxxCompiler" in str(error):
-                raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
-            raise
-
-    return guarded
 
 
 class _TracedOneHot(TorchFunctionMode):

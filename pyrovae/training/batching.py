@@ -20,6 +20,7 @@ from pyrovae.vae import VAE
 Batch = tuple[Rows, int]
 """Rows as the programs get them, and how many they are."""
 VALIDATION_ROWS = 1000
+_GATHERED = 16_000_000  # bytes, which the allocator keeps from one time to the next
 
 
 class Batches(Protocol):
@@ -127,11 +128,25 @@ class HeldBatches:
             orders = self.parallel.orders
             state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total, generator=orders)
         order = state.permutation.to(self.vae.device)
+        at_once = 1 if self.parallel.several else self._batches_at_once()
+        held, first = self.rows, state.batch
         for number in range(state.batch, self.num_batches):
             index = self.parallel.part(order[number * self.batch_size :][: self.batch_size], self.rows)
             self.parallel.reseed(state.epoch, number)
-            rows = self.rows.take(index)
+            if at_once == 1:
+                rows = self.rows.take(index)
+            else:
+                if held is self.rows or number - first == at_once:
+                    first = number
+                    held = self.rows.take(order[number * self.batch_size :][: at_once * self.batch_size])
+                rows = held.take(slice((number - first) * self.batch_size, (number - first + 1) * self.batch_size))
             yield self._passed(self._seen(rows)) if len(index) else rows, len(index)
+
+    def _batches_at_once(self) -> int:
+        """How many batches are gathered by one call, which takes less time than a call for each."""
+        tensors = [self.rows.x, *(value for value in self.rows.fields().values() if isinstance(value, torch.Tensor))]
+        of_row = sum(value.nbytes // max(1, len(value)) for value in tensors)
+        return max(1, _GATHERED // max(1, of_row * self.batch_size))
 
     def in_order(self) -> Iterator[Batch]:
         """All rows of this process, in parts of 1000, untransformed."""

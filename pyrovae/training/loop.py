@@ -30,6 +30,7 @@ from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.checks import check_objective, check_pair, check_resumed, trying
 from pyrovae.training.data import TrainingData
 from pyrovae.training.data_checks import check_stream, check_support
+from pyrovae.training.fused_steps import FusedSteps
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
 from pyrovae.training.lr_schedules import step_lr_scheduler
@@ -41,7 +42,7 @@ from pyrovae.training.pyro_optimizers import parameter_names
 from pyrovae.training.refined import RefinedTraining
 from pyrovae.training.resuming import apply_settings, check_data, check_settings, settings_of
 from pyrovae.training.row_steps import row_steps, tables_of
-from pyrovae.training.schedules import parse_schedule
+from pyrovae.training.schedules import Constant, parse_schedule
 from pyrovae.training.setup import check_arguments, find_monitor, make_steps, objective_for, validation_batches
 from pyrovae.training.state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
@@ -105,6 +106,7 @@ class Fit:
         self.clipped = [p for name, parameters in groups.items() if name != "objective" for p in parameters]
         self.optimizer, self.scheduler = make_steps(options, groups, parameter_names(vae, self.learned))
         self.row_steps = row_steps(self.optimizer, tables_of(vae)) if "index" in given else None
+        self.steps, self.per_row = FusedSteps(self.optimizer), False
         by_rows = {id(table.values) for table in ([] if self.row_steps is None else self.row_steps.tables)}
         self.summed = [p for parameters in groups.values() for p in parameters if id(p) not in by_rows]
         self.compiled = self.compile(x, given) if options.compile else None
@@ -122,7 +124,8 @@ class Fit:
 
     def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
         """Compile steps for full batches. This batch is compiled now if it is a full one."""
-        compiled = CompiledLoss(self.vae, self.objective, num_data=self.rows)
+        how: dict[str, Any] = {"per_row": not self.parallel.several, "weighted": self.kl_weight != Constant(1.0)}
+        compiled = CompiledLoss(self.vae, self.objective, num_data=self.rows, **how)
         self.vae.train()
         if len(x) == self.full:
             with self.picking(given):
@@ -153,6 +156,7 @@ class Fit:
         self.state.data = None if data is None else dict(data)
         self.started_at -= self.state.seconds
         self.optimizer.zero_grad()  # what others have left
+        self.steps.forget()
         stack.enter_context(pyro.validation_enabled(False))
         if self.folder is not None and not resume:
             with self.parallel.processes.together():
@@ -232,17 +236,16 @@ class Fit:
         loss, count = self.parallel.reduce(own, count, self.summed, self.learned, asked)
         if not math.isfinite(loss):
             self.stop_for_non_finite(f"the loss is {loss}", None if math.isfinite(own) else x, data)
-        trained = [*leaves, *(p for group in self.optimizer.param_groups for p in group["params"])]
-        gradients = [p.grad for p in trained if p.grad is not None]
-        if gradients:  # none where a mask hides everything
+        gradients = [p.grad for p in (*leaves, *self.steps.parameters) if p.grad is not None]
+        if gradients and not self.per_row:  # none where a mask hides everything
             torch._foreach_mul_(gradients, 1 / count)
         if self.options.gradient_clip is not None:
             by_rows = self.row_steps is not None
             self.parallel.clip(self.clipped, leaves, self.options.gradient_clip, by_rows=by_rows)
-        self.optimizer.step()
+        self.steps.step()
         if self.row_steps is not None and leaves:
             self.row_steps.step(data["index"], leaves)
-        self.optimizer.zero_grad()
+        self.steps.forget_gradients()
         return loss, count
 
     def gradients(self, rows: Rows, count: int) -> tuple[float, Tensor, Mapping[str, Tensor], list[Tensor]]:
@@ -251,8 +254,10 @@ class Fit:
         self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
         beta = self.kl_weight(self.progress.time)
         with self.picking(data) as leaves:
-            if self.compiled is not None and len(x) == self.full:
-                loss = self.compiled(x, beta, **data).item()
+            compiled = self.compiled if len(x) == self.full else None
+            self.per_row = compiled is not None and not self.parallel.several
+            if compiled is not None:
+                loss = compiled(x, beta, **data).item()
             else:
                 weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
                 draws = self.parallel.drawing(self.state.epoch, self.state.batch)

@@ -231,6 +231,29 @@ def test_hidden_modules_are_refused():
         CompiledLoss(vae, IWAE(2))
 
 
+def test_a_parameter_that_nobody_knows_is_refused():
+    """It would stay as it is now."""
+    kept = {"scale": nn.Parameter(torch.ones(()))}
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(-1, 5), kept["scale"].exp()).to_event(1), obs=x)
+
+    x = torch.randn(6, 5)
+    vae = VAE(model, linear_pair().guide, example=x)
+    with pytest.raises(CompileError, match=r"a parameter of shape \(\) that the VAE does not know"):
+        CompiledLoss(vae, IWAE(2), backend="eager")(x)
+
+
+def test_gradients_of_the_mean():
+    x = torch.randn(6, 5)
+    vae = prepared(linear_pair, x)
+    loss, expected = compiled(CompiledLoss(vae, IWAE(3), backend="eager"), vae, x)
+    mean = compiled(CompiledLoss(vae, IWAE(3), per_row=True, backend="eager"), vae, x)
+    assert_same(mean, (loss, {name: gradient / 6 for name, gradient in expected.items()}))
+
+
 def test_without_a_compiler():
     x = torch.randn(7, 5)
     step = CompiledLoss(prepared(linear_pair, x), IWAE(2))

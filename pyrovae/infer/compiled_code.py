@@ -1,0 +1,155 @@
+"""Code made of a recorded step: which tensors it takes, how it is compiled, and where its gradients go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch._inductor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, Node
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+
+class CompileError(ValueError):
+    """A pair, an objective or this machine does not allow compilation; the message says which and why."""
+
+
+class CompiledStep(NamedTuple):
+    """Compiled code, and where its gradients belong."""
+
+    code: Callable[..., Any]
+    """From trained tensors, the other ones, KL weight and data to the loss and its gradients."""
+    places: list[tuple[int, bool]]
+    """For each gradient the place of its tensor among the trained ones, and whether it must be copied."""
+    without: list[int]
+    """Places of trained tensors that the loss does not depend on."""
+
+
+class Slots:
+    """The tensors of a module, looked up without a walk over its parts in every step.
+
+    Trained are parameters that require gradients, and the rows of tables that were picked for a batch.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+
+    Attributes
+    ----------
+    trained_names, kept_names : list of str
+        The names of the tensors that are trained and those of the other ones.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self.trained_names: list[str] = []
+        self.kept_names: list[str] = []
+        self._all: list[tuple[str, dict[str, Any], str]] = []
+        self._trained: list[tuple[dict[str, Any], str]] = []
+        self._kept: list[tuple[dict[str, Any], str]] = []
+        self._signature: tuple = ()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look into the module anew, because it may have got other parts."""
+        self._all, seen = [], set[int]()
+        for prefix, part in self._module.named_modules():
+            for values in (part._parameters, part._buffers):
+                for name, value in values.items():
+                    if value is None or id(value) not in seen:
+                        seen.add(id(value))
+                        self._all.append((f"{prefix}.{name}".lstrip("."), values, name))
+        self._signature = self._look()
+        self.trained_names, self.kept_names, self._trained, self._kept = [], [], [], []
+        for (full, values, name), trained in zip(self._all, self._signature, strict=True):
+            if trained is not None:
+                (self.trained_names if trained else self.kept_names).append(full)
+                (self._trained if trained else self._kept).append((values, name))
+
+    def signature(self) -> tuple:
+        """What tells one state of the module from another: which tensors there are, and which are trained."""
+        if self._look() != self._signature:
+            self.refresh()
+        return self._signature
+
+    def _look(self) -> tuple:
+        found = (values.get(name) for _, values, name in self._all)
+        return tuple(None if value is None else value.requires_grad for value in found)
+
+    def trained(self) -> list[Tensor]:
+        """The tensors whose gradients are asked for."""
+        return [values[name] for values, name in self._trained]
+
+    def kept(self) -> list[Tensor]:
+        """All other tensors."""
+        return [values[name] for values, name in self._kept]
+
+
+def check_constants(graph: GraphModule) -> None:
+    """Refuse a graph that has a learned tensor in it, because there it would stay as it is now.
+
+    Raises
+    ------
+    CompileError
+        If there is one.
+    """
+    for node in graph.graph.nodes:
+        value = getattr(graph, str(node.target), None) if node.op == "get_attr" else None
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise CompileError(
+                f"the programs use a parameter of shape {tuple(value.shape)} that the VAE does not know; name its "
+                "module in the programs, register it with pyro.module, or train without compilation"
+            )
+
+
+def must_be_copied(graph: GraphModule, targets: Sequence[Tensor]) -> list[bool]:
+    """Which gradients share memory with something else, or lie in memory in another order than their parameters."""
+    output: Any = next(node for node in graph.graph.nodes if node.op == "output")
+    nodes = output.args[0][1:]
+    bases = [_base(node) for node in nodes]
+    return [
+        base.op != "call_function"
+        or bases.count(base) > 1
+        or tuple(node.meta["val"].stride() if "val" in node.meta else node.meta["tensor_meta"].stride)
+        != target.stride()
+        for node, base, target in zip(nodes, bases, targets, strict=True)
+    ]
+
+
+def _base(node: Node) -> Node:
+    """The node whose memory a view, or a chain of them, looks at."""
+    while node.op == "call_function" and node.args and isinstance(node.args[0], Node):
+        returns = getattr(getattr(node.target, "_schema", None), "returns", ())
+        if not returns or returns[0].alias_info is None:
+            break
+        node = node.args[0]
+    return node
+
+
+def compiled(graph: GraphModule, example: list[Any], backend: str) -> Callable[..., Any]:
+    """Compiled code for a graph, with torch's own random numbers.
+
+    Raises
+    ------
+    CompileError
+        If there is no compiler.
+    """
+    if backend == "eager":
+        return graph
+    try:
+        if backend != "inductor":
+            return torch.compile(graph, backend=backend)
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        FakeTensorProp(graph, mode).propagate(*example)  # one mode for all nodes
+        return torch._inductor.compile(graph, example, options={"fallback_random": True, **OPTIONS})
+    except RuntimeError as error:
+        if "InvalidCxxCompiler" in f"{type(error).__name__} {error}":
+            raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
+        raise
+
+
+OPTIONS: dict[str, Any] = {"cpp_wrapper": True}

@@ -1,0 +1,50 @@
+"""Steps of fused Adam called directly: the numbers and the state of torch's optimizer, bit for bit."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW
+
+from pyrovae.training.fused_steps import FusedSteps
+
+MAKERS = {
+    "adam": lambda groups: Adam(groups, lr=0.01, fused=True),
+    "adam with decay": lambda groups: Adam(groups, lr=0.01, fused=True, weight_decay=0.1, betas=(0.8, 0.9)),
+    "adamw": lambda groups: AdamW(groups, lr=0.01, fused=True),
+    "amsgrad": lambda groups: Adam(groups, lr=0.01, fused=True, amsgrad=True),
+    "plain adam": lambda groups: Adam(groups, lr=0.01),
+    "sgd": lambda groups: SGD(groups, lr=0.01, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_as_the_optimizer_does(kind):
+    """Two groups, a schedule, a parameter that has gradients only later, and a state that is loaded in between."""
+    nets = []
+    for direct in (True, False):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(7, 33), nn.Tanh(), nn.Linear(33, 5))
+        late = nn.Parameter(torch.randn(3))
+        optimizer = MAKERS[kind]([{"params": list(net[0].parameters())}, {"params": [*net[2].parameters(), late]}])
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+        steps = FusedSteps(optimizer)
+        for number in range(9):
+            loss = net(torch.randn(16, 7)).square().sum() + (late.sum() if number > 4 else 0.0)
+            loss.backward()
+            steps.step() if direct else optimizer.step()
+            steps.forget_gradients() if direct else optimizer.zero_grad()
+            assert late.grad is None
+            schedule.step()
+            if number == 6:
+                optimizer.load_state_dict(optimizer.state_dict())
+                steps.forget()
+        nets.append(([*net.parameters(), late], optimizer.state_dict()["state"]))
+    (ours, kept), (theirs, expected) = nets
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert kept.keys() == expected.keys()
+    for index, values in expected.items():
+        for name, value in values.items():
+            same = (
+                torch.equal(kept[index][name], value) if isinstance(value, torch.Tensor) else kept[index][name] == value
+            )
+            assert same
