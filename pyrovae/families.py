@@ -71,6 +71,8 @@ class Family:
         these units.
     row_vectors : callable from (VAE, Rows) to Tensor, optional
         Vectors of rows, ``[N, D]``, whose Euclidean distance tells how alike the rows are, where latent means do not.
+    encodings : mapping of str to callable from (VAE, Rows) to Tensor
+        What `pyrovae encode` writes of rows beside the means and scales of their latents, ``[N, D]``.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Family:
     plots: Mapping[str, Callable[[Pictured], matplotlib.figure.Figure | None]] = field(default_factory=dict)
     prior_variances: Callable[[VAE], Mapping[str, Tensor]] | None = None
     row_vectors: Callable[[VAE, Rows], Tensor] | None = None
+    encodings: Mapping[str, Callable[[VAE, Rows], Tensor]] = field(default_factory=dict)
 
 
 _FAMILIES: dict[str, Family] = {}

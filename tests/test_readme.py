@@ -133,6 +133,7 @@ def test_every_verb_is_shown():
         "sweep",
         "evaluate",
         "sample",
+        "encode",
         "impute",
         "plot",
         "report",

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from pyrovae import data
-from pyrovae.cli import imputing, listing, reporting, sweeping, tables, training, using
-from pyrovae.cli.arguments import make_parser, named_pair
-from pyrovae.storage import CheckpointError
+from pyrovae.cli.arguments import VERBS, found, make_parser, named_pair
 
 BAD_INPUT, INTERRUPTED = 2, 130
-_VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
-    "train": training.train,
-    "resume": training.resume,
-    "grow": training.grow,
-    "sweep": sweeping.sweep,
-    "evaluate": using.evaluate,
-    "sample": using.sample,
-    "impute": imputing.impute,
-    "plot": using.plot,
-    "report": reporting.report,
-    "schema": tables.schema,
-    "datasets": listing.datasets,
-    "models": listing.models,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,20 +35,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             raise ValueError(f"unknown arguments: {' '.join(unknown)} (see {options.prog} --help)")
         with warnings.catch_warnings():
-            training.silence_pyro()
-            return _VERBS[options.verb](options) or 0
+            silence_pyro()
+            return found(VERBS[options.verb].action)(options) or 0
     except KeyboardInterrupt as interrupt:
         print(f"pyrovae: {interrupt}" if str(interrupt) else "pyrovae: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (CheckpointError, data.DataError, RuntimeError, ValueError, TypeError, OSError, ImportError) as error:
-        # torch raises RuntimeError where a user's pair does not fit the data, and where memory runs out.
-        if os.environ.get("PYROVAE_DEBUG"):
+    except Exception as error:
+        if os.environ.get("PYROVAE_DEBUG") or not _is_told(error):
             raise
         print(f"pyrovae: {_in_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     return 0
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether the message of an error says what is wrong with the input."""
+    # torch raises RuntimeError where a user's pair does not fit the data, and where memory runs out.
+    if isinstance(error, RuntimeError | ValueError | TypeError | OSError | ImportError):
+        return True
+    from pyrovae.data import DataError  # not above: help and mistyped words need none of it
+    from pyrovae.storage import CheckpointError
+
+    return isinstance(error, CheckpointError | DataError)
+
+
+def silence_pyro() -> None:
+    """Leave out Pyro's warnings of what raises an error all the same, or makes none."""
+    warnings.filterwarnings("ignore", "TraceMeanField_ELBO only")
+    warnings.filterwarnings("ignore", "Encountered")  # of losses that the Trainer stops at anyway
 
 
 def _in_one_line(error: Exception) -> str:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import gzip
-import io
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrovae.cli.written_cells import WrittenCells
+from pyrovae.cli.writing import TABLES, check_out, write_frame
 from pyrovae.data.dataset import TABLE
 from pyrovae.data.table_files import read_table
 from pyrovae.runs import Run, pick_device
-from pyrovae.storage import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,10 +21,6 @@ if TYPE_CHECKING:
     from pyrovae.estimators import VAEImputer
 
 # Estimators import pandas and much of scikit-learn, so they are imported in the functions.
-
-FORMATS = (".csv", ".csv.gz", ".parquet")
-"""Endings of tables that can be written."""
-
 
 DRAW = "{draw}"
 """What stands for the number of a draw in the name of a file."""
@@ -48,7 +39,7 @@ def impute(options: argparse.Namespace) -> None:
     paths = [options.out]
     if DRAW in options.out.name:
         paths = [_numbered(options.out, number) for number in range(1, options.draws + 1)]
-    _check_out(paths, options.overwrite)
+    check_out(paths, options.overwrite, TABLES, " for a table")
     run = Run.open(options.run)
     if run.spec.kind != TABLE:
         raise ValueError(f"{options.run} is a run of the pair {run.pair.name}, whose data are no table")
@@ -121,7 +112,7 @@ def sample_table(options: argparse.Namespace) -> None:
         For options that are for other data, an unknown column, a value that a column cannot have, another ending, and a
         file that is there already.
     """
-    _check_out([options.out], options.overwrite)
+    check_out([options.out], options.overwrite, TABLES, " for a table")
     for option, given in (("--condition", options.condition), ("--like", options.like), ("--data", options.data)):
         if given is not None:
             raise ValueError(f"{option} is not for runs of tables; --given COLUMN=VALUE fixes columns")
@@ -154,21 +145,6 @@ def _imputer(run: Run, device_name: str) -> VAEImputer:
     imputer = VAEImputer.load(run.folder.path, device)
     imputer.feature_names_in_ = imputer.schema_.feature_names  # also if it was fitted on an array
     return imputer
-
-
-def _check_out(paths: Sequence[Path], overwrite: bool) -> None:
-    """Refuse files that cannot be written, before the work begins."""
-    for path in paths:
-        name = path.name.lower()
-        if not name.endswith(FORMATS):
-            raise ValueError(f"--out must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]} for a table, got {path}")
-        if name.endswith(".parquet") and find_spec("pyarrow") is None:
-            raise ValueError(f"{path} needs pyarrow: pip install pyarrow, or write a .csv file")
-        if path.exists() and not overwrite:
-            raise ValueError(f"{path} exists; give another --out, or --overwrite to replace it")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise ValueError(f"{path} cannot be written; give another --out")
 
 
 def _numbered(path: Path, number: int) -> Path:
@@ -296,14 +272,9 @@ def _is_number_of(text: str, levels: Sequence[Any]) -> bool:
 
 
 def _write(frame: pd.DataFrame, path: Path, schema: Schema, cells: WrittenCells | None = None) -> None:
-    import pandas as pd
-
-    name, index = path.name.lower(), not isinstance(frame.index, pd.RangeIndex)
-    if name.endswith(".parquet"):
-        content = io.BytesIO()
-        frame.to_parquet(content, index=index)
-        write_atomically(path, content.getvalue())
+    if path.name.lower().endswith(".parquet"):
+        write_frame(frame, path)
         return
+    index = has_index(frame)
     text = _as_text(frame, schema).to_csv(index=index)
-    text = text if cells is None else cells.put_into(text, schema, index=index)
-    write_atomically(path, gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text)
+    write_text(text if cells is None else cells.put_into(text, schema, index=index), path)

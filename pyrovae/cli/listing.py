@@ -6,15 +6,34 @@ import argparse
 import dataclasses
 import json
 import textwrap
+from collections.abc import Sequence
 
 from pyrovae import data
 from pyrovae.cli.options import described, flag
 from pyrovae.pairs.registry import pairs
 
+_KINDS = {
+    "binary": "0 or 1",
+    "unit": "from 0 to 1; with --binarize dynamic 0 or 1, which have a likelihood",
+    "symmetric": "from -1 to 1",
+    "8-bit": "bytes, from 0 to 255",
+    "real": "any number",
+    "table": "columns of kinds of their own, see pyrovae train tabular",
+}
+
 
 def datasets(options: argparse.Namespace) -> None:
-    """Print the data sets, and where they are."""
+    """Print the data sets, and where they are, or all that is known of one.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
     found = data.available()
+    if options.name is not None:
+        _show(options.name, found, options.json)
+        return
     if options.json:
         print(json.dumps([dataclasses.asdict(info) for info in found]))
         return
@@ -23,8 +42,40 @@ def datasets(options: argparse.Namespace) -> None:
         shape, sizes = "x".join(map(str, info.shape)), "/".join(map(str, info.sizes))
         print(f"{info.name:17} {shape:9} {sizes:18} {info.kind:6} {info.summary}")
         print(f"{'':17} {info.location}")
-    print("\nData of your own: pyrovae train PAIR --data FILE (.npy, .npz, .pt, .csv, or a folder of pictures)")
+    print("\nAll of one: pyrovae datasets NAME")
+    print("Data of your own: pyrovae train PAIR --data FILE (.npy, .npz, .pt, .csv, or a folder of pictures)")
     print("A table of your own: pyrovae train tabular --data FILE (.csv, .csv.gz, .tsv or .parquet)")
+
+
+def _show(name: str, found: Sequence[data.DatasetInfo], as_json: bool) -> None:
+    info = next((info for info in found if info.name == name.replace("_", "-").lower()), None)
+    if info is None:
+        known = ", ".join(info.name for info in found)
+        raise ValueError(f"there is no data set {name!r}; known are {known}")
+    if as_json:
+        print(json.dumps(dataclasses.asdict(info)))
+        return
+    table = info.kind == "table"
+    shape = f"{info.shape[0]} columns" if table else " x ".join(map(str, info.shape))
+    train, validation, test = info.sizes
+    rows = f"{train} for training, {validation} for validation, {test} for tests"
+    lines = {"what": info.summary, "shape": shape, "values": f"{info.kind}: {_KINDS[info.kind]}", "rows": rows}
+    lines |= {"where from": info.source, "here": _place(info)}
+    pair = "tabular" if table else "gaussian"
+    grey = " --binarize dynamic" if info.kind == "unit" else ""
+    lines["to begin"] = f"pyrovae train {pair} --data {info.name}{grey} --evaluate"
+    print(info.name)
+    for label, text in lines.items():
+        print(f"  {label:11} {text}")
+
+
+def _place(info: data.DatasetInfo) -> str:
+    """Where a data set is, or how to get it."""
+    if info.location == "embedded":
+        return "built in: it needs no file and no network"
+    if info.location == "to be downloaded":
+        return "not yet: the first use downloads it into the cache folder, and compares its checksum"
+    return info.location
 
 
 def models(options: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -26,37 +25,7 @@ from pyrovae.metrics.missing import MissingError, missing_errors
 from pyrovae.runs import Run, pick_device
 from pyrovae.storage import write_atomically
 
-MODES = ("random", "fixed")
 _PREFIX = "missing-"
-
-
-def ratios(text: str) -> tuple[float, ...]:
-    """Shares of missing entries: ``FIRST:LAST:STEP``, or numbers with commas between them.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is neither, or a share is not between 0 and 1.
-
-    Examples
-    --------
-    >>> ratios("0.1:0.5:0.2"), ratios("0.5")
-    ((0.1, 0.3, 0.5), (0.5,))
-    """
-    try:
-        parts = [float(part) for part in text.split(":" if ":" in text else ",")]
-    except ValueError:
-        parts = []
-    if ":" in text and len(parts) == 3 and parts[2] > 0 and parts[0] <= parts[1]:
-        count = int(np.floor((parts[1] - parts[0]) / parts[2] + 1e-9)) + 1
-        parts = [round(parts[0] + number * parts[2], 10) for number in range(count)]
-    elif ":" in text:
-        parts = []
-    if not parts or not all(0 < part < 1 for part in parts):
-        raise argparse.ArgumentTypeError(
-            f"expected shares between 0 and 1 as FIRST:LAST:STEP, such as 0.1:0.9:0.1, or SHARE,SHARE,..., got {text!r}"
-        )
-    return tuple(dict.fromkeys(parts))
 
 
 def evaluate_missing(options: argparse.Namespace) -> None:

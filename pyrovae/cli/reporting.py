@@ -5,21 +5,32 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pyrovae.cli.using import fixed
+from pyrovae.cli.writing import check_new
 from pyrovae.reporting import report as write_report
 from pyrovae.runs import Run, pick_device
 from pyrovae.training.checkpoint import RunFolder
 
 
 def report(options: argparse.Namespace) -> None:
-    """Write one HTML page on a run, or one that compares several, and print where it is."""
+    """Write one HTML page on a run, or one that compares several, and print where it is.
+
+    Raises
+    ------
+    ValueError
+        For a page that exists, and is not that of the run.
+    """
+    if options.out is not None or len(options.run) > 1:
+        check_new(options.out or Path("report.html"), options.overwrite)
+    elif options.overwrite:
+        raise ValueError("--overwrite is for --out FILE; the page in the folder of the run is always replaced")
     device, changed = pick_device(options.device), options.allow_changed_data
     runs = [
         Run.open(path, options.pair if _is_own(path) else None, options.data, allow_changed_data=changed)
         for path in options.run
     ]
-    condition = {name: value.to(device) for name, value in options.condition or ()}
-    steps = options.fit_steps
-    print(write_report(runs, options.out, device=device, seed=options.seed, condition=condition, fit_steps=steps))
+    how = {"seed": options.seed, "condition": fixed(options, device), "fit_steps": options.fit_steps}
+    print(write_report(runs, options.out, device=device, **how))
 
 
 def _is_own(path: Path) -> bool:

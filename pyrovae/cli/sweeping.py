@@ -13,8 +13,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from pyrovae import plotting
+from pyrovae.cli.arguments import make_parser, options_of_train, pair_facts
 from pyrovae.cli.missing import curves_of, curves_of_runs
 from pyrovae.cli.options import TRAINING, flag, given
+from pyrovae.cli.writing import check_new
 from pyrovae.data.loading import check_known
 from pyrovae.pairs.registry import find_pair
 from pyrovae.runs import sweep as sweeps
@@ -23,6 +25,7 @@ from pyrovae.storage import write_atomically
 from pyrovae.training.options import TrainingOptions
 
 _OF_THE_SWEEP = {
+    "overwrite": "give --overwrite to sweep",
     "out": "every point has a folder of its own, below --out of sweep",
     "quiet": "sweep shows its own progress",
     "device": "give --device to sweep",
@@ -46,18 +49,19 @@ def sweep(options: argparse.Namespace) -> int:
     if options.collect is not None:
         if options.grid is not None:
             raise ValueError(f"--collect reads a folder of a sweep and takes no grid, got {options.grid}")
-        _collect(options.collect, options.out)
+        _collect(options.collect, options.out, options.overwrite)
         return 0
     if options.grid is None or options.out is None:
         raise ValueError("sweep needs a grid and a folder: pyrovae sweep GRID.json --out DIR")
     points = sweeps.points_of(read_grid(options.grid))
     for point in points:
         _check_values(parsed(point.options, Path()))
-    start = partial(train_point, device=options.device, evaluate=options.evaluate)
+    start = partial(train_point, device=options.device, evaluate=options.evaluate, overwrite=options.overwrite)
     results = sweeps.sweep(
         points,
         options.out,
         start,
+        again=options.overwrite,
         jobs=options.jobs,
         backend=options.backend,
         backend_options=dict(options.backend_option or ()),
@@ -88,7 +92,9 @@ def _check_values(options: argparse.Namespace) -> None:
 
     if not is_function(options.data):
         check_known(options.data)
-    TrainingOptions(**suited_training(options.builder, given(vars(options), [*TRAINING, "compile", "drop_last"])))
+    TrainingOptions(
+        **suited_training(find_pair(options.builder.name), given(vars(options), [*TRAINING, "compile", "drop_last"]))
+    )
 
 
 def read_grid(path: Path) -> Any:
@@ -148,9 +154,7 @@ def parsed(point: Mapping[str, Any], folder: Path) -> argparse.Namespace:
     ValueError
         For an unknown pair or option, listing the known ones, and a value that an option does not take.
     """
-    from pyrovae.cli.arguments import make_parser, options_of_train  # which imports this module's sister verbs
-
-    pair = find_pair(str(point.get("pair"))) if isinstance(point.get("pair"), str) else None
+    pair = pair_facts(str(point.get("pair"))) if isinstance(point.get("pair"), str) else None
     known = options_of_train(pair)
     left_out = set()
     for name, value in point.items():
@@ -175,7 +179,7 @@ def parsed(point: Mapping[str, Any], folder: Path) -> argparse.Namespace:
 
 
 def train_point(
-    point: Mapping[str, Any], folder: Path, *, device: str = "auto", evaluate: bool = False
+    point: Mapping[str, Any], folder: Path, *, device: str = "auto", evaluate: bool = False, overwrite: bool = False
 ) -> dict[str, Any]:
     """Train a point into its folder, or go on there.
 
@@ -189,25 +193,29 @@ def train_point(
         Where to train.
     evaluate : bool, default False
         Whether to compute the figures of the test rows too.
+    overwrite : bool, default False
+        Whether to train anew, and replace the run that the folder holds.
 
     Returns
     -------
     dict
         The metrics of the best epoch, and the figures of the test rows.
     """
-    from pyrovae.cli.training import new_run, silence_pyro
+    from pyrovae.cli.command import silence_pyro
+    from pyrovae.cli.training import new_run
     from pyrovae.runs import Run, pick_device
     from pyrovae.runs.own_data import is_function
 
     options, where = parsed(point, folder), pick_device(device)
     with warnings.catch_warnings():
         silence_pyro()
-        if started := (folder / "config.json").exists():
+        options.overwrite = overwrite
+        if started := (folder / "config.json").exists() and not overwrite:
             pair = options.builder.name if options.builder.own else None
             run = Run.open(folder, pair, options.data if is_function(options.data) else None)
         else:
             run = new_run(options)
-        history = run.train(resume=started, device=where, progress=False)
+        history = run.train(resume=started, device=where, progress=False, overwrite=overwrite)
     best = history.rows[history.best_epoch - 1]
     figures: dict[str, Any] = {"best_epoch": history.best_epoch, "epochs_done": len(history.rows)}
     figures |= {name: value for name, value in best.items() if name == "loss" or name.startswith("validation_")}
@@ -218,9 +226,11 @@ def train_point(
     return figures
 
 
-def _collect(folder: Path, out: Path | None) -> None:
+def _collect(folder: Path, out: Path | None, overwrite: bool) -> None:
     import pandas as pd
 
+    if out is not None:
+        check_new(out, overwrite)
     rows = sweeps.collect(folder)
     for row in rows:
         for way, errors in curves_of(folder / row["run"]).items():

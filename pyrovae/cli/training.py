@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pyrovae.cli.options import DATA, TABLES, TRAINING, flag, given, pair_dest
 from pyrovae.cli.using import bar, print_evaluation
 from pyrovae.data.registry import find_entry
+from pyrovae.pairs.registry import find_pair
 from pyrovae.runs import Run, needs_sticks, pick_device, with_more_sticks
 from pyrovae.runs.configuration import free_folder
 from pyrovae.runs.own_data import FUNCTION, dataset_of, is_function
@@ -33,9 +33,10 @@ def new_run(options: argparse.Namespace) -> Run:
     ValueError
         If the pair or the data are not given.
     """
-    values, pair = vars(options), options.builder
-    if pair is None or options.data is None:
+    values = vars(options)
+    if options.builder is None or options.data is None:
         raise ValueError("train needs a pair and data: pyrovae train PAIR --data FILE_OR_NAME")
+    pair = find_pair(options.builder.name)
     pair_options = {o.name: values[pair_dest(o)] for o in pair.options if values[pair_dest(o)] is not None}
     data_options = {"name": options.data, **given(values, [*DATA, *TABLES, "dequantize", "stream"])}
     for option, key in (("column_kind", "column_kinds"), ("likelihood", "likelihoods")):
@@ -60,12 +61,6 @@ def new_run(options: argparse.Namespace) -> Run:
     follows = () if pair.finishing is None else pair.finishing.options
     finishing = {o.name: values[pair_dest(o)] for o in follows if values[pair_dest(o)] is not None}
     return Run.create(folder, pair.name, pair_options, made, training, finishing, overwrite=options.overwrite)
-
-
-def silence_pyro() -> None:
-    """Leave out Pyro's warnings of what raises an error all the same, or makes none."""
-    warnings.filterwarnings("ignore", "TraceMeanField_ELBO only")
-    warnings.filterwarnings("ignore", "Encountered")  # of losses that the Trainer stops at anyway
 
 
 def _by_name(option: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Held-out figures of a VAE: likelihood, bound, reconstruction, latents, classes, gradient noise."""
 
 from pyrovae.metrics.classification import LatentFeatures, class_probabilities, classification_error
+from pyrovae.metrics.encodings import encodings
 from pyrovae.metrics.evaluation import Evaluated, NonFiniteFigureError, bits_per_dimension, evaluate
 from pyrovae.metrics.figures import Evaluation, known_figures
 from pyrovae.metrics.gaps import InferenceGap, inference_gap
@@ -41,6 +42,7 @@ __all__ = [
     "class_probabilities",
     "classification_error",
     "column_errors",
+    "encodings",
     "evaluate",
     "gradient_variance",
     "hivae_error",

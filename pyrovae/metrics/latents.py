@@ -153,7 +153,7 @@ def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Ten
         posterior = vae.posterior(x, **data)
     means = {}
     for name, q in posterior.items():
-        mean, dim = _mean(q), vae.row_dims[name]
+        mean, dim = mean_of(q), vae.row_dims[name]
         if dim is None:
             raise ValueError(f"latent site {name!r} belongs to no single row, so it has no mean for each")
         means[name] = mean.movedim(dim + len(q.batch_shape), 0)
@@ -183,7 +183,8 @@ def means_by_site(vae: VAE, rows: Rows, batch_size: int) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
-def _mean(q: TorchDistribution) -> Tensor:
+def mean_of(q: TorchDistribution) -> Tensor:
+    """The mean of a distribution; of a class its probabilities, and of one without a mean that of 100 draws."""
     base = q.base_dist if isinstance(q, Independent) else q
     if isinstance(base, Categorical):
         return base.probs

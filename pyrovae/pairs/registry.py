@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 import sys
 import types
 import typing
@@ -12,7 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pyrovae.data.dataset import Dataset, DataSpec
+from pyrovae.data.arrays import described
+from pyrovae.data.dataset import Dataset, DataSpec, Rows
+from pyrovae.options import Option, integers, is_own
 from pyrovae.plain import plain
 from pyrovae.vae import VAE, MadeBy
 
@@ -20,34 +21,6 @@ if TYPE_CHECKING:
     from pyrovae.pairs.finishing import Finishing
 
 Builder = Callable[..., VAE]
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a pair: a keyword argument of its builder.
-
-    Parameters
-    ----------
-    name : str
-        Name of the argument.
-    type : callable
-        Makes a value from a text.
-    default : Any
-        Value if the option is not given.
-    help : str
-        What the option is, for the command line.
-    choices : tuple, optional
-        All values that are allowed. None allows any of the type.
-    required : bool, default False
-        Whether the option has no default.
-    """
-
-    name: str
-    type: Callable[[str], Any]
-    default: Any
-    help: str
-    choices: tuple[Any, ...] | None = None
-    required: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,14 +89,15 @@ class Pair:
         """These options, and those of what follows the training of a run."""
         return [*self.options, *(() if self.finishing is None else self.finishing.options)]
 
-    def build(self, data: Dataset | DataSpec, **options: Any) -> VAE:
+    def build(self, data: Any, **options: Any) -> VAE:
         """Make the VAE for data of some kind.
 
         Parameters
         ----------
-        data : Dataset or DataSpec
+        data : Dataset, DataSpec, Rows, Tensor, ndarray or DataFrame
             The data, or what a builder needs to know of them. A `Dataset` also gives its training rows, for initial
-            values. A `DataSpec` is enough for a VAE whose weights are read from a file next.
+            values. A `DataSpec` is enough for a VAE whose weights are read from a file next. Of rows alone the kind is
+            found from the values, and told in the log; `Rows` may have labels.
         **options
             Options of the pair, see `options`.
 
@@ -146,7 +120,7 @@ class Pair:
                 known = ", ".join(option.name for option in self.options) or "none"
                 raise ValueError(f"pair {self.name!r} has no option {name!r}; it has {known}")
         options = plain(options)
-        spec, rows = (data.spec, data.train) if isinstance(data, Dataset) else (data, None)
+        spec, rows = _known_of(data)
         arguments = {name: value for name, value in (("spec", spec), ("rows", rows)) if name in parameters}
         try:
             vae = self.builder(**arguments, **options)
@@ -158,6 +132,12 @@ class Pair:
             raise TypeError(f"{self.name} must return a pyrovae.VAE, got {type(vae).__name__}")
         vae.made_by = MadeBy(self.name, dict(options), spec)
         return vae
+
+
+def _known_of(data: Any) -> tuple[DataSpec, Rows | None]:
+    if isinstance(data, Dataset):
+        return data.spec, data.train
+    return (data, None) if isinstance(data, DataSpec) else described(data)
 
 
 _PAIRS: dict[str, Pair] = {}
@@ -240,15 +220,6 @@ def find_pair(name: str) -> Pair:
         ) from None
 
 
-def is_own(name: str) -> bool:
-    """Tell whether a name has the form ``module:function``.
-
-    >>> is_own("mymodule:make_vae"), is_own("gaussian"), is_own("warm-up:100")
-    (True, False, False)
-    """
-    return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", name) is not None
-
-
 def _own_pair(name: str) -> Pair:
     builder = find_function(name, "pair")
     return Pair(name, (inspect.getdoc(builder) or "").partition("\n")[0], builder, own=True)
@@ -314,15 +285,3 @@ def _option(parameter: inspect.Parameter) -> Option | None:
         hint = tuple
     kinds: dict[Any, Callable[[str], Any]] = {int: int, float: float, str: str, bool: bool, tuple: integers}
     return Option(parameter.name, kinds[hint], default, str(text), choices, required) if hint in kinds else None
-
-
-def integers(text: str) -> tuple[int, ...]:
-    """Read whole numbers that are separated by commas.
-
-    >>> integers("300,300")
-    (300, 300)
-    """
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"expected whole numbers separated by commas, got {text!r}") from None

@@ -170,5 +170,6 @@ register_family(
         prior_variances=lambda vae: {"z": prior_of_sticks(vae).variance},
         # Weights are a probability distribution; between roots of it the distance is Hellinger's.
         row_vectors=lambda vae, rows: stick_weights_of(vae, rows).sqrt(),
+        encodings={"weights": stick_weights_of},
     )
 )

@@ -248,6 +248,11 @@ class Run:
         CheckpointError
             If there is no training to resume, or the data have another number of rows than it began with.
         """
+        if resume and self.config.get("in_python"):
+            raise CheckpointError(
+                f"{self.folder.path} was trained in Python, with {', '.join(self.config['in_python'])} that no file "
+                "holds; go on there: Trainer(...).fit(vae, data, run=folder, resume=True)"
+            )
         training, whole = dict(self.config["training"]), self.dataset()
         if resume:
             same_data.check_resumable(self.folder, whole, self.spec)

@@ -120,6 +120,7 @@ def sweep(
     folder: str | Path,
     start: Start,
     *,
+    again: bool = False,
     jobs: int = 1,
     backend: str | None = None,
     backend_options: Mapping[str, Any] | None = None,
@@ -138,6 +139,8 @@ def sweep(
     start : callable
         Trains one point, see `Start`. It is called in another process, so it must be a function of a module. What it
         raises is noted with the point, and the other points go on.
+    again : bool, default False
+        Whether to train points anew that are finished.
     jobs : int, default 1
         How many at once.
     backend : str, optional
@@ -165,7 +168,7 @@ def sweep(
     waiting = []
     for point, path in zip(points, folders, strict=True):
         done = read_result(path)
-        if done is not None and done.get("error") is None:
+        if not again and done is not None and done.get("error") is None:
             yield Result(point, path, done.get("figures") or {})
         else:
             waiting.append((point, path))

@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
+from pyrovae.data.arrays import is_array
 from pyrovae.data.dataset import Dataset, Rows, RowStream, Transform
 from pyrovae.training.forms import Collate, rows_from
 from pyrovae.vae import VAE
 
 FORMS = (
-    "a Dataset, a tensor, a dict of tensors by argument name, a tuple of tensors (training, validation), a "
-    "TensorDataset, a DataLoader or an IterableDataset of batches"
+    "a Dataset, a tensor, an array of NumPy, a frame of pandas, a dict of tensors by argument name, a tuple of tensors "
+    "(training, validation), a TensorDataset, a DataLoader or an IterableDataset of batches"
 )
 
 
@@ -136,7 +137,9 @@ def training_data(
     if isinstance(found.train, Rows):
         if num_data is not None and num_data != len(found.train):
             raise ValueError(f"num_data={num_data} was given, and the data have {len(found.train)} rows; leave it out")
-        found = found._replace(train=found.train.numbered())
+        found = found._replace(train=rows_from(vae, found.train, "the training rows").numbered())
+    if isinstance(found.validation, Rows):
+        found = found._replace(validation=rows_from(vae, found.validation, "the validation rows"))
     return found._replace(collate=collate if collate is not None else found.collate)
 
 
@@ -151,7 +154,9 @@ def _whole(data: Any) -> TrainingData | None:
     return None
 
 
-def _pair_of_tensors(data: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+def _pair_of_tensors(data: tuple[Any, ...]) -> tuple[Any, Any]:
+    if len(data) == 2 and all(map(is_array, data)):
+        return data[0], data[1]
     if len(data) == 2 and all(isinstance(part, Tensor) and part.dim() for part in data):
         train, validation = data
         if train.shape[1:] == validation.shape[1:] and train.dtype == validation.dtype:
@@ -170,7 +175,7 @@ def _pair_of_tensors(data: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
 
 def _split(vae: VAE, data: Any, collate: Collate | None, num_data: int | None) -> Rows | Stream:
     """Training or validation data in one of the forms."""
-    if isinstance(data, Tensor | Rows | dict):
+    if isinstance(data, Tensor | Rows | dict) or is_array(data):
         return rows_from(vae, data)
     if isinstance(data, TensorDataset):
         return rows_from(vae, tuple(data.tensors))

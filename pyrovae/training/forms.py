@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyrovae import programs
+from pyrovae.batches import LABEL
+from pyrovae.data.arrays import is_array, labels_of, rows_of, tensor_of
 from pyrovae.data.dataset import Rows
 from pyrovae.vae import VAE
 
@@ -24,9 +27,10 @@ def rows_from(vae: VAE, value: Any, what: str = "the data") -> Rows:
     ----------
     vae : VAE
         The pair, whose programs name the arguments.
-    value : Rows, Tensor, mapping of str to object, tuple or list
+    value : Rows, Tensor, ndarray, DataFrame, mapping of str to object, tuple or list
         Rows; the data alone; arguments by name, the data under the name of the first argument or ``x``; or arguments by
-        position, the data first. Tensors with a row for each datum are cut with the data.
+        position, the data first. Tensors with a row for each datum are cut with the data. Arrays of NumPy and frames of
+        pandas become tensors, and 64-bit data get the precision of the pair, see `pyrovae.data.arrays.tensor_of`.
     what : str, default "the data"
         What it is, for messages.
 
@@ -38,34 +42,42 @@ def rows_from(vae: VAE, value: Any, what: str = "the data") -> Rows:
     Raises
     ------
     TypeError
-        If it is something else, the data are no tensor, or other rows are an array of NumPy.
+        If it is something else, or the data are neither a tensor nor an array of numbers.
     ValueError
-        If there is no data in a dict, or there are more values than arguments.
+        If there is no data in a dict, there are more values than arguments, or 64-bit data would lose something.
     """
+    dtype = precision_of(vae)
     if isinstance(value, Rows):
-        return value
+        return value.replace(x=tensor_of(value.x, what, dtype))
+    if is_array(value):
+        return rows_of(value, what, dtype)
     if isinstance(value, Mapping):
         first, given = _by_name(vae, value, what)
     elif isinstance(value, tuple | list) and not hasattr(value, "_fields"):
         first, given = _by_position(vae, value, what)
     else:
         first, given = value, {}
+    if is_array(first):
+        seen = rows_of(first, what, dtype)
+        first, given = seen.x, given if seen.mask is None or _MASK in given else {**given, _MASK: seen.mask}
     if not isinstance(first, Tensor) or not first.dim():
         found = f"a tensor of shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
         raise TypeError(
             f"{what} must begin with a tensor that holds a row for each datum, got {found}; give a tensor as the first "
             "argument of the programs and everything else beside it, by name in a dict"
         )
-    for name, part in given.items():
-        if (
-            hasattr(part, "__array__")
-            and not isinstance(part, Tensor)
-            and getattr(part, "shape", ())[:1] == (len(first),)
-        ):
-            raise TypeError(f"{name!r} holds a row for each datum as {type(part).__name__}; make it a tensor")
+    first = tensor_of(first, what, dtype)
+    for name, part in list(given.items()):
+        if is_array(part):
+            given[name] = labels_of(part) if name == LABEL else tensor_of(part, repr(name), dtype)
         if name in _RESERVED:
             raise ValueError(f"an argument besides the data cannot be called {name!r}; rename it in model and guide")
     return Rows.of(first, **given)
+
+
+def precision_of(vae: VAE) -> torch.dtype | None:
+    """The floating-point type of a pair's parameters; None where none is known yet."""
+    return next((p.dtype for p in vae.parameters() if p.is_floating_point()), None)
 
 
 def _first_names(vae: VAE) -> list[str]:

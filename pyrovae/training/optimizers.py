@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from pyro.optim import PyroOptim
 from torch import nn
 from torch.optim import Optimizer
 
+from pyrovae.options import Rates, check_groups
 from pyrovae.training.grouped_optimizer import GroupedOptimizer
 from pyrovae.training.lr_schedules import LRScheduler, one_line
 from pyrovae.training.pyro_optimizers import from_pyro
@@ -22,97 +22,10 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
-GROUPS = ("model", "guide", "objective")
-"""Names of the groups of parameters; the last one is what the objective itself learns."""
 DEFAULT_LR = 1e-3
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
-Rates = float | Mapping[str, float]
 Kind = str | type[Optimizer] | PyroOptim | Callable[[Sequence[Any]], Optimizer]
-
-
-def parse_rates(rates: str | Rates) -> float | dict[str, float]:
-    """A learning rate for all parameters, or one for each group that is named.
-
-    Parameters
-    ----------
-    rates : float, mapping of str to float, or str
-        A rate; rates by group; or the text of either, ``"0.001"`` or ``"model=0.001,guide=0.0003"``.
-
-    Returns
-    -------
-    float or dict of str to float
-        The rates.
-
-    Raises
-    ------
-    ValueError
-        For a rate that is not positive, or an unknown group.
-
-    Examples
-    --------
-    >>> parse_rates("3e-4"), parse_rates("model=1e-3,guide=3e-4")
-    (0.0003, {'model': 0.001, 'guide': 0.0003})
-    """
-    named: dict[str, Any]
-    if isinstance(rates, Mapping):
-        named = dict(rates)
-    elif isinstance(rates, str) and "=" in rates:
-        named = dict(part.partition("=")[::2] for part in rates.split(","))
-    else:
-        return _positive(rates)
-    _check_groups("lr", named)
-    return {name: _positive(value) for name, value in named.items()}
-
-
-def parse_optimizer(optimizer: Any) -> Any:
-    """An optimizer for all parameters, or one by group.
-
-    Parameters
-    ----------
-    optimizer : str, mapping of str to str or class, or anything else
-        A name; names or classes by group; the text of the latter, ``"model=adam,guide=sgd"``; or whatever else the
-        Trainer takes, which comes back as it is.
-
-    Returns
-    -------
-    str, dict or anything else
-        The optimizer, with a mapping where there is one by group.
-
-    Raises
-    ------
-    ValueError
-        For an unknown group.
-
-    Examples
-    --------
-    >>> parse_optimizer("adam"), parse_optimizer("model=adam,guide=sgd")
-    ('adam', {'model': 'adam', 'guide': 'sgd'})
-    """
-    if isinstance(optimizer, str) and "=" in optimizer:
-        optimizer = dict(part.partition("=")[::2] for part in optimizer.split(","))
-    if not isinstance(optimizer, Mapping):
-        return optimizer
-    _check_groups("optimizer", optimizer)
-    return dict(optimizer)
-
-
-def _check_groups(what: str, named: Mapping[str, Any]) -> None:
-    unknown = sorted(set(named) - set(GROUPS))
-    if unknown:
-        raise ValueError(f"{what} names the group {unknown[0]!r}; the groups are {', '.join(GROUPS)}")
-
-
-def _positive(rate: Any) -> float:
-    try:
-        value = math.nan if isinstance(rate, bool) else float(rate)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not value > 0 or math.isinf(value):
-        raise ValueError(
-            f"lr must be positive, a number or GROUP=RATE for the groups {', '.join(GROUPS)}, got {rate!r}"
-        )
-    return value
 
 
 def parameter_groups(vae: VAE, learned: nn.Module | None = None) -> dict[str, list[nn.Parameter]]:
@@ -170,7 +83,7 @@ def check_optimizer(optimizer: Any, rates: Rates, options: Mapping[str, Any]) ->
 
 
 def _check_by_group(optimizer: Mapping[str, Any], rates: Rates, options: Mapping[str, Any]) -> None:
-    _check_groups("optimizer_options", options)
+    check_groups("optimizer_options", options)
     if not all(isinstance(part, Mapping) for part in options.values()):
         raise ValueError("optimizer_options go by group where the optimizer does, {'guide': {'momentum': 0.9}}")
     for group, kind in optimizer.items():

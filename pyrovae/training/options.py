@@ -11,10 +11,11 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch.optim import Optimizer
 
 from pyrovae.infer.objectives import make_objective, objective_names
+from pyrovae.options import parse_optimizer, parse_rates
 from pyrovae.plain import plain
 from pyrovae.training.callbacks import Callback
 from pyrovae.training.lr_schedules import LRScheduler, check_lr_schedule
-from pyrovae.training.optimizers import DEFAULT_LR, Kind, check_optimizer, parse_optimizer, parse_rates
+from pyrovae.training.optimizers import DEFAULT_LR, Kind, check_optimizer
 from pyrovae.training.schedules import Schedule, parse_schedule
 
 

@@ -137,11 +137,13 @@ class Trainer(TrainingOptions):
         ----------
         vae : VAE
             The VAE, on the device where the training is to be.
-        data : Dataset, Tensor, tuple, dict, TensorDataset, DataLoader or IterableDataset
+        data : Dataset, Tensor, ndarray, DataFrame, tuple, dict, TensorDataset, DataLoader or IterableDataset
             The data, in one of these forms:
 
             * a `Dataset` of this library,
             * a tensor of rows ``[N, ...]``, or a tuple of two of them, training and validation,
+            * an array of NumPy or a frame of pandas that holds numbers, in place of any tensor; NaN are missing
+              entries. 64-bit data get the precision of the pair, unless that would lose something,
             * a dict by argument name, ``{"x": x, "c": covariates}``: tensors with N rows are cut into batches,
               everything else is passed whole to both programs,
             * a `TensorDataset`, whose tensors are the arguments of the programs by position, the data first,
@@ -156,8 +158,9 @@ class Trainer(TrainingOptions):
         num_data : int, optional
             Rows of all data, for a stream that does not know, if the pair has latents of all data.
         run : RunFolder, str or Path, optional
-            A folder to write checkpoints and metrics to. One that holds a training is refused, unless `resume` or
-            `overwrite` is set. Nothing is written before the first checks have passed.
+            A folder to write checkpoints and metrics to, which every verb of the command line opens: with `--pair` for
+            a pair of your own, and with `--data` for data that no name or file gives again. One that holds a training
+            is refused, unless `resume` or `overwrite` is set. Nothing is written before the first checks have passed.
         resume : bool, default False
             Go on from the state in `run`. With the same arguments the result is the same, bit for bit, as without the
             stop; with more epochs a finished training goes on, and the schedules "cosine" and "step" go on as those of
@@ -225,6 +228,10 @@ class Trainer(TrainingOptions):
                     if (ranks.several or (folder is not None and name == "train")) and isinstance(rows, Rows):
                         prints[f"{name} rows"] = fingerprint(rows, computed=is_computed(given))
                 seen = prints.get("train rows")
+                if folder is not None and ranks.first:
+                    from pyrovae.runs.in_python import configuration_writer  # not above: runs stand on trainings
+
+                    fit.callbacks += configuration_writer(folder, vae, given, data.train, self, resume=resume)
             try:
                 facts = {"folder to resume": resume, "number of rows": fit.rows, "run folder": folder is not None}
                 fit.parallel.agree(facts, prints, settings_of(self))

@@ -9,18 +9,8 @@ from pyrovae.cli import main
 
 TINY = ["--epochs", "2", "--hidden", "16", "--layer", "plain", "--latent-dim", "2", "--quiet"]
 VERBS = (
-    "train",
-    "resume",
-    "grow",
-    "sweep",
-    "evaluate",
-    "sample",
-    "impute",
-    "plot",
-    "report",
-    "schema",
-    "datasets",
-    "models",
+    *("train", "resume", "grow", "sweep", "evaluate", "sample", "encode", "impute", "plot", "report", "schema"),
+    *("datasets", "models"),
 )
 FIGURES = {
     "training_curves",

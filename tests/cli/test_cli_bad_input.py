@@ -101,7 +101,7 @@ BAD_INPUT = {
     "sample truncated --out x.csv": "truncated/model.safetensors is damaged",
     "plot gaussian --format jpg": "invalid choice: 'jpg'",
     "plot truncated": "truncated/model.safetensors is damaged",
-    "datasets digits": "unknown arguments: digits (see pyrovae datasets --help)",
+    "datasets digits iris": "unknown arguments: iris (see pyrovae datasets --help)",
 }
 
 

@@ -1,5 +1,7 @@
 """The forms in which the Trainer takes data: what the programs get, and that every form trains alike."""
 
+import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -267,12 +269,20 @@ def test_latents_of_all_data_need_the_number_of_rows():
             TypeError,
             r"c= was given, but Linear.* takes no argument 'c'; the arg.* x",
         ),
-        ({"x": rows(), "c": rows().numpy()}, TypeError, r"'c' holds a row for each datum as ndarray; make it a tensor"),
+        ({"x": rows(), "c": rows().numpy()}, TypeError, r"c= was given, but Linear.* takes no argument 'c'"),
+        ({"x": rows(), "c": np.array(["a"] * 40)}, TypeError, r"'c' hold <U1, no numbers"),
         ({"x": rows(), "num_samples": 3}, ValueError, r"cannot be called 'num_samples'"),
         (TensorDataset(rows(), rows()), ValueError, r"hold 2 values, and LinearModel takes x by position; give"),
         (random_split(TensorDataset(rows()), [20, 20])[0], TypeError, r"Subset gives single rows; wrap it, DataLoader"),
         (Batches([]), ValueError, r"the stream gave no batch"),
-        (rows().numpy(), TypeError, r"data must be .*, got ndarray"),
+        (np.array([["a"]]), TypeError, r"the data hold <U1, no numbers"),
+        (rows().numpy().astype(float) + 1e9, ValueError, r"which 32-bit numbers would blur; subtract its mean"),
+        (rows().numpy().astype(float) * 1e300, ValueError, r"which 32-bit numbers cannot; scale them"),
+        (
+            pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}),
+            TypeError,
+            r"the column 'b' of the data holds .*, no num",
+        ),
         (iter([rows()]), TypeError, r"data must be .*, got list_iterator"),
     ],
 )
