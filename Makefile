@@ -11,7 +11,7 @@ TABLE ?= $(RUN)-table
 demo: export OMP_WAIT_POLICY := passive # threads that spin while they wait slow each other down on a busy machine
 demo: $(VENV)/.base
 	rm -rf $(RUN) $(TABLE)
-	$(BIN)/pyrovae train stick-breaking --data digits --out $(RUN) --truncation 50 --concentration 5 --hidden 200,200 \
+	$(BIN)/pyrovae train stick-breaking --data digits --binarize dynamic --out $(RUN) --truncation 50 --concentration 5 --hidden 200,200 \
 	  --epochs 100 --batch-size 64 --lr 3e-3 --lr-schedule cosine --kl-weight warm-up:20
 	$(BIN)/pyrovae evaluate $(RUN) --num-samples 1000
 	$(BIN)/pyrovae sample $(RUN) --num 64 --output mean --out $(RUN)/samples.png

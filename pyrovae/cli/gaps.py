@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import logging
 from pathlib import Path
 
 import torch
@@ -12,8 +13,11 @@ import torch
 from pyrovae import plotting
 from pyrovae.batches import arguments
 from pyrovae.metrics import InferenceGap, inference_gap
+from pyrovae.metrics.evaluation import GREY, scores_grey
 from pyrovae.runs import Run, pick_device, posteriors
 from pyrovae.storage import write_atomically
+
+logger = logging.getLogger(__name__)
 
 GAP_FILE = "inference-gap.csv"
 NUM_ROWS, NUM_SAMPLES = 1000, 1000
@@ -41,6 +45,9 @@ def evaluate_gap(options: argparse.Namespace) -> None:
     rows = rows.take(torch.randperm(len(rows))[:count])
     x, data = arguments(vae, rows)
     samples = NUM_SAMPLES if options.num_samples is None else options.num_samples
+    p, *_ = vae.bound_terms(x, **data)
+    if scores_grey(p, vae.observed_values(x, **data), data.get("mask")):
+        logger.info(GREY)
     settings = {"num_samples": samples, "chunk_size": options.chunk_size, "seed": options.seed}
     gap = inference_gap(vae, x, **settings, **data)
     write_atomically(run.folder.path / GAP_FILE, as_csv(gap))

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrovae.cli.writing import TABLES, check_out, write_frame
+from pyrovae.cli.writing import TABLES, check_out, has_index, write_frame, write_text
+from pyrovae.cli.written_cells import WrittenCells
 from pyrovae.data.dataset import TABLE
 from pyrovae.data.table_files import read_table
 from pyrovae.runs import Run, pick_device

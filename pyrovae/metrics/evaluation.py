@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +28,17 @@ from pyrovae.metrics.latents import ACTIVE, knn_error, row_means, unit_variances
 from pyrovae.support import SupportCheck
 from pyrovae.vae import VAE
 
+logger = logging.getLogger(__name__)
+
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 """Wraps what is gone through, as `tqdm` does: batches, or the names of imputers."""
+
+
+GREY = (
+    "the values are grey, and pixels of 0 or 1 (Bernoulli) give grey values no probability: the figures are those of "
+    "the cross-entropy, which is no likelihood; binarize='dynamic' (--binarize dynamic) gives data that have one"
+)
+"""Why there is a cross-entropy in place of a likelihood."""
 
 
 class NonFiniteFigureError(RuntimeError):
@@ -131,7 +141,8 @@ def evaluate(
     Returns
     -------
     Evaluation
-        The figures, see `known_figures`.
+        The figures, see `known_figures`. Where grey values are scored by a Bernoulli likelihood, `cross_entropy` stands
+        in place of `log_likelihood`, and a line of the log says why.
 
     Raises
     ------
@@ -166,7 +177,7 @@ def evaluate(
     likelihood, fixed = likelihood_of(vae), _fixed(vae, condition)
     _check_rows(vae, split, parts_of_rows, dataset)
     parts: list[tuple[Tensor, ...]] = []
-    probability = True
+    probability, grey = True, False
     with programs.evaluating(vae):
         for part in parts_of_rows if progress is None else progress(parts_of_rows):
             x, data = arguments(vae, split.take(part))
@@ -176,7 +187,9 @@ def evaluate(
             error, count = _reconstruction_error(vae, likelihood, x, data)
             means = row_means(vae, x, data)
             parts.append((*estimate, nll, kl, error, count, *means.values()))
-            probability = probability and _is_probability(p, vae.observed_values(x, **data), data.get("mask"), kind)
+            observed, mask = vae.observed_values(x, **data), data.get("mask")
+            probability = probability and _is_probability(p, observed, mask, kind)
+            grey = grey or scores_grey(p, observed, mask)
         columns = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
         value, sampling, size, nll, kl, error, number, *sites = columns
         _check_finite({"log-likelihood": value, "negative log-likelihood": nll, "KL divergence": kl})
@@ -191,8 +204,10 @@ def evaluate(
         errors = _standard_errors(nll, kl, error, number)
         if bits is not None and rows > 1:
             errors["bits_per_dimension"] = float(value.std()) / rows**0.5 / (entries / rows * math.log(2))
+        if grey:
+            logger.info(GREY)
         figures = {
-            "log_likelihood": log_likelihood,
+            **({"cross_entropy": -log_likelihood} if grey else {"log_likelihood": log_likelihood}),
             "standard_error": float(value.std()) / rows**0.5 if rows > 1 else math.nan,
             "sampling_error": float(sampling.square().sum().sqrt()) / rows,
             "num_samples": num_samples,
@@ -378,14 +393,26 @@ def by_site(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {"": value}
 
 
+def scores_grey(p: Any, values: Any, mask: Tensor | None) -> bool:
+    """Whether p(x|z) gives probabilities to 0 and 1 alone and the values are others, which then have no likelihood."""
+    if not isinstance(values, Tensor) or isinstance(p, Mapping) or not p.support.is_discrete:
+        return False
+    with torch.random.fork_rng():  # so that figures do not depend on the question
+        return not _within_support(p, values, mask)
+
+
+def _within_support(p: Any, values: Tensor, mask: Tensor | None) -> bool:
+    draw = p.sample()
+    if draw.shape != values.shape:
+        values = values.reshape(draw.shape)
+    mask = None if mask is None or mask.numel() != draw.numel() else mask.reshape(draw.shape)
+    return bool(p.support.check(fill_missing(values, mask, draw)).all())
+
+
 def _is_probability(p: Any, values: Any, mask: Tensor | None, kind: str | None) -> bool:
     """Whether p(x|z) measures data of this kind, as a cross-entropy of grey values and a density of bytes do not."""
     if kind in (None, "real", TABLE) or not isinstance(values, Tensor):
         return False
     if kind in ("binary", "8-bit") and not p.support.is_discrete:
         return False
-    draw = p.sample()
-    if draw.shape != values.shape:
-        values = values.reshape(draw.shape)
-    mask = None if mask is None or mask.numel() != draw.numel() else mask.reshape(draw.shape)
-    return bool(p.support.check(fill_missing(values, mask, draw)).all())
+    return _within_support(p, values, mask)

@@ -19,7 +19,17 @@ FIGURES = (
         _NATS,
         "mean log p(x) by importance sampling; on average a lower bound, which rises with `num_samples`",
     ),
-    EvaluationFigure("standard_error", _NATS, "standard error of `log_likelihood` over rows; null for a single row"),
+    EvaluationFigure(
+        "cross_entropy",
+        _NATS,
+        "in place of `log_likelihood` where Bernoulli pixels score grey values, which have no likelihood then: what "
+        "would be -`log_likelihood`, by the same formula; `bound` is a bound on -`cross_entropy`",
+    ),
+    EvaluationFigure(
+        "standard_error",
+        _NATS,
+        "standard error of `log_likelihood` or `cross_entropy` over rows; null for a single row",
+    ),
     EvaluationFigure(
         "sampling_error", _NATS, "the part of `standard_error` that comes from importance sampling: should be small"
     ),

@@ -282,7 +282,7 @@ def prepare(vae: VAE, spec: DataSpec, rows: Rows | None = None) -> None:
 
 
 class WriteConfiguration(Callback):
-    """Write the configuration once the training has begun, its checks passed and its first state saved.
+    """Write the configuration once the training has begun, its checks passed and its first state was saved.
 
     So whatever has a configuration can be resumed, and a training that cannot begin leaves no run behind.
 
@@ -297,10 +297,18 @@ class WriteConfiguration(Callback):
     everywhere = False
 
     def __init__(self, folder: RunFolder, config: Mapping[str, Any]) -> None:
-        self.folder, self.config = folder, config
+        self.folder, self.config, self.written = folder, config, False
+
+    def on_save(self, progress: Progress) -> None:
+        """Write it with the first state of a new training."""
+        if not progress.resumed and not self.written:
+            self.folder.write_config(self.config)
+            self.written = True
 
     def on_start(self, progress: Progress) -> None:
-        """Write it, or, of a resumed training, its length if that is another one."""
+        """Write, of a resumed training, its length if that is another one."""
+        if not progress.resumed:
+            return
         if not self.folder.config_path.exists():
             self.folder.write_config(self.config)
             return

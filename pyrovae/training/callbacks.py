@@ -35,6 +35,8 @@ class Progress:
         Mean loss of the present epoch so far, in nats per datum.
     metrics : mapping of str to float, optional
         Metrics of the last finished epoch.
+    resumed : bool, default False
+        Whether the training goes on with an earlier one.
     """
 
     vae: VAE
@@ -44,6 +46,7 @@ class Progress:
     batch: int = 0
     loss: float = float("nan")
     metrics: Mapping[str, float] | None = None
+    resumed: bool = False
 
     @property
     def time(self) -> float:
@@ -76,6 +79,9 @@ class Callback:
 
     def on_epoch(self, progress: Progress) -> None:
         """Called after every epoch, with its metrics."""
+
+    def on_save(self, progress: Progress) -> None:
+        """Called after every save of the run folder, by the process that writes it, perhaps before the start."""
 
     def on_end(self, progress: Progress) -> None:
         """Called after the last batch, also when the training stops early, is interrupted or fails."""

@@ -119,6 +119,7 @@ class Fit:
         callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
         self.callbacks = [c for c in callbacks if processes.first or c.everywhere]
         self.interrupt, self.resumes, self.allows_changed_data = Interrupt(ends=processes.several), False, False
+        self.replaces = False  # an earlier training that the folder holds, with the first save
         self.saved_at = self.started_at = time.monotonic()
         self.save_every = options.checkpoint_seconds
 
@@ -158,10 +159,9 @@ class Fit:
         self.optimizer.zero_grad()  # what others have left
         self.steps.forget()
         stack.enter_context(pyro.validation_enabled(False))
-        if self.folder is not None and not resume:
+        self.progress.resumed = resume
+        if self.folder is not None and not resume and not self.replaces:
             with self.parallel.processes.together():
-                if self.parallel.processes.first:
-                    self.folder.forget_training()
                 self.save()
         stack.enter_context(self.interrupt)
         try:
@@ -373,7 +373,9 @@ class Fit:
 
     def save_if_due(self) -> None:
         """Save if it is due, where there are several processes for the first of them."""
-        if self.parallel.saves if self.parallel.several else self.is_due:
+        if self.replaces and not self.state.epoch:
+            return  # so that the folder keeps what it holds if the new training fails in its first epoch
+        if self.replaces or (self.parallel.saves if self.parallel.several else self.is_due):
             self.save()
 
     def save(self) -> None:
@@ -388,9 +390,14 @@ class Fit:
         if self.folder is not None and self.parallel.processes.first:
             generator = self.train.generator
             try:
+                if self.replaces:
+                    self.folder.forget_training()
                 save_state(self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned, generator)
             except OSError as error:
                 raise self.not_saved(error) from error
+            for callback in self.callbacks:
+                callback.on_save(self.progress)
+        self.replaces = False
         self.saved_at = time.monotonic()
 
     def not_saved(self, error: OSError) -> OSError:

@@ -168,7 +168,7 @@ class Trainer(TrainingOptions):
             `gradient_clip`, `kl_weight` and, from the next epoch on, `batch_size` may be given anew; other options are
             refused if they changed. A stream goes on at the end of the last finished epoch.
         overwrite : bool, default False
-            Replace the training that `run` holds.
+            Replace the training that `run` holds, once the first epoch of the new one has ended.
         allow_changed_data : bool, default False
             With `resume`, go on with training rows that are not those that the training began with.
 
@@ -223,6 +223,7 @@ class Trainer(TrainingOptions):
                 fit = Fit(self, vae, data, folder, ranks)
                 stack.enter_context(vae.scope())
                 fit.allows_changed_data = allow_changed_data
+                fit.replaces = folder is not None and not resume and folder.holds_training()
                 seen, prints = None, {}
                 for name, rows in (("train", data.train), ("validation", data.validation)):
                     if (ranks.several or (folder is not None and name == "train")) and isinstance(rows, Rows):
@@ -241,6 +242,6 @@ class Trainer(TrainingOptions):
             except LostProcessError as error:
                 raise LostProcessError(f"{error}; {kept_in(folder)}") from error
             except BaseException:
-                if folder is not None and fit.is_new and ranks.first:
+                if folder is not None and fit.is_new and not fit.replaces and ranks.first:
                     folder.discard()  # so that it is not in the way of the corrected call
                 raise

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_line import EVALUATION_KEYS, FIGURES, TINY, error_of
 
 from pyrovae import data
 from pyrovae.cli import main
+from pyrovae.runs import Run
 
 
 class TestEvaluate:
@@ -37,12 +39,29 @@ class TestEvaluate:
         test = self.evaluate(out, "gaussian", "--num-samples", "5")
         assert record["log_likelihood"] == pytest.approx(test["log_likelihood"], abs=2)
 
-    def test_grey_values_have_no_bits(self, folder, out):
+    def test_grey_values_have_no_likelihood(self, folder, out, caplog):
+        """The same formula is called a cross-entropy, and a line says why; of one latent, it is that of the pixels."""
         assert main(["train", "gaussian", "--data", "digits", "--out", "grey", *TINY]) == 0
         out()
-        assert self.evaluate(out, "grey", "--num-samples", "5")["bits_per_dimension"] is None
+        with caplog.at_level("INFO", "pyrovae"):
+            record = self.evaluate(out, "grey", "--num-samples", "5")
+        assert "grey values no probability" in caplog.text
+        assert record["bits_per_dimension"] is None
+        assert "log_likelihood" not in record
+        run = Run.open("grey")
+        vae, x = run.load_vae(), run.dataset().test.x
+        torch.manual_seed(0)
+        again = [-vae.log_likelihood(x, 5).mean() for _ in range(4)]
+        assert record["cross_entropy"] == pytest.approx(float(torch.stack(again).mean()), abs=0.5)
+        assert record["bound"] < -record["cross_entropy"]
         assert main(["evaluate", "grey", "--num-samples", "5"]) == 0
         assert re.search(r"^bits per dimension +-  bits per entry$", out(), re.MULTILINE)
+
+    def test_binary_values_have_one(self, folder, out, caplog):
+        with caplog.at_level("INFO", "pyrovae"):
+            record = self.evaluate(out, "gaussian", "--num-samples", "2")
+        assert "grey" not in caplog.text
+        assert "cross_entropy" not in record
 
     def test_seed_fixes_rows_and_samples(self, folder, out):
         words = ("gaussian", "--num-samples", "5", "--num-rows", "20")

@@ -10,7 +10,7 @@ from pairs import linear_pair
 from pyrovae.cli import main
 from pyrovae.runs import Run
 from pyrovae.storage import CheckpointError
-from pyrovae.training import Trainer
+from pyrovae.training import Callback, Trainer
 
 TRAIN = ["train", "gaussian", "--data", "mine.npy", "--hidden", "4", "--latent-dim", "2", "--epochs", "1", "--quiet"]
 
@@ -65,6 +65,44 @@ def test_a_chosen_folder(here, capsys):
     assert main([*TRAIN, "--out", "run", "--latent-dim", "3", "--overwrite"]) == 0
     assert Run.open("run").config["pair_options"]["latent_dim"] == 3
     Run.open("run").load_vae()
+
+
+def test_a_new_training_that_fails_in_its_first_epoch_leaves_the_old_run(here, capsys):
+    """Also where its checkpoints are due before that."""
+    assert main([*TRAIN, "--out", "run"]) == 0
+    before = contents("run")
+    worse = [*TRAIN, "--out", "run", "--overwrite", "--batch-size", "8", "--checkpoint-seconds", "0"]
+    assert "is not finite" in error_of([*worse, "--lr", "1e30"], capsys)
+    assert contents("run") == before
+    assert main([*worse, "--epochs", "2", "--latent-dim", "3"]) == 0
+    assert Run.open("run").config["pair_options"]["latent_dim"] == 3
+    assert len(Run.open("run").folder.read_metrics()) == 2
+
+
+class Stops(Callback):
+    """Stops a training after some batches, as an error of a user's callback does."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def on_batch(self, progress):
+        self.batches -= 1
+        if not self.batches:
+            raise RuntimeError("stopped")
+
+
+def test_the_old_run_is_replaced_with_the_first_epoch(tmp_path):
+    """Then the new run is what the folder holds, whole, and goes on."""
+    x, options = torch.randn(40, 5), {"epochs": 3, "batch_size": 10, "progress": False, "checkpoint_seconds": 0}
+    folder = tmp_path / "run"
+    Trainer(**options).fit(linear_pair(), x, run=folder)
+    before = contents(folder)
+    for batches, replaced in ((3, False), (6, True)):
+        with pytest.raises(RuntimeError, match="stopped"):
+            Trainer(**options, lr=0.1, callbacks=[Stops(batches)]).fit(linear_pair(), x, run=folder, overwrite=True)
+        assert (contents(folder) != before) == replaced
+    assert Run.open(folder, linear_pair()).config["training"]["lr"] == 0.1
+    assert len(Trainer(**options, lr=0.1).fit(linear_pair(), x, run=folder, resume=True).rows) == 3
 
 
 def test_files_of_no_run(here, capsys):
