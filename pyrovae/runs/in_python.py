@@ -50,7 +50,7 @@ def configuration_writer(
     list of Callback
         One, or none: a run of the command line writes its own, and of a stream in Python nobody knows the rows.
     """
-    if any(isinstance(callback, WriteConfiguration) for callback in options.callbacks):
+    if is_by_command(options):
         return []
     if resume and folder.config_path.exists():
         stored = folder.read_config()
@@ -76,6 +76,11 @@ def configuration_writer(
         **({IN_PYTHON: in_python} if in_python else {}),
     }
     return [WriteConfiguration(folder, config)]
+
+
+def is_by_command(options: TrainingOptions) -> bool:
+    """Whether a training is that of a `Run`, which writes its own configuration."""
+    return any(isinstance(callback, WriteConfiguration) for callback in options.callbacks)
 
 
 def _spec(vae: VAE, data: Any, train: Any) -> DataSpec | None:

@@ -235,12 +235,10 @@ class RunFolder:
         try:
             config = dict(json.loads(self.config_path.read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
+            more = ""
             if self.weights_path.exists():
-                raise CheckpointError(
-                    f"{self.path} holds a training in Python on a stream, and nothing says for what rows it was made "
-                    "(config.json): write the pair into a folder by VAE.save(folder, data=...) in Python"
-                ) from None
-            raise CheckpointError(f"{self.path} is no run folder: it has no config.json") from None
+                more = ", though weights; of a training in Python on a stream, VAE.save(folder, data=...) writes one"
+            raise CheckpointError(f"{self.path} is no run folder: it has no config.json{more}") from None
         except (OSError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.config_path} is damaged ({error}); {AGAIN}") from None
         check_version(self.config_path, config)

@@ -119,6 +119,7 @@ class Fit:
         callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
         self.callbacks = [c for c in callbacks if processes.first or c.everywhere]
         self.interrupt, self.resumes, self.allows_changed_data = Interrupt(ends=processes.several), False, False
+        self.by_command = False  # whether the command line can resume it as it is
         self.replaces = False  # an earlier training that the folder holds, with the first save
         self.saved_at = self.started_at = time.monotonic()
         self.save_every = options.checkpoint_seconds
@@ -404,7 +405,7 @@ class Fit:
         """What could not be written, and how to go on."""
         if self.folder is None or error.errno is None or self.is_new:
             return error
-        how = f"pyrovae resume {self.folder.path}" if self.folder.config_path.exists() else "resume=True"
+        how = f"pyrovae resume {self.folder.path}" if self.by_command else "resume=True"
         text = f"{error.strerror}; the last save is whole, make room and go on from it: {how}"
         return OSError(error.errno, text, error.filename)
 
@@ -421,10 +422,8 @@ class Fit:
             saved = f"a stream begins its epochs anew, so what is saved is the end of epoch {epoch}"
         else:
             self.save()
-        # Run folders of the command line say how they were made.
-        by_command = self.folder.config_path.exists()
         path = self.folder.path
-        how = f", go on with: pyrovae resume {path}" if by_command else f" in {path}, go on with resume=True"
+        how = f", go on with: pyrovae resume {path}" if self.by_command else f" in {path}, go on with resume=True"
         raise TrainingInterrupted(f"interrupted {where}; {saved}{how}")
 
     def stop_for_non_finite(self, what: str, x: Tensor | None = None, data: Mapping[str, Tensor] | None = None) -> None:

@@ -230,9 +230,10 @@ class Trainer(TrainingOptions):
                         prints[f"{name} rows"] = fingerprint(rows, computed=is_computed(given))
                 seen = prints.get("train rows")
                 if folder is not None and ranks.first:
-                    from pyrovae.runs.in_python import configuration_writer  # not above: runs stand on trainings
+                    from pyrovae.runs import in_python  # not above: runs stand on trainings
 
-                    fit.callbacks += configuration_writer(folder, vae, given, data.train, self, resume=resume)
+                    fit.by_command = in_python.is_by_command(self)
+                    fit.callbacks += in_python.configuration_writer(folder, vae, given, data.train, self, resume=resume)
             try:
                 facts = {"folder to resume": resume, "number of rows": fit.rows, "run folder": folder is not None}
                 fit.parallel.agree(facts, prints, settings_of(self))

@@ -84,7 +84,7 @@ def test_the_command_line(words, broken, capsys):
 
 
 def test_samples():
-    from pyrovae.cli.using import _check_samples
+    from pyrovae.cli.sampling import _check_samples
 
     values = torch.zeros(10, 2)
     _check_samples(values, "x.csv")
