@@ -10,7 +10,7 @@ from typing import Any
 from pyrovae.cli.options import DATA, TABLES, TRAINING, flag, given, pair_dest
 from pyrovae.cli.using import bar, print_evaluation
 from pyrovae.data.registry import find_entry
-from pyrovae.pairs.registry import find_pair
+from pyrovae.pairs.registry import Pair, find_pair
 from pyrovae.runs import Run, needs_sticks, pick_device, with_more_sticks
 from pyrovae.runs.configuration import free_folder
 from pyrovae.runs.own_data import FUNCTION, dataset_of, is_function
@@ -25,8 +25,8 @@ def train(options: argparse.Namespace) -> None:
     _fit(new_run(options), options, device)
 
 
-def new_run(options: argparse.Namespace) -> Run:
-    """The run that options of `train` ask for, not trained yet.
+def new_run(options: argparse.Namespace, pair: Pair | None = None) -> Run:
+    """The run that options of `train` ask for, not trained yet; of `pair`, where it is at hand.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def new_run(options: argparse.Namespace) -> Run:
     values = vars(options)
     if options.builder is None or options.data is None:
         raise ValueError("train needs a pair and data: pyrovae train PAIR --data FILE_OR_NAME")
-    pair = find_pair(options.builder.name)
+    pair = find_pair(options.builder.name) if pair is None else pair
     pair_options = {o.name: values[pair_dest(o)] for o in pair.options if values[pair_dest(o)] is not None}
     data_options = {"name": options.data, **given(values, [*DATA, *TABLES, "dequantize", "stream"])}
     for option, key in (("column_kind", "column_kinds"), ("likelihood", "likelihoods")):

@@ -53,7 +53,7 @@ def tables_of(columns: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
 def _error(figures: Mapping[str, Any], name: str) -> float | None:
     """The standard error of a figure, if it is known."""
-    if name == "log_likelihood":
+    if name in ("log_likelihood", "cross_entropy"):
         return figures.get("standard_error")
     likelihood, error = figures.get("log_likelihood"), figures.get("standard_error")
     if name in ("nll_per_entry", "nll_per_entry_raw") and likelihood and error is not None:

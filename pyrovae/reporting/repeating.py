@@ -113,13 +113,14 @@ def _option(name: str, value: Any, *, negative: bool = False, separator: str = "
 def _repeats(run: Run) -> bool:
     """Whether the command line makes the configuration of these options. Nothing is loaded, imported or written."""
     from pyrovae.cli.arguments import make_parser
+    from pyrovae.cli.facts import facts_of
 
     # Data of a function of the user's own have no options, and the function is not called for this.
     data = "digits" if FUNCTION in run.config["data"] else str(run.config["data"]["name"])
     words = ["train", run.config["pair"], "--data", data, *_words(run), "--out", _SOMEWHERE, "--overwrite"]
     try:
-        options, unknown = make_parser(run.pair).parse_known_args(words)
-        made = new_run(options).config if not unknown else {}
+        options, unknown = make_parser(facts_of(run.pair)).parse_known_args(words)
+        made = new_run(options, run.pair).config if not unknown else {}
     except (ValueError, TypeError, OSError):
         return False
     return bool(made) and _told(made) == _told(run.config)
