@@ -206,11 +206,13 @@ class Predictor:
         *,
         by_row: bool = True,
         missing: Tensor | None = None,
+        levels: bool = True,
     ) -> NDArray[np.float64]:
         """Draws of the missing entries of scaled rows, ``[num_draws, N, D]``; observed entries are as given.
 
         With `by_row` rows are drawn independently of each other, by numbers that depend on what a row holds, and, of
         rows that hold the same, on which of them it is. Otherwise all rows share the numbers, which are stratified.
+        Without `levels` those of categorical and ordinal columns are left at 0.
         """
         seen, parts = dict[bytes, int](), []
         for some in slices(len(x), max(1, _DRAWS_AT_ONCE // (num_draws * x.shape[1]))):
@@ -219,7 +221,7 @@ class Predictor:
                 inner = slice(some.start + rows.start, min(some.start + rows.stop, some.stop, len(x)))
                 generators = row_generators(x[inner], mask[inner], sampling.seed, seen) if by_row else []
                 uniform = self._uniform(mask[inner], num_draws, sampling.seed, generators, by_row=by_row)
-                drawn = self._drawn(x[inner], mask[inner], mixture, uniform)
+                drawn = self._drawn(x[inner], mask[inner], mixture, uniform, levels=levels)
                 parts.append(torch.where(mask[inner], x[inner], drawn).cpu().numpy())
         return np.concatenate(parts, 1)
 
@@ -240,13 +242,13 @@ class Predictor:
             numbers = ((ranks + shared.uniform(size=(num_draws, width))) / num_draws)[:, None]
         return torch.as_tensor(numbers, device=mask.device).clamp(1e-9, 1 - 1e-9)
 
-    def _drawn(self, x: Tensor, mask: Tensor, mixture: Mixture, uniform: Tensor) -> Tensor:
+    def _drawn(self, x: Tensor, mask: Tensor, mixture: Mixture, uniform: Tensor, *, levels: bool = True) -> Tensor:
         """Draws of rows ``[M, B, D]``: numbers about the stacked mean, levels of the pair or of the trees.
 
         A number departs from its mean as the pair says, and, as far as the factors count for it, as they say.
         """
         size = len(self.spread)
-        drawn = mixture.draws(uniform)
+        drawn = mixture.draws(uniform, levels=levels)
         layout = self.expectations
         expected = layout.of(mixture)
         means = torch.as_tensor(layout.point(expected, self.ordered), device=drawn.device)
@@ -264,13 +266,13 @@ class Predictor:
             (of_forests, 0 * left, self.forest_weights),
             (of_trees, self.forest_weights, left * self.tree_weights),
         ):
-            if theirs is None:
+            if theirs is None or not levels:
                 continue
             for column in np.flatnonzero(layout.is_level & (weights > 0)):
-                levels = layout.quantiles(theirs, int(column), uniform[..., 1 + column].expand(drawn.shape[:2]))
+                found = layout.quantiles(theirs, int(column), uniform[..., 1 + column].expand(drawn.shape[:2]))
                 who = uniform[..., 1 + size + column]
                 chosen = (who >= low[column]) & (who < low[column] + weights[column])
-                drawn[..., column] = torch.where(chosen, levels, drawn[..., column])
+                drawn[..., column] = torch.where(chosen, found, drawn[..., column])
         return drawn
 
     def _at_atom(self, drawn: Tensor) -> Tensor:
@@ -339,7 +341,7 @@ class Predictor:
         asked = held & ~layout.is_level
         if asked.any():
             means = self.points(x, shown, sampling)
-            draws = self.draws(x, shown, _CALIBRATION_DRAWS, sampling, by_row=False)
+            draws = self.draws(x, shown, _CALIBRATION_DRAWS, sampling, by_row=False, levels=False)
             if self.in_logs.any():
                 truth, means, draws = (
                     np.where(self.in_logs, np.log(np.maximum(v, TINY)), v) for v in (truth, means, draws)
