@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch._inductor
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+OPTIONS: dict[str, Any] = {"fallback_random": True, "cpp_wrapper": True}
+"""Options of inductor: random numbers are torch's own, and the calls of kernels are compiled too."""
 
 
 class CompileError(ValueError):
@@ -143,13 +145,12 @@ def compiled(graph: GraphModule, example: list[Any], backend: str) -> Callable[.
     try:
         if backend != "inductor":
             return torch.compile(graph, backend=backend)
+        from torch._inductor import compile as by_inductor  # a second that only those who compile wait for
+
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         FakeTensorProp(graph, mode).propagate(*example)  # one mode for all nodes
-        return torch._inductor.compile(graph, example, options={"fallback_random": True, **OPTIONS})
+        return by_inductor(graph, example, options=OPTIONS)
     except RuntimeError as error:
         if "InvalidCxxCompiler" in f"{type(error).__name__} {error}":
             raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
         raise
-
-
-OPTIONS: dict[str, Any] = {"cpp_wrapper": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Rows
 from pyrovae.distributed import Processes
-from pyrovae.infer.compile import CompiledLoss
+from pyrovae.infer.compile import CompiledLoss, CompileError
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.refining import Refinement
@@ -28,6 +29,7 @@ from pyrovae.training.batching import Batches, HeldBatches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.checks import check_objective, check_pair, check_resumed, trying
+from pyrovae.training.compiling import compiling, worth_compiling
 from pyrovae.training.data import TrainingData
 from pyrovae.training.data_checks import check_stream, check_support
 from pyrovae.training.fused_steps import FusedSteps
@@ -47,6 +49,7 @@ from pyrovae.training.setup import check_arguments, find_monitor, make_steps, ob
 from pyrovae.training.state import TrainingState, load_state, save_best, save_state
 from pyrovae.vae import VAE
 
+logger = logging.getLogger(__name__)
 _SAVING = 20.0  # times the duration of a checkpoint that the training goes on before the next one
 
 
@@ -109,7 +112,8 @@ class Fit:
         self.steps, self.per_row = FusedSteps(self.optimizer), False
         by_rows = {id(table.values) for table in ([] if self.row_steps is None else self.row_steps.tables)}
         self.summed = [p for parameters in groups.values() for p in parameters if id(p) not in by_rows]
-        self.compiled = self.compile(x, given) if options.compile else None
+        self.compiled: CompiledLoss | None = None
+        self.first = x, given
         measured = [] if self.validation is None else ["validation_loss", *self.figures]
         self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
         if not has_sites:
@@ -124,15 +128,33 @@ class Fit:
         self.saved_at = self.started_at = time.monotonic()
         self.save_every = options.checkpoint_seconds
 
-    def compile(self, x: Tensor, given: Mapping[str, Tensor]) -> CompiledLoss:
-        """Compile steps for full batches. This batch is compiled now if it is a full one."""
+    def compile(self, resume: bool) -> None:
+        """Compile steps for full batches, if that is asked for, or if it pays. The first batch shows their shape.
+
+        Raises
+        ------
+        CompileError
+            If the pair cannot be compiled, or there is no compiler, unless it was left open whether to compile.
+        """
+        chosen = self.options.compile
+        if chosen == "auto":
+            chosen = worth_compiling(self.options, self.train.num_batches, self.folder if resume else None)
+        if not chosen:
+            return
         how: dict[str, Any] = {"per_row": not self.parallel.several, "weighted": self.kl_weight != Constant(1.0)}
-        compiled = CompiledLoss(self.vae, self.objective, num_data=self.rows, **how)
+        x, given = self.first
         self.vae.train()
-        if len(x) == self.full:
-            with self.picking(given):
-                compiled.prepare(x, self.kl_weight(0.0), **given)
-        return compiled
+        try:
+            compiled = CompiledLoss(self.vae, self.objective, num_data=self.rows, **how)
+            if len(x) == self.full:
+                with compiling(len(x)), self.picking(given):
+                    compiled.prepare(x, self.kl_weight(0.0), **given)
+        except CompileError as error:
+            if self.options.compile != "auto":
+                raise
+            logger.info("the steps are not compiled: %s", error)
+            return
+        self.compiled = compiled
 
     def refining(self, x: Tensor, given: Mapping[str, Tensor]) -> RefinedTraining:
         """What refines the answers of the guide in each step."""
@@ -156,6 +178,7 @@ class Fit:
         with self.parallel.processes.together():
             self.restore(resume, data)
         self.state.data = None if data is None else dict(data)
+        self.state.settings["compiled"] = self.compiled is not None
         self.started_at -= self.state.seconds
         self.optimizer.zero_grad()  # what others have left
         self.steps.forget()

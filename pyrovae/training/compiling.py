@@ -1,0 +1,61 @@
+"""Whether the steps of a training are worth compiling, and what is said meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from pyrovae.storage import CheckpointError, load_information
+from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.options import TrainingOptions
+
+logger = logging.getLogger(__name__)
+ENOUGH_STEPS = 10_000
+"""Steps from which on compiling pays: it takes ten seconds or more, and saves a millisecond or two in each step."""
+
+
+def worth_compiling(options: TrainingOptions, num_batches: int | None, resumed: RunFolder | None) -> bool:
+    """Decide by the length of the training, and say so in one line of the log.
+
+    A training that goes on stays what it was, since compiled code rounds otherwise.
+
+    Parameters
+    ----------
+    options : TrainingOptions
+        The options.
+    num_batches : int or None
+        Batches of an epoch, where known.
+    resumed : RunFolder or None
+        The folder of the training that goes on.
+    """
+    if resumed is not None and resumed.state_path.exists():
+        with suppress(CheckpointError):  # which is said when the state is loaded
+            before = load_information(resumed.state_path).get("settings", {}).get("compiled")
+            if isinstance(before, bool):
+                logger.info("compile='auto': the steps are %scompiled, as before", "" if before else "not ")
+                return before
+    if options.refine_steps:
+        reason, chosen = "steps that refine answers cannot be compiled", False
+    elif num_batches is None:
+        reason, chosen = "the length of the stream is unknown", False
+    else:
+        steps = num_batches * options.epochs
+        chosen = steps >= ENOUGH_STEPS
+        reason = f"{steps} steps are {'enough' if chosen else 'few'} (from {ENOUGH_STEPS} on it pays)"
+    logger.info("compile='auto': %s, so the steps are %scompiled", reason, "" if chosen else "not ")
+    return chosen
+
+
+@contextmanager
+def compiling(rows: int) -> Iterator[None]:
+    """A context that says what is going on, and how long it took."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir  # a second that only those who compile wait for
+
+    logger.info(
+        "compiling the step for batches of %d rows: some ten seconds, less once its code is in %s", rows, cache_dir()
+    )
+    begun = time.monotonic()
+    yield
+    logger.info("compiled in %.1f s", time.monotonic() - begun)

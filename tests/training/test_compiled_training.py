@@ -1,0 +1,121 @@
+"""Compiled trainings: when they are chosen, what is said, and what a stop in between changes, which is nothing."""
+
+import os
+import signal
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pairs import linear_pair, same_weights, weights_of
+from torch import nn
+
+from pyrovae import VAE
+from pyrovae.infer import CompiledLoss, CompileError
+from pyrovae.training import Callback, Trainer, TrainingInterrupted, compiling, loop
+from pyrovae.training.checkpoint import RunFolder
+
+X = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """What is recorded runs as it is, because compiling it takes long; how often it does is counted."""
+    calls = []
+
+    class Counted(CompiledLoss):
+        def __call__(self, *args, **data):
+            calls.append(len(args[0]))
+            return super().__call__(*args, **data)
+
+    monkeypatch.setattr(loop, "CompiledLoss", partial(Counted, backend="eager"))
+    return calls
+
+
+def train(run=None, resume=False, epochs=3, callbacks=(), **options):
+    torch.manual_seed(0)
+    vae = linear_pair().prepare(X)
+    settings = {"batch_size": 16, "progress": False, "lr_schedule": "cosine", "checkpoint_seconds": 0.0, **options}
+    Trainer("elbo", epochs=epochs, callbacks=callbacks, **settings).fit(vae, (X, X[:10]), run=run, resume=resume)
+    return weights_of(vae)
+
+
+@pytest.mark.parametrize(("enough", "calls"), [(9, 6), (10, 0)])
+def test_the_length_decides(recorded, monkeypatch, caplog, enough, calls):
+    """Three epochs of three batches, of which two are full."""
+    monkeypatch.setattr(compiling, "ENOUGH_STEPS", enough)
+    caplog.set_level("INFO")
+    train(compile="auto")
+    assert recorded == [16] * calls
+    assert ("9 steps are enough" if calls else "9 steps are few") in caplog.text
+    assert ("compiling the step for batches of 16 rows" in caplog.text) == bool(calls)
+
+
+class StopAt(Callback):
+    """Ctrl-C after so many batches."""
+
+    def __init__(self, count):
+        self.left = count
+
+    def on_batch(self, progress):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("options", [{}, {"kl_weight": "warm-up:2"}, {"gradient_clip": 0.5, "optimizer": "sgd"}])
+def test_stopped_and_resumed_bit_for_bit(recorded, tmp_path, options):
+    """In the middle of an epoch; and with more epochs than were asked for at first."""
+    straight = train(compile=True, **options)
+    with pytest.raises(TrainingInterrupted):
+        train(RunFolder(tmp_path / "a"), compile=True, callbacks=[StopAt(5)], **options)
+    assert same_weights(train(RunFolder(tmp_path / "a"), resume=True, compile=True, **options), straight)
+    constant = {**options, "lr_schedule": "constant"}
+    train(RunFolder(tmp_path / "b"), epochs=1, compile=True, **constant)
+    more = train(RunFolder(tmp_path / "b"), resume=True, compile=True, **constant)
+    assert same_weights(more, train(compile=True, **constant))
+
+
+def test_what_is_resumed_stays_what_it_was(recorded, monkeypatch, tmp_path, caplog):
+    """Compiled code rounds otherwise, so the number of epochs that is now asked for does not decide."""
+    caplog.set_level("INFO")
+    train(RunFolder(tmp_path), epochs=1, compile="auto")
+    monkeypatch.setattr(compiling, "ENOUGH_STEPS", 1)
+    train(RunFolder(tmp_path), resume=True, compile="auto")
+    assert not recorded
+    assert "the steps are not compiled, as before" in caplog.text
+
+
+class Branching(nn.Module):
+    """A guide with a branch on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(5, 2)
+
+    def forward(self, x):
+        loc = self.net(x)
+        loc = loc if loc.sum() > 0 else 2 * loc
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+
+def test_only_auto_goes_on_uncompiled(monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(compiling, "ENOUGH_STEPS", 1)
+    caplog.set_level("INFO")
+    vae = VAE(linear_pair().model, Branching(), example=X)
+    history = Trainer("elbo", epochs=1, batch_size=16, compile="auto", progress=False).fit(vae, X)
+    assert len(history.rows) == 1
+    assert "the steps are not compiled: the pair cannot be compiled, test_compiled_training.py line" in caplog.text
+    train(RunFolder(tmp_path), epochs=1)
+    weights = RunFolder(tmp_path).weights_path.read_bytes()
+    trainer = Trainer("elbo", epochs=1, batch_size=16, compile=True, progress=False)
+    with pytest.raises(CompileError, match="cannot be compiled"):
+        trainer.fit(vae, X, run=RunFolder(tmp_path), overwrite=True)
+    assert RunFolder(tmp_path).weights_path.read_bytes() == weights, "a training that cannot begin replaces nothing"
+
+
+def test_other_values_are_refused():
+    with pytest.raises(ValueError, match="compile must be True, False or 'auto', got 'yes'"):
+        Trainer(compile="yes")
