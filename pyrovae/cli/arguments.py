@@ -211,7 +211,7 @@ def options_of_train(pair: PairFacts | None) -> dict[str, tuple[bool, bool]]:
     parser = Parser(fill=partial(_filled, VERBS["train"], pair)).filled()
     return {
         action.option_strings[-1 if len(action.option_strings[0]) < 3 else 0][2:].replace("-", "_"): (
-            action.nargs == 0,
+            action.nargs == 0 or action.const is True,
             isinstance(action, argparse.BooleanOptionalAction),
         )
         for action in parser._actions
