@@ -183,7 +183,13 @@ def as_given(frame: pd.DataFrame, X: Any) -> Any:
                 continue  # such as levels that the given dictionary does not have
     if isinstance(X, arrow.Table):
         return made
-    return type(X)(made) if type(X).__module__.split(".")[0] == "polars" else frame
+    if type(X).__module__.split(".")[0] != "polars":
+        return frame
+    result = type(X)(made)
+    # Arrow has no Enum, so that its columns came as categories.
+    enums = {name: X[name].dtype for name in result.columns if type(X[name].dtype).__name__ == "Enum"}
+    inside = [name for name, dtype in enums.items() if result[name].drop_nulls().is_in(list(dtype.categories)).all()]
+    return result.cast({name: enums[name] for name in inside}) if inside else result
 
 
 def raw_columns(frame: pd.DataFrame) -> np.ndarray:

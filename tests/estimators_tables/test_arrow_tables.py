@@ -57,6 +57,22 @@ def test_draws_intervals_densities_and_chunks(tables):
     assert latents.shape == (80, 2)
 
 
+def test_enums_of_polars_stay_enums(tables):
+    texts = ["low", "high", None, "low"] * 20
+    table = tables[1].select("real").with_columns(state=polars.Series(texts, dtype=polars.Enum(["low", "high", "off"])))
+    estimator = imputer().fit(table)
+    filled = estimator.transform(table)
+    assert filled.schema == table.schema
+    assert filled["state"].null_count() == 0
+    known = table["state"].is_not_null()
+    assert filled["state"].filter(known).to_list() == table["state"].filter(known).to_list()
+    assert estimator.intervals(table)[0].schema == table.schema
+    assert (
+        estimator.transform(table.with_columns(state=table["state"].cast(polars.String)))["state"].dtype
+        == polars.String
+    )
+
+
 @pytest.mark.parametrize(("kind", "expected"), [("pandas", pd.DataFrame), ("polars", polars.DataFrame)])
 def test_set_output_decides(tables, kind, expected):
     _, table, arrow = tables
