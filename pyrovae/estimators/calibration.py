@@ -31,7 +31,8 @@ def spread_factors(
     Returns
     -------
     ndarray, shape ``[D]``
-        The factors, 1 where nothing is known. Columns with few held-out entries share that of all columns.
+        The factors, 1 where nothing is known. Columns with few held-out entries share that of all columns, which is no
+        less than 1 if these are few too.
 
     Notes
     -----
@@ -60,6 +61,8 @@ def spread_factors(
         needed = np.where(distance == 0, 0.0, distance / reach)
     needed = np.where(np.isfinite(needed) & (needed >= 0), needed, LIMITS[1])
     everything = _quantile(needed[held])
+    if held.sum() < FEW:
+        everything = max(everything, 1.0)  # by chance, few entries are all near their means
     factors = np.ones(truth.shape[1])
     for column in range(truth.shape[1]):
         some = needed[held[:, column], column]

@@ -156,6 +156,17 @@ def test_spread_factors_have_limits():
     assert spread_factors(mean + 1, mean, 0 * draws, held)[0] == LIMITS[1], "draws without a spread"
 
 
+def test_few_entries_do_not_narrow_draws():
+    generator = np.random.default_rng(0)
+    mean, held, draws = np.zeros((100, 2)), np.zeros((100, 2), bool), generator.normal(size=(400, 100, 2))
+    truth = 0.5 * generator.normal(size=(100, 2))
+    held[:30, 0] = True
+    assert spread_factors(truth, mean, draws, held).tolist() == [1, 1]
+    assert spread_factors(6 * truth, mean, draws, held)[0] > 2, "they do widen them"
+    held[:60, 1] = True
+    assert (spread_factors(truth, mean, draws, held) < 0.8).all()
+
+
 def test_draws_keep_observed_entries(frame, model):
     x, mask = model.encoded(frame)
     for by_row in (True, False):
