@@ -115,6 +115,7 @@ def test_record_is_json_with_stable_keys():
     record = metrics.evaluate(vae, Rows(rows(truth, 1)), num_samples=2).to_dict()
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert record["standard_error"] is None  # a single row has no spread
+    assert record["standard_errors"] == {"bound": None, "kl": None, "reconstruction_error": None}
     assert list(record) == [
         "log_likelihood",
         "standard_error",
@@ -128,6 +129,7 @@ def test_record_is_json_with_stable_keys():
         "latent_dim",
         "bits_per_dimension",
         "effective_sample_size",
+        "standard_errors",
     ]
 
 

@@ -353,3 +353,43 @@ def test_pyplot_stays_out():
     code = "import sys, json, pyrovae.plotting; print(json.dumps('matplotlib.pyplot' in sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) is False
+
+
+def test_confusion_holds_shares_of_the_true_classes():
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 3, -1])
+    found = torch.tensor([0, 0, 0, 1, 1, 1, 0, 2])
+    figure = plotting.class_confusion(found, labels)
+    shares = np.asarray(figure.axes[0].images[0].get_array())
+    expected = np.array([[0.75, 0.25, 0, 0], [0, 1, 0, 0], [np.nan] * 4, [1, 0, 0, 0]])  # no row is of class 2
+    np.testing.assert_array_equal(np.ma.filled(shares, np.nan), expected)
+    axes = figure.axes[0]
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {
+        (0, 0): "75%",
+        (1, 0): "25%",
+        (1, 1): "100%",
+        (0, 3): "100%",
+    }
+    assert axes.get_title() == "Classes of 7 rows: 28.6% wrong"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("taken for", "class")
+    with pytest.raises(ValueError, match="no row has a label"):
+        plotting.class_confusion(found, torch.full((8,), -1))
+
+
+def test_inference_gaps_hold_the_rows_and_their_means():
+    likelihood = torch.tensor([-10.0, -12.0, -14.0])
+    refined, amortised = likelihood - torch.tensor([1.0, 2.0, 3.0]), likelihood - torch.tensor([1.5, 2.5, 5.0])
+    gap = metrics.InferenceGap(likelihood, refined, amortised, torch.zeros(3))
+    (axes,) = plotting.inference_gaps(gap).axes
+    assert [text.get_text() for text in axes.get_legend().texts] == [
+        "approximation gap: mean 2.00",
+        "amortisation gap: mean 1.00",
+    ]
+    assert [line.get_xdata()[0] for line in axes.lines] == [2.0, 1.0]
+    assert sum(patch.get_height() for patch in axes.patches) == 6  # each row in both
+    for part, values in zip(axes.containers, ([1.0, 2.0, 3.0], [0.5, 0.5, 2.0]), strict=True):
+        for bar in part:
+            left, right = bar.get_x(), bar.get_x() + bar.get_width()
+            last = bar is part[-1]
+            inside = sum(left <= min(max(v, 0.0), part[-1].get_x() + 1) and (v < right or last) for v in values)
+            assert bar.get_height() == inside
+    assert axes.get_title() == "Inference gap\n3 rows"

@@ -9,7 +9,10 @@ from pyrovae.metrics.tables import TABLES
 from pyrovae.pairs import find_pair
 from pyrovae.plotting.run import Pictured
 
-TABLE_FIGURES = ["table_marginals", "table_associations", "imputed_against_true", "imputed_errors"]
+TABLE_FIGURES = [
+    *("table_marginals", "table_associations", "imputed_against_true", "imputed_errors"),
+    "imputed_calibration",
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def vae(clinic):
 def test_run_figures_of_a_table(clinic, vae, tmp_path):
     torch.manual_seed(4)
     figures = plotting.run_figures(vae, clinic, [])
-    assert list(figures)[-4:] == TABLE_FIGURES
+    assert list(figures)[-5:] == TABLE_FIGURES
     for name in TABLE_FIGURES:
         figures[name].draw_without_rendering()  # texts and layout raise no warning
     plotting.save_figure(figures[TABLE_FIGURES[0]], tmp_path / "marginals.png")
@@ -65,3 +68,21 @@ def test_real_rows_of_a_run_are_not_kept_within_the_range_of_the_training(clinic
     assert first.edges[-1] > 2 * clinic.schema["schema"]["columns"][column]["high"]
     assert first.values[-1] > 0
     assert second.values[-1] == 0
+
+
+def test_calibration_of_a_run_is_that_of_its_evaluation(clinic, vae):
+    """At 90 % it is what the evaluation says; wider intervals hold more."""
+    torch.manual_seed(4)
+    axes = TABLES.plots["imputed"](Pictured(vae, clinic, []))["calibration"].axes[0]
+    (line,) = (line for line in axes.lines if line.get_label() == "measured")
+    levels, shares = line.get_data()
+    np.testing.assert_allclose(levels, np.arange(1, 10) / 10)
+    assert (np.diff(shares) >= 0).all()
+    assert shares[-1] > shares[0]
+    torch.manual_seed(4)
+    settings = {"neighbours": clinic.train, "num_samples": 2, "baselines": ()}
+    found = metrics.evaluate(vae, clinic.test, dataset=clinic, **settings).to_dict()["interval_coverage"]
+    assert shares[-1] == pytest.approx(found["numbers"])
+    numbers = [c["kind"] in ("real", "positive", "count") for c in clinic.schema["schema"]["columns"]]
+    count = int(axes.get_title().split()[-2])
+    assert 0 < count < int(clinic.test.mask[:, numbers].sum())  # those that were hidden, about half

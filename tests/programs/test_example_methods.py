@@ -123,7 +123,9 @@ def test_evaluation_and_figures(name):
     figures = run_figures(vae, Dataset("examples", rows, nothing, nothing, "real"), [])
     sites = [""] if len(OUTPUTS[name]) == 1 else [f"_{site}" for site in OUTPUTS[name]]
     expected = {f"{kind}{site}" for kind in ("samples", "reconstructions") for site in sites} | {"latent_scatter"}
-    assert set(figures) == expected | {"cvae": {"interpolation"}, "scanvi": {"latent_profile"}}.get(name, set())
+    assert set(figures) == expected | {"cvae": {"interpolation"}, "scanvi": {"latent_profile", "class_confusion"}}.get(
+        name, set()
+    )
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
