@@ -29,8 +29,8 @@ def report(options: argparse.Namespace) -> None:
         Run.open(path, options.pair if _is_own(path) else None, options.data, allow_changed_data=changed)
         for path in options.run
     ]
-    how = {"seed": options.seed, "condition": fixed(options, device), "fit_steps": options.fit_steps}
-    print(write_report(runs, options.out, device=device, **how))
+    how = {"condition": fixed(options, device), "fit_steps": options.fit_steps, "overwrite": options.overwrite}
+    print(write_report(runs, options.out, device=device, seed=options.seed, **how))
 
 
 def _is_own(path: Path) -> bool:

@@ -28,6 +28,7 @@ def report(
     seed: int = 0,
     condition: Mapping[str, torch.Tensor] | None = None,
     fit_steps: int = posteriors.FIT_STEPS,
+    overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML page on a run, or one that compares several runs.
 
@@ -50,6 +51,8 @@ def report(
         Values of latents that belong to all data, for the samples; see `plotting.run_figures`.
     fit_steps : int, default 200
         Gradient steps that fit the posterior of a row first, where the guide has parameters for each training row.
+    overwrite : bool, default False
+        Whether to replace a file that is no report. Reports are replaced anyway.
 
     Returns
     -------
@@ -61,7 +64,7 @@ def report(
     CheckpointError
         If a folder holds no run, or a file of it is damaged.
     ValueError
-        If there is no run, one is given twice, or the path is no page of pyrovae.
+        If there is no run, one is given twice, or the path is something else than a page.
 
     Examples
     --------
@@ -78,7 +81,7 @@ def report(
     if twice := next((run.folder.path for n, run in enumerate(found) if folders[n] in folders[:n]), None):
         raise ValueError(f"{twice} is given twice; give each run once")
     out = Path(path) if path is not None else found[0].folder.path / NAME if len(found) == 1 else Path(NAME)
-    _check_free(out)
+    _check_free(out, overwrite)
     parts = [opened(run, name, device) for run, name in zip(found, _names(folders), strict=True)]
     for part in parts:
         torch.manual_seed(seed)
@@ -92,7 +95,7 @@ def _as_written(run: Run) -> Run:
     return replace(run, config=read_configuration(run.folder))
 
 
-def _check_free(path: Path) -> None:
+def _check_free(path: Path, overwrite: bool) -> None:
     """Refuse a file that is no page, or that holds something else.
 
     Raises
@@ -104,10 +107,13 @@ def _check_free(path: Path) -> None:
         raise ValueError(f"a report is a file that ends in .html, got {path}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the name of a file that ends in .html")
-    if path.exists():
+    if path.exists() and not overwrite:
         with path.open("rb") as file:
             if _OURS not in file.read(1000):
-                raise ValueError(f"{path} is no report of pyrovae, so it is not replaced; choose another file (--out)")
+                raise ValueError(
+                    f"{path} is no report of pyrovae, so it is not replaced; choose another file (--out), or "
+                    "give --overwrite"
+                )
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -31,6 +31,8 @@ T = TypeVar("T")
 LOCK = ".lock"
 METRICS_JSON = "metrics.json"
 """Held-out figures, which an evaluation writes."""
+_OF_THE_WEIGHTS = (METRICS_JSON, "inference-gap.csv", "missing-*.csv", "report.html")
+"""What evaluations and reports write of a training, which say nothing of the next one."""
 _DIGEST, _FILES = "digest", "files"
 _TRIES = 8
 _OWN = {LOCK, "tensorboard", "point.json", "result.json"}
@@ -162,13 +164,8 @@ class RunFolder:
             self.config_path.unlink()
             for path in files:
                 path.unlink(missing_ok=True)
-        for path in (
-            self.config_path,
-            self.state_path,
-            self.path / "metrics.csv",
-            self.path / METRICS_JSON,
-            self.weights_path,
-        ):
+        told = [path for pattern in _OF_THE_WEIGHTS for path in self.path.glob(pattern)]
+        for path in (self.config_path, self.state_path, self.path / "metrics.csv", *told, self.weights_path):
             path.unlink(missing_ok=True)
         with suppress(OSError):
             self.state_path.parent.rmdir()

@@ -52,8 +52,12 @@ def test_a_new_training_forgets_them(tmp_path):
     run = Run.create(tmp_path / "run", "gaussian", {"latent_dim": 2, "hidden": (4,)}, {"name": "digits"}, TINY)
     run.train(progress=False)
     run.evaluate(num_samples=1, keep=True)
+    told = ("metrics.json", "inference-gap.csv", "missing-random.csv", "report.html")
+    for name in told[1:]:
+        (run.folder.path / name).write_text("of the first training")
     run.train(progress=False, overwrite=True)
     assert evaluations.kept(run.folder) == {}
+    assert not any((run.folder.path / name).exists() for name in told)
 
 
 @pytest.mark.parametrize("text", ["", "[]3", "7", '{"test": 3}', '{"test": {"figures": {"split": "train"}}}', "[[1]]"])
