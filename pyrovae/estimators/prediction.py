@@ -31,6 +31,8 @@ TINY = 1e-30
 """The smallest number whose log is taken."""
 _CALIBRATION_ROWS = 4000
 _CALIBRATION_DRAWS = 200
+_CALIBRATION_NUMBERS = 40_000_000
+"""Drawn numbers at most for the calibration of spreads, of which a table of 1000 columns has as many in 200 rows."""
 _CALIBRATION_SAMPLES = 50
 
 
@@ -340,6 +342,8 @@ class Predictor:
             self.forest_weights = layout.weights(first, second, self.forests.known, truth, held, variances)
         asked = held & ~layout.is_level
         if asked.any():
+            some = slice(max(100, _CALIBRATION_NUMBERS // (_CALIBRATION_DRAWS * x.shape[1])))
+            x, shown, truth, asked = x[some], shown[some], truth[some], asked[some]
             means = self.points(x, shown, sampling)
             draws = self.draws(x, shown, _CALIBRATION_DRAWS, sampling, by_row=False, levels=False)
             if self.in_logs.any():
