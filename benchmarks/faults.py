@@ -1,12 +1,11 @@
-"""Kills, flipped bits, mutated files and odd command lines, by the hundreds: what a user loses, or is told wrongly.
+"""Flipped bits, mutated files and odd command lines, by the hundreds: what a user loses, or is told wrongly.
 
-    python benchmarks/faults.py kills --count 1000      # SIGKILL at random times, resumed, against an unbroken training
     python benchmarks/faults.py flips --count 300       # a bit of a file of a run, and what evaluate says then
     python benchmarks/faults.py mutations --count 5000  # damaged data files of every format
     python benchmarks/faults.py words --count 500       # command lines with odd values
 
-Each prints a line of JSON with its counts. Everything is drawn from --seed. A training, an evaluation or a command is
-one process, forked from this one, so that a crash is seen as one.
+Kills have a script of their own, `kills.py`. Each prints a line of JSON with its counts. Everything is drawn from
+--seed. A training, an evaluation or a command is one process, forked from this one, so that a crash is seen as one.
 """
 
 from __future__ import annotations
@@ -98,56 +97,6 @@ def run(words: list[str]) -> int:
     """A command line; its exit status is written down."""
     print(f"\nSTATUS {command_line(words)}")
     return 0
-
-
-def kills(count: int, seed: int, only: str | None) -> Counter[str]:
-    """Kill trainings at random times until they are done, and compare with one that nothing stopped."""
-    generator, found = random.Random(seed), Counter[str]()
-    bar = tqdm(total=count, desc="kills", unit="kill")
-    names = [only] if only else list(CASES)
-    while found["kills"] < count:
-        name = names[found["trainings"] % len(names)]
-        with tempfile.TemporaryDirectory() as folder:
-            whole, part = Path(folder, "whole"), Path(folder, "part")
-            begun = time.monotonic()
-            said = forked(partial(run, ["train", *CASES[name], "--out", str(whole)]), 600)[1]
-            if "STATUS 0" not in said:
-                raise SystemExit(f"{name} does not train: {said[-300:]}")
-            length, done = time.monotonic() - begun, False
-            while not done and found["kills"] < count:
-                status, said = forked(partial(go_on, name, part), generator.uniform(0, 1.5) * length)
-                done = status != -signal.SIGKILL
-                found["kills"] += status == -signal.SIGKILL
-                bar.update(status == -signal.SIGKILL)
-                if done and "STATUS 0" not in said:
-                    found["refused after a kill"] += 1
-                    print(name, said[-400:], file=sys.stderr)
-            if not done:
-                forked(partial(go_on, name, part), 600)
-            found["trainings"] += 1
-            found["differences"] += not same_tensors(whole, part)
-            bar.set_postfix(dict(found), refresh=False)
-    return found
-
-
-def go_on(name: str, folder: Path) -> int:
-    """Begin a training, or go on with it."""
-    begun = (folder / "config.json").exists()
-    new = ["train", *CASES[name], "--out", str(folder), "--overwrite"]
-    return run(["resume", str(folder), "--quiet"] if begun else new)
-
-
-def same_tensors(first: Path, second: Path) -> bool:
-    """Whether the weights and the states of two runs are the same, bit for bit."""
-    from safetensors.numpy import load_file
-
-    for name in ("model.safetensors", "last/state.safetensors"):
-        if not (second / name).exists():
-            return False
-        ours, theirs = load_file(first / name), load_file(second / name)
-        if ours.keys() != theirs.keys() or any(ours[key].tobytes() != theirs[key].tobytes() for key in ours):
-            return False
-    return True
 
 
 def flips(count: int, seed: int, only: str | None) -> Counter[str]:
@@ -283,10 +232,10 @@ def words(count: int, seed: int, only: str | None) -> Counter[str]:
 def main() -> None:
     """Run a campaign, and print its counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("campaign", choices=("kills", "flips", "mutations", "words"))
+    parser.add_argument("campaign", choices=("flips", "mutations", "words"))
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--case", choices=CASES, help="one training alone, for kills and flips")
+    parser.add_argument("--case", choices=CASES, help="one training alone, for flips")
     options = parser.parse_args()
     for name in ("pandas", "sklearn.datasets", "sklearn.model_selection", "pyrovae.estimators", "pyrovae.plotting"):
         importlib.import_module(name)  # once, and not in every process

@@ -44,7 +44,7 @@ from pyrovae.storage import load_information
 
 SIGNALS = {"SIGKILL": 0.7, "SIGTERM": 0.15, "SIGINT": 0.15}
 MOMENTS = {"any": 0.5, "saving": 0.5}
-LIMIT = 120.0
+LIMIT = 600.0
 """Seconds after which a training hangs."""
 
 
