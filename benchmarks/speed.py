@@ -8,14 +8,17 @@ when it is busy. `--force` measures all the same, and marks the figures as conte
     python benchmarks/speed.py                                    # two threads, wall time
     python benchmarks/speed.py --python /tmp/bench/bin/python     # an interpreter with the extra [bench] for the others
     python benchmarks/speed.py --cpu-time --force --rounds 3      # one thread, processor time, on a busy machine
+    python benchmarks/speed.py --profile ours --batch-size 128    # what the handlers of Pyro cost
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import itertools
 import json
 import os
+import pstats
 import random
 import statistics
 import subprocess
@@ -275,11 +278,18 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="processor time, on one thread")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine, and say so")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--profile", choices=KINDS, help="show where the time of one kind goes, call by call")
     options = parser.parse_args()
     EPOCHS = options.epochs
     threads = 1 if options.cpu_time else options.threads
     if options.cpu_time:
         now = time.process_time
+    if options.profile is not None:
+        torch.set_num_threads(threads)
+        profile = cProfile.Profile(now)
+        print(f"{profile.runcall(measure, options.profile, options.batch_size[0]):.3f} ms a step, as profiled")
+        pstats.Stats(profile).sort_stats("tottime").print_stats(40)
+        return
     if options.worker is not None:
         torch.set_num_threads(threads)
         print(json.dumps(measure(options.worker, options.batch_size[0])))

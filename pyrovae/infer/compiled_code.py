@@ -11,8 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-OPTIONS: dict[str, Any] = {"fallback_random": True, "cpp_wrapper": True}
-"""Options of inductor: random numbers are torch's own, and the calls of kernels are compiled too."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cpu": {"fallback_random": True, "cpp_wrapper": True},
+    "cuda": {"fallback_random": True},
+}
+"""Options of inductor by device: random numbers are torch's own; on the CPU the calls of kernels are compiled too."""
 
 
 class CompileError(ValueError):
@@ -149,7 +152,8 @@ def compiled(graph: GraphModule, example: list[Any], backend: str) -> Callable[.
 
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         FakeTensorProp(graph, mode).propagate(*example)  # one mode for all nodes
-        return by_inductor(graph, example, options=OPTIONS)
+        device = next((value.device.type for value in example if value.device.type in OPTIONS), "cpu")
+        return by_inductor(graph, example, options=OPTIONS[device])
     except RuntimeError as error:
         if "InvalidCxxCompiler" in f"{type(error).__name__} {error}":
             raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
