@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py flips --count 300       # a bit of a file of a run, and what evaluate says then
     python benchmarks/faults.py mutations --count 5000  # damaged data files of every format
-    python benchmarks/faults.py words --count 500       # command lines with odd values
+    python benchmarks/faults.py words --count 500       # command lines, valid and mutated, see command_lines.py
 
 Kills have a script of their own, `kills.py`. Each prints a line of JSON with its counts. Everything is drawn from
 --seed. A training, an evaluation or a command is one process, forked from this one, so that a crash is seen as one.
@@ -168,65 +168,35 @@ def mutations(count: int, seed: int, only: str | None) -> Counter[str]:
 
 
 def words(count: int, seed: int, only: str | None) -> Counter[str]:
-    """Command lines of known options with odd values: right, or one line with status 2."""
-    from pyrovae.cli.arguments import options_of_train
-    from pyrovae.pairs.registry import pairs
+    """Valid and mutated command lines of all verbs and families: right, or one line with status 2."""
+    import command_lines
 
     generator, found = random.Random(seed), Counter[str]()
-    odd = [
-        "",
-        "0",
-        "-1",
-        "1",
-        "2",
-        "1.5",
-        "nan",
-        "inf",
-        "1e400",
-        "x",
-        "2,3",
-        "a=b",
-        "digits",
-        "/nowhere",
-        "\u00e9",
-        "none",
-    ]
-    verbs = ["evaluate", "sample", "plot", "resume", "datasets", "models", "schema", "impute", "grow", "sweep"]
-    flags = [
-        "--num-samples",
-        "--num-rows",
-        "--seed",
-        "--split",
-        "--device",
-        "--data",
-        "--out",
-        "--num",
-        "--epochs",
-        "--sticks",
-    ]
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        forked(lambda: run(["train", *CASES["gaussian"], "--out", "run"]), 600)
-        for _ in tqdm(range(count), desc="command lines", unit="line"):
-            if generator.random() < 0.6:
-                pair = generator.choice(pairs())
-                known = [name for name in options_of_train(pair) if name not in ("help", "compile", "epochs", "out")]
-                line = ["train", pair.name, "--data", "iris" if pair.name == "tabular" else "digits"]
-                line += ["--epochs", "1", "--quiet", "--out", "new", "--overwrite"]
-                for name in generator.sample(known, 2):
-                    line += [f"--{name.replace('_', '-')}", generator.choice(odd)]
-            else:
-                line = [generator.choice(verbs), "run"]
-                for name in generator.sample(flags, 2):
-                    line += [name, generator.choice(odd)]
-            status, said = forked(partial(run, line), 60)
-            errors = [text for text in said.splitlines() if text.startswith("pyrovae: ")]
-            good = "STATUS 0" in said or ("STATUS 2" in said and len(errors) == 1)
-            kind = "too long" if status == -signal.SIGKILL else "tracebacks" if status else None
-            kind = kind or ("right" if "STATUS 0" in said else "one line" if good else "more lines")
+        command_lines.prepare(lambda line: forked(partial(run, line), 600))
+        from pyrovae.data import load
+
+        load("iris")
+        import sklearn.datasets
+
+        sklearn.datasets.load_iris(as_frame=True).frame.to_csv("iris.csv", index=False)
+        for number in tqdm(range(count), desc="command lines", unit="line"):
+            line = command_lines.line(generator, number)
+            status, said = forked(partial(exiting, line), 120)
+            kind = command_lines.judged(line, status, said)
             found[kind] += 1
-            if kind in ("tracebacks", "more lines", "too long"):
-                print(line, said[-400:], file=sys.stderr)
+            if kind not in ("right", "one line"):
+                print(f"\n{kind} {line} {said[-600:]}", file=sys.stderr, flush=True)
     return found
+
+
+def exiting(line: list[str]) -> int:
+    """A command line that may leave, as --help does."""
+    try:
+        return run(line)
+    except SystemExit as stop:
+        print(f"\nSTATUS {stop.code}")
+        return 0
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import math
 import os
 import subprocess
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from pyrovae.data.download import DataError, download, verify
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Images = NDArray[np.uint8]
 Shape = tuple[int | None, ...]
@@ -92,6 +94,8 @@ class Files:
                 content = gzip.decompress(content)
             if self.verified and file.digest is not None:
                 verify(content, file.digest)
+            elif path.suffix == ".mat" and file.digest is not None:
+                _tell_other(path, content, file.digest)
             return parse(content)
         except DataError:
             raise
@@ -108,6 +112,14 @@ class Files:
         advice = "delete it and load again" if file.url else "put an intact copy in its place"
         reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         return DataError(f"{path} is damaged or incomplete ({reason}): {advice}")
+
+
+def _tell_other(path: Path, content: bytes, digest: str) -> None:
+    """Say that a file of the user's own is not the published one; a damaged .mat may be read as something else."""
+    try:
+        verify(content, digest)
+    except ValueError:
+        logger.warning("%s is not the published file (its checksum differs): it may be damaged", path)
 
 
 def cache_folder() -> Path:

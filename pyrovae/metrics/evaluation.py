@@ -225,7 +225,7 @@ def evaluate(
         evaluated = Evaluated(vae, labelled, neighbours, figures, baselines, progress, finished)
         for family in families_of(vae):
             for measure in family.measures:
-                figures |= measure.compute(evaluated)
+                figures |= _checked(measure.compute(evaluated))
         figures |= _neighbour_figures(evaluated)
         errors |= _errors_of_shares(figures, labelled)
         return Evaluation(figures)
@@ -269,6 +269,25 @@ def _check_rows(vae: VAE, rows: Rows, parts: Sequence[slice], dataset: Dataset |
 
 def _evaluated_row(start: int, row: int) -> str:
     return f"evaluated row {start + row}"
+
+
+def _checked(figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Figures of a family, refused if one is no number; None stands for one that has no value.
+
+    Raises
+    ------
+    NonFiniteFigureError
+        Naming the figure.
+    """
+    for name, value in figures.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise NonFiniteFigureError(
+                f"the figure {name!r} is {value}, so there are no figures; look at the evaluated rows, and at the "
+                "weights of the pair"
+            )
+        if isinstance(value, Mapping):
+            _checked({f"{name}.{part}": inner for part, inner in value.items()})
+    return figures
 
 
 def _check_finite(columns: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyrovae.families import EvaluationFigure, Family, Measure
-from pyrovae.metrics.evaluation import Evaluated
+from pyrovae.metrics.evaluation import Evaluated, NonFiniteFigureError
 from pyrovae.metrics.held_entries import held_entry_figures
 from pyrovae.metrics.imputed_rows import COVERAGE, HIDDEN, ImputedRows, Table
 from pyrovae.models import TabularVAE
@@ -81,7 +81,9 @@ def table_figures(evaluated: Evaluated) -> dict[str, Any]:
     if not entries:
         return {}
     per_entry = -float(evaluated.figures.get("log_likelihood", math.nan)) * len(evaluated.rows) / entries
-    errors = _errors(table, imputed.rebuilt(), observed)
+    rebuilt = imputed.rebuilt()
+    _check_values("reconstructed values", rebuilt, observed)
+    errors = _plain(_errors(table, rebuilt, observed))
     found: dict[str, Any] = {
         "nll_per_entry": per_entry,
         "nll_per_entry_raw": per_entry + float((observed * log_scale).sum()) / entries,
@@ -95,7 +97,10 @@ def table_figures(evaluated: Evaluated) -> dict[str, Any]:
     raw_units = float((hidden * log_scale).sum()) / int(hidden.sum())
     found |= {"imputation_nll_per_entry": nll, "imputation_nll_per_entry_raw": nll + raw_units}
     others = imputed.baselines(evaluated.neighbours, evaluated.baselines, evaluated.progress)
-    filled = imputed.completed() | others
+    own = imputed.completed()
+    for name, part in own.items():
+        _check_values(f"imputed values ({name})", part.values, hidden)
+    filled = own | others
     columns = {name: _by_column(table, part.values, hidden) for name, part in filled.items()}
     found["imputation"] = {name: _plain(_errors(table, part.values, hidden)) for name, part in filled.items()}
     found["imputation_by_column"] = {
@@ -165,6 +170,23 @@ def _errors(table: Table, filled: NDArray[np.float64], asked: NDArray[np.bool_])
     ranges = np.where(np.isin(table.kinds, NUMBERS) & (high > low), high - low, 1.0)
     error = vaem_rmse(table.values, filled, asked, table.kinds, ranges)
     return {"rmse": error.rmse, "numeric": error.numeric, "categorical": error.categorical}
+
+
+def _check_values(what: str, values: NDArray[np.float64], asked: NDArray[np.bool_]) -> None:
+    """Refuse values of the pair that are no numbers, instead of an error of the others.
+
+    Raises
+    ------
+    NonFiniteFigureError
+        Naming the rows.
+    """
+    wrong = np.flatnonzero((asked & ~np.isfinite(values)).any(1))
+    if len(wrong):
+        shown = ", ".join(map(str, wrong[:10])) + (", ..." if len(wrong) > 10 else "")
+        raise NonFiniteFigureError(
+            f"the {what} of {len(wrong)} of {len(values)} evaluated rows are not finite (rows {shown}), so there are "
+            "no figures; look at these rows, and at the weights of the pair"
+        )
 
 
 def _by_column(table: Table, filled: NDArray[np.float64], asked: NDArray[np.bool_]) -> Sequence[float | None]:

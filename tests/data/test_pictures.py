@@ -67,6 +67,12 @@ def svhn_root(tmp_path):
     return tmp_path, images
 
 
+def test_a_file_that_is_not_the_published_one_is_told(svhn_root, caplog):
+    """A damaged .mat may be read as something else, so its checksum is looked at wherever it lies."""
+    load("svhn", root=svhn_root[0], validation=5, download=False)
+    assert "train_32x32.mat is not the published file (its checksum differs)" in caplog.text
+
+
 def test_principal_components_of_svhn(svhn_root):
     root, _ = svhn_root
     options = {"root": root, "validation": 5, "download": False}

@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pyrovae import VAE
+from pyrovae import VAE, families
 from pyrovae.cli import main
 from pyrovae.data import Rows
+from pyrovae.families import EvaluationFigure, Measure
 from pyrovae.metrics import NonFiniteFigureError, evaluate
+from pyrovae.metrics.tables import _check_values
 from pyrovae.runs import Run
 from pyrovae.storage import load_tensors, save_tensors
 
@@ -93,3 +95,33 @@ def test_samples():
         ValueError, match=r"1 of 10 samples are not finite \(the first is sample 7\), so x.csv is not written"
     ):
         _check_samples(values, "x.csv")
+
+
+def test_figures_of_a_family_are_numbers():
+    """One that is none is an error that names it; None stays what it is."""
+    figure = EvaluationFigure("brightness", "grey", "a figure that may be no number")
+    for value, fine in ((1.0, True), (None, True), (float("nan"), False), ({"part": float("inf")}, False)):
+        measure = Measure((figure,), lambda evaluated, value=value: {"brightness": value})
+        families.families()
+        before = dict(families._FAMILIES)
+        try:
+            families.register_family(families.Family("bright", lambda vae: True, (measure,)))
+            if fine:
+                assert evaluate(fragile_pair(), Rows(torch.zeros(3, 3)), num_samples=3)["brightness"] == value
+            else:
+                with pytest.raises(NonFiniteFigureError, match="the figure 'brightness"):
+                    evaluate(fragile_pair(), Rows(torch.zeros(3, 3)), num_samples=3)
+        finally:
+            families._FAMILIES.clear()
+            families._FAMILIES.update(before)
+
+
+def test_values_of_a_table_are_numbers():
+    values, asked = np.zeros((4, 2)), np.ones((4, 2), bool)
+    values[2, 1], asked[3] = np.nan, False
+    values[3, 0] = np.inf
+    with pytest.raises(
+        NonFiniteFigureError, match=r"imputed values of 1 of 4 evaluated rows are not finite \(rows 2\)"
+    ):
+        _check_values("imputed values", values, asked)
+    _check_values("imputed values", values[:2], asked[:2])
