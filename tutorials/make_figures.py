@@ -21,7 +21,7 @@ from pyrovae import VAE, data
 from pyrovae.data import Dataset
 from pyrovae.metrics import latent_means
 from pyrovae.pairs import find_pair
-from pyrovae.plotting import latent_scatter, reconstructions, sample_grid
+from pyrovae.plotting import SAMPLES, latent_scatter, reconstructions, sample_grid
 from pyrovae.training import Trainer
 
 DPI = 100
@@ -46,7 +46,7 @@ def pixels(figure: Figure, width: float, height: float) -> np.ndarray:
 def picture(vae: VAE, dataset: Dataset) -> np.ndarray:
     """Samples and latent space above, reconstructions below; ten inches wide."""
     x, labels = dataset.test.x, dataset.test.y
-    samples = sample_grid(vae.sample(100, output="mean"), title="Samples")
+    samples = sample_grid(vae.sample(100, output="mean"), title=SAMPLES["mean"])
     latents = latent_scatter(latent_means(vae, x), labels)
     pairs = reconstructions(x[:10], vae.reconstruct(x[:10]), title="Held-out digits and their reconstructions")
     above = np.concatenate([pixels(samples, 4.6, 4.7), pixels(latents, 5.4, 4.7)], 1)
