@@ -162,8 +162,7 @@ def _held_out(run: Opened) -> Section:
     section = Section("Held-out figures", tables=tables)
     if sampling:
         tables[0] = tables[0]._replace(
-            caption=f"{tables[0].caption}. Importance sampling makes {' and '.join(sampling)} of that of the "
-            "log-likelihood"
+            caption=f"{tables[0].caption}. Importance sampling makes {' and '.join(sampling)} of the first error"
         )
     return section
 

@@ -38,6 +38,19 @@ def test_figures_are_those_of_the_folder(runs, capsys):
     assert page.notes == []
 
 
+def test_a_cross_entropy_is_called_so_and_has_its_error(runs):
+    training = {"epochs": 1, "batch_size": 300}
+    run = Run.create("grey", "gaussian", {"latent_dim": 2, "hidden": (4,)}, {"name": "digits"}, training)
+    run.train(progress=False)
+    figures = run.evaluate(num_samples=2, num_rows=50, keep=True)
+    page = read(report(run))
+    value, error = figures["cross_entropy"], figures["standard_error"]
+    assert page.figures["cross_entropy"] == [value]
+    shown, of_error = map(float, page.captions["cross_entropy"][0].split(" ± "))
+    assert (shown, of_error) == (pytest.approx(value, abs=error / 10), pytest.approx(error, rel=0.05))
+    assert "log_likelihood" not in page.figures
+
+
 def test_figures_of_every_split_have_a_column(runs):
     Run.open("plain").evaluate("validation", num_samples=2, keep=True)
     page = read(report("plain"))
