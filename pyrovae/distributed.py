@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import socket
+import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from operator import eq
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# torch is imported where it is needed, since the help of the command line comes without it.
 
 T = TypeVar("T")
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables of a process that is one of several, as torchrun sets them."""
 _PATIENCE = 10.0
 """Seconds that a process waits for a word of another one before it ends."""
+_JOINING = 600.0
+"""Seconds that a process waits for all others to come."""
 
 
 class LostProcessError(RuntimeError):
@@ -81,6 +88,7 @@ class Processes:
     def spread(self, tensor: Tensor) -> None:
         """Give a tensor the values that it has in the first process, in place."""
         if self.several:
+            import torch
             import torch.distributed as dist
 
             given = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor.contiguous()
@@ -109,7 +117,7 @@ class Processes:
         values = self.gather(value)
         for rank, other in enumerate(values):
             if not same(values[0], other):
-                short = all(isinstance(v, int | str | bool | None) for v in (values[0], other))
+                short = all(isinstance(v, int | float | str | None) for v in (values[0], other))
                 shown = f" ({other!r}, not {values[0]!r})" if short else ""
                 raise ValueError(f"process {rank} has another {what} than process 0{shown}; {advice}")
 
@@ -171,30 +179,35 @@ class Processes:
         self._left, self._group = True, None
         _leave()
 
-    def last_word(self, line: str) -> str | None:
-        """What this process prints before it ends with an error: nothing, if the first one speaks for it.
+    def last_word(self, line: str, say: Callable[[str], None]) -> None:
+        """Say why the processes end with an error, once: the first one speaks for all, unless it cannot.
 
         Parameters
         ----------
         line : str
             The error in one line.
+        say : callable
+            Prints a line.
         """
+        if self.first:
+            say(line)
         if not self.several:
-            return line
+            return
+        told = self.first
         with suppress(RuntimeError):
+            store = _store()
             if self.first:
-                _store().set("pyrovae.told", "yes")
-                _store().add("pyrovae.ended", 1)
-                self._wait(lambda: _store().add("pyrovae.ended", 0) >= self.size)
-                return line
-            _store().set(f"pyrovae.error.{self.rank}", line)
-            self._left, self._group = True, None
-            _forget_groups()
-            told = self._wait(lambda: _store().check(["pyrovae.told"]))
-            _store().add("pyrovae.ended", 1)
-            if told:
-                return None
-        return line if self.first else f"process {self.rank}: {line}"
+                store.set("pyrovae.told", "yes")
+            else:
+                store.set(f"pyrovae.error.{self.rank}", line)
+                self._left, self._group = True, None
+                _forget_groups()
+                told = self._wait(lambda: store.check(["pyrovae.told"]))
+            store.add("pyrovae.ended", 1)
+            if self.first:  # since a launcher stops the others as soon as one has ended
+                self._wait(lambda: store.add("pyrovae.ended", 0) >= self.size)
+        if not told:
+            say(f"process {self.rank}: {line}")
 
     @staticmethod
     def _wait(there: Callable[[], bool], seconds: float = _PATIENCE) -> bool:
@@ -252,6 +265,44 @@ def processes() -> Processes:
     return ALONE if _joined is None else _joined
 
 
+def in_parts(work: Callable[[Any], T], rows: Any) -> list[T]:
+    """Let each process work on a part of some rows, and give all of them what all found.
+
+    Use it to encode or complete many rows under torchrun. What is found of a row must not depend on the other rows.
+
+    Parameters
+    ----------
+    work : callable
+        From some of the rows to what is found of them.
+    rows : Tensor, array or list
+        All rows, the same in every process. `work` gets parts of them, cut by slices; of a table, its ``iloc``.
+
+    Returns
+    -------
+    list
+        What was found, in the order of the rows: an entry for each process that had rows, of one process alone a
+        single one.
+
+    Raises
+    ------
+    ValueError
+        If the work failed in one of the processes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> in_parts(lambda part: part * 2, torch.arange(3))
+    [tensor([0, 2, 4])]
+    """
+    ranks = processes()
+    share = ranks.share(len(rows))
+    found: list[T] = []
+    with ranks.together():
+        if share.stop > share.start or not ranks.several:
+            found = [work(getattr(rows, "iloc", rows)[share])]
+    return [part for parts in ranks.gather(found) for part in parts]
+
+
 def launch() -> str | None:
     """What tells this start of torchrun from others, its restarts of processes included; None without torchrun."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
@@ -269,12 +320,16 @@ def local_rank() -> int:
 
 
 def _join() -> Processes | None:
+    launched = all(os.environ.get(name) for name in VARIABLES)
+    if not launched and "torch" not in sys.modules:
+        return None
+    import torch
     import torch.distributed as dist
 
     if not dist.is_available():
         return None
     if not dist.is_initialized():
-        if not all(os.environ.get(name) for name in VARIABLES):
+        if not launched:
             return None
         try:
             rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -290,12 +345,55 @@ def _join() -> Processes | None:
         cuda = torch.cuda.is_available() and dist.is_nccl_available()
         if cuda and local_rank() < torch.cuda.device_count():
             torch.cuda.set_device(local_rank())
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+        store = _fresh(*_meeting_place())
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
         atexit.register(_forget_groups)
     if dist.get_world_size() == 1:
         return None
     in_memory = "gloo" in str(dist.get_backend_config())
     return Processes(dist.get_rank(), dist.get_world_size(), None if in_memory else dist.new_group(backend="gloo"))
+
+
+def _meeting_place() -> tuple[Any, int, int]:
+    """The store that the launcher has for all processes, the number of this one, and how many there are."""
+    from torch.distributed.rendezvous import rendezvous
+
+    return next(iter(rendezvous("env://")))
+
+
+def _fresh(store: Any, rank: int, size: int) -> Any:
+    """A part of a store that only the processes of this start know, without keys of those before a restart.
+
+    torchrun may keep its store when it starts processes again, and an address of a process that was killed is then
+    taken for that of its successor. So each process says a number that nobody else has, and the first one answers
+    with a name for the part until all have heard it.
+
+    Raises
+    ------
+    LostProcessError
+        If not all processes come.
+    """
+    from torch.distributed import PrefixStore
+
+    own, end = uuid.uuid4().hex, time.monotonic() + _JOINING
+    store.set(f"pyrovae.hello.{rank}", own)
+    name, known = own, None
+    while time.monotonic() < end:
+        if rank == 0:
+            here = [r for r in range(size) if store.check([f"pyrovae.hello.{r}"])]
+            heard = {str(r): store.get(f"pyrovae.hello.{r}").decode() for r in here}
+            if heard != known:
+                store.set("pyrovae.answer", json.dumps({"name": name, "heard": heard}))
+                known = heard
+            if all(store.check([f"pyrovae.heard.{name}.{r}"]) for r in range(1, size)):
+                return PrefixStore(name, store)
+        elif store.check(["pyrovae.answer"]):
+            answer = json.loads(store.get("pyrovae.answer"))
+            if answer["heard"].get(str(rank)) == own:
+                store.set(f"pyrovae.heard.{answer['name']}.{rank}", "yes")
+                return PrefixStore(answer["name"], store)
+        time.sleep(0.02)
+    raise LostProcessError(f"process {rank} of {size} has waited {_JOINING:.0f} seconds for the others to come")
 
 
 def _store() -> Any:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 
 from pyrovae.cli.arguments import VERBS, found, make_parser, named_pair
+from pyrovae.distributed import ALONE, processes
 
 BAD_INPUT, INTERRUPTED = 2, 130
+
+_SHARED = ("train", "resume", "evaluate", "impute")
+"""Verbs whose work several processes share."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,25 +35,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("pyrovae").setLevel(logging.INFO)
+    ranks = ALONE
     try:
+        ranks = processes()
         words = list(sys.argv[1:] if arguments is None else arguments)
-        options, unknown = make_parser(named_pair(words)).parse_known_args(words)
+        with nullcontext() if ranks.first else _in_silence():
+            options, unknown = make_parser(named_pair(words)).parse_known_args(words)
         if unknown:
             raise ValueError(f"unknown arguments: {' '.join(unknown)} (see {options.prog} --help)")
+        if ranks.several and options.verb not in _SHARED:
+            raise ValueError(f"{options.verb} is the work of one process, and {ranks.size} were started")
         with warnings.catch_warnings():
             silence_pyro()
-            return found(VERBS[options.verb].action)(options) or 0
+            action = found(VERBS[options.verb].action)
+            if ranks.first:
+                return action(options) or 0
+            logging.getLogger("pyrovae").setLevel(logging.ERROR)
+            warnings.simplefilter("ignore")
+            options.quiet = True
+            with redirect_stdout(io.StringIO()):
+                return action(options) or 0
     except KeyboardInterrupt as interrupt:
-        print(f"pyrovae: {interrupt}" if str(interrupt) else "pyrovae: interrupted", file=sys.stderr)
+        if ranks.first:
+            print(f"pyrovae: {interrupt}" if str(interrupt) else "pyrovae: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if os.environ.get("PYROVAE_DEBUG") or not _is_told(error):
             raise
-        print(f"pyrovae: {_in_one_line(error)}", file=sys.stderr)
+        ranks.last_word(_in_one_line(error), lambda line: print(f"pyrovae: {line}", file=sys.stderr, flush=True))
         return BAD_INPUT
     return 0
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """A context in which nothing is printed, since another process prints the same."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
 
 
 def _is_told(error: Exception) -> bool:

@@ -12,6 +12,7 @@ from pyrovae.cli.writing import TABLES, check_out, has_index, write_frame, write
 from pyrovae.cli.written_cells import WrittenCells
 from pyrovae.data.dataset import TABLE
 from pyrovae.data.table_files import read_table
+from pyrovae.distributed import in_parts, processes
 from pyrovae.runs import Run, pick_device
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def impute(options: argparse.Namespace) -> None:
     paths = [options.out]
     if DRAW in options.out.name:
         paths = [_numbered(options.out, number) for number in range(1, options.draws + 1)]
-    check_out(paths, options.overwrite, TABLES, " for a table")
+    with processes().together():
+        check_out(paths, options.overwrite, TABLES, " for a table")
     run = Run.open(options.run)
     if run.spec.kind != TABLE:
         raise ValueError(f"{options.run} is a run of the pair {run.pair.name}, whose data are no table")
@@ -51,6 +53,8 @@ def impute(options: argparse.Namespace) -> None:
         _check_new([end for column in _schema_of(run).columns for end in _ends(column)], frame)
     cells = WrittenCells.of(options.input, frame)
     if run.pair.name == "auto-decoder":
+        if processes().several:
+            raise ValueError("a run of the pair auto-decoder imputes in one process; start it without torchrun")
         _impute_by_rows(options, run, frame, paths, cells)
         return
     imputer = _imputer(run, options.device)
@@ -58,16 +62,26 @@ def impute(options: argparse.Namespace) -> None:
         print(f"note: draws and intervals of {options.run} are not calibrated", file=sys.stderr)
     schema = imputer.schema_
     if options.draws is None:
-        complete = imputer.transform(frame)
+        complete = _whole(in_parts(imputer.transform, frame), frame)
         if options.intervals is not None:
-            complete = _with_intervals(complete, *imputer.intervals(frame, options.intervals), schema)
+            parts = in_parts(lambda part: imputer.intervals(part, options.intervals), frame)
+            low, high = (_whole([part[end] for part in parts], frame) for end in (0, 1))
+            complete = _with_intervals(complete, low, high, schema)
         _write(complete, options.out, schema, cells)
     else:
-        drawn = imputer.impute_draws(frame, options.draws, options.seed)
+        parts_of_draws = in_parts(lambda part: imputer.impute_draws(part, options.draws, options.seed), frame)
+        drawn = [_whole([part[number] for part in parts_of_draws], frame) for number in range(options.draws)]
         tables = drawn if DRAW in options.out.name else [_stacked(drawn)]
         for table, path in zip(tables, paths, strict=True):
             _write(table, path, schema, cells)
     _tell(options, frame)
+
+
+def _whole(parts: Sequence[pd.DataFrame], frame: pd.DataFrame) -> pd.DataFrame:
+    """Tables of parts of the rows as one."""
+    import pandas as pd
+
+    return parts[0] if len(parts) == 1 else pd.concat(parts).set_axis(frame.index)
 
 
 def _tell(options: argparse.Namespace, frame: pd.DataFrame) -> None:
@@ -142,7 +156,7 @@ def _imputer(run: Run, device_name: str) -> VAEImputer:
     from pyrovae.estimators import VAEImputer
 
     device = pick_device(device_name)
-    run.finish(device=device, progress=True)
+    processes().on_first(lambda: run.finish(device=device, progress=True))
     imputer = VAEImputer.load(run.folder.path, device)
     imputer.feature_names_in_ = imputer.schema_.feature_names  # also if it was fitted on an array
     return imputer
@@ -273,6 +287,8 @@ def _is_number_of(text: str, levels: Sequence[Any]) -> bool:
 
 
 def _write(frame: pd.DataFrame, path: Path, schema: Schema, cells: WrittenCells | None = None) -> None:
+    if not processes().first:
+        return
     if path.name.lower().endswith(".parquet"):
         write_frame(frame, path)
         return

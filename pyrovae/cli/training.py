@@ -10,6 +10,7 @@ from typing import Any
 from pyrovae.cli.options import DATA, TABLES, TRAINING, flag, given, pair_dest
 from pyrovae.cli.using import bar, print_evaluation
 from pyrovae.data.registry import find_entry
+from pyrovae.distributed import processes
 from pyrovae.pairs.registry import Pair, find_pair
 from pyrovae.runs import Run, needs_sticks, pick_device, with_more_sticks
 from pyrovae.runs.configuration import free_folder
@@ -56,6 +57,8 @@ def new_run(options: argparse.Namespace, pair: Pair | None = None) -> Run:
             data_options.setdefault("kind", pair.data_kind)
         made, label = data_options, Path(options.data).resolve().stem if entry is None else entry.name
     training = given(values, [*TRAINING, "compile", "drop_last"])
+    if options.out is None and processes().several:
+        raise ValueError("several processes write one run folder; name it with --out")
     usual = Path("runs") / f"{pair.name.replace(':', '.')}-{label}"
     folder = options.out or (usual if options.overwrite else free_folder(usual))
     follows = () if pair.finishing is None else pair.finishing.options

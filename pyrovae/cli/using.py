@@ -15,6 +15,7 @@ from pyrovae.cli.gaps import evaluate_gap
 from pyrovae.cli.missing import curves_of, evaluate_missing
 from pyrovae.cli.options import flag, given
 from pyrovae.cli.writing import check_new
+from pyrovae.distributed import processes
 from pyrovae.metrics import known_figures
 from pyrovae.runs import Run, pick_device, posteriors
 from pyrovae.runs.own_data import is_function
@@ -22,6 +23,8 @@ from pyrovae.runs.own_data import is_function
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print the held-out likelihood and other figures of a run."""
+    if processes().several and (options.inference_gap or options.missing is not None):
+        raise ValueError("--inference-gap and --missing are the work of one process; start it without torchrun")
     if options.inference_gap:
         if options.missing is not None:
             raise ValueError("--inference-gap and --missing are two evaluations; ask for one of them")

@@ -18,6 +18,7 @@ from pyrovae.batches import arguments
 from pyrovae.data import Dataset, Rows
 from pyrovae.data.checking import check_kind, check_labels
 from pyrovae.data.dataset import TABLE, slices
+from pyrovae.distributed import in_parts
 from pyrovae.families import families_of
 from pyrovae.infer.log_weights import log_condition
 from pyrovae.likelihoods import Likelihood, likelihood_of, squared_error
@@ -25,6 +26,7 @@ from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import infers_label, latents_of
 from pyrovae.metrics.figures import NEIGHBOURS, SHARE_OF_ROWS, Evaluation, known_figures
 from pyrovae.metrics.latents import ACTIVE, knn_error, row_means, unit_variances
+from pyrovae.rng import seeded
 from pyrovae.support import SupportCheck
 from pyrovae.vae import VAE
 
@@ -176,20 +178,28 @@ def evaluate(
         split = split.without_labels()
     likelihood, fixed = likelihood_of(vae), _fixed(vae, condition)
     _check_rows(vae, split, parts_of_rows, dataset)
-    parts: list[tuple[Tensor, ...]] = []
-    probability, grey = True, False
     with programs.evaluating(vae):
-        for part in parts_of_rows if progress is None else progress(parts_of_rows):
-            x, data = arguments(vae, split.take(part))
-            settings: dict[str, Any] = {"chunk_size": chunk_size, "condition": fixed, **data}
-            estimate = vae.log_likelihood(x, num_samples, return_details=True, **settings)
-            p, nll, kl = vae.bound_terms(x, condition=fixed, **data)
-            error, count = _reconstruction_error(vae, likelihood, x, data)
-            means = row_means(vae, x, data)
-            parts.append((*estimate, nll, kl, error, count, *means.values()))
-            observed, mask = vae.observed_values(x, **data), data.get("mask")
-            probability = probability and _is_probability(p, observed, mask, kind)
-            grey = grey or scores_grey(p, observed, mask)
+        seed = int(torch.randint(2**31, ()))  # parts have streams of their own, so that processes can share them
+
+        def figures_of(some: Sequence[slice]) -> list[tuple[list[Tensor], bool, bool, list[str]]]:
+            found = []
+            for part in some if progress is None else progress(some):
+                with seeded((seed + part.start) % 2**31):
+                    x, data = arguments(vae, split.take(part))
+                    settings: dict[str, Any] = {"chunk_size": chunk_size, "condition": fixed, **data}
+                    estimate = vae.log_likelihood(x, num_samples, return_details=True, **settings)
+                    p, nll, kl = vae.bound_terms(x, condition=fixed, **data)
+                    error, count = _reconstruction_error(vae, likelihood, x, data)
+                    means = row_means(vae, x, data)
+                    observed, mask = vae.observed_values(x, **data), data.get("mask")
+                    probable, is_grey = _is_probability(p, observed, mask, kind), scores_grey(p, observed, mask)
+                values = [*estimate, nll, kl, error, count, *means.values()]
+                found.append(([value.detach().cpu() for value in values], probable, is_grey, [*means]))
+            return found
+
+        found_of_parts = [one for some in in_parts(figures_of, parts_of_rows) for one in some]
+        parts, probable, are_grey, names = zip(*found_of_parts, strict=True)
+        probability, grey, means = all(probable), any(are_grey), names[0]
         columns = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
         value, sampling, size, nll, kl, error, number, *sites = columns
         _check_finite({"log-likelihood": value, "negative log-likelihood": nll, "KL divergence": kl})

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
+
+from pyrovae.distributed import local_rank, processes
 
 
 def pick_device(name: str) -> str:
@@ -11,7 +15,8 @@ def pick_device(name: str) -> str:
     Parameters
     ----------
     name : str
-        Such as "cpu", "cuda" or "cuda:1". "auto" is CUDA where there is one, and otherwise the CPU.
+        Such as "cpu", "cuda" or "cuda:1". "auto" is CUDA where there is one, and otherwise the CPU. Where several
+        processes work together, "cuda" is a device for each process of a machine, and "auto" too if there are so many.
 
     Returns
     -------
@@ -28,6 +33,13 @@ def pick_device(name: str) -> str:
     >>> pick_device("cpu")
     'cpu'
     """
+    if processes().several and name in ("auto", "cuda"):
+        devices, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", local_rank() + 1))
+        if devices >= wanted:
+            return f"cuda:{local_rank()}"
+        if name == "cuda":
+            raise ValueError(f"{wanted} processes on this machine need a CUDA device each, and it has {devices}")
+        return "cpu"
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

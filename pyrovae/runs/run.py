@@ -13,6 +13,7 @@ from pyrovae import data, metrics
 from pyrovae.data import Dataset
 from pyrovae.data.dataset import DataSpec
 from pyrovae.data.fingerprints import changed_splits, fingerprints
+from pyrovae.distributed import is_restart, launch, processes
 from pyrovae.pairs.registry import Pair, find_pair
 from pyrovae.runs import configuration, evaluations, finishing, own_data, posteriors, same_data
 from pyrovae.runs.configuration import OwnPair
@@ -92,13 +93,14 @@ class Run:
             For an unknown pair, and an option that its finishing does not have.
         """
         folder = RunFolder(path)
-        if not overwrite:
-            configuration.check_free(folder)
-        if not isinstance(pair, str):
-            raise TypeError(f"pair must be a name, or 'module:function' for one of your own, got {pair!r}")
-        found = find_pair(pair)
-        dataset, options = (data, data.options) if isinstance(data, Dataset) else (None, data)
-        config = configuration.new_configuration(found, pair_options, options, training, finishing)
+        with processes().together():
+            if not overwrite and not (is_restart() and folder.was_begun_by(launch())):
+                configuration.check_free(folder)
+            if not isinstance(pair, str):
+                raise TypeError(f"pair must be a name, or 'module:function' for one of your own, got {pair!r}")
+            found = find_pair(pair)
+            dataset, options = (data, data.options) if isinstance(data, Dataset) else (None, data)
+            config = configuration.new_configuration(found, pair_options, options, training, finishing)
         return cls(folder, config, found, dataset)
 
     @classmethod
@@ -248,32 +250,40 @@ class Run:
         CheckpointError
             If there is no training to resume, or the data have another number of rows than it began with.
         """
-        if resume and self.config.get("in_python"):
-            raise CheckpointError(
-                f"{self.folder.path} was trained in Python, with {', '.join(self.config['in_python'])} that no file "
-                "holds; go on there: Trainer(...).fit(vae, data, run=folder, resume=True)"
-            )
-        training, whole = dict(self.config["training"]), self.dataset()
-        if resume:
-            same_data.check_resumable(self.folder, whole, self.spec)
-            training |= {n: v for n, v in (("epochs", epochs), ("patience", patience)) if v is not None}
-        dataset, follows = whole, self.pair.finishing
-        if follows is not None:
-            dataset = follows.hold_out(whole, training.get("seed") or 0, self.spec if resume else None)
-        if not resume and "epochs" not in training and self.pair.epochs is not None:
-            batch_size = training.get("batch_size", Trainer().batch_size)
-            training["epochs"] = self.pair.epochs(dataset.epoch_rows, batch_size)
-        config = {**self.config, "data": dict(dataset.options), "training": training, "spec": dataset.spec.to_dict()}
-        config["fingerprints"] = self.config.get("fingerprints") if resume else fingerprints(whole)
-        writer = configuration.WriteConfiguration(self.folder, config)
-        loop = Trainer(**training, progress=progress, callbacks=[writer, *callbacks])
-        if vae is None:
-            torch.manual_seed(training.get("seed", 0))
-            vae = configuration.build(self.pair, dataset, self.config)
+        ranks = processes()
+        with ranks.together():
+            if resume and self.config.get("in_python"):
+                raise CheckpointError(
+                    f"{self.folder.path} was trained in Python, with {', '.join(self.config['in_python'])} that no "
+                    "file holds; go on there: Trainer(...).fit(vae, data, run=folder, resume=True)"
+                )
+            training, whole = dict(self.config["training"]), self.dataset()
+            if resume:
+                same_data.check_resumable(self.folder, whole, self.spec)
+                training |= {n: v for n, v in (("epochs", epochs), ("patience", patience)) if v is not None}
+            dataset, follows = whole, self.pair.finishing
+            if follows is not None:
+                dataset = follows.hold_out(whole, training.get("seed") or 0, self.spec if resume else None)
+            if not resume and "epochs" not in training and self.pair.epochs is not None:
+                batch_size = training.get("batch_size", Trainer().batch_size)
+                training["epochs"] = self.pair.epochs(dataset.epoch_rows, batch_size)
+            described = {"data": dict(dataset.options), "training": training, "spec": dataset.spec.to_dict()}
+            config = {**self.config, **described}
+            config["fingerprints"] = self.config.get("fingerprints") if resume else fingerprints(whole)
+            writer = configuration.WriteConfiguration(self.folder, config)
+            loop = Trainer(**training, progress=progress, callbacks=[writer, *callbacks])
+            if vae is None:
+                torch.manual_seed(training.get("seed", 0))
+                vae = configuration.build(self.pair, dataset, self.config)
+            vae = vae.to(device)
         how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "allow_changed_data": self.allow_changed_data}
-        history = loop.fit(vae.to(device), dataset, run=self.folder, **how)
-        if follows is not None:
+        history = loop.fit(vae, dataset, run=self.folder, **how)
+
+        def finish() -> None:
             replace(self, config=self.folder.read_config()).finish(whole, device=device, progress=progress)
+
+        if follows is not None:
+            ranks.on_first(finish)
         return history
 
     def finish(self, dataset: Dataset | None = None, *, device: str = "cpu", progress: bool = False) -> Run:
@@ -338,7 +348,12 @@ class Run:
 
         A run that is not finished is finished first.
         """
-        return None if self.pair.finishing is None else self.pair.finishing.load(self.folder.path, device)
+        finishing = self.pair.finishing
+        if finishing is None:
+            return None
+        if processes().several and not finishing.is_done(self):
+            raise CheckpointError(f"{self.folder.path} is not finished, which is the work of one process: start one")
+        return finishing.load(self.folder.path, device)
 
     def evaluate(
         self,
@@ -401,6 +416,6 @@ class Run:
             vae, rows = posteriors.for_likelihood(vae, rows, fit_steps, progress=options.get("progress") is not None)
         result = metrics.evaluate(vae, rows.to(device), dataset=dataset, neighbours=near, **options)
         found = {"run": str(self.folder.path), "data": dataset.name, "split": split, **result.to_dict()}
-        if keep and not changed_splits(dataset, self.config.get("fingerprints") or {}):
+        if keep and processes().first and not changed_splits(dataset, self.config.get("fingerprints") or {}):
             evaluations.keep(self.folder, found, seed, weights)
         return found

@@ -108,9 +108,9 @@ class HeldBatches:
 
     @property
     def smallest(self) -> int:
-        """Rows of the smallest batch."""
+        """Rows of the smallest batch, or of the part of it that this process has."""
         left = self.total - (self.num_batches - 1) * self.batch_size
-        return min(left, self.batch_size)
+        return max(1, self.parallel.most(min(left, self.batch_size)))
 
     def first(self) -> Rows:
         """The first rows, as training gives them."""

@@ -231,8 +231,8 @@ class Trainer(TrainingOptions):
                 seen, prints = None, {}
                 for name, rows in (("train", data.train), ("validation", data.validation)):
                     if (ranks.several or (folder is not None and name == "train")) and isinstance(rows, Rows):
-                        prints[f"{name} rows"] = fingerprint(rows, computed=is_computed(given))
-                seen = prints.get("train rows")
+                        prints[f"fingerprint of the {name} rows"] = fingerprint(rows, computed=is_computed(given))
+                seen = prints.get("fingerprint of the train rows")
                 if folder is not None and ranks.first:
                     from pyrovae.runs import in_python  # not above: runs stand on trainings
 

@@ -1,7 +1,8 @@
-"""Pairs and trainings that several processes share, and what starts them. Run as a script, it is one of the processes."""
+"""Trainings that several processes share, and what starts them. Run as a script, it is one of the processes."""
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,15 +11,16 @@ from pathlib import Path
 import pyro
 import pyro.distributions as dist
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from pyrovae import VAE
-from pyrovae.distributed import processes
+from pyrovae.distributed import is_restart, processes
 from pyrovae.guides import PerDatum
-from pyrovae.training import Trainer
+from pyrovae.training import Callback, Trainer, TrainingInterrupted
 
 TIME = 240
-STEPS = {"enum": 10, "delta": 10, "clipped": 10}
+EPOCHS = {"enum": 10, "delta": 10, "clipped": 10, "drawn": 6}
 
 
 class Mixture(nn.Module):
@@ -57,22 +59,63 @@ def data(rows=41):
 
 
 def pair(name, rows=41):
-    torch.set_default_dtype(torch.float32)
     if name == "enum":
         made = Mixture().double()
         return VAE(made.model, made.guide)
-    return VAE(Factors(), PerDatum(rows, 2, scale="none", init="normal")).double()
+    scale = "learned" if name == "drawn" else "none"
+    return VAE(Factors(), PerDatum(rows, 2, scale=scale, init="normal")).double()
 
 
-def train(name, folder=None, **options):
-    """A training of 50 steps and more of a pair in which nothing is drawn; the last batch of an epoch has one row."""
+def train(name, folder=None, resume=False, **options):
+    """A training whose epochs have a last batch of one row; nothing is drawn, but for the pair "drawn"."""
     torch.manual_seed(3 + processes().rank)  # the weights of the first process count
     vae = pair(name)
-    how = {"epochs": STEPS[name], "batch_size": 8, "lr": 0.02, "progress": False, "seed": 5} | options
+    how = {"epochs": EPOCHS[name], "batch_size": 8, "lr": 0.02, "progress": False, "seed": 5} | options
+    how |= {"checkpoint_seconds": 0.0} if folder else {}
     how |= {"objective": "enum"} if name == "enum" else {}
     how |= {"gradient_clip": 0.05} if name == "clipped" else {}
-    history = Trainer(**how).fit(vae, (data(), data(7)) if name == "enum" else data(), run=folder)
+    history = Trainer(**how).fit(vae, (data(), data(7)) if name == "enum" else data(), run=folder, resume=resume)
     return vae, history
+
+
+class Action(Callback):
+    """Does something once, after a number of batches since the start."""
+
+    def __init__(self, batch, action):
+        self.batch, self.action = batch, action
+
+    def on_batch(self, progress):
+        self.batch -= 1
+        if not self.batch:
+            self.action()
+
+
+def interrupted(folder, batch, rank):
+    """A training that one process stops by Ctrl-C; with `batch` 0 it goes on to its end."""
+    action = Action(batch, lambda: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        vae, _ = train("drawn", folder, resume=not batch, callbacks=[action] if processes().rank == rank else [])
+    except TrainingInterrupted as stop:
+        print(stop)
+        return
+    save(vae, folder)
+
+
+def killed(folder, batch, rank):
+    """A training one of whose processes is killed, unless torchrun has started it again."""
+    action = Action(batch, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    dies = processes().rank == rank and not is_restart()
+    vae, _ = train("drawn", folder, callbacks=[action] if dies else [])
+    save(vae, folder)
+
+
+def longer(folder, epochs):
+    """A training that goes on where another one stopped."""
+    train("delta", folder, resume=True, epochs=epochs)
+
+
+def save(vae, folder):
+    save_file({n: v.detach().clone() for n, v in vae.state_dict().items()}, f"{folder}/{processes().rank}.safetensors")
 
 
 def report(names, out):
@@ -97,10 +140,32 @@ def environment(**more):
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), **more}
 
 
-def start(size, command):
-    """Start processes as a launcher does; their output by rank when they have ended, with the exit status."""
+def torchrun(size, command, *options):
+    """Start processes by torchrun, in a session of their own."""
+    how = ["--standalone", "--nproc-per-node", str(size), *options]
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *how, *command],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(started):
+    """The output of processes by rank when they have ended, with the exit status; none is left behind."""
+    try:
+        return [(process.communicate(timeout=TIME)[0], process.returncode) for process in started]
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait()
+
+
+def started(size, command):
+    """Start processes as a launcher does."""
     shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    started = [
+    return [
         subprocess.Popen(
             [sys.executable, *command],
             env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **shared),
@@ -110,12 +175,11 @@ def start(size, command):
         )
         for rank in range(size)
     ]
-    try:
-        return [(process.communicate(timeout=TIME)[0], process.returncode) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+
+
+def work(size, name, *arguments):
+    """Let several processes do a function of this module."""
+    return ended(started(size, [__file__, name, json.dumps(arguments)]))
 
 
 if __name__ == "__main__":
