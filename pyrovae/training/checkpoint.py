@@ -344,14 +344,25 @@ class RunFolder:
         return same and digest == state.get("metrics", digest)
 
 
-def kept_in(folder: RunFolder | None) -> str:
-    """What is left of a training that another process has ended, and how to go on."""
+def kept_in(folder: RunFolder | None, *, by_command: bool, replaces: bool) -> str:
+    """What is left of a training that another process has ended, and how to go on.
+
+    Parameters
+    ----------
+    folder : RunFolder or None
+        Its folder.
+    by_command : bool
+        Whether the command line can resume it.
+    replaces : bool
+        Whether the folder still holds an earlier training, which it was to replace.
+    """
     if folder is None:
         return "nothing was saved, since there is no run folder"
+    if replaces:
+        return f"{folder.path} still holds the training that was to be replaced"
     if not folder.state_path.exists():
         return "nothing was saved yet"
-    # Run folders of the command line say how they were made.
-    how = f"pyrovae resume {folder.path}" if folder.config_path.exists() else "resume=True"
+    how = f"pyrovae resume {folder.path}" if by_command else "resume=True"
     return f"the last save in {folder.path} is whole, go on from it: {how}"
 
 

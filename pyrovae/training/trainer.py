@@ -245,7 +245,8 @@ class Trainer(TrainingOptions):
             except KeyboardInterrupt:
                 raise
             except LostProcessError as error:
-                raise LostProcessError(f"{error}; {kept_in(folder)}") from error
+                left = kept_in(folder, by_command=fit.by_command, replaces=fit.replaces)
+                raise LostProcessError(f"{error}; {left}") from error
             except BaseException:
                 if folder is not None and fit.is_new and not fit.replaces and ranks.first:
                     folder.discard()  # so that it is not in the way of the corrected call
