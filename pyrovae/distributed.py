@@ -160,8 +160,12 @@ class Processes:
         self._turns += 1
         key = f"pyrovae.turn.{self._turns}"
         if self.first:
-            with _by_itself():
-                found = work()
+            try:
+                with _by_itself():
+                    found = work()
+            except BaseException as error:
+                self.leave(error)
+                raise
             _store().set(key, "done")
             return found
         while not self._speak(lambda: _store().check([key])):

@@ -16,7 +16,7 @@ from pyrovae.distributed import ALONE, processes
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
-_SHARED = ("train", "resume", "evaluate", "impute")
+_SHARED = ("train", "resume", "evaluate", "encode", "impute")
 """Verbs whose work several processes share."""
 
 

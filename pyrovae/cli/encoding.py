@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from pyrovae.cli.writing import TABLES, check_out, write_arrays, write_frame
+from pyrovae.data.dataset import Rows
+from pyrovae.distributed import in_parts, processes
 from pyrovae.metrics import encodings
 from pyrovae.runs import Run, pick_device, posteriors
+from pyrovae.vae import VAE
 
 
 def encode(options: argparse.Namespace) -> None:
@@ -22,7 +26,9 @@ def encode(options: argparse.Namespace) -> None:
     ValueError
         For a file that cannot be written, no such rows, and latents that are no numbers.
     """
-    check_out([options.out], options.overwrite, (*TABLES, ".npz"))
+    ranks = processes()
+    with ranks.together():
+        check_out([options.out], options.overwrite, (*TABLES, ".npz"))
     if options.fit_steps < 0:
         raise ValueError(f"--fit-steps must be at least 0, got {options.fit_steps}")
     device, changed = pick_device(options.device), options.allow_changed_data
@@ -40,8 +46,9 @@ def encode(options: argparse.Namespace) -> None:
             continue
         with torch.random.fork_rng():
             fitted = posteriors.fitted(vae, rows.to(device), options.fit_steps)
-        for key, value in encodings(fitted, rows.to(device)).items():
-            parts.setdefault(key, []).append(value)
+        for found_of_part in in_parts(partial(_encodings, fitted, rows), range(len(rows))):
+            for key, value in found_of_part.items():
+                parts.setdefault(key, []).append(value)
         numbers += range(len(rows))
         splits += [name] * len(rows)
         labels += [-1] * len(rows) if rows.y is None else rows.y.tolist()
@@ -53,12 +60,19 @@ def encode(options: argparse.Namespace) -> None:
     about = {"row": np.array(numbers)}
     about |= {"split": np.array(splits)} if len(names) > 1 else {}
     about |= {"label": np.array(labels)} if max(labels) >= 0 else {}
+    if not ranks.first:
+        return
     if options.out.name.lower().endswith(".npz"):
         write_arrays({**about, **found}, options.out)
     else:
         _write_table(about, found, options.out)
     shown = ", ".join(f"{key} [{len(value)}, {value.shape[1]}]" for key, value in found.items())
     print(f"latents of {len(numbers)} {options.split} rows in {options.out}: {shown}".replace("all rows", "rows"))
+
+
+def _encodings(vae: VAE, rows: Rows, some: range) -> dict[str, torch.Tensor]:
+    """The encodings of some of the rows."""
+    return encodings(vae, rows.take(slice(some.start, some.stop)).to(vae.device))
 
 
 def _check_finite(found: Mapping[str, np.ndarray], path: Path) -> None:

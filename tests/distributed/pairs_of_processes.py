@@ -19,7 +19,7 @@ from pyrovae.distributed import is_restart, processes
 from pyrovae.guides import PerDatum
 from pyrovae.training import Callback, Trainer, TrainingInterrupted
 
-TIME = 240
+TIME = 420
 EPOCHS = {"enum": 10, "delta": 10, "clipped": 10, "drawn": 6}
 
 

@@ -60,3 +60,16 @@ def test_impute(place, more):
     of_two([*words, "--out", str(place / "shared.csv"), "--overwrite"])
     alone, shared = (pd.read_csv(place / f"{name}.csv") for name in ("alone", "shared"))
     pd.testing.assert_frame_equal(shared, alone, rtol=1e-9)
+
+
+def test_encode(place):
+    words = ["encode", str(place / "run"), "--split", "all", "--device", "cpu"]
+    assert main([*words, "--out", str(place / "alone.npz")]) == 0
+    of_two([*words, "--out", str(place / "shared.npz")])
+    alone, shared = (np.load(place / f"{name}.npz") for name in ("alone", "shared"))
+    assert shared.files == alone.files
+    for name in alone.files:
+        if alone[name].dtype.kind == "f":
+            np.testing.assert_allclose(shared[name], alone[name], rtol=1e-4, atol=1e-6)
+        else:
+            assert (shared[name] == alone[name]).all()
