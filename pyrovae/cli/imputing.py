@@ -58,7 +58,8 @@ def impute(options: argparse.Namespace) -> None:
         _impute_by_rows(options, run, frame, paths, cells)
         return
     imputer = _imputer(run, options.device)
-    if not imputer.model_.is_calibrated and (options.draws is not None or options.intervals is not None):
+    asked = options.draws is not None or options.intervals is not None
+    if asked and not imputer.model_.is_calibrated and processes().first:
         print(f"note: draws and intervals of {options.run} are not calibrated", file=sys.stderr)
     schema = imputer.schema_
     if options.draws is None:
