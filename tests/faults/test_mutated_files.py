@@ -6,6 +6,7 @@ import random
 import struct
 import warnings
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ import torch
 
 from pyrovae.data import DataError, load
 from pyrovae.data.files import DataFile, Files, parse_idx, parse_mat, parse_npz
+from pyrovae.data.parquet_files import ParquetTable
 from pyrovae.data.table_files import read_table
 
 COUNT = 40
@@ -53,6 +55,26 @@ def idx():
     return struct.pack(">4B3I", 0, 0, 8, 3, *BYTES.shape) + BYTES.tobytes()
 
 
+def hdf5():
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for name in ("train_data", "test_data"):
+            file.create_dataset(name, data=NUMBERS, compression="gzip")
+    return content.getvalue()
+
+
+def parquet():
+    content = io.BytesIO()
+    pd.DataFrame(NUMBERS, columns=list("abcd")).assign(e=["x", "y", "z"] * 10).to_parquet(content)
+    return content.getvalue()
+
+
+def read_in_chunks(path):
+    table = ParquetTable(path)
+    for start, chunk in table.chunks(7):
+        table.frame(chunk, start)
+
+
 def mutated(content, generator):
     """The content with bytes changed, cut out, doubled or cut off."""
     changed = bytearray(content)
@@ -84,6 +106,9 @@ def own(path, **options):
 
 
 READERS = {
+    "mine.h5": (hdf5, lambda path: load(path, validation=2)),
+    "table.parquet": (parquet, read_table),
+    "chunks.parquet": (parquet, read_in_chunks),
     "mine.npz": (lambda: npz(x=NUMBERS, y=np.arange(30)), own),
     "mine.npy": (npy, own),
     "mine.pt": (pt, own),
