@@ -152,7 +152,7 @@ class CompiledLoss:
                     f"the argument {name!r} is a {type(value).__name__}, and compiled steps take tensors alone; make "
                     "it an attribute of the programs, or train without compilation"
                 )
-        shapes = tuple((name, value.shape, value.dtype, value.stride()) for name, value in inputs.items())
+        shapes = tuple((name, value.shape, value.stride(), value.dtype, value.device) for name, value in inputs.items())
         return self._weighted or beta != 1, self._step.vae.training, self._slots.signature(), shapes
 
     def _arguments(self, inputs: Mapping[str, Tensor], beta: float) -> list[Tensor]:

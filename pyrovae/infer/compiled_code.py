@@ -70,20 +70,23 @@ class Slots:
                         self._all.append((f"{prefix}.{name}".lstrip("."), values, name))
         self._signature = self._look()
         self.trained_names, self.kept_names, self._trained, self._kept = [], [], [], []
-        for (full, values, name), trained in zip(self._all, self._signature, strict=True):
-            if trained is not None:
-                (self.trained_names if trained else self.kept_names).append(full)
-                (self._trained if trained else self._kept).append((values, name))
+        for (full, values, name), seen_as in zip(self._all, self._signature, strict=True):
+            if seen_as is not None:
+                (self.trained_names if seen_as[0] else self.kept_names).append(full)
+                (self._trained if seen_as[0] else self._kept).append((values, name))
 
     def signature(self) -> tuple:
-        """What tells one state of the module from another: which tensors there are, and which are trained."""
+        """What tells one state of the module from another: which tensors there are, of which kind, which are trained.
+
+        Compiled code looks at none of that itself, and would read the memory of another kind of tensor as if it fitted.
+        """
         if self._look() != self._signature:
             self.refresh()
         return self._signature
 
     def _look(self) -> tuple:
         found = (values.get(name) for _, values, name in self._all)
-        return tuple(None if value is None else value.requires_grad for value in found)
+        return tuple(None if v is None else (v.requires_grad, v.shape, v.stride(), v.dtype, v.device) for v in found)
 
     def trained(self) -> list[Tensor]:
         """The tensors whose gradients are asked for."""

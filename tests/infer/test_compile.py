@@ -266,6 +266,20 @@ def test_a_parameter_that_nobody_knows_is_refused():
         CompiledLoss(vae, IWAE(2), backend="eager")(x)
 
 
+def test_another_kind_of_parameter_is_compiled_anew():
+    """Compiled code checks nothing of what it is given."""
+    x = torch.randn(6, 5)
+    vae = prepared(linear_pair, x)
+    step = CompiledLoss(vae, IWAE(3), backend="eager")
+    step(x)
+    first = {*step._compiled}
+    vae.double()
+    step(x.double())
+    vae.model.loadings.data = vae.model.loadings.data.T.contiguous().T
+    step(x.double())
+    assert len({*step._compiled} - first) == 2
+
+
 def test_gradients_of_the_mean():
     x = torch.randn(6, 5)
     vae = prepared(linear_pair, x)
