@@ -165,6 +165,7 @@ class CompiledLoss:
 
     def _compile(self, inputs: Mapping[str, Tensor], beta: float) -> CompiledStep:
         """Trace and compile for arguments of these shapes; leaves random numbers and buffers as they are."""
+        self._key(inputs, beta)  # refuses what is no tensor
         with torch.random.fork_rng(), pyro.validation_enabled(False):
             self._run_objective_once(inputs, beta)
             self._slots.refresh()  # the first run may make what is learned
