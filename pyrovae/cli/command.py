@@ -6,10 +6,12 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from threading import current_thread, main_thread
 
 from pyrovae.cli.arguments import VERBS, found, make_parser, named_pair
 from pyrovae.distributed import ALONE, processes
@@ -47,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"{options.verb} is the work of one process, and {ranks.size} were started")
         with warnings.catch_warnings():
             silence_pyro()
-            action = found(VERBS[options.verb].action)
+            with _interrupted_afterwards():
+                action = found(VERBS[options.verb].action)
             if ranks.first:
                 return action(options) or 0
             logging.getLogger("pyrovae").setLevel(logging.ERROR)
@@ -67,6 +70,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ranks.last_word(_in_one_line(error), lambda line: print(f"pyrovae: {line}", file=sys.stderr, flush=True))
         return BAD_INPUT
     return 0
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """A context of imports in which Ctrl-C waits for their end: compiled modules abort the process on it."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
+        yield
+        return
+    seen: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if seen:
+        raise KeyboardInterrupt
 
 
 @contextmanager

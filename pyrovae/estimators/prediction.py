@@ -86,6 +86,8 @@ class Predictor:
         Models of each column given the others as all of the above complete them.
     forest_weights : ndarray, shape ``[D]``
         What they count beside all of the above.
+    calibrated_on : ndarray, shape ``[1]``
+        Number of held-out entries that the factors of the spread were found on.
     """
 
     codec: TableCodec
@@ -100,6 +102,7 @@ class Predictor:
     factor_shares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     forests: ColumnForests | None = None
     forest_weights: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    calibrated_on: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         size = len(self.codec.families.families)
@@ -109,6 +112,8 @@ class Predictor:
             self.tree_weights = np.zeros(size)
         if not len(self.spread):
             self.spread = np.ones(size)
+        if not len(self.calibrated_on):  # a model of an earlier version does not say
+            self.calibrated_on = np.array([float((self.spread != 1).sum())])
         if not len(self.factor_shares):
             self.factor_shares = np.zeros(size)
         if not len(self.forest_weights):
@@ -351,6 +356,7 @@ class Predictor:
                     np.where(self.in_logs, np.log(np.maximum(v, TINY)), v) for v in (truth, means, draws)
                 )
             self.spread = np.where(layout.is_level, 1.0, spread_factors(truth, means, draws, asked))
+            self.calibrated_on = np.array([float(asked.sum())])
 
     def _of_nets(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
         """What the nets expect of rows, ``[N, H]``."""

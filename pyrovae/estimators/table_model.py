@@ -33,7 +33,7 @@ from pyrovae.training import History
 from pyrovae.training.schedules import parse_schedule
 from pyrovae.vae import VAE
 
-FOUND = ("tree_weights", "spread", "net_weights", "factor_shares", "forest_weights")
+FOUND = ("tree_weights", "spread", "net_weights", "factor_shares", "forest_weights", "calibrated_on")
 """What `finish` finds, and the schema keeps."""
 HIDDEN_TO_CALIBRATE = 0.3
 """Share of the observed entries of held-out rows that is hidden to calibrate spreads on them."""
@@ -129,7 +129,7 @@ class TableModel:
     def is_calibrated(self) -> bool:
         """Whether spreads were calibrated, or there is nothing to calibrate."""
         known = self.models_missing or self.predictor.expectations.is_level.all()
-        return bool((self.predictor.spread != 1).any() or known)
+        return bool(self.predictor.calibrated_on.any() or known)
 
     @property
     def models_missing(self) -> bool:
@@ -212,7 +212,7 @@ class TableModel:
         run = run.finish(device=device)
         schema, is_done = run.spec.schema or {}, run.pair.finishing is not None and run.pair.finishing.is_done(run)
         # What was found for other weights, before the training went on, is of no use.
-        weights, spread, of_nets, shares, of_forests = (
+        weights, spread, of_nets, shares, of_forests, calibrated_on = (
             np.array(schema.get(name, ()) if is_done else ()) for name in FOUND
         )
         trees, latents, factors, forests = (Path(folder) / name for name in (TREES, LATENTS, FACTORS, FORESTS))
@@ -236,6 +236,7 @@ class TableModel:
             factor_shares=shares,
             forests=ColumnForests.load(forests, Expectations(codec.families)) if of_forests.any() else None,
             forest_weights=of_forests,
+            calibrated_on=calibrated_on,
         )
         density = LatentMixture.load(latents) if is_done and latents.exists() else None
         return cls(predictor, density), settings

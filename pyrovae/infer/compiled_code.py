@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+from torch.nn.parameter import is_lazy
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"fallback_random": True, "cpp_wrapper": True},
@@ -85,8 +86,7 @@ class Slots:
         return self._signature
 
     def _look(self) -> tuple:
-        found = (values.get(name) for _, values, name in self._all)
-        return tuple(None if v is None else (v.requires_grad, v.shape, v.stride(), v.dtype, v.device) for v in found)
+        return tuple(_kind_of(values.get(name)) for _, values, name in self._all)
 
     def trained(self) -> list[Tensor]:
         """The tensors whose gradients are asked for."""
@@ -161,3 +161,9 @@ def compiled(graph: GraphModule, example: list[Any], backend: str) -> Callable[.
         if "InvalidCxxCompiler" in f"{type(error).__name__} {error}":
             raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
         raise
+
+
+def _kind_of(value: Tensor | None) -> tuple | None:
+    if value is None or is_lazy(value):  # a lazy parameter has a shape once the module has run
+        return None if value is None else (value.requires_grad,)
+    return value.requires_grad, value.shape, value.stride(), value.dtype, value.device

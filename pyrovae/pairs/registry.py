@@ -120,7 +120,8 @@ class Pair:
                 known = ", ".join(option.name for option in self.options) or "none"
                 raise ValueError(f"pair {self.name!r} has no option {name!r}; it has {known}")
         options = plain(options)
-        spec, rows = _known_of(data)
+        # A builder that asks for neither is called without data, too.
+        spec, rows = _known_of(data) if data is not None or parameters.keys() & {"spec", "rows"} else (None, None)
         arguments = {name: value for name, value in (("spec", spec), ("rows", rows)) if name in parameters}
         try:
             vae = self.builder(**arguments, **options)
@@ -134,7 +135,7 @@ class Pair:
         return vae
 
 
-def _known_of(data: Any) -> tuple[DataSpec, Rows | None]:
+def _known_of(data: Any) -> tuple[DataSpec | None, Rows | None]:
     if isinstance(data, Dataset):
         return data.spec, data.train
     return (data, None) if isinstance(data, DataSpec) else described(data)

@@ -145,7 +145,7 @@ class HeldBatches:
     def _batches_at_once(self) -> int:
         """How many batches are gathered by one call, which takes less time than a call for each."""
         tensors = [self.rows.x, *(value for value in self.rows.fields().values() if isinstance(value, torch.Tensor))]
-        of_row = sum(value.nbytes // max(1, len(value)) for value in tensors)
+        of_row = sum(value.element_size() * value.numel() // max(1, len(value)) for value in tensors)
         return max(1, _GATHERED // max(1, of_row * self.batch_size))
 
     def in_order(self) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -220,5 +221,6 @@ class TestOfPython:
         dataset = data.load("houses.csv", kind="table")
         vae = find_pair("tabular").build(dataset, latent_dim=2, hidden=(16,))
         Trainer(epochs=1, progress=False).fit(vae, dataset, run="new")
+        Path("new/config.json").unlink()
         words = ["impute", "new", "--input", "more.parquet", "--out", "full.csv"]
         assert "new is no run folder: it has no config.json" in error_of(words, capsys)

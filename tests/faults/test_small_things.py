@@ -108,9 +108,10 @@ def test_a_run_that_was_stopped_in_its_first_epoch(tmp_path, monkeypatch, capsys
     assert Run.open("run").evaluate(num_samples=2)["num_rows"] == 297
 
 
-def test_ctrl_c_in_the_first_second():
+def test_ctrl_c_in_the_first_second(tmp_path):
     """While the modules are imported, as well as later."""
-    code = "import sys; from pyrovae.cli import main; print('on', flush=True); sys.exit(main(['datasets']))"
+    words = ["train", "gaussian", "--data", "digits", "--epochs", "100000", "--out", str(tmp_path / "run"), "--quiet"]
+    code = f"import sys; from pyrovae.cli import main; print('on', flush=True); sys.exit(main({words}))"
     for delay in (0.0, 0.4):
         command = [sys.executable, "-c", code]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
