@@ -131,7 +131,8 @@ class Pair:
             raise ValueError(f"{self.name} failed: {_in_words(error)}") from error
         if not isinstance(vae, VAE):
             raise TypeError(f"{self.name} must return a pyrovae.VAE, got {type(vae).__name__}")
-        vae.made_by = MadeBy(self.name, dict(options), spec)
+        if spec is not None:
+            vae.made_by = MadeBy(self.name, dict(options), spec)
         return vae
 
 
