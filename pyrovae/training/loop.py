@@ -423,6 +423,8 @@ class Fit:
                 callback.on_save(self.progress)
         self.replaces = False
         self.saved_at = time.monotonic()
+        if self.save_every:  # a training that asks to save after every batch has it
+            self.save_every = max(self.options.checkpoint_seconds, _SAVING * (self.saved_at - begun))
 
     def not_saved(self, error: OSError) -> OSError:
         """What could not be written, and how to go on."""
