@@ -98,8 +98,8 @@ class Trainer(TrainingOptions):
     callbacks : sequence of Callback, default ()
         Further callbacks.
     checkpoint_seconds : float, default 10.0
-        Least time between two checkpoints of a run folder, in seconds. Where a checkpoint takes more than a twentieth of
-        it, they are further apart. 0 saves after every batch.
+        Least time between two checkpoints of a run folder, in seconds. Where a checkpoint takes more than a twentieth
+        of it, they are further apart. 0 saves after every batch.
 
     Raises
     ------
