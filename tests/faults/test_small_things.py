@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -115,10 +116,15 @@ def test_ctrl_c_in_the_first_second(tmp_path):
     for delay in (0.0, 0.4):
         command = [sys.executable, "-c", code]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(command, text=True, env=dict(os.environ), **pipes)
-        assert process.stdout.readline() == "on\n"
-        time.sleep(0.1 + delay)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate()
+        # Whoever runs the tests in the background has Ctrl-C ignored, which a child inherits.
+        heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(command, text=True, env=dict(os.environ), preexec_fn=heeds, **pipes) as process:
+            assert process.stdout.readline() == "on\n"
+            time.sleep(0.1 + delay)
+            process.send_signal(signal.SIGINT)
+            try:
+                _, error = process.communicate(timeout=120)
+            finally:
+                process.kill()
         assert process.returncode == 130
         assert error == "pyrovae: interrupted\n"
