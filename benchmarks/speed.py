@@ -6,7 +6,7 @@ validation, after two epochs of warming up. Processes do not share the machine w
 when it is busy. `--force` measures all the same, and marks the figures as contended.
 
     python benchmarks/speed.py                                    # two threads, wall time
-    python benchmarks/speed.py --python /tmp/bench/bin/python     # an interpreter with the extra [bench] for the others
+    python benchmarks/speed.py --python BENCH_PYTHON              # an interpreter with the extra [bench] for the others
     python benchmarks/speed.py --cpu-time --force --rounds 3      # one thread, processor time, on a busy machine
     python benchmarks/speed.py --profile ours --batch-size 128    # what the handlers of Pyro cost
 """
