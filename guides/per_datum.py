@@ -46,7 +46,7 @@ class RowGuide(PyroModule):
         super().__init__()
         size = sum(site.size for site in sites)
         if values.dim() != 2 or values.shape[1] != size:
-            raise ValueError(f"the sites have {size} parameters a row, and values has shape {tuple(values.shape)}")
+            raise ValueError(f"the sites have {size} parameters per row, and values has shape {tuple(values.shape)}")
         self.row_sites = RowSites(sites)
         self.table = RowTable(values)
         self.register_buffer("keys", None)
@@ -277,7 +277,7 @@ def PerDatum(
             raise ValueError("init='train' draws from the moments of a trained guide; give trained=GUIDE")
         values = from_moments(trained, num_data)
         if values.shape[1] != made.size:
-            raise ValueError(f"the trained guide has {values.shape[1]} parameters a row, and this one {made.size}")
+            raise ValueError(f"the trained guide has {values.shape[1]} parameters per row, and this one {made.size}")
     elif isinstance(init, str) and init == "pca":
         if family != "normal":
             raise ValueError(f"init='pca' gives real numbers, which are locations of the family normal, not {family}")

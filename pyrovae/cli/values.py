@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 from pyrovae.cli.facts import facts
 from pyrovae.options import integers, parse_optimizer, parse_rates
+
+T = TypeVar("T")
 
 MODES = ("random", "fixed")
 """How `evaluate --missing` hides entries."""
@@ -91,10 +95,7 @@ def learning_rates(text: str) -> float | dict[str, float]:
     {'model': 0.001, 'guide': 0.0003}
     """
     _named_once("lr", text)
-    try:
-        return parse_rates(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return _parsed(parse_rates, text)
 
 
 def optimizer(text: str) -> str | dict[str, str]:
@@ -121,15 +122,19 @@ def optimizer(text: str) -> str | dict[str, str]:
     {'model': 'adam', 'guide': 'sgd'}
     """
     _named_once("optimizer", text)
-    try:
-        found: str | dict[str, str] = parse_optimizer(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    found: str | dict[str, str] = _parsed(parse_optimizer, text)
     known = facts()["optimizers"]
     for name in found.values() if isinstance(found, dict) else [found]:
         if name not in known:
             raise argparse.ArgumentTypeError(f"unknown optimizer {name!r}; known are {', '.join(known)}")
     return found
+
+
+def _parsed(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:  # whose message argparse would leave out
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _named_once(what: str, text: str) -> None:
@@ -152,10 +157,7 @@ def whole_numbers(text: str) -> tuple[int, ...]:
     >>> whole_numbers("300,300")
     (300, 300)
     """
-    try:
-        return integers(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return _parsed(integers, text)
 
 
 def condition(text: str) -> tuple[str, tuple[float, ...]]:

@@ -164,6 +164,8 @@ def compiled(graph: GraphModule, example: list[Any], backend: str) -> Callable[.
 
 
 def _kind_of(value: Tensor | None) -> tuple | None:
-    if value is None or is_lazy(value):  # a lazy parameter has a shape once the module has run
-        return None if value is None else (value.requires_grad,)
+    if value is None:
+        return None
+    if is_lazy(value):  # which has a shape once the module has run
+        return (value.requires_grad,)
     return value.requires_grad, value.shape, value.stride(), value.dtype, value.device

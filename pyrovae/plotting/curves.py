@@ -48,9 +48,9 @@ def training_curves(rows: Rows) -> Figure:
     figure = Figure(figsize=(6.4, 3.8 + 1.2 * len(settings)), layout="constrained")
     ratios = [3.0] + [1.0] * len(settings)
     top, *lower = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    for first, last in _warm_ups(rows):
+    for number, (first, last) in enumerate(_warm_ups(rows)):
         for axes in (top, *lower):
-            label = "KL warm-up" if axes is top and first == _warm_ups(rows)[0][0] else None
+            label = "KL warm-up" if axes is top and not number else None
             axes.axvspan(first, last, color=_SHADE, linewidth=0, label=label)
     drawn: dict[str, Points] = {}
     for name, label, colour in (("loss", "training", BLUE), ("validation_loss", "validation", ORANGE)):
