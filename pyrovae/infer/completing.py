@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,16 +44,49 @@ def impute(
     given = programs.keywords(vae.model, vae.guide, mask=mask, **data)
     refuse_outside(vae, x, given)
     vectorize = num_samples > 1 and vae.vectorizes(x[:2], **cut(given, slice(2), len(x)))
-    rows = max(1, chunk_size // num_samples)
-    parts = []
-    for start in range(0, len(x), rows):
-        part = slice(start, start + rows)
-        with vae.scope():
+    means: list[Tensor] = []
+    chosen: list[dict[str, Tensor]] = []
+    with vae.scope():
+        for part in _parts(len(x), chunk_size // num_samples):
             some = _Completion(vae, x[part], cut(given, part, len(x)), num_samples, vectorize)
-            values = some.means() if num_draws is None else torch.stack([some.draw() for _ in range(num_draws)])
-        whole = mask[part].expand(values.shape)
-        parts.append(fill_missing(x[part].expand(values.shape), whole, values.to(x.dtype)))
-    return torch.cat(parts, 0 if num_draws is None else 1)
+            if num_draws is None:
+                means.append(some.means())
+            else:
+                chosen.append(some.choose(num_draws))
+        if num_draws is None:
+            values = torch.cat(means)
+        else:
+            latents = {name: torch.cat([some[name] for some in chosen], 1) for name in chosen[0]}
+            values = _draws(vae, x, given, latents, num_draws, chunk_size)
+    return fill_missing(x.expand(values.shape), mask.expand(values.shape), values.to(x.dtype))
+
+
+def _parts(count: int, size: int) -> Iterator[slice]:
+    size = max(1, size)
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
+def _draws(
+    vae: VAE, x: Tensor, data: Mapping[str, Any], latents: Mapping[str, Tensor], count: int, chunk_size: int
+) -> Tensor:
+    """Entries drawn from p(x|z) at latents of each row, ``[M, N, ...]`` from ``[M, N, ...]``.
+
+    Many rows go through at once: a draw has one latent for each, not as many as were weighed to choose it.
+    """
+    model, _ = conditioned(vae.model, vae.guide, vae._with_marked_means({}))
+    model = programs.unconditioned(model)
+    dims = {name: vae.row_dims[name] for name in latents}
+    places = {name: 0 if dim is None else dim - vae._event_dims[name] for name, dim in dims.items()}
+    parts = []
+    for part in _parts(len(x), chunk_size):
+        some = cut(data, part, len(x))
+        draws = []
+        for number in range(count):
+            known = {name: value[number, part].movedim(0, places[name]) for name, value in latents.items()}
+            trace = programs.trace(poutine.condition(model, data=known), (x[part],), some)
+            draws.append(only_site(vae._decoding.values(trace, "draw")))
+        parts.append(torch.stack(draws))
+    return torch.cat(parts, 1)
 
 
 class _Completion:
@@ -99,22 +132,16 @@ class _Completion:
         weights = self.weights.reshape(self.weights.shape + (1,) * (values.dim() - 2))
         return self.vae._decoding.as_data(name, (weights * values).sum(0))
 
-    def draw(self) -> Tensor:
-        """Entries drawn from p(x|z) at one draw of the latents of each row, chosen by the weights, ``[B, ...]``."""
-        choice = torch.multinomial(self.weights.T, 1)[:, 0]
+    def choose(self, count: int) -> dict[str, Tensor]:
+        """Some of the draws of the latents of each row, chosen by the weights: by site ``[count, B, ...]``."""
+        choice = torch.multinomial(self.weights.T, count, replacement=True).T
+        rows = torch.arange(len(self.x), device=choice.device)
         chosen: dict[str, Tensor] = {}
         for name in latent_sites(self.found[0].guide):
-            site = nodes_of(self.found[0].guide)[name]
-            if name not in self.vae.row_dims:
-                continue
-            values = torch.cat([self._by_particle(t, name, nodes_of(t.guide)[name]["value"]) for t in self.found])
-            rows = torch.arange(values.shape[1], device=values.device)
-            value = values[choice, rows]
-            dim = self.vae.row_dims[name]
-            chosen[name] = value if dim is None else value.movedim(0, dim - site["fn"].event_dim)
-        model = poutine.condition(programs.unconditioned(self.programs[0]), data=chosen)
-        trace = programs.trace(model, (self.x,), self.data)
-        return only_site(self.vae._decoding.values(trace, "draw"))
+            if name in self.vae.row_dims:
+                values = [self._by_particle(t, name, nodes_of(t.guide)[name]["value"]) for t in self.found]
+                chosen[name] = torch.cat(values)[choice, rows]
+        return chosen
 
     def _mean(self, traces: programs.Traces, name: str) -> Tensor:
         fn = nodes_of(traces.model)[name]["fn"]
