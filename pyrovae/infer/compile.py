@@ -173,11 +173,11 @@ class CompiledLoss:
             found: list[int] = []
             record = self._recorded(inputs, weighted=self._weighted or beta != 1, found=found)
             try:
-                with _TracedOneHot():
+                with TracedOneHot():
                     graph = make_fx(record)(*example)
             except Exception as error:
                 raise CompileError(
-                    f"the pair cannot be compiled{_place(error)} ({_reason(error)}); train it without compilation, or "
+                    f"the pair cannot be compiled{_place(error)} ({reason_of(error)}); train it without compilation, or "
                     "write it without branches on values and without .item()"
                 ) from error
             check_constants(graph)
@@ -215,7 +215,8 @@ class CompiledLoss:
             look(vae.model, vae.guide, data.pop("x"), **data)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why programs could not be traced, in one line."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return "a value of a tensor is needed in Python" if "_local_scalar_dense" in text else text
 
@@ -235,7 +236,7 @@ def _place(error: Exception) -> str:
     return site + line
 
 
-class _TracedOneHot(TorchFunctionMode):
+class TracedOneHot(TorchFunctionMode):
     """One-hot vectors by comparison: `one_hot`, which one-hot categoricals draw with, looks at values in Python."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
