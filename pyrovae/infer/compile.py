@@ -177,8 +177,8 @@ class CompiledLoss:
                     graph = make_fx(record)(*example)
             except Exception as error:
                 raise CompileError(
-                    f"the pair cannot be compiled{_place(error)} ({reason_of(error)}); train it without compilation, or "
-                    "write it without branches on values and without .item()"
+                    f"the pair cannot be compiled{_place(error)} ({reason_of(error)}); train it without compilation, "
+                    "or write it without branches on values and without .item()"
                 ) from error
             check_constants(graph)
             targets = self._slots.trained()
