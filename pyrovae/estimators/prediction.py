@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,10 +17,9 @@ from torch import Tensor
 from pyrovae.data.rows import slices
 from pyrovae.data.tables import TableCodec
 from pyrovae.distributions.mapped_normal import AT_ATOM
-from pyrovae.estimators.calibration import spread_factors
 from pyrovae.estimators.factors import FactorModel
 from pyrovae.estimators.forests import ColumnForests, completed_rows
-from pyrovae.estimators.stacking import Expectations, weights_of_groups
+from pyrovae.estimators.stacking import Expectations
 from pyrovae.estimators.trees import ColumnTrees
 from pyrovae.infer.imputation import Mixture, mixtures
 from pyrovae.likelihoods.tables import POSITIVE
@@ -29,11 +28,6 @@ from pyrovae.vae import VAE
 _DRAWS_AT_ONCE = 1_000_000
 TINY = 1e-30
 """The smallest number whose log is taken."""
-_CALIBRATION_ROWS = 4000
-_CALIBRATION_DRAWS = 200
-_CALIBRATION_NUMBERS = 40_000_000
-"""Drawn numbers at most for the calibration of spreads, of which a table of 1000 columns has as many in 200 rows."""
-_CALIBRATION_SAMPLES = 50
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ class Predictor:
     net_weights : ndarray, shape ``[1 + len(others)]``
         Their weights in that mixture, that of the pair first. They count alike by default.
     num_variants : int, default 1
-        Net number k is of the variant ``k % num_variants``. `calibrate` weighs the variants.
+        Net number k is of the variant ``k % num_variants``. `calibration.calibrate` weighs the variants.
     factors : FactorModel or None
         How missing entries of one row go together, so that draws keep their relations. Beside trees, also what is
         expected of the columns.
@@ -168,13 +162,14 @@ class Predictor:
             return None
         values = torch.where(mask, x, torch.nan).cpu().numpy()
         if self.factors is None or not self.factor_shares.any():
-            return self._of_trees(values)
+            return self.of_trees(values)
         of_factors = self.factors.predict(values)
         if (self.factor_shares[self.tree_weights > 0] == 1).all():
             return of_factors
-        return self.expectations.stacked(self._of_trees(values), of_factors, self.factor_shares)
+        return self.expectations.stacked(self.of_trees(values), of_factors, self.factor_shares)
 
-    def _of_trees(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of_trees(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What trees expect of rows, ``[N, H]``; missing values are NaN."""
         assert self.trees is not None
         found = np.zeros((len(values), self.expectations.width))
         predicted = self.trees.predict(values)
@@ -300,94 +295,9 @@ class Predictor:
         theirs = self.factors.deviations(torch.where(mask, x, torch.nan).cpu().numpy())
         return (1 - share) * ours + share * torch.as_tensor(theirs).to(ours) * torch.special.ndtri(uniform)
 
-    def calibrate(
-        self, x: Tensor, shown: Tensor, held: NDArray[np.bool_], seed: int, *, with_forests: bool = False
-    ) -> None:
-        """Find weights of nets, trees, factors and forests, and spreads, on entries that the training did not see.
-
-        Parameters
-        ----------
-        x : Tensor, shape ``[N, D]``
-            Scaled rows.
-        shown : Tensor of bool, shape ``[N, D]``
-            The entries that the training saw.
-        held : ndarray of bool, shape ``[N, D]``
-            Those that it did not.
-        seed : int
-            Seed of the draws.
-        with_forests : bool, default False
-            Whether forests are fitted, too, on what the training saw.
-        """
-        everything = x, shown
-        rows = np.random.RandomState(seed).permutation(np.flatnonzero(held.any(1)))[:_CALIBRATION_ROWS]
-        if not len(rows):
-            return
-        sampling = Sampling(_CALIBRATION_SAMPLES, seed=seed)
-        x, shown, held = x[rows], shown[rows], held[rows]
-        truth, layout = x.cpu().numpy(), self.expectations
-        observed = np.where(shown.cpu().numpy() | held, truth, np.nan)
-        variances = np.array([np.var(seen) if len(seen := each[~np.isnan(each)]) else 1.0 for each in observed.T])
-        if self.others and self.num_variants > 1:
-            self.net_weights = self._weights_of_nets(x, shown, truth, held, variances, sampling)
-        if self.trees is not None:
-            known = np.zeros(len(self.spread), dtype=bool)
-            known[[column for column, _, _ in self.trees.layout]] = True
-            first = self._of_nets(x, shown, sampling)
-            values = torch.where(shown, x, torch.nan).cpu().numpy()
-            others, knowns = [self._of_trees(values)], [known]
-            if self.factors is not None:
-                others.append(self.factors.predict(values))
-                knowns.append(self.factors.known)
-            self.tree_weights, self.factor_shares = layout.blended(first, others, knowns, truth, held, variances)
-        if with_forests:
-            self.forests = self._fitted_forests(*everything, sampling)
-            first, _, _ = self.stacked(x, shown, self._of_nets(x, shown, sampling))
-            values = torch.where(shown, x, torch.nan).cpu().numpy()
-            second = self.forests.predict(completed_rows(layout, first, values))
-            self.forest_weights = layout.weights(first, second, self.forests.known, truth, held, variances)
-        asked = held & ~layout.is_level
-        if asked.any():
-            some = slice(max(100, _CALIBRATION_NUMBERS // (_CALIBRATION_DRAWS * x.shape[1])))
-            x, shown, truth, asked = x[some], shown[some], truth[some], asked[some]
-            means = self.points(x, shown, sampling)
-            draws = self.draws(x, shown, _CALIBRATION_DRAWS, sampling, by_row=False, levels=False)
-            if self.in_logs.any():
-                truth, means, draws = (
-                    np.where(self.in_logs, np.log(np.maximum(v, TINY)), v) for v in (truth, means, draws)
-                )
-            self.spread = np.where(layout.is_level, 1.0, spread_factors(truth, means, draws, asked))
-            self.calibrated_on = np.array([float(asked.sum())])
-
-    def _of_nets(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
+    def of_nets(self, x: Tensor, mask: Tensor, sampling: Sampling) -> NDArray[np.float64]:
         """What the nets expect of rows, ``[N, H]``."""
         return np.concatenate([self.expectations.of(mixture) for _, mixture in self.mixtures(x, mask, sampling)])
-
-    def _fitted_forests(self, x: Tensor, shown: Tensor, sampling: Sampling) -> ColumnForests:
-        """Forests of rows as nets, trees and factors complete them."""
-        self.forest_weights = np.zeros_like(self.spread)
-        expected, _, _ = self.stacked(x, shown, self._of_nets(x, shown, sampling))
-        values = torch.where(shown, x, torch.nan).cpu().numpy()
-        rows = completed_rows(self.expectations, expected, values)
-        return ColumnForests.fit(self.expectations, rows, values, random_state=sampling.seed)
-
-    def _weights_of_nets(
-        self,
-        x: Tensor,
-        shown: Tensor,
-        truth: NDArray[np.float64],
-        held: NDArray[np.bool_],
-        variances: NDArray[np.float64],
-        sampling: Sampling,
-    ) -> NDArray[np.float64]:
-        """Weights of all nets, alike for those of one variant."""
-        nets, layout = (self.vae, *self.others), self.expectations
-        variants = np.arange(len(nets)) % self.num_variants
-        expected = []
-        for variant in np.unique(variants):
-            weights = np.where(variants == variant, 1 / (variants == variant).sum(), 0.0)
-            expected.append(replace(self, net_weights=weights)._of_nets(x, shown, sampling))
-        found = weights_of_groups(expected, layout, truth, held, variances)
-        return found[variants] / np.bincount(variants)[variants]
 
 
 def row_generators(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyrovae.data.rows import Rows, slices
 from pyrovae.data.tables import TableCodec
+from pyrovae.estimators.calibration import calibrate
 from pyrovae.estimators.factors import FactorModel
 from pyrovae.estimators.forests import ColumnForests, affordable
 from pyrovae.estimators.given import check_given
@@ -107,7 +108,7 @@ class TableModel:
         if held.any() and not self.models_missing:
             forests = self.predictor.trees is not None and affordable(len(x), self.predictor.expectations)
             shown = torch.as_tensor(mask & ~held, device=x.device)
-            self.predictor.calibrate(x, shown, held, seed, with_forests=forests)
+            calibrate(self.predictor, x, shown, held, seed, with_forests=forests)
         self.density = self._latent_mixture(x, torch.as_tensor(mask, device=x.device), seed, training)
 
     def calibrate(self, rows: Rows, seed: int = 0) -> None:
@@ -123,7 +124,7 @@ class TableModel:
         x = rows.x.to(self.vae.device, torch.float64)
         mask = torch.ones_like(x, dtype=torch.bool) if rows.mask is None else rows.mask.to(x.device)
         held = mask.cpu().numpy() & (np.random.RandomState(seed).uniform(size=x.shape) < HIDDEN_TO_CALIBRATE)
-        self.predictor.calibrate(x, mask & ~torch.as_tensor(held, device=x.device), held, seed)
+        calibrate(self.predictor, x, mask & ~torch.as_tensor(held, device=x.device), held, seed)
 
     @property
     def is_calibrated(self) -> bool:
