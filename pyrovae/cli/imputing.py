@@ -181,7 +181,7 @@ def _table_of(path: Path, run: Run) -> pd.DataFrame:
     ValueError
         If it has other columns than the run.
     """
-    from pyrovae.data.table_loading import without_words
+    from pyrovae.data.table_frames import without_words
 
     schema = _schema_of(run)
     frame = without_words(read_table(path), run.config["data"].get("missing_words") or ())

@@ -20,6 +20,7 @@ from pyrovae.data.registry import Splits
 from pyrovae.data.row_numbers import draw_rows, within
 from pyrovae.data.rows import Rows
 from pyrovae.data.table_files import read_table
+from pyrovae.data.table_frames import columns_of, encoded_rows, without_words
 from pyrovae.data.table_streams import TableStream, rows_at_once, without_rows
 
 if TYPE_CHECKING:
@@ -103,7 +104,6 @@ def streamed_splits(
     ValueError
         For options that do not suit the table. The message begins with the path.
     """
-    from pyrovae.data.table_loading import columns_of, encoded_rows, without_words
     from pyrovae.data.tables import TableCodec, families_of
 
     table, words = ParquetTable(path, columns), tuple(missing_words or ())
@@ -185,7 +185,6 @@ def summarized(
     TypeError, ValueError
         As `Schema.infer` does.
     """
-    from pyrovae.data.table_loading import without_words
     from pyrovae.data.table_summaries import TableSummary
 
     held = np.empty(0, np.int64) if held is None else held
@@ -208,8 +207,6 @@ def _encoded_chunks(
     kept: dict[str, list[Any]],
 ) -> Iterator[NDArray[np.float64]]:
     """Values of the training rows by chunks; the wanted rows are put into `kept` on the way."""
-    from pyrovae.data.table_loading import without_words
-
     for start, chunk in table.chunks(rows_at_once(len(table.names))):
         frame = without_words(table.frame(chunk, start), words)
         for split, numbers in wanted.items():

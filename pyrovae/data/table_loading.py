@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pyrovae.data.dataset import TABLE, Dataset, Rows
-from pyrovae.data.download import DataError
 from pyrovae.data.hiding import HideLikeOtherRows
 from pyrovae.data.own import SHARE, count_rows, draw_splits
 from pyrovae.data.registry import Splits
 from pyrovae.data.streamed_loading import MOST_HELD, is_streamed, some_rows, streamed_splits
 from pyrovae.data.table_files import TABLE_FORMATS, read_table
+from pyrovae.data.table_frames import columns_of, encoded_rows, without_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,22 +180,6 @@ def table_splits(
     )
 
 
-def without_words(frame: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
-    """The table with some words, where they stand in columns of text, as missing entries."""
-    import pandas as pd
-
-    if not words:
-        return frame
-    changed = frame.copy()
-    for name in frame.columns:
-        column = frame[name]
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            changed[name] = column.cat.remove_categories([word for word in words if word in column.cat.categories])
-        elif not (pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype)):
-            changed[name] = column.mask(column.isin(list(words)))
-    return changed
-
-
 def _dataset(name: str, splits: Splits) -> Dataset:
     return Dataset(
         name,
@@ -209,22 +193,6 @@ def _dataset(name: str, splits: Splits) -> Dataset:
     )
 
 
-def columns_of(frame: pd.DataFrame, columns: Sequence[str] | None, source: str) -> pd.DataFrame:
-    """Some columns of a table, or all of them.
-
-    Raises
-    ------
-    DataError
-        If it lacks one.
-    """
-    if columns is None:
-        return frame
-    for name in columns:
-        if name not in frame:
-            raise DataError(f"{source} has no column {name!r}; it has {', '.join(map(str, frame.columns))}")
-    return frame[list(columns)]
-
-
 def _fitted(
     frame: pd.DataFrame, source: str, kinds: Mapping[str, str], likelihoods: Mapping[str, str] | None, scaling: str
 ) -> TableCodec:
@@ -236,25 +204,6 @@ def _fitted(
         return TableCodec.fit(schema, frame, likelihoods=likelihoods, scaling=scaling)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from None
-
-
-def encoded_rows(codec: TableCodec, frame: pd.DataFrame, source: str, split: str) -> Rows:
-    """Rows of a split. Values that no training row has are missing, which the log tells.
-
-    Raises
-    ------
-    ValueError
-        If the codec does not suit the table. The message begins with the source.
-    """
-    try:
-        rows = codec.rows(frame, unseen="missing")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{source}: {error}") from None
-    given = frame[[codec.schema.names[i] for i in codec.modelled]].notna().to_numpy()
-    unseen = int(given.sum()) - int(rows.mask.sum()) if rows.mask is not None else 0
-    if unseen:
-        logger.info("%s: %d values of the %s rows stand in no training row; taken as missing", source, unseen, split)
-    return rows
 
 
 def _tell(source: str, codec: TableCodec, rows: Mapping[str, Rows]) -> None:

@@ -14,6 +14,7 @@ from pyrovae.data.download import DataError
 from pyrovae.data.parquet_files import GroupReader, ParquetTable
 from pyrovae.data.row_numbers import hidden_entries, within
 from pyrovae.data.rows import Rows, slices
+from pyrovae.data.table_frames import without_words
 
 if TYPE_CHECKING:
     from pyrovae.data.tables import TableCodec
@@ -135,8 +136,6 @@ class TableStream:
             yield _merged(parts)
 
     def _encoded(self, table: Any, numbers: NDArray[np.int64]) -> Rows:
-        from pyrovae.data.table_loading import without_words
-
         frame = without_words(self.table.frame(table).set_axis(numbers, axis=0), self.missing_words)
         try:
             rows = self.codec.rows(frame, unseen="missing")

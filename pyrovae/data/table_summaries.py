@@ -15,6 +15,7 @@ from pyrovae.data.columns import LEVELS, check_known
 from pyrovae.data.frames import DAY, from_arrow, held_by, numbers_of, times_of
 from pyrovae.data.moments import Moments
 from pyrovae.data.schema import Schema
+from pyrovae.data.table_frames import without_words
 
 MOST_LEVELS = 100_000
 """The most different texts or categories of a column that is read in chunks."""
@@ -176,8 +177,6 @@ class _ColumnSummary:
         self.extremes = values.take([low, high, *parted[:1].tolist()]).combine_chunks()
 
     def described(self, rows: int, words: tuple[str, ...]) -> Any:
-        from pyrovae.data.table_loading import without_words
-
         values = self.different
         if self.extremes is not None:
             values = self.arrow.chunked_array([self.extremes, values]).unique()
