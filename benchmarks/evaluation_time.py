@@ -1,0 +1,115 @@
+"""Time of the held-out likelihood of a 784-200-50 Bernoulli VAE: processor time on one thread, 5000 samples a row.
+
+Rounds of separate processes in an order that is drawn anew, and medians over the rounds. "by hand" is the estimate as a
+user of torch writes it, in chunks that fit the caches; "products" are its products of matrices alone, by `torch.addmm`.
+`--beside CHECKOUT` measures `vae.log_likelihood(x, 5000)` of another checkout of this repository too.
+
+    python benchmarks/evaluation_time.py
+    python benchmarks/evaluation_time.py --beside ../before --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from speed import HIDDEN, LATENT, PIXELS, ByHand, data, pair
+from torch import Tensor, nn
+
+SAMPLES, ROWS, AT_ONCE = 5000, 128, 2048
+
+
+@torch.no_grad()
+def by_hand(x: Tensor) -> None:
+    """The estimate of each row, written by hand."""
+    net = ByHand()
+    hidden = net.encoder(x)
+    loc, scale = net.loc(hidden), net.scale(hidden).exp()
+    count = AT_ONCE // len(x)
+    for _ in range(SAMPLES // count):
+        noise = torch.randn(count, *loc.shape)
+        z = loc + scale * noise
+        log_q = (-0.5 * noise.square() - scale.log()).sum(-1)
+        log_p = -0.5 * z.square().sum(-1)
+        logits = net.decoder(z)
+        scored = nn.functional.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
+        (log_p - log_q - scored.sum(-1)).logsumexp(0)
+
+
+def products(x: Tensor) -> None:
+    """The products of matrices of the decoder."""
+    first, second, bias = torch.randn(LATENT, HIDDEN), torch.randn(HIDDEN, PIXELS), torch.randn(PIXELS)
+    z, hidden = torch.randn(AT_ONCE, LATENT), torch.randn(AT_ONCE, HIDDEN)
+    for _ in range(SAMPLES * len(x) // AT_ONCE):
+        torch.addmm(bias[:HIDDEN], z, first)
+        torch.addmm(bias, hidden, second)
+
+
+made = cache(pair)
+
+
+def ours(x: Tensor, **settings: bool | str) -> None:
+    """The figure of this library."""
+    made().eval().log_likelihood(x, SAMPLES, **settings)
+
+
+KINDS: dict[str, Callable[[Tensor], None]] = {
+    "before": ours,
+    "programs run for all samples": lambda x: ours(x, compile=False),
+    "by default": ours,
+    "by hand": by_hand,
+    "products": products,
+}
+
+
+def measure(kind: str) -> float:
+    """Milliseconds a row of the second batch of an evaluation; imports and the first batch are not timed."""
+    torch.set_num_threads(1)
+    rows = data()
+    KINDS[kind](rows[-ROWS:])
+    start = time.process_time()
+    KINDS[kind](rows[:ROWS])
+    return (time.process_time() - start) * 1000 / ROWS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--beside", type=Path, help="another checkout of this repository")
+    parser.add_argument("--worker", choices=KINDS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker is not None:
+        print(json.dumps(measure(options.worker)))
+        return
+    here = Path(__file__).resolve().parent.parent
+    kinds = [kind for kind in KINDS if kind != "before" or options.beside is not None]
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(options.rounds):
+        for kind in random.sample(kinds, len(kinds)):
+            source = options.beside.resolve() if kind == "before" else here
+            paths = [str(source), str(here / "benchmarks")]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, __file__, "--worker", kind]
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=source)
+            found[kind].append(json.loads(done.stdout.strip().splitlines()[-1]))
+    reference = statistics.median(found[kinds[0]])
+    print(f"ms of processor time a row, {ROWS} rows, one thread, medians of {options.rounds} rounds\n")
+    print(f"| | ms a row | {kinds[0]} is so many times as slow |")
+    print("|---|---|---|")
+    for kind in kinds:
+        median = statistics.median(found[kind])
+        print(f"| {kind} | {median:.1f} | {reference / median:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

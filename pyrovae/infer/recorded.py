@@ -1,0 +1,359 @@
+"""Log weights of many samples from a recorded run: handlers run once, and what no draw reaches is computed once."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyrovae.infer.compile import CompileError, TracedOneHot, reason_of
+
+logger = logging.getLogger(__name__)
+Weights = Callable[[Mapping[str, Tensor]], Tensor]
+"""From the tensors of some rows to log weights `[K, B]`."""
+Draw = Callable[[], tuple[Tensor, Tensor]]
+"""Draws samples and scores them: log weights `[K, B]`, and whether all checks of distributions passed."""
+_LOOKED_AT = (torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__, torch.Tensor.data_ptr)
+"""How programs look at values behind torch's back, which no recording sees."""
+_aten: Any = torch.ops.aten
+_LARGE = 1_000_000  # multiplications from which on the products of oneDNN are the faster ones
+_KEPT = 8  # recordings of a pair that are kept
+
+
+class RecordedWeights:
+    """The log weights of some rows, as the operations that one run of the programs makes.
+
+    They are recorded once for all data of these shapes. What no random number reaches, the encoder's work for instance,
+    is done in `started`, once for some rows; the rest in each call of what it returns. The random numbers are those of
+    the programs, from the same state of torch's generators, and so are the log weights, up to rounding: large products
+    of matrices on the CPU are those of oneDNN, which are up to twice as fast as those that torch takes.
+
+    What the programs decide in Python is decided once. So a recording is used for some rows only if it gives, from the
+    same random numbers, what a run of the programs on them gives (`Recordings.find`).
+
+    Parameters
+    ----------
+    weights : callable
+        Runs the programs: from tensors by name to log weights `[K, B]`.
+    inputs : mapping of str to Tensor
+        Tensors of these shapes.
+
+    Raises
+    ------
+    CompileError
+        If the programs need a value of a tensor in Python, or change a tensor in place that outlives the run.
+    """
+
+    def __init__(self, weights: Weights, inputs: Mapping[str, Tensor]) -> None:
+        names = [*inputs]
+
+        def run(*given: Tensor) -> tuple[Tensor, Tensor]:
+            with _Checks() as checks:
+                found = weights(dict(zip(names, given, strict=True)))
+            return found, checks.passed(found.device)
+
+        with torch.no_grad(), torch.random.fork_rng(), _no_other_generators():
+            try:
+                graph = make_fx(run)(*(value.clone() for value in inputs.values()))
+            except Exception as error:  # whatever the programs do with a tensor that has no value yet
+                raise CompileError(reason_of(error)) from error
+        self._before, self._body = _split(graph)
+
+    def started(self, inputs: Mapping[str, Tensor]) -> Draw:
+        """What draws and scores samples of these rows."""
+        with torch.no_grad():
+            kept = self._before(*inputs.values())
+
+        def call() -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                return self._body(*kept)
+
+        return call
+
+
+class _Checks(TracedOneHot):
+    """Collects what distributions check of their parameters and values, which recorded code must not look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._results: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func in _LOOKED_AT:
+            raise CompileError("a value of a tensor is needed in Python")
+        if func is torch._is_all_true and isinstance(args[0], Tensor):
+            self._results.append(args[0].all())
+            return True
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def passed(self, device: torch.device) -> Tensor:
+        """Whether all of them were fine."""
+        results = [result.to(device) for result in self._results]
+        return torch.stack(results).all() if results else torch.ones((), dtype=torch.bool, device=device)
+
+
+@contextmanager
+def _no_other_generators() -> Iterator[None]:
+    """A context that refuses draws of the global generators of Python and NumPy, and takes them back."""
+    generator: Any = np.random.mtrand._rand  # NumPy's functions draw from it
+    of_python, of_numpy = random.getstate(), generator.get_state(legacy=False)
+    yield
+    ended = generator.get_state(legacy=False)
+    if random.getstate() != of_python or repr(ended) != repr(of_numpy):
+        random.setstate(of_python)
+        generator.set_state(of_numpy)
+        raise CompileError("the programs draw random numbers of Python's or NumPy's")
+
+
+def _split(whole: GraphModule) -> tuple[GraphModule, GraphModule]:
+    """What no random number reaches, with its results as outputs; and the rest, which takes these results."""
+    whole.graph.eliminate_dead_code()  # which leaves draws where they are
+    varying, drawn = _varying(whole.graph), _reaching(whole.graph, _is_random)
+    before, body = Graph(), Graph()
+    copies: dict[Node, Node] = {}
+    for node in whole.graph.nodes:
+        if node.op != "output" and node not in varying:
+            copies[node] = before.node_copy(node, copies.__getitem__)
+    kept = [node for node in copies if any(user in varying or user.op == "output" for user in node.users)]
+    before.output(tuple(copies[node] for node in kept))
+    inside = {node: body.placeholder(f"kept{place}") for place, node in enumerate(kept)}
+    for node in whole.graph.nodes:
+        if node in varying:
+            faster = () if node in drawn else (_product, _bernoulli, _no_nan)
+            made = (make(body, node, inside) for make in faster)
+            copied = next((new for new in made if new is not None), None)
+            inside[node] = body.node_copy(node, inside.__getitem__) if copied is None else copied
+        elif node.op == "output":
+            body.node_copy(node, inside.__getitem__)
+    body.eliminate_dead_code()
+    return GraphModule(whole, before), GraphModule(whole, body)
+
+
+# Faster operations in place of a node of the recording, or None. They round otherwise, so that those that decide what
+# is drawn stay as they are.
+
+
+def _product(body: Graph, node: Node, inside: Mapping[Node, Node]) -> Node | None:
+    """A large product of matrices by oneDNN."""
+    if node.target not in (_aten.addmm.default, _aten.mm.default) or node.kwargs or not _has_onednn():
+        return None
+    arguments: Any = node.args
+    *bias, left, right = arguments
+    values = [_example(value) for value in (*bias, left, right)]
+    plain = all(value is not None and value.device.type == "cpu" and value.dtype == torch.float32 for value in values)
+    if not plain or (bias and values[0].shape != values[-1].shape[1:]):
+        return None
+    (rows, inner), columns = values[-2].shape, values[-1].shape[1]
+    if rows * inner * columns < _LARGE:
+        return None
+    turned = body.call_function(_aten.t.default, (inside[right],))
+    first = inside[bias[0]] if bias else None
+    linear: Any = torch.ops.mkldnn._linear_pointwise.default
+    return body.call_function(linear, (inside[left], turned, first, "none", [], ""))
+
+
+def _bernoulli(body: Graph, node: Node, inside: Mapping[Node, Node]) -> Node | None:
+    """Bernoulli log-probabilities of samples of rows, summed over entries: `x . l - sum softplus(l)`.
+
+    The first term is a product of matrices, and there are no buffers as in torch's cross-entropy.
+    """
+    if node.target is not _aten.sum.dim_IntList or node.args[1:] != ([-1],) or node.kwargs:
+        return None
+    flat: Any = node.args[0]
+    negative = flat.args[0] if flat.target is _aten.view.default else flat
+    entropy = negative.args[0] if negative.target is _aten.neg.default else None
+    entropies = _aten.binary_cross_entropy_with_logits.default
+    if entropy is None or entropy.target is not entropies or entropy.args[2:] != (None, None, 0):
+        return None
+    logits: Any
+    values: Any
+    logits, values = entropy.args[:2]
+    of_logits, of_values = _example(logits), _example(values)
+    if of_logits.dim() < 3 or of_logits.shape != of_values.shape or of_values.stride(0):
+        return None
+    samples, rows = of_logits.shape[:2]
+    if _example(node).shape != (samples, rows):
+        return None
+    add = body.call_function
+    sums: Any = node.target
+    by_row = add(_aten.reshape.default, (inside[logits], [samples, rows, -1]))
+    each = add(_aten.reshape.default, (add(_aten.select.int, (inside[values], 0, 0)), [rows, 1, -1]))
+    product = add(_aten.bmm.default, (each, add(_aten.permute.default, (by_row, [1, 2, 0]))))
+    first = add(_aten.t.default, (add(_aten.select.int, (product, 1, 0)),))
+    second = add(sums, (add(_aten.softplus.default, (by_row,)), [-1]))
+    return add(_aten.sub.Tensor, (first, second))
+
+
+def _no_nan(body: Graph, node: Node, inside: Mapping[Node, Node]) -> Node | None:
+    """A check for NaN by way of the sum, which is NaN too, instead of a comparison of each number with itself.
+
+    Infinite numbers of both signs fail it too. A failed check leads to a run of the programs, which decide.
+    """
+    (same,) = node.args if node.target is _aten.all.default else (None,)
+    if not isinstance(same, Node) or same.target is not _aten.eq.Tensor or same.args[0] is not same.args[1]:
+        return None
+    checked: Any = same.args[0]
+    if not _example(checked).is_floating_point():
+        return None
+    total = body.call_function(_aten.sum.default, (inside[checked],))
+    equal: Any = same.target
+    return body.call_function(equal, (total, total))
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
+
+
+def _example(node: Any) -> Any:
+    """What is known of the tensor of a node."""
+    if not isinstance(node, Node):
+        return None
+    return node.meta.get("val", None)
+
+
+def _is_random(node: Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _varying(graph: Graph) -> set[Node]:
+    """The nodes that a random number reaches, and those whose tensors are changed in place.
+
+    Raises
+    ------
+    CompileError
+        If an input or a constant is changed in place.
+    """
+    roots = {_root(node) for changing in graph.nodes for node in _changed_by(changing)}
+    if any(node.op in ("placeholder", "get_attr") for node in roots):
+        raise CompileError("the programs change a tensor in place that outlives their run")
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if node.op != "output" and (node in roots or _is_random(node) or not found.isdisjoint(node.all_input_nodes)):
+            found.add(node)
+    return found
+
+
+def _reaching(graph: Graph, wanted: Callable[[Node], bool]) -> set[Node]:
+    """The nodes whose results reach one that is wanted."""
+    found: set[Node] = set()
+    for node in reversed(graph.nodes):
+        if wanted(node) or not found.isdisjoint(node.users):
+            found.add(node)
+    return found
+
+
+def _changed_by(node: Node) -> Iterator[Node]:
+    """The nodes whose tensors an operation changes in place."""
+    for place, argument in enumerate(getattr(getattr(node.target, "_schema", None), "arguments", ())):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
+            for changed in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(changed, Node):
+                    yield changed
+
+
+def _root(node: Node) -> Node:
+    """The node whose memory a view, or a chain of them, looks at."""
+    while node.op == "call_function" and node.args and isinstance(node.args[0], Node):
+        returns = getattr(getattr(node.target, "_schema", None), "returns", ())
+        if node.target is not operator.getitem and not any(value.alias_info is not None for value in returns):
+            break
+        node = node.args[0]
+    return node
+
+
+class Generators:
+    """The state of torch's generators of the CPU and of a device.
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device if device.type == "cuda" else None
+
+    def state(self) -> list[Tensor]:
+        """The present state."""
+        of_device = [] if self._device is None else [torch.cuda.get_rng_state(self._device)]
+        return [torch.get_rng_state(), *of_device]
+
+    def set(self, state: Sequence[Tensor]) -> None:
+        """Go back to a state."""
+        torch.set_rng_state(state[0])
+        if self._device is not None:
+            torch.cuda.set_rng_state(state[1], self._device)
+
+
+class Recordings:
+    """The recordings of a pair, by what they are good for."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, RecordedWeights | str] = {}  # or why there is none
+
+    def find(
+        self, weights: Weights, count: int, inputs: Mapping[str, Any], agrees: Callable[[Draw], bool]
+    ) -> Draw | str:
+        """What draws and scores samples of some rows, or why the programs cannot be recorded, with a log line.
+
+        Parameters
+        ----------
+        weights : callable
+            Runs the programs: from tensors by name to log weights `[K, B]`.
+        count : int
+            Samples K.
+        inputs : mapping of str to object
+            The rows.
+        agrees : callable
+            Whether a recording gives for these rows what the programs give.
+        """
+        other = [name for name, value in inputs.items() if not isinstance(value, Tensor)]
+        if other:
+            return f"{other[0]!r} is no tensor"
+        kinds = ((name, v.shape, v.stride(), v.dtype, v.device) for name, v in inputs.items())
+        key = count, torch.distributions.Distribution._validate_args, *kinds
+        for _ in range(2):  # a recording of an earlier call may be out of date
+            known = key in self._found
+            recorded = self._found[key] if known else self._record(key, weights, inputs)
+            if isinstance(recorded, str):
+                return recorded
+            draw = recorded.started(inputs)
+            if agrees(draw):
+                return draw
+            del self._found[key]
+            if not known:
+                break
+        return self._refused(key, "a recording gives other log weights than they do, from the same random numbers")
+
+    def _record(self, key: Any, weights: Weights, inputs: Mapping[str, Tensor]) -> RecordedWeights | str:
+        while len(self._found) >= _KEPT:
+            self._found.pop(next(iter(self._found)))
+        try:
+            self._found[key] = made = RecordedWeights(weights, inputs)
+        except CompileError as error:
+            return self._refused(key, str(error))
+        return made
+
+    def _refused(self, key: Any, reason: str) -> str:
+        logger.info("the programs are run for all samples: %s", reason)
+        self._found[key] = reason
+        return reason
+
+
+def recordings(vae: nn.Module) -> Recordings:
+    """The recordings of a pair."""
+    return _RECORDINGS.setdefault(vae, Recordings())
+
+
+_RECORDINGS: WeakKeyDictionary[nn.Module, Recordings] = WeakKeyDictionary()
