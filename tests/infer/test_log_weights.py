@@ -104,7 +104,8 @@ def counted_pair():
 )
 def test_exactly_so_many_samples_and_never_more_than_a_chunk(rows, num_samples, chunk_size):
     vae, counter = counted_pair()
-    assert vae.log_likelihood(pictures(rows), num_samples, chunk_size=chunk_size).shape == (rows,)
+    value = vae.log_likelihood(pictures(rows), num_samples, chunk_size=chunk_size, compile=False)
+    assert value.shape == (rows,)
     looked_at, *sizes = counter.sizes  # first, whether the rows lie within the support
     assert looked_at == min(rows, chunk_size)
     assert sum(sizes) == rows * num_samples
