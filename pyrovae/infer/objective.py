@@ -171,10 +171,14 @@ class Objective(ELBO):
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss, with its gradients added to the parameters of the pair and of `module`."""
+        return self.tensor_and_grads(model, guide, *args, **kwargs).item()
+
+    def tensor_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """The same with a loss that stays on its device, for steps that do not wait for it."""
         loss = self.training_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
-        return loss.item()
+        return loss.detach()
 
     def _pair(self, model: Program, guide: Program, args: tuple, kwargs: dict[str, Any]) -> Pair:
         found = self._found

@@ -15,6 +15,17 @@ from pyrovae.training.schedules import Schedule
 from pyrovae.vae import VAE
 
 
+class _ReadWhenAsked:
+    """A field with a number, or with a function that is called for it when somebody looks."""
+
+    def __get__(self, progress: Progress | None, owner: Any = None) -> float:
+        held = float("nan") if progress is None else progress.__dict__["_loss"]
+        return held() if callable(held) else held
+
+    def __set__(self, progress: Progress, value: float | Callable[[], float]) -> None:
+        progress.__dict__["_loss"] = value
+
+
 @dataclass
 class Progress:
     """The state of a training. Every callback gets it.
@@ -32,7 +43,8 @@ class Progress:
     batch : int, default 0
         Finished batches of the present epoch.
     loss : float, default NaN
-        Mean loss of the present epoch so far, in nats per datum.
+        Mean loss of the present epoch so far, in nats per datum. On a GPU it is read when you look at it, and the
+        training waits meanwhile.
     metrics : mapping of str to float, optional
         Metrics of the last finished epoch.
     resumed : bool, default False
@@ -44,7 +56,7 @@ class Progress:
     num_batches: int | None
     epoch: int = 0
     batch: int = 0
-    loss: float = float("nan")
+    loss: _ReadWhenAsked = _ReadWhenAsked()
     metrics: Mapping[str, float] | None = None
     resumed: bool = False
 

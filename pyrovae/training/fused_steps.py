@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 
 class FusedSteps:
@@ -19,19 +19,27 @@ class FusedSteps:
     ----------
     optimizer : Optimizer
         The optimizer.
+
+    Attributes
+    ----------
+    can_skip : bool
+        Whether steps take a tensor that says on the device whether they are to be left out.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer: Any = optimizer
         self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+        self.can_skip = _can_skip(optimizer)
         self._direct = type(optimizer) in (Adam, AdamW) and all(map(_is_plain, optimizer.param_groups))
         self._known: tuple[bool, ...] | None = None
         self._groups: list[tuple[dict[str, Any], list[Any], list[list[Tensor]]]] = []
 
-    def step(self) -> None:
-        """Move the parameters that have a gradient."""
+    def step(self, skip: Tensor | None = None) -> None:
+        """Move the parameters that have a gradient, unless `skip` is 1, which is for optimizers that `can_skip`."""
         present = tuple(parameter.grad is not None for parameter in self.parameters)
         if present != self._known and not self._collect(present):
+            if skip is not None:
+                self.optimizer.found_inf = skip  # as gradient scalers tell fused optimizers
             self.optimizer.step()  # which makes the state that is missing
             return
         with torch.no_grad():
@@ -53,7 +61,7 @@ class FusedSteps:
                     eps=group["eps"],
                     maximize=group["maximize"],
                     grad_scale=None,
-                    found_inf=None,
+                    found_inf=skip,
                 )
         self.optimizer._opt_called = True  # what a schedule looks at
 
@@ -79,6 +87,10 @@ class FusedSteps:
                 kept = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
                 self._groups.append((group, parameters, kept))
         return True
+
+
+def _can_skip(optimizer: Optimizer) -> bool:
+    return type(optimizer) in (Adam, AdamW, SGD) and all(group.get("fused") for group in optimizer.param_groups)
 
 
 def _is_plain(group: dict[str, Any]) -> bool:

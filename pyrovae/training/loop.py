@@ -35,6 +35,7 @@ from pyrovae.training.data_checks import check_stream, check_support
 from pyrovae.training.fused_steps import FusedSteps
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
+from pyrovae.training.losses import AT_ONCE, Losses
 from pyrovae.training.lr_schedules import step_lr_scheduler
 from pyrovae.training.optimizers import learning_rates, parameter_groups
 from pyrovae.training.options import TrainingOptions
@@ -112,6 +113,8 @@ class Fit:
         self.steps, self.per_row = FusedSteps(self.optimizer), False
         by_rows = {id(table.values) for table in ([] if self.row_steps is None else self.row_steps.tables)}
         self.summed = [p for parameters in groups.values() for p in parameters if id(p) not in by_rows]
+        alone = not self.parallel.several and self.row_steps is None and self.refined is None and self.steps.can_skip
+        self.losses = Losses(self.device, AT_ONCE.get(self.device.type, 1) if alone else 1)
         self.compiled: CompiledLoss | None = None
         self.first = x, given
         measured = [] if self.validation is None else ["validation_loss", *self.figures]
@@ -119,7 +122,7 @@ class Fit:
         if not has_sites:
             self.model = programs.with_param_site(vae.model, vae.parameters())
         self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae), settings=settings_of(options))
-        self.progress = Progress(vae, options.epochs, self.train.num_batches)
+        self.progress = Progress(vae, options.epochs, self.train.num_batches, loss=self.mean_loss)
         callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
         self.callbacks = [c for c in callbacks if processes.first or c.everywhere]
         self.interrupt, self.resumes, self.allows_changed_data = Interrupt(ends=processes.several), False, False
@@ -233,10 +236,10 @@ class Fit:
         for rows, count in self.train.epoch(state):
             if not self.checked_stream and count:
                 check_stream(self.support, self.vae, rows, state)
-            loss, count = self.step(rows, count)
-            state.loss_sum += loss
-            state.rows += count
+            state.rows += self.step(rows, count)
             state.batch += 1
+            if len(self.losses) >= self.losses.at_once:
+                self.read_losses()
             self.notify("on_batch")
             if state.batch != self.train.num_batches:
                 if self.asked_to_stop:
@@ -253,26 +256,48 @@ class Fit:
         """Whether there was a Ctrl-C that all processes know of."""
         return self.parallel.stops if self.parallel.several else self.interrupt.seen
 
-    def step(self, rows: Rows, count: int) -> tuple[float, int]:
-        """Do one step of the optimizer. Return the loss of the batch, summed, in nats, and its number of rows."""
+    def step(self, rows: Rows, count: int) -> int:
+        """Do one step of the optimizer. Return the number of rows of the batch."""
         own, x, data, leaves = self.gradients(rows, count) if count else (0.0, None, {}, [])
-        asked = [self.interrupt.seen, self.is_due]
-        loss, count = self.parallel.reduce(own, count, self.summed, self.learned, asked)
-        if not math.isfinite(loss):
-            self.stop_for_non_finite(f"the loss is {loss}", None if math.isfinite(own) else x, data)
+        waits = isinstance(own, Tensor) and x is not None and self.losses.at_once > 1
+        if waits:
+            self.losses.add(own, self.state.batch + 1, x, data)
+        else:
+            self.read_losses()
+            own, asked = float(own), [self.interrupt.seen, self.is_due]
+            loss, count = self.parallel.reduce(own, count, self.summed, self.learned, asked)
+            if not math.isfinite(loss):
+                self.stop_for_non_finite(f"the loss is {loss}", None if math.isfinite(own) else x, data)
+            self.state.loss_sum += loss
         gradients = [p.grad for p in (*leaves, *self.steps.parameters) if p.grad is not None]
         if gradients and not self.per_row:  # none where a mask hides everything
             torch._foreach_mul_(gradients, 1 / count)
         if self.options.gradient_clip is not None:
             by_rows = self.row_steps is not None
             self.parallel.clip(self.clipped, leaves, self.options.gradient_clip, by_rows=by_rows)
-        self.steps.step()
+        self.steps.step(self.losses.skip if waits else None)
         if self.row_steps is not None and leaves:
             self.row_steps.step(data["index"], leaves)
         self.steps.forget_gradients()
-        return loss, count
+        return count
 
-    def gradients(self, rows: Rows, count: int) -> tuple[float, Tensor, Mapping[str, Tensor], list[Tensor]]:
+    def read_losses(self) -> None:
+        """Add up the losses that wait on the device, and stop at one that is not finite."""
+        values, bad = self.losses.read()
+        for value in values:
+            self.state.loss_sum += value
+        if bad is not None:
+            self.stop_for_non_finite(f"the loss is {values[-1]}", bad.x, bad.data, bad.batch)
+
+    def mean_loss(self) -> float:
+        """Mean loss of the epoch so far, or of the one that just ended, in nats per datum."""
+        self.read_losses()
+        state = self.state
+        if state.rows:
+            return state.loss_sum / state.rows
+        return state.history[-1]["loss"] if state.history else float("nan")
+
+    def gradients(self, rows: Rows, count: int) -> tuple[float | Tensor, Tensor, Mapping[str, Tensor], list[Tensor]]:
         """The summed loss of rows, with its gradients; the rows as the programs get them, and leaves of tables."""
         x, data = arguments(self.vae, rows, self.device)
         self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
@@ -281,14 +306,16 @@ class Fit:
             compiled = self.compiled if len(x) == self.full else None
             self.per_row = compiled is not None and not self.parallel.several
             if compiled is not None:
-                loss = compiled(x, beta, **data).item()
+                loss = compiled(x, beta, **data)
             else:
                 weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
                 draws = self.parallel.drawing(self.state.epoch, self.state.batch)
                 if self.refined is not None:
                     self.refined.refine(x, data, beta)
                 with draws, weight, self.vae.minibatch_scale(count, self.rows):
-                    if self.refined is None:
+                    if self.losses.at_once > 1 and isinstance(self.objective, Objective):
+                        loss = self.objective.tensor_and_grads(self.model, self.vae.guide, x, **data)
+                    elif self.refined is None:
                         loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
                     else:
                         loss = self.refined.loss_and_grads(self.objective, self.model, x, data)
@@ -298,6 +325,7 @@ class Fit:
     def finish_epoch(self) -> None:
         """Validate, keep the best weights, move the schedules, decide whether to stop, and save."""
         state = self.state
+        self.read_losses()
         if self.row_steps is not None:
             self.parallel.complete(self.row_steps.tables)
         self.check_parameters()
@@ -384,8 +412,6 @@ class Fit:
         """Tell the callbacks where the training stands."""
         progress, state = self.progress, self.state
         progress.epoch, progress.batch = state.epoch, state.batch
-        if state.rows:
-            progress.loss = state.loss_sum / state.rows
         for callback in self.callbacks:
             getattr(callback, event)(progress)
 
@@ -404,6 +430,7 @@ class Fit:
 
     def save(self) -> None:
         """Write the run folder, if there is one."""
+        self.read_losses()
         begun = time.monotonic()
         self.state.seconds = round(begun - self.started_at, 3)
         self.state.averages = running_averages()
@@ -436,6 +463,7 @@ class Fit:
 
     def stop_for_interrupt(self) -> None:
         """Save, and leave after Ctrl-C."""
+        self.read_losses()
         epoch, batch = self.state.epoch, self.state.batch
         if self.row_steps is not None:
             self.parallel.complete(self.row_steps.tables)
@@ -451,10 +479,16 @@ class Fit:
         how = f", go on with: pyrovae resume {path}" if self.by_command else f" in {path}, go on with resume=True"
         raise TrainingInterrupted(f"interrupted {where}; {saved}{how}")
 
-    def stop_for_non_finite(self, what: str, x: Tensor | None = None, data: Mapping[str, Tensor] | None = None) -> None:
+    def stop_for_non_finite(
+        self,
+        what: str,
+        x: Tensor | None = None,
+        data: Mapping[str, Tensor] | None = None,
+        batch: int | None = None,
+    ) -> None:
         """Put the best weights back, and leave with the place where a number stopped being finite."""
         state = self.state
-        batch = min(state.batch + 1, self.progress.num_batches or state.batch + 1)
+        batch = batch or min(state.batch + 1, self.progress.num_batches or state.batch + 1)
         found = ""
         if x is not None:
             found = f"from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **(data or {}))}"

@@ -1,0 +1,115 @@
+"""Losses that wait on the device: the same training, bit for bit, as if each were read, also when it goes wrong."""
+
+import re
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pairs import LinearGuide, LinearModel, same_weights, weights_of
+from training_runs import Watcher, rows, seeded
+
+from pyrovae import VAE, programs
+from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted, losses
+from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.losses import Losses
+
+
+class Breaking(LinearModel):
+    """A model that can be told to go wrong."""
+
+    broken = False
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            loc = z @ self.loadings.T + self.offset + (torch.nan if self.broken else 0.0)
+            pyro.sample("x", dist.Normal(loc, self.noise).to_event(1), obs=x)
+
+
+def pair():
+    return seeded(lambda: VAE(Breaking(5, 2), LinearGuide(5, 2)))
+
+
+def fit(at_once, monkeypatch, vae=None, run=None, **options):
+    monkeypatch.setitem(losses.AT_ONCE, "cpu", at_once)
+    settings = {"epochs": 3, "batch_size": 16, "progress": False, "objective": "iwae", "num_particles": 3, **options}
+    resume = settings.pop("resume", False)
+    vae = pair() if vae is None else vae
+    history = Trainer(**settings).fit(vae, rows(64), run=run, resume=resume)
+    return [row["loss"] for row in history.rows], weights_of(vae)
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "sgd"}, {"gradient_clip": 0.1}, {"objective": "elbo"}])
+@pytest.mark.parametrize("at_once", [3, 64])
+def test_bit_for_bit(monkeypatch, at_once, options):
+    expected, weights = fit(1, monkeypatch, **options)
+    found, ours = fit(at_once, monkeypatch, **options)
+    assert found == expected
+    assert same_weights(ours, weights)
+
+
+def test_few_are_read(monkeypatch):
+    """Once for three batches, and where an epoch ends; a callback that looks at the loss has it at once."""
+    calls, read = [], Losses.read
+
+    def counted(self):
+        if len(self):
+            calls.append(len(self))
+        return read(self)
+
+    monkeypatch.setattr(Losses, "read", counted)
+    fit(3, monkeypatch, epochs=2)
+    assert calls == [3, 1, 3, 1]
+    calls.clear()
+    seen = []
+    fit(3, monkeypatch, epochs=1, callbacks=[Watcher("on_batch", lambda p: seen.append(p.loss))])
+    assert calls == [1, 1, 1, 1]
+    one = []
+    fit(1, monkeypatch, epochs=1, callbacks=[Watcher("on_batch", lambda p: one.append(p.loss))])
+    assert seen == one
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_bad_loss_is_found_within_the_epoch(monkeypatch, batch):
+    """With the same message, and the best weights; the place is looked for with parameters that it did not move."""
+    messages, weights, moved = [], [], []
+    for at_once in (1, 3, 64):
+        vae, good = pair(), {}
+
+        def watch(progress, vae=vae, good=good):
+            if (progress.epoch, progress.batch) == ((1, batch - 1) if batch > 1 else (0, 4)):
+                vae.model.broken = True
+                good.update(weights_of(vae))
+
+        def look(*args, vae=vae, good=good, find=programs.find_non_finite, **kwargs):
+            moved.append(not same_weights(good, weights_of(vae)))
+            return find(*args, **kwargs)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(programs, "find_non_finite", look)
+            with pytest.raises(NonFiniteLossError) as error:
+                fit(at_once, patched, vae=vae, callbacks=[Watcher("on_batch", watch)])
+        messages.append(str(error.value))
+        weights.append(weights_of(vae))
+    expected = rf"the loss is nan in epoch 2, batch {batch}, from site 'x' of the model, .*best weights before it"
+    assert re.match(expected, messages[0])
+    assert len(set(messages)) == 1
+    assert moved == [False] * 3
+    assert all(same_weights(weights[0], other) for other in weights)
+
+
+def test_resumed_in_the_middle_of_an_epoch(monkeypatch, tmp_path):
+    """What is saved has all losses up to then, and goes on bit for bit."""
+    expected, weights = fit(64, monkeypatch)
+
+    def interrupt(progress):
+        if (progress.epoch, progress.batch) == (1, 2):
+            raise KeyboardInterrupt
+
+    options = {"callbacks": [Watcher("on_batch", interrupt)], "checkpoint_seconds": 0.0}
+    with pytest.raises((KeyboardInterrupt, TrainingInterrupted)):
+        fit(64, monkeypatch, run=RunFolder(tmp_path / "run"), **options)
+    found, ours = fit(64, monkeypatch, run=RunFolder(tmp_path / "run"), resume=True)
+    assert found == expected
+    assert same_weights(ours, weights)
