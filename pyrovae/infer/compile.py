@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from pyrovae import programs
+from pyrovae.infer import products
 from pyrovae.infer.compiled_code import CompiledStep, CompileError, Slots, check_constants, compiled, must_be_copied
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
@@ -57,6 +58,9 @@ class CompiledLoss:
         Take the KL weight 1 as any other one. A weight that varies then needs one graph instead of two.
     backend : str, default "inductor"
         Of `torch.compile`; "inductor" writes and compiles C++ or Triton code, "eager" runs what was recorded.
+    onednn : bool, optional
+        Let oneDNN multiply large matrices on the CPU. It rounds otherwise than torch's own products. None tries which
+        is faster on this processor; the attribute of the same name then tells what was found.
 
     Raises
     ------
@@ -93,6 +97,7 @@ class CompiledLoss:
         per_row: bool = False,
         weighted: bool = False,
         backend: str = "inductor",
+        onednn: bool | None = None,
     ) -> None:
         followed = PyroLoss(objective) if PyroLoss.is_known(objective) else objective
         if not isinstance(followed, Objective | PyroLoss):
@@ -105,6 +110,7 @@ class CompiledLoss:
                 f"{programs.describe(vae.model)} and its guide work with modules that cannot be found from outside, in "
                 "a list or behind another function; name them in the programs, or write the pair as modules, to compile"
             )
+        self.onednn = products.is_faster() if onednn is None else onednn
         self._step = _Step(vae, followed, num_data)
         self._per_row, self._weighted, self._backend = per_row, weighted, backend
         self._slots = Slots(self._step)
@@ -184,7 +190,7 @@ class CompiledLoss:
             targets = self._slots.trained()
             copied = must_be_copied(graph, [targets[place] for place in found])
             with torch.no_grad():
-                code = compiled(graph, example, self._backend)
+                code = compiled(graph, example, self._backend, onednn=self.onednn)
         without = [place for place in range(len(targets)) if place not in found]
         made = CompiledStep(code, list(zip(found, copied, strict=True)), without)
         self._compiled[self._key(inputs, beta)] = made

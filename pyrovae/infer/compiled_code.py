@@ -12,6 +12,8 @@ from torch.fx import GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn.parameter import is_lazy
 
+from pyrovae.infer.products import give_to_onednn
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"fallback_random": True, "cpp_wrapper": True},
     "cuda": {"fallback_random": True},
@@ -138,8 +140,8 @@ def _base(node: Node) -> Node:
     return node
 
 
-def compiled(graph: GraphModule, example: list[Any], backend: str) -> Callable[..., Any]:
-    """Compiled code for a graph, with torch's own random numbers.
+def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bool = False) -> Callable[..., Any]:
+    """Compiled code for a graph, with torch's own random numbers, and large products by oneDNN if that is asked for.
 
     Raises
     ------
@@ -155,6 +157,8 @@ def compiled(graph: GraphModule, example: list[Any], backend: str) -> Callable[.
 
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         FakeTensorProp(graph, mode).propagate(*example)  # one mode for all nodes
+        if onednn:
+            give_to_onednn(graph)
         device = next((value.device.type for value in example if value.device.type in OPTIONS), "cpu")
         return by_inductor(graph, example, options=OPTIONS[device])
     except RuntimeError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from pyrovae.storage import CheckpointError, load_information
 from pyrovae.training.checkpoint import RunFolder
@@ -16,7 +17,16 @@ ENOUGH_STEPS = 10_000
 """Steps from which on compiling pays: it takes ten seconds or more, and saves a millisecond or two in each step."""
 
 
-def worth_compiling(options: TrainingOptions, num_batches: int | None, resumed: RunFolder | None) -> bool:
+def settings_before(resumed: RunFolder | None) -> dict[str, Any]:
+    """What a training that goes on was: whether its steps are compiled, and whether oneDNN multiplies in them."""
+    if resumed is not None and resumed.state_path.exists():
+        with suppress(CheckpointError):  # which is said when the state is loaded
+            before = load_information(resumed.state_path).get("settings", {})
+            return {name: before[name] for name in ("compiled", "onednn") if isinstance(before.get(name), bool)}
+    return {}
+
+
+def worth_compiling(options: TrainingOptions, num_batches: int | None, before: Mapping[str, Any]) -> bool:
     """Decide by the length of the training, and say so in one line of the log.
 
     A training that goes on stays what it was, since compiled code rounds otherwise.
@@ -27,15 +37,12 @@ def worth_compiling(options: TrainingOptions, num_batches: int | None, resumed: 
         The options.
     num_batches : int or None
         Batches of an epoch, where known.
-    resumed : RunFolder or None
-        The folder of the training that goes on.
+    before : mapping
+        What the training that goes on was.
     """
-    if resumed is not None and resumed.state_path.exists():
-        with suppress(CheckpointError):  # which is said when the state is loaded
-            before = load_information(resumed.state_path).get("settings", {}).get("compiled")
-            if isinstance(before, bool):
-                logger.info("compile='auto': the steps are %scompiled, as before", "" if before else "not ")
-                return before
+    if "compiled" in before:
+        logger.info("compile='auto': the steps are %scompiled, as before", "" if before["compiled"] else "not ")
+        return before["compiled"]
     if options.refine_steps:
         reason, chosen = "steps that refine answers cannot be compiled", False
     elif num_batches is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,35 +31,35 @@ class FusedSteps:
         self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
         self.can_skip = _can_skip(optimizer)
         self._direct = type(optimizer) in (Adam, AdamW) and all(map(_is_plain, optimizer.param_groups))
-        self._known: tuple[bool, ...] | None = None
-        self._groups: list[tuple[dict[str, Any], list[Any], list[list[Tensor]]]] = []
+        self._known: tuple[tuple[bool, ...], list[tuple]] | None = None
+        self._calls: list[_Call] = []
 
     def step(self, skip: Tensor | None = None) -> None:
         """Move the parameters that have a gradient, unless `skip` is 1, which is for optimizers that `can_skip`."""
         present = tuple(parameter.grad is not None for parameter in self.parameters)
-        if present != self._known and not self._collect(present):
+        if not self._direct or ((present, self._settings()) != self._known and not self._collect(present)):
             if skip is not None:
                 self.optimizer.found_inf = skip  # as gradient scalers tell fused optimizers
             self.optimizer.step()  # which makes the state that is missing
             return
         with torch.no_grad():
-            for group, parameters, (means, squares, steps) in self._groups:
-                torch._foreach_add_(steps, 1)
-                move = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-                move(
-                    parameters,
-                    [parameter.grad for parameter in parameters],
-                    means,
-                    squares,
+            for call in self._calls:
+                lr, weight_decay, eps, maximize, decoupled, beta1, beta2 = call.settings
+                call.counts.add_(1)
+                (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
+                    call.parameters,
+                    [parameter.grad for parameter in call.parameters],
+                    call.means,
+                    call.squares,
                     [],
-                    steps,
+                    call.steps,
                     amsgrad=False,
-                    lr=group["lr"],
-                    beta1=group["betas"][0],
-                    beta2=group["betas"][1],
-                    weight_decay=group["weight_decay"],
-                    eps=group["eps"],
-                    maximize=group["maximize"],
+                    lr=lr,
+                    beta1=beta1,
+                    beta2=beta2,
+                    weight_decay=weight_decay,
+                    eps=eps,
+                    maximize=maximize,
                     grad_scale=None,
                     found_inf=skip,
                 )
@@ -74,19 +74,48 @@ class FusedSteps:
         """Look for the state of the optimizer anew, because it was replaced."""
         self._known = None
 
+    def _settings(self) -> list[tuple]:
+        """What the groups are stepped with, which a schedule may change."""
+        return [(*(group[name] for name in _SETTINGS), *group["betas"]) for group in self.optimizer.param_groups]
+
     def _collect(self, present: tuple[bool, ...]) -> bool:
-        """Find the state of the parameters that have gradients; False if some of it is missing."""
+        """Find the state of the parameters that have gradients; False if some of it is missing.
+
+        Groups with the same settings become one call.
+        """
         moved = {id(p) for p, own in zip(self.parameters, present, strict=True) if own}
-        if not self._direct or not all(self.optimizer.state.get(p) for p in self.parameters if id(p) in moved):
+        if not all(self.optimizer.state.get(p) for p in self.parameters if id(p) in moved):
             return False
-        self._groups, self._known = [], present
-        for group in self.optimizer.param_groups:
-            parameters: list[Any] = [p for p in group["params"] if id(p) in moved]
-            if parameters:
-                states = [self.optimizer.state[p] for p in parameters]
-                kept = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
-                self._groups.append((group, parameters, kept))
+        together: dict[tuple, list[Any]] = {}
+        settings = self._settings()
+        for own, group in zip(settings, self.optimizer.param_groups, strict=True):
+            for parameter in group["params"]:
+                if id(parameter) in moved:
+                    together.setdefault((own, parameter.dtype, parameter.device), []).append(parameter)
+        self._calls, self._known = [], (present, settings)
+        for (own, *_), parameters in together.items():
+            states = [self.optimizer.state[p] for p in parameters]
+            counts = torch.stack([state["step"] for state in states])
+            for state, count in zip(states, counts.unbind(), strict=True):
+                state["step"] = count  # so that one operation counts the steps of all
+            means, squares, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+            self._calls.append(_Call(own, parameters, means, squares, steps, counts))
         return True
+
+
+_SETTINGS = ("lr", "weight_decay", "eps", "maximize", "decoupled_weight_decay")
+
+
+class _Call(NamedTuple):
+    """Parameters that one call moves, and what the optimizer keeps of them."""
+
+    settings: tuple
+    parameters: list[Any]
+    means: list[Tensor]
+    squares: list[Tensor]
+    steps: list[Tensor]
+    counts: Tensor
+    """The memory of `steps`."""
 
 
 def _can_skip(optimizer: Optimizer) -> bool:

@@ -29,7 +29,7 @@ from pyrovae.training.batching import Batches, HeldBatches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.checks import check_objective, check_pair, check_resumed, trying
-from pyrovae.training.compiling import compiling, worth_compiling
+from pyrovae.training.compiling import compiling, settings_before, worth_compiling
 from pyrovae.training.data import TrainingData
 from pyrovae.training.data_checks import check_stream, check_support
 from pyrovae.training.fused_steps import FusedSteps
@@ -139,12 +139,14 @@ class Fit:
         CompileError
             If the pair cannot be compiled, or there is no compiler, unless it was left open whether to compile.
         """
-        chosen = self.options.compile
+        chosen, before = self.options.compile, settings_before(self.folder if resume else None)
         if chosen == "auto":
-            chosen = worth_compiling(self.options, self.train.num_batches, self.folder if resume else None)
+            chosen = worth_compiling(self.options, self.train.num_batches, before)
         if not chosen:
             return
         how: dict[str, Any] = {"per_row": not self.parallel.several, "weighted": self.kl_weight != Constant(1.0)}
+        # Another choice rounds otherwise; and trainings of earlier versions did without it.
+        how["onednn"] = before.get("onednn", False if before.get("compiled") else None)
         x, given = self.first
         self.vae.train()
         try:
@@ -182,6 +184,7 @@ class Fit:
             self.restore(resume, data)
         self.state.data = None if data is None else dict(data)
         self.state.settings["compiled"] = self.compiled is not None
+        self.state.settings["onednn"] = self.compiled is not None and self.compiled.onednn
         self.started_at -= self.state.seconds
         self.optimizer.zero_grad()  # what others have left
         self.steps.forget()
@@ -259,9 +262,10 @@ class Fit:
     def step(self, rows: Rows, count: int) -> int:
         """Do one step of the optimizer. Return the number of rows of the batch."""
         own, x, data, leaves = self.gradients(rows, count) if count else (0.0, None, {}, [])
-        waits = isinstance(own, Tensor) and x is not None and self.losses.at_once > 1
-        if waits:
+        skip = None
+        if isinstance(own, Tensor) and x is not None and self.losses.at_once > 1:
             self.losses.add(own, self.state.batch + 1, x, data)
+            skip = self.losses.skip
         else:
             self.read_losses()
             own, asked = float(own), [self.interrupt.seen, self.is_due]
@@ -275,7 +279,7 @@ class Fit:
         if self.options.gradient_clip is not None:
             by_rows = self.row_steps is not None
             self.parallel.clip(self.clipped, leaves, self.options.gradient_clip, by_rows=by_rows)
-        self.steps.step(self.losses.skip if waits else None)
+        self.steps.step(skip)
         if self.row_steps is not None and leaves:
             self.row_steps.step(data["index"], leaves)
         self.steps.forget_gradients()

@@ -48,3 +48,24 @@ def test_as_the_optimizer_does(kind):
                 torch.equal(kept[index][name], value) if isinstance(value, torch.Tensor) else kept[index][name] == value
             )
             assert same
+
+
+def test_groups_of_equal_settings_are_one_call():
+    """Also when a schedule sets them apart and together again; and one group in double precision stays by itself."""
+    nets = []
+    for direct in (True, False):
+        torch.manual_seed(0)
+        layers = [nn.Linear(7, 7), nn.Linear(7, 7), nn.Linear(7, 7).double()]
+        optimizer = Adam([{"params": list(layer.parameters())} for layer in layers], lr=0.01, fused=True)
+        steps, calls = FusedSteps(optimizer), []
+        for number in range(9):
+            optimizer.param_groups[1]["lr"] = 0.02 if 3 <= number < 6 else 0.01
+            optimizer.param_groups[0]["betas"] = [0.9, 0.99 if number == 7 else 0.999]
+            x = torch.randn(16, 7)
+            (layers[1](layers[0](x).tanh()).square().sum() + layers[2](x.double()).square().sum()).backward()
+            steps.step() if direct else optimizer.step()
+            optimizer.zero_grad()
+            calls.append(len(steps._calls))
+        assert not direct or calls[1:] == [2, 2, 3, 3, 3, 2, 3, 2]
+        nets.append([p for layer in layers for p in layer.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*nets, strict=True))
