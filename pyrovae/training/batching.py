@@ -20,7 +20,7 @@ from pyrovae.vae import VAE
 Batch = tuple[Rows, int]
 """Rows as the programs get them, and how many they are."""
 VALIDATION_ROWS = 1000
-_GATHERED = 16_000_000  # bytes, which the allocator keeps from one time to the next
+_GATHERED = 4_000_000  # bytes, which the allocator keeps from one time to the next
 
 
 class Batches(Protocol):
