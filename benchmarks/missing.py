@@ -8,10 +8,10 @@
 
 Data and trainings are described in missing_tasks.py. Methods are "vad", "zero" (the encoder takes missing entries for
 zeros), "masked" (the encoder gets the mask and is trained under random masking), "semi" ("zero", trained with refined
-answers), and the last three with ``+STEPS``, refined by so many gradient steps. Errors are squared errors on test rows,
-over all entries against the complete rows (observed ones as reconstructed) and over the missing ones. Every finished
-cell is one line of the file of results, and is not run again; trainings are run folders beside it, and go on where they
-stopped.
+answers), the same with "-half" behind it (KL weight one half), and those with an encoder with ``+STEPS``, refined by so
+many gradient steps. Errors are squared errors on test rows, over all entries against the complete rows (observed ones
+as reconstructed) and over the missing ones. Every finished cell is one line of the file of results, and is not run
+again; trainings are run folders beside it, and go on where they stopped.
 """
 
 from __future__ import annotations
@@ -229,8 +229,8 @@ def main() -> None:
         return
     for method in getattr(options, "method", ()) if options.verb == "run" else ():
         name, _, steps = method.partition("+")
-        if name not in METHODS or (steps and (name == "vad" or not steps.isdigit())):
-            raise SystemExit(f"unknown method {method!r}; known are {', '.join(METHODS)}, the last three with +STEPS")
+        if name not in METHODS or (steps and (name.startswith("vad") or not steps.isdigit())):
+            raise SystemExit(f"unknown method {method!r}; known are {', '.join(METHODS)}, but for vad with +STEPS, too")
     {"run": run, "gap": gap, "tables": tables}[options.verb](options)
 
 

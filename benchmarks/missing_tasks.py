@@ -12,6 +12,8 @@ Methods, all with the same decoder:
 * masked: a VAE whose encoder gets the mask, trained with a random share of the entries hidden from the encoder and
   scored all the same;
 * semi: as "zero", trained with the answers of its encoder refined by 20 gradient steps in every step (semi-amortised).
+
+Each of them with "-half" behind it is trained with a KL weight of one half, so that more latents stay in use.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from pyrovae.runs import Run
 from pyrovae.training import RunFolder, Trainer
 
 DATA = ("mnist", "fashion-mnist", "mnist-20k", "synthetic")
-METHODS = ("vad", "zero", "masked", "semi")
+METHODS = tuple(name + weight for name in ("vad", "zero", "masked", "semi") for weight in ("", "-half"))
 HIDE = (0.0, 0.95)
 """The range of the share that is hidden from the encoder of "masked", in each row."""
 REFINE_STEPS = 20
@@ -84,7 +86,7 @@ def dataset(training: Training) -> Dataset:
         found = replace(found, name=name, train=train, validation=validation, kind="unit", options={})
     if training.trained_missing:
         found = hide_in_training(found, training.trained_missing, seed=training.seed)
-    return hide_from_encoder(found, HIDE) if training.method == "masked" else found
+    return hide_from_encoder(found, HIDE) if training.method.startswith("masked") else found
 
 
 def settings(training: Training) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -99,11 +101,14 @@ def settings(training: Training) -> tuple[str, dict[str, Any], dict[str, Any]]:
         options["likelihood_scale"] = 0.05
     epochs = {"mnist": 25, "fashion-mnist": 15, "mnist-20k": 30, "synthetic": 15}[training.data]
     trainer = {"epochs": epochs, "batch_size": 256, "lr": 2e-3, "lr_schedule": "cosine", "seed": training.seed}
-    if training.method == "vad":
+    method, half, _ = training.method.partition("-half")
+    if half:
+        trainer["kl_weight"] = 0.5
+    if method == "vad":
         options |= {"posterior_scale": "learned", "log_var": -3.0, "init": "pca"}
         return "auto-decoder", options, {**trainer, "lr": {"model": 2e-3, "guide": 0.1}}
-    options |= {"layer": "plain", "sees_mask": training.method == "masked"}
-    if training.method == "semi":
+    options |= {"layer": "plain", "sees_mask": method == "masked"}
+    if method == "semi":
         trainer["refine_steps"] = REFINE_STEPS
     return "gaussian", options, {**trainer, "objective": "mean-field"}
 
