@@ -47,6 +47,7 @@ SPECIAL = {
     "conv": "gaussian --data large.npz --net conv --channels 2,3 --layer residual",
     "conv-classes": "semi-supervised --data large.npz --net conv --channels 2,3 --dropout 0.3 --shift 1 --noise 0.1",
     "learned-classes": "semi-supervised --latent stick-breaking --learn-class-prior --monitor validation_error",
+    "consistent-classes": "semi-supervised --consistency-weight 1",
     "relaxed": "categorical --draws relaxed --objective iwae",
     "straight-through": "sbn --draws straight-through --objective elbo",
     "rows-incomplete": "auto-decoder --missing 0.3 --missing-pattern block --lr-schedule cosine",

@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no training after so many minutes")
-    parser.add_argument("--case", help="cases whose names contain this text alone")
+    parser.add_argument("--case", nargs="+", default=[""], help="cases whose names contain one of these texts alone")
     parser.add_argument("--out", type=Path, nargs="+", default=[Path("kills.jsonl")], help="several for summary")
     options = parser.parse_args()
     if options.campaign == "summary":
@@ -333,7 +333,7 @@ def main() -> None:
     torch.set_num_threads(1)
     plain = options.campaign == "plain"
     cases = kill_cases.plain_cases() if plain else kill_cases.compiled_cases(options.campaign)
-    campaign([case for case in cases if options.case is None or options.case in case.name], options)
+    campaign([case for case in cases if any(text in case.name for text in options.case)], options)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pyrovae.estimators import VAEClassifier
+from pyrovae.metrics.classification import class_probabilities
 
 # Made with few passes, since the checks fit about seventy times.
-QUICK = {"n_components": 2, "hidden": (16,), "epochs": 15, "lr": 0.03, "batch_size": 100, "random_state": 0}
+QUICK = {"n_components": 2, "hidden": (16,), "epochs": 15, "lr": 0.03, "num_nets": 1, "random_state": 0}
 EXPECTED_TO_FAIL = {"check_classifiers_classes": "it uses -1 as a class, and -1 stands for an unknown label"}
 
 
@@ -49,6 +50,22 @@ def test_learns_from_few_labels(blobs, fitted):
     X, y, _ = blobs
     assert fitted.classes_.tolist() == [0, 1, 2]
     assert fitted.score(X, y) > 0.97
+
+
+def test_several_nets(blobs, fitted):
+    """Probabilities are the means of those of the nets, of which the first is that of a single one."""
+    X, y, some = blobs
+    model = VAEClassifier(**{**QUICK, "num_nets": 3}).fit(X, some)
+    rows = torch.as_tensor(model._scaler.transform(X))
+    each = [class_probabilities(vae, rows).numpy() for vae in model.vaes_]
+    np.testing.assert_allclose(model.predict_proba(X), np.mean(each, 0))
+    np.testing.assert_array_equal(each[0], fitted.predict_proba(X))
+    assert not np.allclose(each[0], each[1])
+    np.testing.assert_array_equal(model.predict(X), np.mean(each, 0).argmax(1))
+    assert model.score(X, y) == (model.predict(X) == y).mean()
+    assert model.vae_ is model.vaes_[0]
+    same = model.predict(X) == fitted.predict(X)
+    np.testing.assert_allclose(model.transform(X)[same], fitted.transform(X)[same])
 
 
 @pytest.mark.parametrize("unlabelled", [None, np.nan, "?", -1], ids=str)
@@ -125,6 +142,8 @@ def test_random_state(blobs, caller_rng, store):
         ({}, np.arange(10), "240 rows and y 10 labels"),
         ({"latent": "sticks"}, None, "latent must be one of gaussian, stick-breaking, got 'sticks'"),
         ({"n_components": 0}, None, "must be at least 1"),
+        ({"num_nets": 0}, None, "num_nets must be a whole number, at least 1, got 0"),
+        ({"consistency_weight": -1.0}, None, "consistency_weight must not be negative"),
         ({"device": "nowhere"}, None, "device 'nowhere' cannot be used"),
     ],
 )

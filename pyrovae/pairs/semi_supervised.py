@@ -12,10 +12,12 @@ from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.families import EvaluationFigure, Family, Measure, register_family
 from pyrovae.guides.semi_supervised import Classifier, LabelledEncoder, SemiSupervisedGuide
 from pyrovae.guides.sticks import KumaraswamyHead
+from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import class_probabilities, class_site, classification_error, infers_label
 from pyrovae.metrics.evaluation import Evaluated
 from pyrovae.models.semi_supervised import SemiSupervisedVAE
 from pyrovae.nn import FlatEncoder, GaussianHead
+from pyrovae.nn.consistency import neighbour_distance
 from pyrovae.pairs import parts
 from pyrovae.pairs.registry import register_pair
 from pyrovae.priors import StandardNormal, StickBreakingPrior
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pyrovae.plotting.run import Pictured
+
+
+_RADIUS = 0.5
 
 
 @register_pair(
@@ -51,6 +56,12 @@ def semi_supervised(
     classification_weight: Annotated[
         float, "weight of log q(y|x) of a labelled row, in units of number of rows / number of labelled rows"
     ] = 1.0,
+    consistency_weight: Annotated[
+        float, "weight of keeping q(y|x) the same around every row, so that classes change where there are few rows"
+    ] = 0.0,
+    consistency_radius: Annotated[
+        float, "distance within which, in units of the median distance of a row to its fifth nearest other row"
+    ] = _RADIUS,
     learn_class_prior: Annotated[bool, "learn the class probabilities"] = False,
     likelihood: parts.GreyLikelihood = "auto",
 ) -> VAE:
@@ -64,10 +75,12 @@ def semi_supervised(
     spec : DataSpec
         What to know of the data: shape, kind of values, classes, number of rows.
     rows : Rows, optional
-        Training rows. This pair does not use them.
+        Training rows. `consistency_radius` is in units of their distances.
     latent, latent_dim, truncation, concentration, net, hidden, layer, activation, channels
         Options of the pair, see below.
-    dropout, noise, shift, classification_weight, learn_class_prior, likelihood
+    dropout, noise, shift, classification_weight, consistency_weight, consistency_radius
+        Options of the pair.
+    learn_class_prior, likelihood
         Options of the pair. ``pyrovae train semi-supervised --help`` explains them.
 
     Returns
@@ -82,7 +95,8 @@ def semi_supervised(
 
     References
     ----------
-    D. Kingma, D. Rezende, S. Mohamed and M. Welling (2014), "Semi-supervised learning with deep generative models".
+    D. Kingma, D. Rezende, S. Mohamed and M. Welling (2014), "Semi-supervised learning with deep generative models". T.
+    Miyato, S. Maeda, M. Koyama and S. Ishii (2018), "Virtual adversarial training", for the consistency of q(y|x).
     """
     num_classes = spec.num_classes
     if num_classes is None or num_classes < 2:
@@ -90,6 +104,11 @@ def semi_supervised(
     if not hidden or latent_dim < 1:
         raise ValueError(
             f"latent_dim and the number of hidden layers must be at least 1, got {latent_dim} and {hidden}"
+        )
+    if not consistency_weight and consistency_radius != _RADIUS:
+        raise ValueError(
+            f"consistency_radius is for the consistency of q(y|x), got {consistency_radius}; leave it out, or give "
+            "consistency_weight=1"
         )
     head = parts.make_likelihood(likelihood, spec, grey=True)
     prior: nn.Module
@@ -115,9 +134,26 @@ def semi_supervised(
         layer=layer,
     )
     weight = classification_weight * spec.num_rows / max(1, spec.num_labelled)
-    guide = SemiSupervisedGuide(classifier, encoder, draw, classification_weight=weight)
+    guide = SemiSupervisedGuide(
+        classifier,
+        encoder,
+        draw,
+        classification_weight=weight,
+        consistency_weight=consistency_weight,
+        consistency_radius=_radius(rows, consistency_radius) if consistency_weight else None,
+    )
     model = SemiSupervisedVAE(num_classes, prior, decoder, head, learn_class_prior=learn_class_prior)
     return VAE(model, guide)
+
+
+def _radius(rows: Rows | None, share: float) -> float | None:
+    """The radius in the units of the data. Without rows it does not matter, because it is read from a file next."""
+    if not share >= 0:
+        raise ValueError(f"consistency_radius must not be negative, got {share}")
+    if rows is None:
+        return None
+    complete = rows.x if rows.mask is None else fill_missing(rows.x, rows.mask, parts.mean_of_entries(rows))
+    return share * neighbour_distance(complete)
 
 
 def _classification_error(evaluated: Evaluated) -> dict[str, float]:
