@@ -26,7 +26,7 @@ import torch
 from speed import HIDDEN, LATENT, PIXELS, ByHand, data, pair
 from torch import Tensor, nn
 
-SAMPLES, ROWS, AT_ONCE = 5000, 128, 2048
+SAMPLES, AT_ONCE = 5000, 2048
 
 
 @torch.no_grad()
@@ -72,24 +72,25 @@ KINDS: dict[str, Callable[[Tensor], None]] = {
 }
 
 
-def measure(kind: str) -> float:
+def measure(kind: str, number: int) -> float:
     """Milliseconds a row of the second batch of an evaluation; imports and the first batch are not timed."""
     torch.set_num_threads(1)
     rows = data()
-    KINDS[kind](rows[-ROWS:])
+    KINDS[kind](rows[-number:])
     start = time.process_time()
-    KINDS[kind](rows[:ROWS])
-    return (time.process_time() - start) * 1000 / ROWS
+    KINDS[kind](rows[:number])
+    return (time.process_time() - start) * 1000 / number
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=128, help="rows of a batch")
     parser.add_argument("--beside", type=Path, help="another checkout of this repository")
     parser.add_argument("--worker", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker is not None:
-        print(json.dumps(measure(options.worker)))
+        print(json.dumps(measure(options.worker, options.rows)))
         return
     here = Path(__file__).resolve().parent.parent
     kinds = [kind for kind in KINDS if kind != "before" or options.beside is not None]
@@ -99,11 +100,11 @@ def main() -> None:
             source = options.beside.resolve() if kind == "before" else here
             paths = [str(source), str(here / "benchmarks")]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, __file__, "--worker", kind]
+            command = [sys.executable, __file__, "--worker", kind, "--rows", str(options.rows)]
             done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=source)
             found[kind].append(json.loads(done.stdout.strip().splitlines()[-1]))
     reference = statistics.median(found[kinds[0]])
-    print(f"ms of processor time a row, {ROWS} rows, one thread, medians of {options.rounds} rounds\n")
+    print(f"ms of processor time a row, {options.rows} rows, one thread, medians of {options.rounds} rounds\n")
     print(f"| | ms a row | {kinds[0]} is so many times as slow |")
     print("|---|---|---|")
     for kind in kinds:

@@ -336,3 +336,24 @@ def with_param_site(program: Program, parameters: Iterable[nn.Parameter]) -> Pro
         return program(*args, **kwargs)
 
     return anchored
+
+
+class _Unshown:
+    """A module as a program whose parameters no handler sees."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return nn.Module.__call__(self.module, *args, **kwargs)  # without the context in which they become sites
+
+
+def without_param_sites(program: Program) -> Program:
+    """A program without the param sites that Pyro makes of a module's parameters, if it is a module of this library.
+
+    Another program may count on them, with a handler for instance that makes random variables of parameters.
+    """
+    own = isinstance(program, PyroModule) and type(program).__module__.partition(".")[0] == "pyrovae"
+    if not own or program._pyro_params or program._pyro_samples:
+        return program
+    return program if sum(isinstance(part, PyroModule) for part in program.modules()) > 1 else _Unshown(program)

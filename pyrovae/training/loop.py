@@ -18,6 +18,7 @@ from pyrovae.batches import arguments
 from pyrovae.data.dataset import Rows
 from pyrovae.distributed import Processes
 from pyrovae.infer.compile import CompiledLoss, CompileError
+from pyrovae.infer.direct_elbo import estimator
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.refining import Refinement
@@ -121,6 +122,7 @@ class Fit:
         self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
         if not has_sites:
             self.model = programs.with_param_site(vae.model, vae.parameters())
+        self.estimate = estimator(self.objective, vae, self.model)
         self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae), settings=settings_of(options))
         self.progress = Progress(vae, options.epochs, self.train.num_batches, loss=self.mean_loss)
         callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
@@ -320,7 +322,7 @@ class Fit:
                     if self.losses.at_once > 1 and isinstance(self.objective, Objective):
                         loss = self.objective.tensor_and_grads(self.model, self.vae.guide, x, **data)
                     elif self.refined is None:
-                        loss = self.objective.loss_and_grads(self.model, self.vae.guide, x, **data)
+                        loss = self.estimate(x, **data)
                     else:
                         loss = self.refined.loss_and_grads(self.objective, self.model, x, data)
             loss = sum(loss) if isinstance(loss, tuple) else loss  # Pyro's wake-sleep: one loss for each program

@@ -1,0 +1,113 @@
+"""A step of Pyro's ELBO with less work around the programs, for the training without compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from pyro import poutine
+from pyro.distributions.distribution import Distribution
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import ELBO, Trace_ELBO
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.replay_messenger import ReplayMessenger
+from pyro.poutine.trace_messenger import TraceMessenger
+from pyro.poutine.util import prune_subsample_sites, site_is_subsample
+from pyro.util import warn_if_nan
+from torch import Tensor
+
+from pyrovae.infer.mean_field import MeanField
+from pyrovae.parameters import PairParameters
+from pyrovae.programs import Program, with_param_site, without_param_sites
+from pyrovae.sites import nodes_of
+
+
+def estimator(objective: ELBO, pair: PairParameters, model: Program) -> Callable[..., Any]:
+    """What adds the gradients of a batch to the parameters of a pair, and returns the loss, as `loss_and_grads` does.
+
+    For `Trace_ELBO` with one particle it is `direct_elbo`; modules of this library show no param sites to it and to
+    `MeanField`, because these cost as much as all other handlers together.
+
+    Parameters
+    ----------
+    objective : ELBO
+        The objective.
+    pair : PairParameters
+        The pair.
+    model : callable
+        Its model with at least one param site.
+    """
+    of_pyro: Any = objective
+    guide = without_param_sites(pair.guide)
+    if isinstance(poutine.unwrap(pair.guide), Messenger):
+        return partial(of_pyro.loss_and_grads, model, pair.guide)
+    if type(objective) is Trace_ELBO and objective.num_particles == 1 and not objective.vectorize_particles:
+        return partial(direct_elbo, objective, without_param_sites(pair.model), guide)
+    if type(objective) is MeanField:
+        bare = without_param_sites(pair.model)
+        shown = model if bare is pair.model else with_param_site(bare, pair.parameters())
+        return partial(of_pyro.loss_and_grads, shown, guide)
+    return partial(of_pyro.loss_and_grads, model, pair.guide)
+
+
+def direct_elbo(objective: Trace_ELBO, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+    """The loss of `Trace_ELBO` with one particle, its gradients being added to those of the parameters.
+
+    Draws, loss and gradients are Pyro's, up to rounding. Where all draws are reparameterised the loss is minus the sum
+    of the log-probabilities, and this sum is what is differentiated. Otherwise Pyro's estimate is made of the traces.
+
+    Parameters
+    ----------
+    objective : Trace_ELBO
+        The objective.
+    model, guide : callable
+        The two programs. Param sites are not needed.
+    *args, **kwargs : Any
+        Their arguments.
+
+    Examples
+    --------
+    >>> import pyro, torch, pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=x)
+    >>> loc = torch.zeros((), requires_grad=True)
+    >>> def guide(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(loc, 1.0))
+    >>> loss = direct_elbo(Trace_ELBO(), model, guide, torch.zeros(2))
+    >>> loss > 0, loc.grad is not None
+    (True, True)
+    """
+    with TraceMessenger() as drawn:
+        guide(*args, **kwargs)
+    with TraceMessenger() as scored, ReplayMessenger(trace=drawn.trace):
+        model(*args, **kwargs)
+    if not all(_is_plain(site) for site in _samples(drawn.trace)):
+        of_model, of_guide = prune_subsample_sites(scored.trace), prune_subsample_sites(drawn.trace)
+        of_model.compute_log_prob()
+        of_guide.compute_score_parts()
+        loss, surrogate = objective._differentiable_loss_particle(of_model, of_guide)
+    else:
+        loss = surrogate = sum(map(_log_prob, _samples(drawn.trace))) - sum(map(_log_prob, _samples(scored.trace)))
+    if isinstance(surrogate, Tensor) and surrogate.requires_grad:
+        surrogate.backward(retain_graph=objective.retain_graph)
+    loss = loss.item() if isinstance(loss, Tensor) else loss
+    warn_if_nan(loss, "loss")
+    return loss
+
+
+def _samples(trace: Trace) -> list[Mapping[str, Any]]:
+    return [site for site in nodes_of(trace).values() if site["type"] == "sample" and not site_is_subsample(site)]
+
+
+def _log_prob(site: Mapping[str, Any]) -> Any:
+    value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return scale_and_mask(value, site["scale"], site["mask"]).sum()
+
+
+def _is_plain(site: Mapping[str, Any]) -> bool:
+    """Whether the log-probability of a site of the guide is differentiated along its draws, and nothing else is."""
+    return site["fn"].has_rsample and type(site["fn"]).score_parts is Distribution.score_parts
