@@ -67,6 +67,7 @@ KINDS: dict[str, Callable[[Tensor], None]] = {
     "before": ours,
     "programs run for all samples": lambda x: ours(x, compile=False),
     "by default": ours,
+    "compile=True": lambda x: ours(x, compile=True),
     "by hand": by_hand,
     "products": products,
 }

@@ -353,7 +353,8 @@ def without_param_sites(program: Program) -> Program:
 
     Another program may count on them, with a handler for instance that makes random variables of parameters.
     """
-    own = isinstance(program, PyroModule) and type(program).__module__.partition(".")[0] == "pyrovae"
-    if not own or program._pyro_params or program._pyro_samples:
+    if not isinstance(program, PyroModule) or type(program).__module__.partition(".")[0] != "pyrovae":
+        return program
+    if program._pyro_params or program._pyro_samples:
         return program
     return program if sum(isinstance(part, PyroModule) for part in program.modules()) > 1 else _Unshown(program)

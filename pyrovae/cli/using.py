@@ -25,6 +25,8 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print the held-out likelihood and other figures of a run."""
     if processes().several and (options.inference_gap or options.missing is not None):
         raise ValueError("--inference-gap and --missing are the work of one process; start it without torchrun")
+    if options.compile is not None and (options.inference_gap or options.missing is not None):
+        raise ValueError("--compile is for the figures of evaluate alone; leave out --inference-gap and --missing")
     if options.inference_gap:
         if options.missing is not None:
             raise ValueError("--inference-gap and --missing are two evaluations; ask for one of them")
@@ -38,7 +40,8 @@ def evaluate(options: argparse.Namespace) -> None:
             raise ValueError(f"{flag(name)} is for evaluate --missing; give --missing too, or leave it out")
     device, changed = pick_device(options.device), options.allow_changed_data
     run = Run.open(options.run, options.pair, options.data, allow_changed_data=changed)
-    settings = given(vars(options), ["num_samples", "num_rows", "chunk_size", "seed", "baselines", "fit_steps"])
+    names = ["num_samples", "num_rows", "chunk_size", "seed", "baselines", "fit_steps", "compile"]
+    settings = given(vars(options), names)
     # Figures of other data, and at latents of the caller's choice, are not those of the run.
     settings["keep"] = not options.condition and (options.data is None or is_function(options.data))
     record = run.evaluate(options.split, device=device, progress=bar, condition=fixed(options, device), **settings)

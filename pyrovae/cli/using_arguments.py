@@ -28,6 +28,8 @@ def evaluate(verb: Parser) -> None:
     verb.add_argument("--num-rows", type=int, metavar="N", help="only so many rows, drawn by the seed (default: all)")
     text = "samples of all rows that are in memory at once"
     verb.add_argument("--chunk-size", type=int, metavar="N", default=8192, help=text)
+    text = "compile what draws and scores the samples: the same figures in less time, after some ten seconds"
+    verb.add_argument("--compile", action="store_true", default=None, help=text)
     text = (
         "imputers that a run of a table is compared with, or none (default: mean-mode, hist-gradient-boosting, and for "
         "a small table knn, bayesian-ridge and extra-trees)"

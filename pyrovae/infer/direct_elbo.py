@@ -85,6 +85,7 @@ def direct_elbo(objective: Trace_ELBO, model: Program, guide: Program, *args: An
         guide(*args, **kwargs)
     with TraceMessenger() as scored, ReplayMessenger(trace=drawn.trace):
         model(*args, **kwargs)
+    loss: Any
     if not all(_is_plain(site) for site in _samples(drawn.trace)):
         of_model, of_guide = prune_subsample_sites(scored.trace), prune_subsample_sites(drawn.trace)
         of_model.compute_log_prob()

@@ -99,9 +99,12 @@ def log_likelihood(
         group = _Group(vae, layout, x[part], cut(data, part, len(x)), fixed)
         per_call = max(1, pairs // len(x[part])) if vectorize else 1
         calls = num_samples // per_call
-        pays = calls >= _FEW_CALLS and calls * max(1, len(x) // rows if len(x[part]) == rows else 1) >= _WORTH
-        recorded = calls > 1 if compile is True else pays and compile == "auto"
-        parts.append(group.estimate(num_samples, per_call, record=recorded, required=compile is True))
+        whole = len(x[part]) == rows
+        pays = calls >= _FEW_CALLS and calls * (len(x) // rows if whole else 1) >= _WORTH
+        how: dict[str, bool] = {"record": pays and compile == "auto"}
+        if compile is True:
+            how = {"record": calls > 1, "required": True, "inductor": whole}
+        parts.append(group.estimate(num_samples, per_call, **how))
     return LogLikelihood(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
@@ -159,9 +162,12 @@ class _Group:
         return found
 
     def estimate(
-        self, num_samples: int, per_call: int, *, record: bool = False, required: bool = False
+        self, num_samples: int, per_call: int, *, record: bool = False, required: bool = False, inductor: bool = False
     ) -> LogLikelihood:
-        """The estimate from so many samples, `per_call` of them at once; of a recording if it can, or if it must."""
+        """The estimate from so many samples, `per_call` of them at once; of a recording if it can, or if it must.
+
+        `inductor` compiles the recording.
+        """
         before = self.generators.state()
         total, draw, passed = LogWeightSum(), None, None
         held: list[Tensor] = []
@@ -175,7 +181,7 @@ class _Group:
                 begun = self.generators.state()
                 found = self.weights(self.inputs, count)
                 if record and not drawn:
-                    draw = self._recorded(count, found, begun, required=required)
+                    draw = self._recorded(count, found, begun, required=required, inductor=inductor)
             held.append(found)
             drawn += count
             if len(held) == _HELD or drawn == num_samples:  # sums of few samples at a time would take longer
@@ -187,7 +193,9 @@ class _Group:
             return self.estimate(num_samples, per_call)
         return LogLikelihood(*(field.to(found.dtype) for field in result))
 
-    def _recorded(self, count: int, expected: Tensor, begun: list[Tensor], *, required: bool) -> Draw | None:
+    def _recorded(
+        self, count: int, expected: Tensor, begun: list[Tensor], *, required: bool, inductor: bool
+    ) -> Draw | None:
         """What draws and scores by a recording, if it gives what the programs gave from the same random numbers.
 
         Raises
@@ -206,7 +214,10 @@ class _Group:
                 self.generators.set(ended)
             return same and torch.allclose(found, expected, rtol=1e-4, atol=1e-3, equal_nan=True)
 
-        found = recordings(self.vae).find(lambda inputs: self.weights(inputs, count), count, self.inputs, agrees)
+        def run(inputs: Mapping[str, Tensor]) -> Tensor:
+            return self.weights(inputs, count)
+
+        found = recordings(self.vae).find(run, count, self.inputs, agrees, inductor=inductor)
         if not isinstance(found, str):
             return found
         if required:

@@ -17,16 +17,18 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.infer.compile import CompileError, TracedOneHot, reason_of
+from pyrovae.infer.compiled_code import compiled
+from pyrovae.infer.products import LARGE
 
 logger = logging.getLogger(__name__)
 Weights = Callable[[Mapping[str, Tensor]], Tensor]
 """From the tensors of some rows to log weights `[K, B]`."""
 Draw = Callable[[], tuple[Tensor, Tensor]]
 """Draws samples and scores them: log weights `[K, B]`, and whether all checks of distributions passed."""
+Faster = Callable[[Graph, Node, Mapping[Node, Node]], Node | None]
 _LOOKED_AT = (torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__, torch.Tensor.data_ptr)
 """How programs look at values behind torch's back, which no recording sees."""
 _aten: Any = torch.ops.aten
-_LARGE = 1_000_000  # multiplications from which on the products of oneDNN are the faster ones
 _KEPT = 8  # recordings of a pair that are kept
 
 
@@ -47,14 +49,17 @@ class RecordedWeights:
         Runs the programs: from tensors by name to log weights `[K, B]`.
     inputs : mapping of str to Tensor
         Tensors of these shapes.
+    inductor : bool, default False
+        Compile what is done for all samples.
 
     Raises
     ------
     CompileError
-        If the programs need a value of a tensor in Python, or change a tensor in place that outlives the run.
+        If there is no compiler, or the programs need a value of a tensor in Python, or change a tensor in place that
+        outlives the run.
     """
 
-    def __init__(self, weights: Weights, inputs: Mapping[str, Tensor]) -> None:
+    def __init__(self, weights: Weights, inputs: Mapping[str, Tensor], *, inductor: bool = False) -> None:
         names = [*inputs]
 
         def run(*given: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +72,12 @@ class RecordedWeights:
                 graph = make_fx(run)(*(value.clone() for value in inputs.values()))
             except Exception as error:  # whatever the programs do with a tensor that has no value yet
                 raise CompileError(reason_of(error)) from error
-        self._before, self._body = _split(graph)
+        # Inductor joins operations itself, so that it gets them as they are.
+        self._before, body = _split(graph, (_product,) if inductor else (_product, _bernoulli, _no_nan))
+        self._body: Callable[..., Any] = body
+        if inductor:
+            with torch.no_grad(), torch.random.fork_rng():
+                self._body = compiled(body, [*self._before(*inputs.values())], "inductor")
 
     def started(self, inputs: Mapping[str, Tensor]) -> Draw:
         """What draws and scores samples of these rows."""
@@ -115,8 +125,11 @@ def _no_other_generators() -> Iterator[None]:
         raise CompileError("the programs draw random numbers of Python's or NumPy's")
 
 
-def _split(whole: GraphModule) -> tuple[GraphModule, GraphModule]:
-    """What no random number reaches, with its results as outputs; and the rest, which takes these results."""
+def _split(whole: GraphModule, faster: Sequence[Faster]) -> tuple[GraphModule, GraphModule]:
+    """What no random number reaches, with its results as outputs; and the rest, which takes these results.
+
+    `faster` are ways to put another operation in place of one of the rest.
+    """
     whole.graph.eliminate_dead_code()  # which leaves draws where they are
     varying, drawn = _varying(whole.graph), _reaching(whole.graph, _is_random)
     before, body = Graph(), Graph()
@@ -129,8 +142,7 @@ def _split(whole: GraphModule) -> tuple[GraphModule, GraphModule]:
     inside = {node: body.placeholder(f"kept{place}") for place, node in enumerate(kept)}
     for node in whole.graph.nodes:
         if node in varying:
-            faster = () if node in drawn else (_product, _bernoulli, _no_nan)
-            made = (make(body, node, inside) for make in faster)
+            made = (make(body, node, inside) for make in faster if node not in drawn)
             copied = next((new for new in made if new is not None), None)
             inside[node] = body.node_copy(node, inside.__getitem__) if copied is None else copied
         elif node.op == "output":
@@ -154,12 +166,11 @@ def _product(body: Graph, node: Node, inside: Mapping[Node, Node]) -> Node | Non
     if not plain or (bias and values[0].shape != values[-1].shape[1:]):
         return None
     (rows, inner), columns = values[-2].shape, values[-1].shape[1]
-    if rows * inner * columns < _LARGE:
+    if rows * inner * columns < LARGE:
         return None
     turned = body.call_function(_aten.t.default, (inside[right],))
-    first = inside[bias[0]] if bias else None
-    linear: Any = torch.ops.mkldnn._linear_pointwise.default
-    return body.call_function(linear, (inside[left], turned, first, "none", [], ""))
+    operands = (inside[left], turned, *(inside[value] for value in bias))
+    return body.call_function(torch.ops.pyrovae.product.default, operands)
 
 
 def _bernoulli(body: Graph, node: Node, inside: Mapping[Node, Node]) -> Node | None:
@@ -301,9 +312,16 @@ class Recordings:
 
     def __init__(self) -> None:
         self._found: dict[Any, RecordedWeights | str] = {}  # or why there is none
+        self._told: set[str] = set()
 
     def find(
-        self, weights: Weights, count: int, inputs: Mapping[str, Any], agrees: Callable[[Draw], bool]
+        self,
+        weights: Weights,
+        count: int,
+        inputs: Mapping[str, Any],
+        agrees: Callable[[Draw], bool],
+        *,
+        inductor: bool = False,
     ) -> Draw | str:
         """What draws and scores samples of some rows, or why the programs cannot be recorded, with a log line.
 
@@ -317,15 +335,17 @@ class Recordings:
             The rows.
         agrees : callable
             Whether a recording gives for these rows what the programs give.
+        inductor : bool, default False
+            Compile it.
         """
         other = [name for name, value in inputs.items() if not isinstance(value, Tensor)]
         if other:
             return f"{other[0]!r} is no tensor"
         kinds = ((name, v.shape, v.stride(), v.dtype, v.device) for name, v in inputs.items())
-        key = count, torch.distributions.Distribution._validate_args, *kinds
+        key = count, inductor, torch.distributions.Distribution._validate_args, *kinds
         for _ in range(2):  # a recording of an earlier call may be out of date
             known = key in self._found
-            recorded = self._found[key] if known else self._record(key, weights, inputs)
+            recorded = self._found[key] if known else self._record(key, weights, inputs, inductor)
             if isinstance(recorded, str):
                 return recorded
             draw = recorded.started(inputs)
@@ -336,17 +356,23 @@ class Recordings:
                 break
         return self._refused(key, "a recording gives other log weights than they do, from the same random numbers")
 
-    def _record(self, key: Any, weights: Weights, inputs: Mapping[str, Tensor]) -> RecordedWeights | str:
+    def _record(
+        self, key: Any, weights: Weights, inputs: Mapping[str, Tensor], inductor: bool
+    ) -> RecordedWeights | str:
         while len(self._found) >= _KEPT:
             self._found.pop(next(iter(self._found)))
+        if inductor:
+            logger.info("compiling the likelihood for %d rows: some ten seconds, less the next time", len(inputs["x"]))
         try:
-            self._found[key] = made = RecordedWeights(weights, inputs)
+            self._found[key] = made = RecordedWeights(weights, inputs, inductor=inductor)
         except CompileError as error:
             return self._refused(key, str(error))
         return made
 
     def _refused(self, key: Any, reason: str) -> str:
-        logger.info("the programs are run for all samples: %s", reason)
+        if reason not in self._told:
+            logger.info("the programs are run for all samples: %s", reason)
+        self._told.add(reason)
         self._found[key] = reason
         return reason
 

@@ -102,6 +102,7 @@ def evaluate(
     neighbours: Rows | None = None,
     condition: Mapping[str, Tensor] | None = None,
     baselines: Sequence[str] | None = None,
+    compile: bool | str = "auto",
     progress: Progress | None = None,
     finished: Any = None,
 ) -> Evaluation:
@@ -135,6 +136,8 @@ def evaluate(
         For a pair of tables: imputers of `pyrovae.estimators.baselines` to compare it with. They are fitted on
         `neighbours`, and left out without. None takes all that scikit-learn has, and of a large table those that are
         quick.
+    compile : bool or "auto", default "auto"
+        How the samples are drawn and scored, see `VAE.log_likelihood`.
     progress : callable, optional
         Wraps the batches, for instance ``tqdm.tqdm``. None shows nothing.
     finished : Any, optional
@@ -187,6 +190,7 @@ def evaluate(
                 with seeded((seed + part.start) % 2**31):
                     x, data = arguments(vae, split.take(part))
                     settings: dict[str, Any] = {"chunk_size": chunk_size, "condition": fixed, **data}
+                    settings["compile"] = compile
                     estimate = vae.log_likelihood(x, num_samples, return_details=True, **settings)
                     p, nll, kl = vae.bound_terms(x, condition=fixed, **data)
                     error, count = _reconstruction_error(vae, likelihood, x, data)

@@ -16,7 +16,7 @@ from pyrovae.vae import VAE
 
 Collate = Callable[[Any], Any]
 """From a batch to what is passed: a tensor, a tuple of arguments by position, or a dict of them by name."""
-_RESERVED = ("x", "condition", "num_samples", "chunk_size", "return_details")  # arguments of methods of VAE
+_RESERVED = ("x", "condition", "num_samples", "chunk_size", "return_details", "compile")  # arguments of methods of VAE
 _MASK = "mask"
 
 

@@ -14,6 +14,7 @@ from command_line import EVALUATION_KEYS, FIGURES, TINY, error_of
 
 from pyrovae import data
 from pyrovae.cli import main
+from pyrovae.infer import recorded
 from pyrovae.runs import Run
 
 
@@ -68,6 +69,15 @@ class TestEvaluate:
         first, again, other = (self.evaluate(out, *words, "--seed", seed) for seed in "112")
         assert first == again
         assert first["log_likelihood"] != other["log_likelihood"]
+
+    def test_compiled(self, folder, out, monkeypatch):
+        """The same figures; what is recorded runs as it is, because compiling takes long."""
+        found, words = [], ("gaussian", "--num-samples", "40", "--num-rows", "9", "--chunk-size", "36")
+        monkeypatch.setattr(recorded, "compiled", lambda graph, example, backend: found.append(backend) or graph)
+        compiled, plain = self.evaluate(out, *words, "--compile"), self.evaluate(out, *words)
+        assert found == ["inductor"]
+        assert compiled["log_likelihood"] == pytest.approx(plain["log_likelihood"], rel=1e-5)
+        assert compiled["bound"] == plain["bound"]
 
     def test_one_row(self, folder, out):
         record = self.evaluate(out, "gaussian", "--num-samples", "5", "--num-rows", "1", "--chunk-size", "2")

@@ -1,5 +1,7 @@
 """Held-out likelihoods from recorded runs: the figures of the programs themselves, or no recording."""
 
+import shutil
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -9,28 +11,39 @@ from pairs import PAIRS, pictures
 from torch import nn
 
 from pyrovae import VAE
-from pyrovae.infer import CompileError, likelihood
+from pyrovae.infer import CompileError, likelihood, recorded
 from pyrovae.infer.recorded import recordings
 from pyrovae.pairs import find_pair
 
+COMPILED = recorded.compiled
 X = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
 
 
-def both(vae, x, num_samples=40, **settings):
-    """The figures of a recording and those of the programs, and whether the same random numbers were drawn."""
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Few samples are recorded too, and what is recorded runs as it is, because compiling it takes long."""
+    monkeypatch.setattr(likelihood, "_WORTH", 2)
+    monkeypatch.setattr(likelihood, "_FEW_CALLS", 2)
+    monkeypatch.setattr(recorded, "compiled", lambda graph, example, backend: graph)
+
+
+def each_way(vae, x, num_samples=40, **settings):
+    """The figures of recordings and those of the programs, and whether the same random numbers were drawn."""
     found, states = [], []
-    for compile in (True, False):
+    for compile in (True, "auto", False):
         torch.manual_seed(1)
         found.append(vae.log_likelihood(x, num_samples, return_details=True, compile=compile, **settings))
         states.append(torch.get_rng_state())
-    assert torch.equal(*states)
+    assert torch.equal(states[0], states[2])
+    assert torch.equal(states[1], states[2])
     return found
 
 
 def assert_same(vae, x, **settings):
-    recorded, plain = both(vae, x, **settings)
-    for name, value in recorded._asdict().items():
-        torch.testing.assert_close(value, getattr(plain, name), rtol=1e-4, atol=1e-3, msg=name)
+    *recordings, plain = each_way(vae, x, **settings)
+    for one in recordings:
+        for name, value in one._asdict().items():
+            torch.testing.assert_close(value, getattr(plain, name), rtol=1e-4, atol=1e-3, msg=name)
 
 
 @pytest.fixture
@@ -89,10 +102,15 @@ def test_a_mask(digits):
 
 def test_the_programs_run_once_for_each_group(runs):
     vae = PAIRS["library"]()
-    both(vae, pictures(9), chunk_size=144)
-    # One group of nine rows: 16 samples by the programs, 16 of a recording, the last 8 by the programs; then again
-    # without a recording. The recording itself is one more run.
-    assert runs == [16, 16, 8, 16, 16, 8]
+    vae.log_likelihood(pictures(9), 40, chunk_size=144)
+    # One group of nine rows: 16 samples by the programs, a recording and 16 samples of it, the last 8 by the programs.
+    assert runs == [16, 16, 8]
+    runs.clear()
+    vae.log_likelihood(pictures(9), 40, chunk_size=144)
+    assert runs == [16, 8]
+    runs.clear()
+    vae.log_likelihood(pictures(9), 40, chunk_size=144, compile=False)
+    assert runs == [16, 16, 8]
 
 
 class Program(nn.Module):
@@ -192,7 +210,7 @@ def test_a_changed_pair_is_recorded_anew(runs):
     assert_same(vae, X, chunk_size=144)
     vae.model.factor = 0.3
     assert_same(vae, X, chunk_size=144)
-    assert len(recordings(vae)._found) == 1
+    assert len(recordings(vae)._found) == 2  # one of each kind
 
 
 def test_a_constant_of_each_group_of_rows():
@@ -217,7 +235,7 @@ def test_draws_outside_of_the_support_of_the_model(prior):
             pyro.sample("z", dist.Normal(torch.full((len(x), 2), 0.5), 0.125).to_event(1))
 
     vae = VAE(Program(prior=prior), narrow)
-    for compile in (True, False):
+    for compile in (True, "auto", False):
         torch.manual_seed(3)
         with pytest.raises(ValueError, match="site 'z' has values outside of the support"):
             vae.log_likelihood(X, 10_000, chunk_size=144, compile=compile)
@@ -226,9 +244,8 @@ def test_draws_outside_of_the_support_of_the_model(prior):
 def test_figures_that_are_no_numbers_are_those_of_the_programs():
     with pyro.validation_enabled(False):
         vae = VAE(Program(lambda self, z: z.log()), guide)
-        recorded, plain = both(vae, X, chunk_size=36)
-    assert recorded.value.isnan().all()
-    assert plain.value.isnan().all()
+        for found in each_way(vae, X, chunk_size=36):
+            assert found.value.isnan().all()
 
 
 def test_another_argument_is_refused():
@@ -241,3 +258,10 @@ def test_many_groups_and_a_number_of_samples_that_no_chunk_divides():
     vae = VAE(Program(), guide)
     found = vae.log_likelihood(X, 20_011, chunk_size=256, compile=True)
     torch.testing.assert_close(found, exact(vae), rtol=0, atol=0.05)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor's own
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
+def test_compiled_code(monkeypatch):
+    monkeypatch.setattr(recorded, "compiled", COMPILED)
+    assert_same(PAIRS["library"](), pictures(9), chunk_size=144)
