@@ -228,7 +228,8 @@ class Processes:
         try:
             return operation(*args, **options)
         except RuntimeError as error:
-            raise self._lost() from error
+            # Without its frames, which hold the group: whoever keeps the error would keep the threads of the group.
+            raise self._lost() from error.with_traceback(None)
 
     def _lost(self) -> LostProcessError:
         """Why another process has ended, as far as it said."""
@@ -349,6 +350,11 @@ def _join() -> Processes | None:
         cuda = torch.cuda.is_available() and dist.is_nccl_available()
         if cuda and local_rank() < torch.cuda.device_count():
             torch.cuda.set_device(local_rank())
+        # Functions of this module have the group that is there when it is imported as a default. Imported later, as a
+        # training does, they would hold the group when it is closed; its threads would then run on until the
+        # interpreter ends, and one that still lets go of a tensor aborts the process.
+        import torch.distributed.nn.functional
+
         store = _fresh(*_meeting_place())
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
         atexit.register(_forget_groups)

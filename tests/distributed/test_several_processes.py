@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pairs_of_processes as together
 import pytest
@@ -56,6 +57,16 @@ def test_nothing_drawn_gives_the_weights_of_one_process(tmp_path, alone, size):
             assert found[name]["best"] == alone[name]["best"]
             for row, other in zip(found[name]["history"], alone[name]["history"], strict=True):
                 assert row == pytest.approx(other, abs=1e-9), (rank, name)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the names of threads are those that Linux tells")
+def test_no_thread_of_torch_outlives_the_group(tmp_path):
+    """One that lets go of a tensor while the interpreter ends would abort the process."""
+    for output, status in together.work(2, "parted", str(tmp_path)):
+        assert status == 0, output
+    (threads, lost), (others, _) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert lost == "another process of the training has ended, killed perhaps"
+    assert not [name for name in (*threads, *others) if "gloo" in name]
 
 
 def test_ctrl_c_in_one_process_stops_all_and_they_go_on_bit_for_bit(tmp_path, unbroken):
