@@ -181,16 +181,15 @@ def start(size: int, options: argparse.Namespace, out: Path, restarts: int = 0) 
     own += ["--compile"] if options.compile else []
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", f"--max-restarts={restarts}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, *launcher, *own], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with out.with_suffix(".log").open("w") as log:
+        return subprocess.Popen([sys.executable, *launcher, *own], env=environment, stdout=log, stderr=log)
 
 
 def result(size: int, options: argparse.Namespace, folder: Path) -> dict[str, torch.Tensor]:
     """What so many processes find."""
     path = folder / f"{size}.safetensors"
     if start(size, options, path).wait():
-        raise SystemExit(f"{size} processes failed")
+        raise SystemExit(f"{path.with_suffix('.log').read_text()}\n{size} processes failed")
     return load_file(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -128,19 +129,17 @@ class HeldBatches:
             orders = self.parallel.orders
             state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total, generator=orders)
         order = state.permutation.to(self.vae.device)
-        at_once = 1 if self.parallel.several else self._batches_at_once()
-        held, first = self.rows, state.batch
+        at_once, held, waiting = self._batches_at_once(), self.rows, [0]
         for number in range(state.batch, self.num_batches):
-            index = self.parallel.part(order[number * self.batch_size :][: self.batch_size], self.rows)
+            if len(waiting) == 1:  # the next batches are gathered together
+                whole = order[number * self.batch_size :][: at_once * self.batch_size]
+                parts = [self.parallel.part(index, self.rows) for index in whole.split(self.batch_size)]
+                held = self.rows.take(torch.cat(parts) if self.parallel.several else whole)
+                waiting = [0, *accumulate(len(part) for part in parts)]
             self.parallel.reseed(state.epoch, number)
-            if at_once == 1:
-                rows = self.rows.take(index)
-            else:
-                if held is self.rows or number - first == at_once:
-                    first = number
-                    held = self.rows.take(order[number * self.batch_size :][: at_once * self.batch_size])
-                rows = held.take(slice((number - first) * self.batch_size, (number - first + 1) * self.batch_size))
-            yield self._passed(self._seen(rows)) if len(index) else rows, len(index)
+            start = waiting.pop(0)
+            rows = held.take(slice(start, waiting[0]))
+            yield self._passed(self._seen(rows)) if len(rows) else rows, len(rows)
 
     def _batches_at_once(self) -> int:
         """How many batches are gathered by one call, which takes less time than a call for each."""
