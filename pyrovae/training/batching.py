@@ -132,9 +132,9 @@ class HeldBatches:
         at_once, held, waiting = self._batches_at_once(), self.rows, [0]
         for number in range(state.batch, self.num_batches):
             if len(waiting) == 1:  # the next batches are gathered together
-                whole = order[number * self.batch_size :][: at_once * self.batch_size]
-                parts = [self.parallel.part(index, self.rows) for index in whole.split(self.batch_size)]
-                held = self.rows.take(torch.cat(parts) if self.parallel.several else whole)
+                following = order[number * self.batch_size :][: at_once * self.batch_size]
+                parts = [self.parallel.part(index, self.rows) for index in following.split(self.batch_size)]
+                held = self.rows.take(torch.cat(parts) if self.parallel.several else following)
                 waiting = [0, *accumulate(len(part) for part in parts)]
             self.parallel.reseed(state.epoch, number)
             start = waiting.pop(0)

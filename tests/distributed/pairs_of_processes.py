@@ -1,5 +1,6 @@
 """Trainings that several processes share, and what starts them. Run as a script, it is one of the processes."""
 
+import importlib
 import json
 import os
 import signal
@@ -109,6 +110,12 @@ def killed(folder, batch, rank):
     save(vae, folder)
 
 
+def plain(folder):
+    """A training that nothing stops, without a run folder."""
+    vae, _ = train("drawn")
+    save(vae, folder)
+
+
 def longer(folder, epochs):
     """A training that goes on where another one stopped."""
     train("delta", folder, resume=True, epochs=epochs)
@@ -120,7 +127,7 @@ def save(vae, folder):
 
 def parted(out):
     """The threads that are left when the processes have parted: after a training, and after one has ended alone."""
-    import torch.distributed.nn.functional  # as some trainings do, and whose functions hold the group of their import
+    importlib.import_module("torch.distributed.nn.functional")  # as some trainings do; it holds a group that it finds
 
     train("enum", epochs=2)
     kept = None
