@@ -105,7 +105,9 @@ class RowStream(Protocol):
         """About how many of them an epoch of a training takes."""
         ...
 
-    def batches(self, seed: int, number: int, batch_size: int, start: int = 0) -> Iterator[Rows]:
+    def batches(
+        self, seed: int, number: int, batch_size: int, start: int = 0, *, share: tuple[int, int] | None = None
+    ) -> Iterator[Rows]:
         """The batches of a pass over all rows.
 
         Parameters
@@ -118,6 +120,9 @@ class RowStream(Protocol):
             Rows of a batch; the last one may have fewer.
         start : int, default 0
             The batch to begin with.
+        share : tuple of int, optional
+            The number of a process and how many there are: only its rows of each batch come, those that
+            `Processes.share` cuts. None takes all rows.
         """
         ...
 

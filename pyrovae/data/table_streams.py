@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyrovae.data.download import DataError
 from pyrovae.data.parquet_files import GroupReader, ParquetTable
 from pyrovae.data.row_numbers import hidden_entries, within
-from pyrovae.data.rows import Rows, slices
+from pyrovae.data.rows import Rows
 from pyrovae.data.table_frames import without_words
 
 if TYPE_CHECKING:
@@ -74,42 +74,45 @@ class TableStream:
         """The same rows with entries hidden, those of `hidden_entries` of the numbers of their rows in the file."""
         return replace(self, hidden=(share, seed))
 
-    def batches(self, seed: int, number: int, batch_size: int, start: int = 0) -> Iterator[Rows]:
-        """The batches of a pass over all rows, see `RowStream`."""
-        left, rest = start * batch_size, None
-        for rows in self._blocks(seed, number, left):
-            if isinstance(rows, int):
-                left -= rows
-                continue
-            rows, left = rows.take(slice(left, None)), 0
+    def batches(
+        self, seed: int, number: int, batch_size: int, start: int = 0, *, share: tuple[int, int] | None = None
+    ) -> Iterator[Rows]:
+        """The batches of a pass over all rows, or the share of a process in each of them, see `RowStream`."""
+        cut = _Cut(self.num_rows, batch_size, *(share or (0, 1)))
+        batch, rest = start, None
+        for rows in self._blocks(seed, number, start * batch_size, cut):
             rows = rows if rest is None else _joined(rest, rows)
-            whole = len(rows) // batch_size * batch_size
-            for part in slices(whole, batch_size):
-                yield rows.take(part)
-            rest = rows.take(slice(whole, None))
-        if rest is not None and len(rest):
-            yield rest
+            done = 0
+            while batch < cut.num_batches and done + cut.rows_of(batch) <= len(rows):
+                yield rows.take(slice(done, done + cut.rows_of(batch)))
+                done, batch = done + cut.rows_of(batch), batch + 1
+            rest = rows.take(slice(done, None))
 
-    def _blocks(self, seed: int, number: int, skip: int) -> Iterator[Rows | int]:
-        """Shuffled blocks of rows; their number of rows instead, as long as all of these are to be left out."""
+    def _blocks(self, seed: int, number: int, skip: int, cut: _Cut) -> Iterator[Rows]:
+        """Shuffled blocks of rows, those of one process, without the first ones of the pass."""
         readers: dict[int, GroupReader] = {}
-        starts = np.cumsum([0, *self.table.group_rows])
+        starts, before = np.cumsum([0, *self.table.group_rows]), 0
         for place, parts in enumerate(self._plan(seed, number)):
             held = [within(self.held, starts[group] + a, starts[group] + b) for group, a, b in parts]
             count = sum(b - a - len(out) for (_, a, b), out in zip(parts, held, strict=True))
-            if skip >= count:
-                skip -= count
-                yield count
+            first, before = before, before + count
+            if skip >= before:
                 continue
-            skip, tables, numbers = 0, [], []
+            tables, numbers = [], []
             for (group, a, b), out in zip(parts, held, strict=True):
                 reader = readers.pop(group, None) or self.table.reader(group, a)
                 tables.append(without_rows(reader.read(b - a), out))
                 numbers.append(np.delete(np.arange(starts[group] + a, starts[group] + b), out))
                 if b < self.table.group_rows[group]:
                     readers[group] = reader
-            rows = self._encoded(self.table.arrow.concat_tables(tables), np.concatenate(numbers))
-            yield rows.take(torch.from_numpy(np.random.default_rng((seed, number, place)).permutation(count)))
+            table, names = self.table.arrow.concat_tables(tables), np.concatenate(numbers)
+            order = np.random.default_rng((seed, number, place)).permutation(count)[max(0, skip - first) :]
+            if cut.size == 1:
+                yield self._encoded(table, names).take(torch.from_numpy(order))
+                continue
+            own = order[cut.is_own(np.arange(before - len(order), before))]
+            some = own if len(own) else order[:1]  # of no rows, the types of an encoding are not known
+            yield self._encoded(table.take(some), names[some]).take(slice(0, len(own)))
 
     def _plan(self, seed: int, number: int) -> Iterator[list[tuple[int, int, int]]]:
         """The parts of each block: a row group, and from which to which of its rows."""
@@ -145,6 +148,32 @@ class TableStream:
             return rows
         out = torch.from_numpy(hidden_entries(numbers, rows.x.shape[1], *self.hidden))
         return rows.replace(mask=rows.mask & ~out, more={**rows.more, "recorded": rows.mask})
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How the rows of a pass are cut into batches, and these into parts of processes, as `Processes.share` does."""
+
+    total: int
+    batch_size: int
+    rank: int
+    size: int
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of a pass."""
+        return -(-self.total // self.batch_size)
+
+    def rows_of(self, batch: int) -> int:
+        """Rows of a batch that are those of this process."""
+        rows = min(self.batch_size, self.total - batch * self.batch_size)
+        return (self.rank + 1) * rows // self.size - self.rank * rows // self.size
+
+    def is_own(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether rows are those of this process, by their places in the pass."""
+        batch, place = np.divmod(places, self.batch_size)
+        rows = np.minimum(self.batch_size, self.total - batch * self.batch_size)
+        return (self.rank * rows // self.size <= place) & (place < (self.rank + 1) * rows // self.size)
 
 
 def rows_at_once(columns: int) -> int:

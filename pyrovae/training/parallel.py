@@ -63,14 +63,6 @@ class Parallel:
             return index[self._owned(rows.index[index])]
         return index[self.processes.share(len(index))]
 
-    def rows(self, rows: Rows) -> Rows:
-        """The rows of this process among those of a batch."""
-        if not self.several:
-            return rows
-        if self._by_owner and rows.index is not None:
-            return rows.take(self._owned(rows.index).nonzero()[:, 0])
-        return rows.take(self.processes.share(len(rows)))
-
     def _owned(self, index: Tensor) -> Tensor:
         return index % self.processes.size == self.processes.rank
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from pyrovae import programs
 from pyrovae.data.dataset import Rows, RowStream
@@ -33,7 +34,7 @@ class SeededBatches:
     drop_last : bool, default False
         Leave out the last batch of a pass if it is a smaller one.
     parallel : Parallel, optional
-        Which rows of a batch are those of this process, where several share a training. Each of them reads all rows.
+        Which rows of a batch are those of this process, where several share a training.
 
     Raises
     ------
@@ -80,7 +81,7 @@ class SeededBatches:
         """The batches of an epoch, from that on where the state stands."""
         place = state.epoch * self.num_batches + state.batch
         for number in range(place, (state.epoch + 1) * self.num_batches):
-            rows = self.parallel.rows(self._batch(number))
+            rows = self._batch(number)
             self.parallel.reseed(state.epoch, number - state.epoch * self.num_batches)
             yield self._given(rows) if len(rows) else rows, len(rows)
 
@@ -90,11 +91,13 @@ class SeededBatches:
             yield self._passed(rows.to(self.vae.device)), len(rows)
 
     def _batch(self, number: int) -> Rows:
-        """A batch by its number in the training. What follows one is read where that one ended."""
+        """The rows of this process in a batch of the training. What follows one is read where that one ended."""
         at, rest = self._open
         which, start = divmod(number, self.of_pass)
         if at != number or not start:
-            rest = self.stream.batches(self.seed, which, self.batch_size, start)
+            ranks = self.parallel.processes
+            how: dict[str, Any] = {"share": (ranks.rank, ranks.size)} if ranks.several else {}
+            rest = self.stream.batches(self.seed, which, self.batch_size, start, **how)
         rows = next(rest)
         self._open = (number + 1, rest)
         return rows

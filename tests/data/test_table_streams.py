@@ -284,3 +284,24 @@ def test_a_file_that_changes_is_noticed(chunks):
     mixed().iloc[:300].to_parquet("t.parquet", row_group_size=200)
     with pytest.raises(DataError, match=r"t.parquet "):
         list(stream.batches(0, 0, 32))
+
+
+@pytest.mark.parametrize("start", [0, 3, 17, 27])
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_encode_their_rows_of_each_batch_alone(chunks, monkeypatch, size, start):
+    """Together they have the batches of one process, in their order, the last one of few rows too."""
+    stream = streamed(test=0.0, validation=0.1).stream.hiding(0.3, 5)
+    whole, encoded = [*stream.batches(3, 1, 29, start)], []
+    rows = TableCodec.rows
+    monkeypatch.setattr(
+        TableCodec, "rows", lambda codec, frame, **how: encoded.append(len(frame)) or rows(codec, frame, **how)
+    )
+    shares = [[*stream.batches(3, 1, 29, start, share=(rank, size))] for rank in range(size)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert [len(part) for part in parts] == [
+            (rank + 1) * len(batch) // size - rank * len(batch) // size for rank in range(size)
+        ]
+        assert torch.equal(torch.cat([part.x for part in parts]).nan_to_num(), batch.x.nan_to_num())
+        assert torch.equal(torch.cat([part.mask for part in parts]), batch.mask)
+        assert torch.equal(torch.cat([part.more["recorded"] for part in parts]), batch.more["recorded"])
+    assert sum(encoded) <= sum(map(len, whole)) + 2 * size, "a block without own rows has one that tells the types"

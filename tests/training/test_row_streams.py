@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import dataclass
+from itertools import chain
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from pairs import linear_pair, same_weights, weights_of
 from training_runs import Watcher, rows, seeded
 
 from pyrovae.data import Dataset, Rows
+from pyrovae.distributed import Processes
 from pyrovae.storage import CheckpointError
 from pyrovae.training import Trainer, TrainingInterrupted
 from pyrovae.training.batching import batches_of
 from pyrovae.training.data import training_data
+from pyrovae.training.parallel import Parallel
 from pyrovae.training.state import TrainingState
 
 
@@ -27,10 +30,11 @@ class Known:
     def __post_init__(self):
         self.asked = []
 
-    def batches(self, seed, number, batch_size, start=0):
+    def batches(self, seed, number, batch_size, start=0, *, share=(0, 1)):
         self.asked.append((number, start))
         order = torch.randperm(40, generator=torch.Generator().manual_seed(1000 * seed + number))
-        return (Rows(rows()[part]) for part in order.split(batch_size)[start:])
+        cut = Processes(*share).share
+        return (Rows(rows()[part[cut(len(part))]]) for part in order.split(batch_size)[start:])
 
 
 def dataset(**options):
@@ -85,6 +89,20 @@ def test_epochs_of_fewer_rows_go_through_all_of_them():
     assert batches_of(linear_pair(), data.train, data, 8, drop_last=False, seed=4)._batch(0) is not None
     later = batches_of(linear_pair(), data.train, data, 8, drop_last=False, seed=3)
     assert [numbers(part) for part, _ in later.epoch(TrainingState(epoch=2, batch=1))] == epochs[2][1:]
+
+
+def test_processes_share_the_batches_of_one():
+    data, vae = training_data(linear_pair(), dataset(epoch_rows=24)), linear_pair()
+    alone = batches_of(vae, data.train, data, 9, drop_last=False, seed=3)
+    parts = [
+        batches_of(vae, data.train, data, 9, drop_last=False, seed=3, parallel=Parallel(Processes(rank, 5), vae, 3))
+        for rank in range(5)
+    ]
+    whole, *shares = (epochs_of(batches, 6) for batches in (alone, *parts))
+    assert [[[*chain(*each)] for each in zip(*epochs, strict=True)] for epochs in zip(*shares, strict=True)] == whole
+    assert min(len(batch) for epochs in shares for batches in epochs for batch in batches) == 0, (
+        "of 4 rows, one has none"
+    )
 
 
 def test_the_last_batch_of_a_pass_is_smaller_or_left_out():
