@@ -16,6 +16,7 @@ training.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import random
@@ -46,6 +47,8 @@ SIGNALS = {"SIGKILL": 0.7, "SIGTERM": 0.15, "SIGINT": 0.15}
 MOMENTS = {"any": 0.5, "saving": 0.5}
 LIMIT = 600.0
 """Seconds after which a training hangs."""
+TELLS = 100.0
+"""Seconds after which it says in which lines it is."""
 
 
 class Child:
@@ -62,6 +65,7 @@ class Child:
                 output = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
                 os.dup2(output, 1)
                 os.dup2(output, 2)
+                faulthandler.dump_traceback_later(TELLS, file=output)
                 status = action()
             except KeyboardInterrupt:  # before the command line began, or after it ended
                 status = 130
@@ -280,6 +284,7 @@ def campaign(cases: list[kill_cases.Case], options: argparse.Namespace) -> None:
             out.flush()
             if found:
                 print(case.name, found[:3], file=sys.stderr)
+                shutil.copy(said, options.out.with_suffix(f".{options.campaign}-{number - 1}.txt"))
                 shutil.copytree(part, options.out.with_suffix("") / f"{options.campaign}-{number - 1}")
             shutil.rmtree(part, ignore_errors=True)
             kills += len(struck)

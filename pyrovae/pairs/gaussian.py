@@ -27,7 +27,7 @@ def gaussian(
     tied: parts.Tied = False,
     sees_mask: parts.SeesMask = False,
     prior: Annotated[Literal["standard-normal", "mixture", "vamp"], "prior of the latent"] = "standard-normal",
-    num_components: parts.NumComponents = 500,
+    num_components: parts.NumComponents = parts.COMPONENTS,
     likelihood: parts.LikelihoodOption = "auto",
     likelihood_scale: parts.LikelihoodScale = 1.0,
 ) -> VAE:

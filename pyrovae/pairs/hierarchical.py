@@ -37,7 +37,7 @@ def hierarchical(
         Literal["standard-normal", "mixture", "vamp"],
         "prior of the top layer; pseudo-inputs of vamp are values of the layer below it",
     ] = "standard-normal",
-    num_components: parts.NumComponents = 500,
+    num_components: parts.NumComponents = parts.COMPONENTS,
     likelihood: parts.LikelihoodOption = "auto",
     likelihood_scale: parts.LikelihoodScale = 1.0,
 ) -> VAE:

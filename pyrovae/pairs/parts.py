@@ -30,6 +30,7 @@ LayerName = Literal["plain", "gated", "residual"]
 Layer = Annotated[LayerName, LAYER]
 Activation = Annotated[str, "activation of plain and residual layers and convolutions: " + ", ".join(ACTIVATIONS)]
 CHANNELS = (32, 64)
+COMPONENTS = 500
 Channels = Annotated[tuple[int, ...], "channels of convolutional nets at half and quarter size"]
 Tied = Annotated[bool, "the decoder uses the weights of the encoder, transposed; for plain layers"]
 SeesMask = Annotated[bool, "the encoder also gets the mask of the observed entries; for data with missing entries"]
@@ -251,6 +252,8 @@ def make_prior(
     num_components: int,
     posterior: Callable[[Tensor], Any],
     draw_inputs: Callable[[int], Tensor],
+    *,
+    default_components: int = COMPONENTS,
 ) -> nn.Module:
     """Make a prior of a vector latent by name.
 
@@ -266,12 +269,24 @@ def make_prior(
         The distribution that a VampPrior is a mixture of, as a function of its pseudo-inputs.
     draw_inputs : callable
         Gives so many initial pseudo-inputs, as a Tensor. Only "vamp" calls it.
+    default_components : int, default 500
+        The number that stands where none was given.
 
     Returns
     -------
     Module
         The prior.
+
+    Raises
+    ------
+    ValueError
+        A number of components was given for a prior that has none.
     """
+    if name == "standard-normal" and num_components != default_components:
+        raise ValueError(
+            f"num_components is for the priors mixture and vamp, got {num_components} for {name}; leave it out, or "
+            "give prior='mixture'"
+        )
     if name == "vamp":
         return VampPrior(posterior, draw_inputs(num_components))
     return MixturePrior(latent_dim, num_components) if name == "mixture" else StandardNormal(latent_dim)

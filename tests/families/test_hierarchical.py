@@ -26,15 +26,15 @@ def dataset(num=24) -> Dataset:
     return Dataset("some", Rows(x), Rows(x[:8]), Rows(x[:8]), "binary")
 
 
-SMALL = {"latent_dims": (4, 3), "hidden": (12,), "hidden_between": (8, 8), "num_components": 5}
+SMALL = {"latent_dims": (4, 3), "hidden": (12,), "hidden_between": (8, 8)}
 VARIANTS = {
     "plain": {},
     "gated": {"layer": "gated", "skip": True},
-    "residual": {"layer": "residual", "activation": "relu", "prior": "mixture"},
+    "residual": {"layer": "residual", "activation": "relu", "prior": "mixture", "num_components": 5},
     "conv": {"net": "conv", "channels": (3, 4), "activation": "relu"},
-    "vamp": {"prior": "vamp", "skip": True},
-    "three layers": {"latent_dims": (5, 4, 3), "prior": "vamp"},
-    "one layer": {"latent_dims": (4,), "prior": "vamp"},
+    "vamp": {"prior": "vamp", "num_components": 5, "skip": True},
+    "three layers": {"latent_dims": (5, 4, 3), "prior": "vamp", "num_components": 5},
+    "one layer": {"latent_dims": (4,), "prior": "vamp", "num_components": 5},
     "no hidden layers between": {"hidden_between": ()},
 }
 variants = pytest.mark.parametrize("variant", VARIANTS)

@@ -70,6 +70,7 @@ def test_numbers_of_numpy(tmp_path):
             "likelihood_scale is for the likelihood normal, and this one is b",
         ),
         ({"likelihood_scale": 0.5, "likelihood": "normal-learned"}, "and this one is normal-learned"),
+        ({"num_components": 3}, "num_components is for the priors mixture and vamp, got 3 for standard-normal"),
     ],
     ids=str,
 )
