@@ -2,10 +2,10 @@
 
 Rounds of separate processes in an order that is drawn anew, and medians over the rounds. "by hand" is the estimate as a
 user of torch writes it, in chunks that fit the caches; "products" are its products of matrices alone, by `torch.addmm`.
-`--beside CHECKOUT` measures `vae.log_likelihood(x, 5000)` of another checkout of this repository too.
+`--before PYTHON` also measures `vae.log_likelihood(x, 5000)` of another version, installed for that interpreter.
 
     python benchmarks/evaluation_time.py
-    python benchmarks/evaluation_time.py --beside ../before --rounds 5
+    python benchmarks/evaluation_time.py --before ../before/.venv/bin/python --rounds 5
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import torch
 from speed import HIDDEN, LATENT, PIXELS, ByHand, data, pair
@@ -87,22 +86,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=128, help="rows of a batch")
-    parser.add_argument("--beside", type=Path, help="another checkout of this repository")
+    parser.add_argument("--before", help="interpreter of an environment with another version of this library")
     parser.add_argument("--worker", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker is not None:
         print(json.dumps(measure(options.worker, options.rows)))
         return
-    here = Path(__file__).resolve().parent.parent
-    kinds = [kind for kind in KINDS if kind != "before" or options.beside is not None]
+    kinds = [kind for kind in KINDS if kind != "before" or options.before is not None]
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(options.rounds):
         for kind in random.sample(kinds, len(kinds)):
-            source = options.beside.resolve() if kind == "before" else here
-            paths = [str(source), str(here / "benchmarks")]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, __file__, "--worker", kind, "--rows", str(options.rows)]
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=source)
+            python = options.before if kind == "before" else sys.executable
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            command = [python, __file__, "--worker", kind, "--rows", str(options.rows)]
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
             found[kind].append(json.loads(done.stdout.strip().splitlines()[-1]))
     reference = statistics.median(found[kinds[0]])
     print(f"ms of processor time a row, {options.rows} rows, one thread, medians of {options.rounds} rounds\n")

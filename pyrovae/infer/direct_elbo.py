@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,8 @@ from pyrovae.programs import Program, with_param_site, without_param_sites
 from pyrovae.sites import nodes_of
 
 
-def estimator(objective: ELBO, pair: PairParameters, model: Program) -> Callable[..., Any]:
-    """What adds the gradients of a batch to the parameters of a pair, and returns the loss, as `loss_and_grads` does.
+class Estimator:
+    """What adds the gradients of a batch to the parameters of a pair, and gives the loss.
 
     For `Trace_ELBO` with one particle it is `direct_elbo`; modules of this library show no param sites to it and to
     `MeanField`, because these cost as much as all other handlers together.
@@ -38,22 +38,34 @@ def estimator(objective: ELBO, pair: PairParameters, model: Program) -> Callable
         The pair.
     model : callable
         Its model with at least one param site.
+
+    Attributes
+    ----------
+    divides : bool
+        Whether the gradients are divided by the number of rows.
     """
-    of_pyro: Any = objective
-    guide = without_param_sites(pair.guide)
-    if isinstance(poutine.unwrap(pair.guide), Messenger):
-        return partial(of_pyro.loss_and_grads, model, pair.guide)
-    if type(objective) is Trace_ELBO and objective.num_particles == 1 and not objective.vectorize_particles:
-        return partial(direct_elbo, objective, without_param_sites(pair.model), guide)
-    if type(objective) is MeanField:
-        bare = without_param_sites(pair.model)
-        shown = model if bare is pair.model else with_param_site(bare, pair.parameters())
-        return partial(of_pyro.loss_and_grads, shown, guide)
-    return partial(of_pyro.loss_and_grads, model, pair.guide)
+
+    def __init__(self, objective: ELBO, pair: PairParameters, model: Program) -> None:
+        of_pyro: Any = objective
+        self.divides = False
+        bare, guide = without_param_sites(pair.model), without_param_sites(pair.guide)
+        if isinstance(poutine.unwrap(pair.guide), Messenger):
+            self.run = partial(of_pyro.loss_and_grads, model, pair.guide)
+        elif type(objective) is Trace_ELBO and objective.num_particles == 1 and not objective.vectorize_particles:
+            self.run, self.divides = partial(direct_elbo, objective, bare, guide), True
+        elif type(objective) is MeanField:
+            shown = model if bare is pair.model else with_param_site(bare, pair.parameters())
+            self.run = partial(of_pyro.loss_and_grads, shown, guide)
+        else:
+            self.run = partial(of_pyro.loss_and_grads, model, pair.guide)
+
+    def __call__(self, count: int, *args: Any, **kwargs: Any) -> Any:
+        """The loss of `count` rows, summed, with the gradients of its sum or, if it `divides`, of its mean."""
+        return self.run(count, *args, **kwargs) if self.divides else self.run(*args, **kwargs)
 
 
-def direct_elbo(objective: Trace_ELBO, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-    """The loss of `Trace_ELBO` with one particle, its gradients being added to those of the parameters.
+def direct_elbo(objective: Trace_ELBO, model: Program, guide: Program, count: int, *args: Any, **kwargs: Any) -> float:
+    """The loss of `Trace_ELBO` with one particle, whose gradients are divided by `count` and added to the parameters'.
 
     Draws, loss and gradients are Pyro's, up to rounding. Where all draws are reparameterised the loss is minus the sum
     of the log-probabilities, and this sum is what is differentiated. Otherwise Pyro's estimate is made of the traces.
@@ -64,6 +76,8 @@ def direct_elbo(objective: Trace_ELBO, model: Program, guide: Program, *args: An
         The objective.
     model, guide : callable
         The two programs. Param sites are not needed.
+    count : int
+        What gradients are divided by, the number of rows for those of the mean.
     *args, **kwargs : Any
         Their arguments.
 
@@ -77,7 +91,7 @@ def direct_elbo(objective: Trace_ELBO, model: Program, guide: Program, *args: An
     >>> def guide(x):
     ...     with pyro.plate("data", len(x)):
     ...         pyro.sample("z", dist.Normal(loc, 1.0))
-    >>> loss = direct_elbo(Trace_ELBO(), model, guide, torch.zeros(2))
+    >>> loss = direct_elbo(Trace_ELBO(), model, guide, 2, torch.zeros(2))
     >>> loss > 0, loc.grad is not None
     (True, True)
     """
@@ -94,7 +108,7 @@ def direct_elbo(objective: Trace_ELBO, model: Program, guide: Program, *args: An
     else:
         loss = surrogate = sum(map(_log_prob, _samples(drawn.trace))) - sum(map(_log_prob, _samples(scored.trace)))
     if isinstance(surrogate, Tensor) and surrogate.requires_grad:
-        surrogate.backward(retain_graph=objective.retain_graph)
+        surrogate.backward(surrogate.new_full((), 1 / count), retain_graph=objective.retain_graph)
     loss = loss.item() if isinstance(loss, Tensor) else loss
     warn_if_nan(loss, "loss")
     return loss

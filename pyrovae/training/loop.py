@@ -18,7 +18,7 @@ from pyrovae.batches import arguments
 from pyrovae.data.dataset import Rows
 from pyrovae.distributed import Processes
 from pyrovae.infer.compile import CompiledLoss, CompileError
-from pyrovae.infer.direct_elbo import estimator
+from pyrovae.infer.direct_elbo import Estimator
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.refining import Refinement
@@ -122,7 +122,7 @@ class Fit:
         self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
         if not has_sites:
             self.model = programs.with_param_site(vae.model, vae.parameters())
-        self.estimate = estimator(self.objective, vae, self.model)
+        self.estimate = Estimator(self.objective, vae, self.model)
         self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae), settings=settings_of(options))
         self.progress = Progress(vae, options.epochs, self.train.num_batches, loss=self.mean_loss)
         callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
@@ -322,7 +322,8 @@ class Fit:
                     if self.losses.at_once > 1 and isinstance(self.objective, Objective):
                         loss = self.objective.tensor_and_grads(self.model, self.vae.guide, x, **data)
                     elif self.refined is None:
-                        loss = self.estimate(x, **data)
+                        self.per_row = self.estimate.divides and not self.parallel.several
+                        loss = self.estimate(count if self.per_row else 1, x, **data)
                     else:
                         loss = self.refined.loss_and_grads(self.objective, self.model, x, data)
             loss = sum(loss) if isinstance(loss, tuple) else loss  # Pyro's wake-sleep: one loss for each program

@@ -11,7 +11,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from pyrovae import VAE, data
-from pyrovae.infer.direct_elbo import direct_elbo, estimator
+from pyrovae.infer.direct_elbo import Estimator, direct_elbo
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.mean_field import MeanField
 from pyrovae.pairs import find_pair
@@ -91,12 +91,12 @@ def result(step, parameters):
     return loss, found, torch.get_rng_state()
 
 
-def assert_same(first, second):
+def assert_same(first, second, divided=1):
     assert first[0] == pytest.approx(second[0], rel=1e-6)
     for ours, theirs in zip(first[1], second[1], strict=True):
         assert (ours is None) == (theirs is None)
         if ours is not None:
-            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(ours * divided, theirs, rtol=1e-5, atol=1e-5)
     assert torch.equal(first[2], second[2])
 
 
@@ -107,8 +107,8 @@ def test_the_step_of_pyro(name, beta):
     guide = Program(site)
     with KLWeightMessenger(beta), poutine.scale(scale=0.7):
         pyros = result(lambda: Trace_ELBO().loss_and_grads(of_model, guide, X), [*guide.parameters()])
-        ours = result(lambda: direct_elbo(Trace_ELBO(), of_model, guide, X), [*guide.parameters()])
-    assert_same(ours, pyros)
+        ours = result(lambda: direct_elbo(Trace_ELBO(), of_model, guide, 4, X), [*guide.parameters()])
+    assert_same(ours, pyros, divided=4)
     assert pyros[1][0] is not None
 
 
@@ -119,10 +119,11 @@ def test_every_kind_of_pair(kind, objective):
     vae.prepare(x)
     with vae.scope():
         shown = with_param_site(vae.model, vae.parameters()) if kind == "plain-modules" else vae.model
-        step = estimator(objective, vae, shown)
+        step = Estimator(objective, vae, shown)
         pyros = result(lambda: objective.loss_and_grads(shown, vae.guide, x), [*vae.parameters()])
-        ours = result(lambda: step(x), [*vae.parameters()])
-    assert_same(ours, pyros)
+        ours = result(lambda: step(len(x), x), [*vae.parameters()])
+    assert_same(ours, pyros, divided=len(x) if step.divides else 1)
+    assert step.divides == (type(objective) is Trace_ELBO)
 
 
 def test_modules_of_this_library_show_no_parameters_and_others_do():
@@ -149,8 +150,8 @@ def test_a_guide_of_messengers_is_left_to_pyro():
     vae = VAE(model, lambda x: None)
     guide = AutoNormalMessenger(model)
     object.__setattr__(vae, "guide", guide)
-    step = estimator(Trace_ELBO(), vae, model)
-    assert step.args == (model, guide)
+    step = Estimator(Trace_ELBO(), vae, model)
+    assert step.run.args == (model, guide)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "stick-breaking", "hierarchical", "sbn"])
