@@ -16,6 +16,10 @@ logger = logging.getLogger(__name__)
 ENOUGH_STEPS = 10_000
 """Steps from which on compiling pays: it takes ten seconds or more, and saves a millisecond or two in each step."""
 
+LATER_EPOCHS = 1000
+"""Finished epochs from which on the smaller last batch is compiled too: it comes once an epoch, so that a second graph
+takes as long to pay. The number of epochs that are asked for does not matter, since a training may get more later."""
+
 
 def settings_before(resumed: RunFolder | None) -> dict[str, Any]:
     """What a training that goes on was: whether its steps are compiled, and whether oneDNN multiplies in them."""

@@ -30,7 +30,7 @@ from pyrovae.training.batching import Batches, HeldBatches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.checks import check_objective, check_pair, check_resumed, trying
-from pyrovae.training.compiling import compiling, settings_before, worth_compiling
+from pyrovae.training.compiling import LATER_EPOCHS, compiling, settings_before, worth_compiling
 from pyrovae.training.data import TrainingData
 from pyrovae.training.data_checks import check_stream, check_support
 from pyrovae.training.fused_steps import FusedSteps
@@ -117,6 +117,7 @@ class Fit:
         alone = not self.parallel.several and self.row_steps is None and self.refined is None and self.steps.can_skip
         self.losses = Losses(self.device, AT_ONCE.get(self.device.type, 1) if alone else 1)
         self.compiled: CompiledLoss | None = None
+        self.compiles_last: bool | None = None  # whether the smaller last batch is compiled, once that was tried
         self.first = x, given
         measured = [] if self.validation is None else ["validation_loss", *self.figures]
         self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
@@ -309,7 +310,7 @@ class Fit:
         self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
         beta = self.kl_weight(self.progress.time)
         with self.picking(data) as leaves:
-            compiled = self.compiled if len(x) == self.full else None
+            compiled = self.compiled_for(x, beta, data)
             self.per_row = compiled is not None and not self.parallel.several
             if compiled is not None:
                 loss = compiled(x, beta, **data)
@@ -328,6 +329,22 @@ class Fit:
                         loss = self.refined.loss_and_grads(self.objective, self.model, x, data)
             loss = sum(loss) if isinstance(loss, tuple) else loss  # Pyro's wake-sleep: one loss for each program
         return loss, x, data, leaves
+
+    def compiled_for(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> CompiledLoss | None:
+        """What runs a step for some rows as compiled code; None where it runs uncompiled."""
+        if self.compiled is None or len(x) == self.full:
+            return self.compiled
+        if self.parallel.several or not isinstance(self.train, HeldBatches) or self.state.epoch < LATER_EPOCHS:
+            return None
+        if self.compiles_last is None:
+            try:
+                with compiling(len(x)):
+                    self.compiled.prepare(x, beta, **data)
+                self.compiles_last = True
+            except CompileError as error:
+                logger.info("the last batch of an epoch is not compiled: %s", error)
+                self.compiles_last = False
+        return self.compiled if self.compiles_last else None
 
     def finish_epoch(self) -> None:
         """Validate, keep the best weights, move the schedules, decide whether to stop, and save."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pairs import linear_pair, same_weights, weights_of
 from torch import nn
+from torch.testing import assert_close
 
 from pyrovae import VAE
 from pyrovae.infer import CompiledLoss, CompileError
@@ -75,6 +76,39 @@ def test_stopped_and_resumed_bit_for_bit(recorded, tmp_path, options):
     train(RunFolder(tmp_path / "b"), epochs=1, compile=True, **constant)
     more = train(RunFolder(tmp_path / "b"), resume=True, compile=True, **constant)
     assert same_weights(more, train(compile=True, **constant))
+
+
+@pytest.mark.parametrize("options", [{}, {"kl_weight": "warm-up:2"}, {"gradient_clip": 0.5}])
+def test_the_last_batch_is_compiled_in_long_trainings(recorded, monkeypatch, tmp_path, options):
+    """The same training up to rounding; bit for bit when it is stopped, also before that epoch and with few epochs."""
+    monkeypatch.setattr(loop, "LATER_EPOCHS", 2)
+    options |= {"lr_schedule": "constant"}
+    straight = train(epochs=4, compile=True, **options)
+    assert recorded == [16] * 4 + [16, 16, 8] * 2
+    assert_close(straight, train(epochs=4, **options))
+    train(RunFolder(tmp_path / "a"), epochs=1, compile=True, **options)
+    assert same_weights(train(RunFolder(tmp_path / "a"), epochs=4, resume=True, compile=True, **options), straight)
+    for count in (8, 11):  # in the first such epoch, and after its last batch was compiled
+        run = RunFolder(tmp_path / str(count))
+        with pytest.raises(TrainingInterrupted):
+            train(run, epochs=4, compile=True, callbacks=[StopAt(count)], **options)
+        assert same_weights(train(run, epochs=4, resume=True, compile=True, **options), straight)
+
+
+def test_a_last_batch_that_cannot_be_compiled_runs_as_it_is(recorded, monkeypatch, caplog):
+    monkeypatch.setattr(loop, "LATER_EPOCHS", 1)
+    caplog.set_level("INFO")
+    prepare = CompiledLoss.prepare
+
+    def fail(self, x, *args, **data):
+        if len(x) == 8:
+            raise CompileError("too small")
+        prepare(self, x, *args, **data)
+
+    monkeypatch.setattr(CompiledLoss, "prepare", fail)
+    train(compile=True)
+    assert recorded == [16] * 6
+    assert caplog.text.count("the last batch of an epoch is not compiled: too small") == 1
 
 
 def test_what_is_resumed_stays_what_it_was(recorded, monkeypatch, tmp_path, caplog):
