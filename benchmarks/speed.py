@@ -9,6 +9,9 @@ when it is busy. `--force` measures all the same, and marks the figures as conte
     python benchmarks/speed.py --python BENCH_PYTHON              # an interpreter with the extra [bench] for the others
     python benchmarks/speed.py --cpu-time --force --rounds 3      # one thread, processor time, on a busy machine
     python benchmarks/speed.py --profile ours --batch-size 128    # what the handlers of Pyro cost
+    python benchmarks/speed.py --family sbn --kind "by hand" "ours, compiled"
+
+Families: a Gaussian VAE; a sigmoid belief network with VIMCO, K = 10; a stick-breaking VAE; a table of 100 columns.
 """
 
 from __future__ import annotations
@@ -28,48 +31,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from speed_families import FAMILIES, HIDDEN, LATENT, PIXELS, ROWS, Family, Gaussian
 from torch import Tensor, nn
 
-ROWS, PIXELS, HIDDEN, LATENT = 8192, 784, 200, 50
 WARM = 2  # epochs that are not timed
-
-
-def data() -> Tensor:
-    """Random pictures of zeros and ones."""
-    return torch.bernoulli(torch.rand(ROWS, PIXELS, generator=torch.Generator().manual_seed(0)))
+family: Family = FAMILIES["gaussian"]
 
 
 def pair() -> Any:
     """The pair of this library."""
-    from pyrovae import VAE
-    from pyrovae.guides import AmortizedGaussian
-    from pyrovae.likelihoods import BernoulliLikelihood
-    from pyrovae.models import GaussianVAE
-    from pyrovae.nn import DenseDecoder, DenseEncoder
-    from pyrovae.priors import StandardNormal
-
     torch.manual_seed(0)
-    likelihood = BernoulliLikelihood((PIXELS,))
-    model = GaussianVAE(StandardNormal(LATENT), DenseDecoder(LATENT, likelihood.raw_shape, (HIDDEN,)), likelihood)
-    return VAE(model, AmortizedGaussian(DenseEncoder((PIXELS,), (HIDDEN,)), LATENT))
-
-
-class ByHand(nn.Module):
-    """The loss as a user of torch writes it, summed over the rows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(PIXELS, HIDDEN), nn.ReLU())
-        self.loc, self.scale = nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, LATENT)
-        self.decoder = nn.Sequential(nn.Linear(LATENT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, PIXELS))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The loss of some rows."""
-        hidden = self.encoder(x)
-        loc, log_scale = self.loc(hidden), self.scale(hidden)
-        z = loc + log_scale.exp() * torch.randn_like(loc)
-        kl = 0.5 * (loc.square() + (2 * log_scale).exp() - 1 - 2 * log_scale).sum()
-        return nn.functional.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum") + kl
+    return family.pair()
 
 
 def batches(x: Tensor, batch: int) -> Iterator[Tensor]:
@@ -82,7 +54,7 @@ def batches(x: Tensor, batch: int) -> Iterator[Tensor]:
 def by_hand(batch: int, *, compiled: bool = False) -> Callable[[], None]:
     """An epoch written by hand, with fused Adam."""
     torch.manual_seed(0)
-    x, net = data(), ByHand()
+    x, net = family.data(), family.by_hand()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
     loss_of: Any = torch.compile(net) if compiled else net
 
@@ -104,7 +76,7 @@ def stock_pyro(batch: int) -> Callable[[], None]:
 
     pyro.clear_param_store()
     pyro.settings.set(validate_distributions_pyro=False, validate_infer=False, validate_poutine=False)
-    x, vae = data(), pair()
+    x, vae = family.data(), pair()
     svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
 
     def epoch() -> None:
@@ -125,9 +97,9 @@ def ours(batch: int, *, compiled: bool) -> list[float]:
             seen.append(now())
 
     trainer = Trainer(
-        "elbo", epochs=EPOCHS + WARM, batch_size=batch, compile=compiled, progress=False, callbacks=[Clock()]
+        family.objective, epochs=EPOCHS + WARM, batch_size=batch, compile=compiled, progress=False, callbacks=[Clock()]
     )
-    trainer.fit(pair(), data())
+    trainer.fit(pair(), family.data())
     return [after - before for before, after in itertools.pairwise(seen)][WARM - 1 :]
 
 
@@ -159,7 +131,7 @@ def numpyro(batch: int, *, scan: bool) -> Callable[[], None]:
             npr.sample("z", dist.Normal(loc, scale).to_event(1))
 
     svi = npr.infer.SVI(model, guide, npr.optim.Adam(1e-3), npr.infer.Trace_ELBO())
-    x = jnp.asarray(data().numpy())
+    x = jnp.asarray(family.data().numpy())
     held = {"state": svi.init(jax.random.PRNGKey(0), x[:batch]), "key": jax.random.PRNGKey(1)}
     step = jax.jit(svi.update)
 
@@ -196,7 +168,7 @@ def pythae(batch: int) -> list[float]:
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
-            self.body, self.loc, self.scale = ByHand().encoder, nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, LATENT)
+            self.body, self.loc, self.scale = Gaussian().encoder, nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, LATENT)
 
         def forward(self, x: Tensor) -> ModelOutput:
             hidden = self.body(x.flatten(1))
@@ -205,7 +177,7 @@ def pythae(batch: int) -> list[float]:
     class Decoder(BaseDecoder):
         def __init__(self) -> None:
             super().__init__()
-            self.body = ByHand().decoder
+            self.body = Gaussian().decoder
 
         def forward(self, z: Tensor) -> ModelOutput:
             return ModelOutput(reconstruction=self.body(z).sigmoid())
@@ -217,7 +189,7 @@ def pythae(batch: int) -> list[float]:
     config = VAEConfig(input_dim=(PIXELS,), latent_dim=LATENT, reconstruction_loss="bce")
     from pythae.data.datasets import BaseDataset
 
-    rows = data()
+    rows = family.data()
     with tempfile.TemporaryDirectory() as folder:
         settings = BaseTrainerConfig(
             output_dir=folder,
@@ -267,12 +239,13 @@ def measure(kind: str, batch: int) -> float:
 
 
 def main() -> None:
-    global EPOCHS, now
+    global EPOCHS, now, family
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, nargs="*", default=[32, 128, 512])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="timed epochs of each process")
-    parser.add_argument("--kind", nargs="*", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--family", choices=FAMILIES, default="gaussian")
+    parser.add_argument("--kind", nargs="*", choices=KINDS, help="default: all; of other families those in torch")
     parser.add_argument("--python", default=sys.executable, help="interpreter for NumPyro and Pythae")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cpu-time", action="store_true", help="processor time, on one thread")
@@ -280,7 +253,11 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--profile", choices=KINDS, help="show where the time of one kind goes, call by call")
     options = parser.parse_args()
-    EPOCHS = options.epochs
+    EPOCHS, family = options.epochs, FAMILIES[options.family]
+    own = KINDS if options.family == "gaussian" else ("by hand", "by hand, compiled", "ours", "ours, compiled")
+    if any(kind not in own for kind in options.kind or ()):
+        parser.error(f"of this family there are {', '.join(own)}")
+    options.kind = options.kind or list(own)
     threads = 1 if options.cpu_time else options.threads
     if options.cpu_time:
         now = time.process_time
@@ -297,8 +274,18 @@ def main() -> None:
     load = os.getloadavg()[0]
     if load > 0.5 and not options.force:
         raise SystemExit(f"the machine is busy (load {load:.1f}), so figures would be wrong; wait, or give --force")
-    words = ["--epochs", str(EPOCHS), "--threads", str(threads), *(["--cpu-time"] if options.cpu_time else [])]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    words = [
+        "--family",
+        options.family,
+        "--epochs",
+        str(EPOCHS),
+        "--threads",
+        str(threads),
+        *(["--cpu-time"] if options.cpu_time else []),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if options.force:  # threads that spin while they wait take the time of others; alone they are as users have them
+        environment["OMP_WAIT_POLICY"] = "passive"
     if threads == 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     found: dict[tuple[str, int], list[float]] = {}
@@ -318,7 +305,7 @@ def main() -> None:
             found.setdefault((kind, batch), []).append(json.loads(done.stdout.strip().splitlines()[-1]))
     busy = f", CONTENDED (load {load:.1f} at the start)" if load > 0.5 else ""
     clock = "processor time" if options.cpu_time else "wall time"
-    print(f"ms a step, {threads} threads, {clock}, medians of {options.rounds} rounds{busy}\n")
+    print(f"ms a step, {threads} threads, {clock}, medians of {options.rounds} rounds, {options.family}{busy}\n")
     print("| | " + " | ".join(f"batch {batch}" for batch in options.batch_size) + " |")
     print("|---" * (1 + len(options.batch_size)) + "|")
     for kind in options.kind:
