@@ -151,18 +151,22 @@ class Sticks(nn.Module):
         return error + kl.sum()
 
 
-def tabular() -> Any:
-    """A VAE of a table."""
+def table_spec() -> Any:
+    """What the pair needs to know of the table."""
     from pyrovae.data.dataset import TABLE, DataSpec
     from pyrovae.likelihoods.tables import ColumnFamilies
-    from pyrovae.pairs import find_pair
 
     families = ("normal",) * NUMBERS + ("bernoulli",) * BITS + ("categorical",) * CHOICES
     levels = (0,) * NUMBERS + (2,) * BITS + (LEVELS,) * CHOICES
-    spec = DataSpec(
-        "table", (len(families),), TABLE, ROWS, schema={"columns": ColumnFamilies(families, levels).to_dict()}
-    )
-    return find_pair("tabular").builder(spec, latent_dim=LATENT, hidden=LAYERS)
+    schema = {"columns": ColumnFamilies(families, levels).to_dict()}
+    return DataSpec("table", (len(families),), TABLE, ROWS, schema=schema)
+
+
+def tabular() -> Any:
+    """A VAE of a table."""
+    from pyrovae.pairs import find_pair
+
+    return find_pair("tabular").builder(table_spec(), latent_dim=LATENT, hidden=LAYERS)
 
 
 class Table(nn.Module):

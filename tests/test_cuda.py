@@ -11,11 +11,12 @@ from pyrovae import distributions as dist
 from pyrovae.estimators import VAEImputer
 from pyrovae.infer import objective_names
 from pyrovae.pairs import find_pair
-from pyrovae.training import Trainer
+from pyrovae.training import Callback, NonFiniteLossError, Trainer, losses
 from pyrovae.training.checkpoint import RunFolder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
+DEVICE = "cuda"
 DISTRIBUTIONS = {
     "kumaraswamy": lambda p: dist.Kumaraswamy(p, p.flip(0)),
     "beta": lambda p: dist.Beta(p, p.flip(0)),
@@ -143,6 +144,34 @@ def test_latents_of_all_data_and_compiled_steps():
         history = Trainer("iwae", num_particles=3, epochs=2, compile=compiled, progress=False).fit(vae, digits)
         losses.append(history.rows[-1]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+class Spoils(Callback):
+    """Makes a parameter NaN after the third batch."""
+
+    def on_batch(self, progress):
+        if progress.batch == 3:
+            with torch.no_grad():
+                next(progress.vae.model.parameters()).fill_(torch.nan)
+
+
+@pytest.mark.filterwarnings("ignore:TensorFloat32", "ignore::DeprecationWarning")  # of inductor
+@pytest.mark.parametrize("compiled", [False, True])
+def test_losses_that_wait(monkeypatch, compiled):
+    """The same training whether each loss is read at once or many together, and a bad one is found all the same."""
+    digits, found, messages = data.load("digits", binarize="static"), [], []
+    options = {"epochs": 2, "compile": compiled, "progress": False, "num_particles": 3}
+    for at_once in (1, 64):
+        monkeypatch.setitem(losses.AT_ONCE, DEVICE, at_once)
+        torch.manual_seed(0)
+        vae = find_pair("gaussian").build(digits, latent_dim=5, hidden=(20,)).to(DEVICE)
+        found.append([row["loss"] for row in Trainer("iwae", **options).fit(vae, digits).rows])
+        with pytest.raises(NonFiniteLossError, match="the loss is nan in epoch 1, batch 4, from parameter") as error:
+            Trainer("iwae", callbacks=[Spoils()], **options).fit(vae, digits)
+        assert all(parameter.isfinite().all() for parameter in vae.parameters())
+        messages.append(str(error.value))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert messages[0] == messages[1]
 
 
 def test_imputer():

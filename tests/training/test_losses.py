@@ -1,16 +1,20 @@
 """Losses that wait on the device: the same training, bit for bit, as if each were read, also when it goes wrong."""
 
 import re
+from functools import partial
+from itertools import pairwise
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pairs import LinearGuide, LinearModel, same_weights, weights_of
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import Watcher, rows, seeded
 
 from pyrovae import VAE, programs
-from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted, losses
+from pyrovae.infer import CompiledLoss
+from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted, loop, losses
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.losses import Losses
 
@@ -113,3 +117,33 @@ def test_resumed_in_the_middle_of_an_epoch(monkeypatch, tmp_path):
     found, ours = fit(64, monkeypatch, run=RunFolder(tmp_path / "run"), resume=True)
     assert found == expected
     assert same_weights(ours, weights)
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a number is read out of a tensor."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        Reads.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compile": True}, {"compile": True, "objective": "elbo", "num_particles": 1, "gradient_clip": 1.0}]
+)
+def test_no_step_reads_a_number(monkeypatch, options):
+    """So that on a GPU no step waits for the one before."""
+    monkeypatch.setattr(loop, "CompiledLoss", partial(CompiledLoss, backend="eager"))
+    counts = {}
+    for at_once in (1, 64):
+        seen = counts[at_once] = []
+
+        def watch(progress, seen=seen):
+            seen.append(Reads.count)
+
+        with monkeypatch.context() as patched, Reads():
+            fit(at_once, patched, epochs=2, batch_size=8, callbacks=[Watcher("on_batch", watch)], **options)
+    per_step = {at_once: [b - a for a, b in pairwise(seen[8:])] for at_once, seen in counts.items()}
+    assert per_step[64] == [0] * 7
+    assert all(per_step[1]), "what counts them is there"
