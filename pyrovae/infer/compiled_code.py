@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn.parameter import is_lazy
 
@@ -155,7 +156,8 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
             return torch.compile(graph, backend=backend)
         from torch._inductor import compile as by_inductor  # a second that only those who compile wait for
 
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        # Shapes are known, but without an environment for others inductor does not look into its cache.
+        mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
         FakeTensorProp(graph, mode).propagate(*example)  # one mode for all nodes
         if onednn:
             give_to_onednn(graph)

@@ -103,3 +103,22 @@ def test_a_training_keeps_what_it_began_with(monkeypatch, tmp_path):
     monkeypatch.setattr(products, "is_faster", lambda: False)
     train(2, resume=True)
     assert chosen == [True, True]
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (64, 300)])
+def test_constants_are_not_taken_from_the_cache(shape):
+    """Inductor's cache knows graphs; numbers that a program holds are those of the pair that is compiled."""
+    x = torch.bernoulli(torch.full((64, 300), 0.3))
+    for constant in (torch.ones(shape), torch.full(shape, 3.0)):
+        vae = pair().prepare(x)
+        rate = vae.model.likelihood.forward
+
+        def shifted(raw, mask=None, rate=rate, constant=constant):
+            return rate(raw + constant.sum() / constant.numel(), mask)
+
+        vae.model.likelihood.forward = shifted
+        found = []
+        for backend in ("eager", "inductor"):
+            torch.manual_seed(1)
+            found.append(CompiledLoss(vae, IWAE(2), backend=backend)(x).item())
+        assert found[0] == pytest.approx(found[1], rel=1e-4)
