@@ -2,10 +2,12 @@
 
     python benchmarks/scale.py equal
     python benchmarks/scale.py gradients --steps 2000
-    python benchmarks/scale.py speed --rows 8192 --epochs 4 [--compile]
+    python benchmarks/scale.py speed --rows 8192 --epochs 4 --rounds 3 [--compile]
     python benchmarks/scale.py kills --count 20
 
-Each starts torchrun by itself, and prints a line for each figure. All processes compute on one thread.
+Each starts torchrun by itself, and prints a line for each figure. All processes compute on one thread. `speed` takes
+turns, and the best epoch of each counts; "apart" are two trainings at once that do not speak to each other, each with
+half of the rows and of the batch, which is as fast as two processes can be here. Two cores must be free.
 """
 
 from __future__ import annotations
@@ -152,7 +154,7 @@ def speed(out: str, options: argparse.Namespace) -> None:
     spec = DataSpec("noise", (1, 28, 28), "binary", num_rows=len(x))
     vae = find_pair("gaussian").build(spec, latent_dim=50, hidden=(200,))
     how = {"compile": True, "objective": "iwae", "num_particles": 1} if options.compile else {"objective": "mean-field"}
-    history = Trainer(epochs=options.epochs + 1, batch_size=512, **how, **QUIET).fit(vae, x)
+    history = Trainer(epochs=options.epochs + 1, batch_size=options.batch_size, **how, **QUIET).fit(vae, x)
     seconds = [row["seconds"] for row in history.rows]
     if processes().first:
         best = min(b - a for a, b in pairwise(seconds))
@@ -176,7 +178,7 @@ def start(size: int, options: argparse.Namespace, out: Path, restarts: int = 0) 
         options.task,
         "--out",
         str(out),
-        *(f"--{n}={getattr(options, n)}" for n in ("steps", "rows", "epochs")),
+        *(f"--{n}={getattr(options, n.replace('-', '_'))}" for n in ("steps", "rows", "epochs", "batch-size")),
     ]
     own += ["--compile"] if options.compile else []
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", f"--max-restarts={restarts}"]
@@ -191,6 +193,22 @@ def result(size: int, options: argparse.Namespace, folder: Path) -> dict[str, to
     if start(size, options, path).wait():
         raise SystemExit(f"{path.with_suffix('.log').read_text()}\n{size} processes failed")
     return load_file(path)
+
+
+def compare_speed(options: argparse.Namespace, folder: Path) -> None:
+    """The best epochs of one process, of two, and of two that have nothing to do with each other."""
+    half = argparse.Namespace(**{**vars(options), "rows": options.rows // 2, "batch_size": options.batch_size // 2})
+    best = dict.fromkeys(("one", "two", "apart"), float("inf"))
+    for _ in range(options.rounds):
+        for size, name in ((1, "one"), (2, "two")):
+            best[name] = min(best[name], float(result(size, options, folder)["seconds"]))
+        paths = [folder / f"half{number}.safetensors" for number in range(2)]
+        if any([process.wait() for process in [start(1, half, path) for path in paths]]):
+            raise SystemExit("a training of half of the rows failed")
+        best["apart"] = min(best["apart"], max(float(load_file(path)["seconds"]) for path in paths))
+    fast = {name: round(best["one"] / best[name], 2) for name in ("two", "apart")}
+    shown = {name: round(value, 4) for name, value in best.items()}
+    print(json.dumps({"seconds of an epoch": shown, "times as fast": fast, "load": os.getloadavg()[0]}))
 
 
 def children(pid: int) -> list[int]:
@@ -228,6 +246,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", help=argparse.SUPPRESS)
@@ -241,6 +261,9 @@ def main() -> None:
         if options.task == "kills":
             kill_at_random(options, folder)
             return
+        if options.task == "speed":
+            compare_speed(options, folder)
+            return
         one = result(1, options, folder)
         for size in (2, 3) if options.task == "equal" else (2,):
             other = result(size, options, folder)
@@ -248,9 +271,6 @@ def main() -> None:
                 for pair in ("enum", "points"):
                     furthest = max(float((one[n] - other[n]).abs().max()) for n in one if n.startswith(pair))
                     print(json.dumps({"pair": pair, "processes": size, "largest difference": furthest}))
-            elif options.task == "speed":
-                times = {"one": float(one["seconds"]), "two": float(other["seconds"])}
-                print(json.dumps({"seconds of an epoch": times, "times as fast": times["one"] / times["two"]}))
             else:
                 for objective in objective_names():
                     spread = (one[f"{objective}.error"].square() + other[f"{objective}.error"].square()).sqrt()
