@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import atexit
-import json
 import os
 import socket
-import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from operator import eq
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyrovae.joining import LostProcessError, forget_groups, join, local_rank, store
+
+__all__ = [
+    "ALONE",
+    "LostProcessError",
+    "Processes",
+    "in_parts",
+    "is_restart",
+    "launch",
+    "local_rank",
+    "processes",
+]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,16 +29,8 @@ if TYPE_CHECKING:
 # torch is imported where it is needed, since the help of the command line comes without it.
 
 T = TypeVar("T")
-VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Environment variables of a process that is one of several, as torchrun sets them."""
 _PATIENCE = 10.0
 """Seconds that a process waits for a word of another one before it ends."""
-_JOINING = 600.0
-"""Seconds that a process waits for all others to come."""
-
-
-class LostProcessError(RuntimeError):
-    """Another process of a training has ended; the message is one line."""
 
 
 class Processes:
@@ -166,10 +167,10 @@ class Processes:
             except BaseException as error:
                 self.leave(error)
                 raise
-            _store().set(key, "done")
+            store().set(key, "done")
             return found
-        while not self._speak(lambda: _store().check([key])):
-            if self._speak(lambda: _store().check(["pyrovae.error.0"])):
+        while not self._speak(lambda: store().check([key])):
+            if self._speak(lambda: store().check(["pyrovae.error.0"])):
                 raise self._lost()
             time.sleep(0.05)
         return None
@@ -179,9 +180,10 @@ class Processes:
         if not self.several or self._left or isinstance(problem, LostProcessError):
             return
         with suppress(RuntimeError):
-            _store().set(f"pyrovae.error.{self.rank}", _line(problem))
+            store().set(f"pyrovae.error.{self.rank}", _line(problem))
         self._left, self._group = True, None
-        _leave()
+        store()  # which is still needed
+        forget_groups()
 
     def last_word(self, line: str, say: Callable[[str], None]) -> None:
         """Say why the processes end with an error, once: the first one speaks for all, unless it cannot.
@@ -199,17 +201,17 @@ class Processes:
             return
         told = self.first
         with suppress(RuntimeError):
-            store = _store()
+            shared = store()
             if self.first:
-                store.set("pyrovae.told", "yes")
+                shared.set("pyrovae.told", "yes")
             else:
-                store.set(f"pyrovae.error.{self.rank}", line)
+                shared.set(f"pyrovae.error.{self.rank}", line)
                 self._left, self._group = True, None
-                _forget_groups()
-                told = self._wait(lambda: store.check(["pyrovae.told"]))
-            store.add("pyrovae.ended", 1)
+                forget_groups()
+                told = self._wait(lambda: shared.check(["pyrovae.told"]))
+            shared.add("pyrovae.ended", 1)
             if self.first:  # since a launcher stops the others as soon as one has ended
-                self._wait(lambda: store.add("pyrovae.ended", 0) >= self.size)
+                self._wait(lambda: shared.add("pyrovae.ended", 0) >= self.size)
         if not told:
             say(f"process {self.rank}: {line}")
 
@@ -235,10 +237,10 @@ class Processes:
         """Why another process has ended, as far as it said."""
         keys = {rank: f"pyrovae.error.{rank}" for rank in range(self.size) if rank != self.rank}
         with suppress(RuntimeError):
-            self._wait(lambda: any(_store().check([key]) for key in keys.values()), 2.0)
+            self._wait(lambda: any(store().check([key]) for key in keys.values()), 2.0)
             for rank, key in keys.items():
-                if _store().check([key]):
-                    return LostProcessError(f"process {rank}: {_store().get(key).decode()}")
+                if store().check([key]):
+                    return LostProcessError(f"process {rank}: {store().get(key).decode()}")
         return LostProcessError("another process of the training has ended, killed perhaps")
 
 
@@ -266,7 +268,8 @@ def processes() -> Processes:
     if _by_itself_depth:
         return ALONE
     if _joined is None:
-        _joined = _join()
+        found = join()
+        _joined = None if found is None else Processes(*found)
     return ALONE if _joined is None else _joined
 
 
@@ -317,120 +320,6 @@ def launch() -> str | None:
 def is_restart() -> bool:
     """Whether torchrun has started this process because another one had failed."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
-def local_rank() -> int:
-    """The number of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def _join() -> Processes | None:
-    launched = all(os.environ.get(name) for name in VARIABLES)
-    if not launched and "torch" not in sys.modules:
-        return None
-    import torch
-    import torch.distributed as dist
-
-    if not dist.is_available():
-        return None
-    if not dist.is_initialized():
-        if not launched:
-            return None
-        try:
-            rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        except ValueError:
-            rank = size = -1
-        if not 0 <= rank < size:
-            raise ValueError(
-                f"RANK={os.environ['RANK']} and WORLD_SIZE={os.environ['WORLD_SIZE']} are the number of a process and "
-                "how many there are; let torchrun set them, or unset them to train in one process"
-            )
-        if size == 1:
-            return None
-        cuda = torch.cuda.is_available() and dist.is_nccl_available()
-        if cuda and local_rank() < torch.cuda.device_count():
-            torch.cuda.set_device(local_rank())
-        # Functions of this module have the group that is there when it is imported as a default. Imported later, as a
-        # training does, they would hold the group when it is closed; its threads would then run on until the
-        # interpreter ends, and one that still lets go of a tensor aborts the process.
-        import torch.distributed.nn.functional
-
-        store = _fresh(*_meeting_place())
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
-        atexit.register(_forget_groups)
-    if dist.get_world_size() == 1:
-        return None
-    in_memory = "gloo" in str(dist.get_backend_config())
-    return Processes(dist.get_rank(), dist.get_world_size(), None if in_memory else dist.new_group(backend="gloo"))
-
-
-def _meeting_place() -> tuple[Any, int, int]:
-    """The store that the launcher has for all processes, the number of this one, and how many there are."""
-    from torch.distributed.rendezvous import rendezvous
-
-    return next(iter(rendezvous("env://")))
-
-
-def _fresh(store: Any, rank: int, size: int) -> Any:
-    """A part of a store that only the processes of this start know, without keys of those before a restart.
-
-    torchrun may keep its store when it starts processes again, and an address of a process that was killed is then
-    taken for that of its successor. So each process says a number that nobody else has, and the first one answers
-    with a name for the part until all have heard it.
-
-    Raises
-    ------
-    LostProcessError
-        If not all processes come.
-    """
-    from torch.distributed import PrefixStore
-
-    own, end = uuid.uuid4().hex, time.monotonic() + _JOINING
-    store.set(f"pyrovae.hello.{rank}", own)
-    name, known = own, None
-    while time.monotonic() < end:
-        if rank == 0:
-            here = [r for r in range(size) if store.check([f"pyrovae.hello.{r}"])]
-            heard = {str(r): store.get(f"pyrovae.hello.{r}").decode() for r in here}
-            if heard != known:
-                store.set("pyrovae.answer", json.dumps({"name": name, "heard": heard}))
-                known = heard
-            if all(store.check([f"pyrovae.heard.{name}.{r}"]) for r in range(1, size)):
-                return PrefixStore(name, store)
-        elif store.check(["pyrovae.answer"]):
-            answer = json.loads(store.get("pyrovae.answer"))
-            if answer["heard"].get(str(rank)) == own:
-                store.set(f"pyrovae.heard.{answer['name']}.{rank}", "yes")
-                return PrefixStore(answer["name"], store)
-        time.sleep(0.02)
-    raise LostProcessError(f"process {rank} of {size} has waited {_JOINING:.0f} seconds for the others to come")
-
-
-def _store() -> Any:
-    """The keys and values that all processes see, which outlive a process that does not hold them."""
-    global _kept
-    if _kept is None:
-        from torch.distributed import distributed_c10d
-
-        _kept = distributed_c10d._get_default_store()
-    return _kept
-
-
-_kept: Any = None
-
-
-def _leave() -> None:
-    _store()  # which is still needed
-    _forget_groups()
-
-
-def _forget_groups() -> None:
-    """Close the connections to the other processes, so that they notice at once."""
-    import torch.distributed as dist
-
-    with suppress(RuntimeError, AssertionError, ValueError):
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 @contextmanager

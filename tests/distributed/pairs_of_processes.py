@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pyrovae import VAE
-from pyrovae.distributed import LostProcessError, _forget_groups, is_restart, processes
+from pyrovae.distributed import LostProcessError, is_restart, processes
 from pyrovae.guides import PerDatum
+from pyrovae.joining import forget_groups
 from pyrovae.training import Callback, Trainer, TrainingInterrupted
 
 TIME = 420
@@ -136,7 +137,7 @@ def parted(out):
             processes().gather("nobody answers")
         except LostProcessError as lost:
             kept = lost
-    _forget_groups()
+    forget_groups()
     threads = [Path("/proc/self/task", number, "comm").read_text().strip() for number in os.listdir("/proc/self/task")]
     Path(out, f"{processes().rank}.json").write_text(json.dumps([threads, str(kept)]))
 
