@@ -123,7 +123,7 @@ def of_name(name: str) -> Any:
 def gradients(out: str, options: argparse.Namespace) -> None:
     """Mean gradients of all objectives at fixed parameters."""
     found = {}
-    for name in objective_names():
+    for name in options.only or objective_names():
         made: list[Recorder] = []
 
         def recorder(groups: list, made: list[Recorder] = made) -> Recorder:
@@ -137,7 +137,7 @@ def gradients(out: str, options: argparse.Namespace) -> None:
             epochs=options.steps,
             batch_size=16,
             progress=False,
-            seed=10 + processes().size,
+            seed=options.seed + processes().size,
         )
         trainer.fit(vae, rows(16, 5))
         total, squares = made[0].sums / options.steps
@@ -178,9 +178,10 @@ def start(size: int, options: argparse.Namespace, out: Path, restarts: int = 0) 
         options.task,
         "--out",
         str(out),
-        *(f"--{n}={getattr(options, n.replace('-', '_'))}" for n in ("steps", "rows", "epochs", "batch-size")),
+        *(f"--{n}={getattr(options, n.replace('-', '_'))}" for n in ("steps", "rows", "epochs", "batch-size", "seed")),
     ]
     own += ["--compile"] if options.compile else []
+    own += ["--only", *options.only] if options.only else []
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", f"--max-restarts={restarts}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with out.with_suffix(".log").open("w") as log:
@@ -246,6 +247,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--only", nargs="+", help="objectives of `gradients`")
+    parser.add_argument("--seed", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=20)
@@ -272,7 +275,7 @@ def main() -> None:
                     furthest = max(float((one[n] - other[n]).abs().max()) for n in one if n.startswith(pair))
                     print(json.dumps({"pair": pair, "processes": size, "largest difference": furthest}))
             else:
-                for objective in objective_names():
+                for objective in options.only or objective_names():
                     spread = (one[f"{objective}.error"].square() + other[f"{objective}.error"].square()).sqrt()
                     apart = (one[f"{objective}.mean"] - other[f"{objective}.mean"]).abs()
                     furthest = float((apart / spread.clamp(min=1e-9)).max())
