@@ -20,6 +20,7 @@ measure benchmarks/numerics.py
 measure benchmarks/gradients.py
 measure benchmarks/epoch_time.py
 measure benchmarks/step_time.py
+measure benchmarks/few_labels.py mnist-8 fashion-8 fashion-14 wine breast-cancer iris digits
 
 for prior in standard-normal vamp; do
     measure benchmarks/static_mnist.py train --prior $prior --quiet
