@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from pyrovae.infer.products import give_to_onednn
 
+logger = logging.getLogger(__name__)
 OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"fallback_random": True, "cpp_wrapper": True},
     "cuda": {"fallback_random": True},
@@ -162,11 +165,28 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         if onednn:
             give_to_onednn(graph)
         device = next((value.device.type for value in example if value.device.type in OPTIONS), "cpu")
-        return by_inductor(graph, example, options=OPTIONS[device])
+        options = OPTIONS[device]
+        try:
+            return by_inductor(graph, example, options=options)
+        except (ImportError, OSError) as error:
+            if not _forgets_broken_library(error):
+                raise
+            return by_inductor(graph, example, options=options)
     except RuntimeError as error:
         if "InvalidCxxCompiler" in f"{type(error).__name__} {error}":
             raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
         raise
+
+
+def _forgets_broken_library(error: Exception) -> bool:
+    """Take a compiled library that cannot be loaded out of inductor's cache, where a compiler was killed writing it."""
+    path, found, _ = str(error).partition(".so:")
+    library = Path(path + ".so")
+    if not found or not library.is_file():
+        return False
+    logger.info("%s is broken, and compiled anew", library)
+    library.unlink()
+    return True
 
 
 def _kind_of(value: Tensor | None) -> tuple | None:

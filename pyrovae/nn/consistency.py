@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 _NEIGHBOUR = 5
@@ -87,6 +86,8 @@ def neighbour_distance(x: Tensor) -> float:
     data = data[:: -(-len(data) // _AMONG)]
     if len(data) < 2:
         return 0.0
+    from sklearn.neighbors import NearestNeighbors  # which changes the filters of warnings
+
     search = NearestNeighbors(n_neighbors=min(_NEIGHBOUR + 1, len(data))).fit(data)  # each finds itself first
     distances = search.kneighbors(data[:: -(-len(data) // _ASKED)])[0][:, -1]
     distances = distances[distances > 0]

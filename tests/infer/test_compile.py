@@ -1,5 +1,10 @@
 """Compiled steps: the same losses and gradients as without compilation, from the same random numbers."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -340,3 +345,28 @@ class OfTheUser(Trace_ELBO):
 def test_trainer_names_objectives_that_cannot_be_compiled():
     with pytest.raises(CompileError, match="OfTheUser cannot be compiled"):
         Trainer(objective=OfTheUser(), compile=True, epochs=1, progress=False).fit(linear_pair(), torch.randn(8, 5))
+
+
+def test_library_that_a_killed_compiler_left_half_written_is_compiled_anew(tmp_path: Path) -> None:
+    code = (
+        "import torch\n"
+        "from torch.fx.experimental.proxy_tensor import make_fx\n"
+        "from pyrovae.infer.compiled_code import compiled\n"
+        "x = torch.arange(3.0)\n"
+        "graph = make_fx(lambda x: (x + 1,))(x)\n"
+        "print(compiled(graph, [x], 'inductor')(x)[0].tolist())\n"
+    )
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+
+    def run() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() or done.stderr
+
+    assert run() == "[1.0, 2.0, 3.0]"
+    (library,) = tmp_path.rglob("*.main.so")
+    whole = library.read_bytes()
+    library.write_bytes(whole[:100])
+    assert run() == "[1.0, 2.0, 3.0]"
+    assert len(library.read_bytes()) == len(whole)
