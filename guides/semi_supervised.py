@@ -257,9 +257,9 @@ class SemiSupervisedGuide(PyroModule):
         if not classification_weight >= 0:
             raise ValueError(f"classification_weight must not be negative, got {classification_weight}")
         if not 0 <= consistency_weight < math.inf:
-            raise ValueError(f"consistency_weight must not be negative, got {consistency_weight}")
+            raise ValueError(f"consistency_weight must be finite and not negative, got {consistency_weight}")
         if consistency_radius is not None and not 0 <= consistency_radius < math.inf:
-            raise ValueError(f"consistency_radius must not be negative, got {consistency_radius}")
+            raise ValueError(f"consistency_radius must be finite and not negative, got {consistency_radius}")
         self.classifier = classifier
         self.encoder = encoder
         self.head = head

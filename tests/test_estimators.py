@@ -143,7 +143,7 @@ def test_random_state(blobs, caller_rng, store):
         ({"latent": "sticks"}, None, "latent must be one of gaussian, stick-breaking, got 'sticks'"),
         ({"n_components": 0}, None, "must be at least 1"),
         ({"num_nets": 0}, None, "num_nets must be a whole number, at least 1, got 0"),
-        ({"consistency_weight": -1.0}, None, "consistency_weight must not be negative"),
+        ({"consistency_weight": -1.0}, None, "consistency_weight must be finite and not negative"),
         ({"device": "nowhere"}, None, "device 'nowhere' cannot be used"),
     ],
 )

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn.parameter import is_lazy
 
@@ -158,11 +157,16 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         if backend != "inductor":
             return torch.compile(graph, backend=backend)
         from torch._inductor import compile as by_inductor  # a second that only those who compile wait for
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv  # which changes filters of warnings
 
+        for node in graph.graph.nodes:  # strides of recorded and of real tensors may differ
+            if node.target is torch.ops.aten.view.default:
+                node.target = torch.ops.aten.reshape.default
+        graph.recompile()
         # Shapes are known, but without an environment for others inductor does not look into its cache.
         mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
         FakeTensorProp(graph, mode).propagate(*example)  # one mode for all nodes
-        if onednn:
+        if onednn and torch.backends.mkldnn.is_available():
             give_to_onednn(graph)
         device = next((value.device.type for value in example if value.device.type in OPTIONS), "cpu")
         options = OPTIONS[device]
@@ -180,9 +184,11 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
 
 def _forgets_broken_library(error: Exception) -> bool:
     """Take a compiled library that cannot be loaded out of inductor's cache, where a compiler was killed writing it."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
     path, found, _ = str(error).partition(".so:")
     library = Path(path + ".so")
-    if not found or not library.is_file():
+    if not found or not library.is_file() or not library.resolve().is_relative_to(Path(cache_dir()).resolve()):
         return False
     logger.info("%s is broken, and compiled anew", library)
     library.unlink()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from pyro import poutine
@@ -45,7 +46,7 @@ def impute(
     refuse_outside(vae, x, given)
     vectorize = num_samples > 1 and vae.vectorizes(x[:2], **cut(given, slice(2), len(x)))
     means: list[Tensor] = []
-    chosen: list[dict[str, Tensor]] = []
+    chosen: list[_Chosen] = []
     with vae.scope():
         for part in _parts(len(x), chunk_size // num_samples):
             some = _Completion(vae, x[part], cut(given, part, len(x)), num_samples, vectorize)
@@ -53,11 +54,7 @@ def impute(
                 means.append(some.means())
             else:
                 chosen.append(some.choose(num_draws))
-        if num_draws is None:
-            values = torch.cat(means)
-        else:
-            latents = {name: torch.cat([some[name] for some in chosen], 1) for name in chosen[0]}
-            values = _draws(vae, x, given, latents, num_draws, chunk_size)
+        values = torch.cat(means) if num_draws is None else _draws(vae, x, given, chosen, num_draws, chunk_size)
     return fill_missing(x.expand(values.shape), mask.expand(values.shape), values.to(x.dtype))
 
 
@@ -67,26 +64,55 @@ def _parts(count: int, size: int) -> Iterator[slice]:
 
 
 def _draws(
-    vae: VAE, x: Tensor, data: Mapping[str, Any], latents: Mapping[str, Tensor], count: int, chunk_size: int
+    vae: VAE, x: Tensor, data: Mapping[str, Any], chosen: Sequence[_Chosen], count: int, chunk_size: int
 ) -> Tensor:
-    """Entries drawn from p(x|z) at latents of each row, ``[M, N, ...]`` from ``[M, N, ...]``.
+    """Entries drawn from p(x|z) at latents of each row, ``[M, N, ...]``.
 
-    Many rows go through at once: a draw has one latent for each, not as many as were weighed to choose it.
+    Many rows go through at once, if they have the same latents: a draw has one for each, not as many as were weighed to
+    choose it.
     """
-    model, _ = conditioned(vae.model, vae.guide, vae._with_marked_means({}))
-    model = programs.unconditioned(model)
-    dims = {name: vae.row_dims[name] for name in latents}
-    places = {name: 0 if dim is None else dim - vae._event_dims[name] for name, dim in dims.items()}
+    fixed = vae._with_marked_means({})
+    model = programs.unconditioned(conditioned(vae.model, vae.guide, {})[0])
     parts = []
-    for part in _parts(len(x), chunk_size):
-        some = cut(data, part, len(x))
-        draws = []
-        for number in range(count):
-            known = {name: value[number, part].movedim(0, places[name]) for name, value in latents.items()}
-            trace = programs.trace(poutine.condition(model, data=known), (x[part],), some)
-            draws.append(only_site(vae._decoding.values(trace, "draw")))
-        parts.append(torch.stack(draws))
+    for latents, rows in _joined(chosen):
+        places = {name: _place(vae, name) for name in latents}
+        for inner in _parts(rows.stop - rows.start, chunk_size):
+            part = slice(rows.start + inner.start, min(rows.start + inner.stop, rows.stop))
+            some = cut(data, part, len(x))
+            draws = []
+            for number in range(count):
+                known = {name: value[number, inner].movedim(0, places[name]) for name, value in latents.items()}
+                trace = programs.trace(poutine.condition(model, data=fixed | known), (x[part],), some)
+                for name in fixed:
+                    trace.remove_node(name)  # which is given, and no data
+                draws.append(only_site(vae._decoding.values(trace, "draw")))
+            parts.append(torch.stack(draws))
     return torch.cat(parts, 1)
+
+
+def _joined(chosen: Sequence[_Chosen]) -> Iterator[tuple[dict[str, Tensor], slice]]:
+    """The latents of neighbouring rows that have the same ones, and which rows these are."""
+    start = 0
+    for _, some in groupby(chosen, lambda one: {name: value.shape[2:] for name, value in one.latents.items()}):
+        held = list(some)
+        latents = {name: torch.cat([one.latents[name] for one in held], 1) for name in held[0].latents}
+        stop = start + sum(one.rows for one in held)
+        yield latents, slice(start, stop)
+        start = stop
+
+
+def _place(vae: VAE, name: str) -> int:
+    """The dimension of the rows in the values of a latent."""
+    dim = vae.row_dims[name]
+    return 0 if dim is None else dim - vae._event_dims[name]
+
+
+class _Chosen(NamedTuple):
+    """Latents of some rows, chosen by the weights."""
+
+    latents: dict[str, Tensor]
+    """By site ``[M, B, ...]``."""
+    rows: int
 
 
 class _Completion:
@@ -112,6 +138,7 @@ class _Completion:
             self.found.append(traces)
             return score(*traces)
 
+        _refuse_alone(programs.trace(self.programs[0], (x,), data), first, fixed)
         scorer = Scorer(vae.layout, fixed=fixed)
         self.vectorized = self.nesting is not None
         weights = over_particles(run, model, self.programs[1], count, self.nesting, scorer).log_weight
@@ -132,8 +159,8 @@ class _Completion:
         weights = self.weights.reshape(self.weights.shape + (1,) * (values.dim() - 2))
         return self.vae._decoding.as_data(name, (weights * values).sum(0))
 
-    def choose(self, count: int) -> dict[str, Tensor]:
-        """Some of the draws of the latents of each row, chosen by the weights: by site ``[count, B, ...]``."""
+    def choose(self, count: int) -> _Chosen:
+        """Some of the draws of the latents of each row."""
         choice = torch.multinomial(self.weights.T, count, replacement=True).T
         rows = torch.arange(len(self.x), device=choice.device)
         chosen: dict[str, Tensor] = {}
@@ -141,7 +168,7 @@ class _Completion:
             if name in self.vae.row_dims:
                 values = [self._by_particle(t, name, nodes_of(t.guide)[name]["value"]) for t in self.found]
                 chosen[name] = torch.cat(values)[choice, rows]
-        return chosen
+        return _Chosen(chosen, len(self.x))
 
     def _mean(self, traces: programs.Traces, name: str) -> Tensor:
         fn = nodes_of(traces.model)[name]["fn"]
@@ -187,6 +214,16 @@ class _Completion:
             return level.to(weights.dtype)
 
         return parts[0].joined(point)  # type: ignore[union-attr]
+
+
+def _refuse_alone(of_model: programs.Trace, of_guide: programs.Trace, fixed: Mapping[str, Any]) -> None:
+    """Refuse a latent of which the guide says nothing: it would be drawn as if nothing was observed."""
+    for name in latent_sites(of_model):
+        if name not in latent_sites(of_guide) and name not in fixed:
+            raise ValueError(
+                f"latent site {name!r} is drawn by the model alone, so that what is observed tells nothing of it; draw "
+                "it in the guide, too"
+            )
 
 
 def _columns(fn: Any) -> Columns | None:

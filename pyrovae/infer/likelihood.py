@@ -14,7 +14,7 @@ from pyrovae.infer.compile import CompileError
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
 from pyrovae.infer.log_weights import conditioned, weights_of
-from pyrovae.infer.recorded import Draw, Generators, recordings
+from pyrovae.infer.recorded import Draw, Generators, Recordings
 from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout
 from pyrovae.programs import describe
@@ -92,11 +92,11 @@ def log_likelihood(
     """
     pairs = _pairs_at_once(x, chunk_size)
     rows = max(1, min(len(x), pairs // (min(num_samples, _SAMPLES) if vectorize else 1)))
-    parts = []
+    parts, recordings = [], Recordings(vae)
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
         fixed = {name: vae.cut_latent(name, value, part, len(x)) for name, value in condition.items()}
-        group = _Group(vae, layout, x[part], cut(data, part, len(x)), fixed)
+        group = _Group(vae, layout, x[part], cut(data, part, len(x)), fixed, recordings)
         per_call = max(1, pairs // len(x[part])) if vectorize else 1
         calls = num_samples // per_call
         whole = len(x[part]) == rows
@@ -130,10 +130,20 @@ class _Group:
         Their further arguments.
     fixed : mapping from str to Tensor
         Values of latents.
+    recordings : Recordings
+        Those of the groups before.
     """
 
-    def __init__(self, vae: VAE, layout: Layout, x: Tensor, data: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-        self.vae, self.layout = vae, layout
+    def __init__(
+        self,
+        vae: VAE,
+        layout: Layout,
+        x: Tensor,
+        data: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+        recordings: Recordings,
+    ) -> None:
+        self.vae, self.layout, self.recordings = vae, layout, recordings
         self.inputs = {
             "x": x,
             **{f"data {n}": v for n, v in data.items()},
@@ -212,12 +222,12 @@ class _Group:
                 same = all(map(torch.equal, self.generators.state(), ended))
             finally:
                 self.generators.set(ended)
-            return same and torch.allclose(found, expected, rtol=1e-4, atol=1e-3, equal_nan=True)
+            return same and torch.allclose(found, expected, rtol=1e-5, atol=1e-3, equal_nan=True)
 
         def run(inputs: Mapping[str, Tensor]) -> Tensor:
             return self.weights(inputs, count)
 
-        found = recordings(self.vae).find(run, count, self.inputs, agrees, inductor=inductor)
+        found = self.recordings.find(run, count, self.inputs, agrees, inductor=inductor)
         if not isinstance(found, str):
             return found
         if required:

@@ -12,12 +12,12 @@ from torch.fx import GraphModule, Node
 LARGE = 2**21
 """Multiplications from which on a product is given to oneDNN. MKL begins faster, so it keeps the small ones."""
 _CLEARLY = 1.2
-_LIBRARY = torch.library.Library("pyrovae", "DEF")
-_LIBRARY.define("product(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
+_LIBRARY = torch.library.Library("pyrovae", "FRAGMENT")
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """One call of oneDNN for x W' + b."""
+    bias = None if bias is None else bias.contiguous()  # whose strides oneDNN does not look at
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
@@ -25,8 +25,10 @@ def _shape_of_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
-_LIBRARY.impl("product", _product, "CPU")
-torch.library.register_fake("pyrovae::product", _shape_of_product, lib=_LIBRARY)
+if not hasattr(torch.ops.pyrovae, "product"):  # as when the module is loaded a second time
+    _LIBRARY.define("product(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
+    _LIBRARY.impl("product", _product, "CPU")
+    torch.library.register_fake("pyrovae::product", _shape_of_product, lib=_LIBRARY)
 
 
 @cache
@@ -61,7 +63,7 @@ def give_to_onednn(graph: GraphModule) -> int:
         if node.target not in (aten.mm.default, aten.addmm.default) or node.kwargs:
             continue
         *bias, x, right = node.args
-        if not _is_large(x, right) or (bias and bias[0].meta["val"].ndim != 1):
+        if not _is_large(x, right) or (bias and bias[0].meta["val"].shape != right.meta["val"].shape[1:]):
             continue
         with graph.graph.inserting_before(node):
             weight = graph.graph.call_function(aten.t.default, (right,))

@@ -8,13 +8,13 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.infer.compile import CompileError, TracedOneHot, reason_of
 from pyrovae.infer.compiled_code import compiled
@@ -30,6 +30,7 @@ _LOOKED_AT = (torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack_
 """How programs look at values behind torch's back, which no recording sees."""
 _aten: Any = torch.ops.aten
 _KEPT = 8  # recordings of a pair that are kept
+_CANCELLING = 1e4  # nats from which on the difference of two sums loses a thousandth of a nat
 
 
 class RecordedWeights:
@@ -63,7 +64,7 @@ class RecordedWeights:
         names = [*inputs]
 
         def run(*given: Tensor) -> tuple[Tensor, Tensor]:
-            with _Checks() as checks:
+            with _Checks() as checks, _FixedShapes():
                 found = weights(dict(zip(names, given, strict=True)))
             return found, checks.passed(found.device)
 
@@ -112,6 +113,17 @@ class _Checks(TracedOneHot):
         return torch.stack(results).all() if results else torch.ones((), dtype=torch.bool, device=device)
 
 
+class _FixedShapes(TorchDispatchMode):
+    """Refuses operations whose results have as many entries as values say: a program may ask how many these are."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if torch.Tag.dynamic_output_shape in func.tags:
+            chosen = args[1] if func is _aten.index.Tensor else None
+            if chosen is None or any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in chosen):
+                raise CompileError(f"the shape of a tensor depends on values, by {func.overloadpacket}")
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def _no_other_generators() -> Iterator[None]:
     """A context that refuses draws of the global generators of Python and NumPy, and takes them back."""
@@ -146,7 +158,10 @@ def _split(whole: GraphModule, faster: Sequence[Faster]) -> tuple[GraphModule, G
             copied = next((new for new in made if new is not None), None)
             inside[node] = body.node_copy(node, inside.__getitem__) if copied is None else copied
         elif node.op == "output":
-            body.node_copy(node, inside.__getitem__)
+            found, passed = (inside[part] for part in node.args[0])
+            for check in [one for one in body.nodes if "check" in one.meta]:
+                passed = body.call_function(_aten.logical_and.default, (passed, check))
+            body.output((found, passed))
     body.eliminate_dead_code()
     return GraphModule(whole, before), GraphModule(whole, body)
 
@@ -202,6 +217,8 @@ def _bernoulli(body: Graph, node: Node, inside: Mapping[Node, Node]) -> Node | N
     product = add(_aten.bmm.default, (each, add(_aten.permute.default, (by_row, [1, 2, 0]))))
     first = add(_aten.t.default, (add(_aten.select.int, (product, 1, 0)),))
     second = add(sums, (add(_aten.softplus.default, (by_row,)), [-1]))
+    exact = add(_aten.le.Scalar, (add(_aten.amax.default, (second,)), _CANCELLING))
+    exact.meta["check"] = True
     return add(_aten.sub.Tensor, (first, second))
 
 
@@ -308,9 +325,16 @@ class Generators:
 
 
 class Recordings:
-    """The recordings of a pair, by what they are good for."""
+    """The recordings of a pair, by what they are good for. They count for one call, between two of which it may change.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    vae : Module
+        The pair.
+    """
+
+    def __init__(self, vae: nn.Module) -> None:
+        self._vae = vae
         self._found: dict[Any, RecordedWeights | str] = {}  # or why there is none
         self._told: set[str] = set()
 
@@ -343,7 +367,7 @@ class Recordings:
             return f"{other[0]!r} is no tensor"
         kinds = ((name, v.shape, v.stride(), v.dtype, v.device) for name, v in inputs.items())
         key = count, inductor, torch.distributions.Distribution._validate_args, *kinds
-        for _ in range(2):  # a recording of an earlier call may be out of date
+        for _ in range(2):  # a recording for other rows may hold what a program took from these in Python
             known = key in self._found
             recorded = self._found[key] if known else self._record(key, weights, inputs, inductor)
             if isinstance(recorded, str):
@@ -364,7 +388,8 @@ class Recordings:
         if inductor:
             logger.info("compiling the likelihood for %d rows: some ten seconds, less the next time", len(inputs["x"]))
         try:
-            self._found[key] = made = RecordedWeights(weights, inputs, inductor=inductor)
+            with _unchanged_attributes(self._vae):
+                self._found[key] = made = RecordedWeights(weights, inputs, inductor=inductor)
         except CompileError as error:
             return self._refused(key, str(error))
         return made
@@ -377,9 +402,18 @@ class Recordings:
         return reason
 
 
-def recordings(vae: nn.Module) -> Recordings:
-    """The recordings of a pair."""
-    return _RECORDINGS.setdefault(vae, Recordings())
+@contextmanager
+def _unchanged_attributes(vae: nn.Module) -> Iterator[None]:
+    """A context that refuses a change of a plain attribute of a module, such as a count of runs, and takes it back."""
+    before = _plain_attributes(vae)
+    yield
+    changed = {place: value for place, value in _plain_attributes(vae).items() if before.get(place, value) != value}
+    if changed:
+        for module in vae.modules():
+            vars(module).update({name: before[at, name] for at, name in changed if at == id(module)})
+        raise CompileError(f"the programs change the attribute {next(iter(changed))[1]!r} in their run")
 
 
-_RECORDINGS: WeakKeyDictionary[nn.Module, Recordings] = WeakKeyDictionary()
+def _plain_attributes(vae: nn.Module) -> dict[tuple[int, str], Any]:
+    plain = (bool, int, float, str)
+    return {(id(m), name): value for m in vae.modules() for name, value in vars(m).items() if isinstance(value, plain)}

@@ -82,8 +82,7 @@ def neighbour_distance(x: Tensor) -> float:
     >>> neighbour_distance(torch.arange(100.0).unsqueeze(1))
     3.0
     """
-    data = x.flatten(1).double().cpu().numpy()
-    data = data[:: -(-len(data) // _AMONG)]
+    data = x.flatten(1)[:: max(1, -(-len(x) // _AMONG))].double().cpu().numpy()
     if len(data) < 2:
         return 0.0
     from sklearn.neighbors import NearestNeighbors  # which changes the filters of warnings

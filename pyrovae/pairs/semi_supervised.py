@@ -149,7 +149,7 @@ def semi_supervised(
 def _radius(rows: Rows | None, share: float) -> float | None:
     """The radius in the units of the data. Without rows it does not matter, because it is read from a file next."""
     if not share >= 0:
-        raise ValueError(f"consistency_radius must not be negative, got {share}")
+        raise ValueError(f"consistency_radius must be finite and not negative, got {share}")
     if rows is None:
         return None
     complete = rows.x if rows.mask is None else fill_missing(rows.x, rows.mask, parts.mean_of_entries(rows))

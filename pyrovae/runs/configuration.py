@@ -230,7 +230,7 @@ def pair_of(folder: RunFolder, name: str, given: OwnPair | None) -> Pair:
     return Pair(name, "", given, own=True)
 
 
-def build(pair: Pair, data: Dataset | DataSpec, config: Mapping[str, Any]) -> VAE:
+def build(pair: Pair, data: Dataset | DataSpec, config: Mapping[str, Any], *, stored: bool = True) -> VAE:
     """The VAE of a run, with new weights.
 
     Parameters
@@ -241,14 +241,18 @@ def build(pair: Pair, data: Dataset | DataSpec, config: Mapping[str, Any]) -> VA
         What it is for.
     config : mapping
         The configuration, with the options of the pair.
+    stored : bool, default True
+        Whether it was read from a run that is there.
 
     Returns
     -------
     VAE
         The VAE.
     """
-    options = config["pair_options"].items()
-    return pair.build(data, **{name: tuple(value) if isinstance(value, list) else value for name, value in options})
+    options = {name: tuple(v) if isinstance(v, list) else v for name, v in config["pair_options"].items()}
+    if stored and options.get("prior") == "standard-normal":
+        options.pop("num_components", None)  # which earlier versions took and made nothing of
+    return pair.build(data, **options)
 
 
 def prepare(vae: VAE, spec: DataSpec, rows: Rows | None = None) -> None:

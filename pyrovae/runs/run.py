@@ -274,7 +274,7 @@ class Run:
             loop = Trainer(**training, progress=progress, callbacks=[writer, *callbacks])
             if vae is None:
                 torch.manual_seed(training.get("seed", 0))
-                vae = configuration.build(self.pair, dataset, self.config)
+                vae = configuration.build(self.pair, dataset, self.config, stored=resume)
             vae = vae.to(device)
         how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "allow_changed_data": self.allow_changed_data}
         history = loop.fit(vae, dataset, run=self.folder, **how)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.optim.optimizer as _optimizers
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -13,7 +14,7 @@ class FusedSteps:
     """Runs an optimizer: fused Adam and AdamW by the function that they call themselves, any other one as it is.
 
     Numbers and state are those of the optimizer, bit for bit. What is left out is a quarter of a millisecond in each
-    step: the search for its state, the groups by device, and hooks, of which there are none.
+    step: the search for its state and the groups by device. An optimizer with hooks is run as it is.
 
     Parameters
     ----------
@@ -37,7 +38,11 @@ class FusedSteps:
     def step(self, skip: Tensor | None = None) -> None:
         """Move the parameters that have a gradient, unless `skip` is 1, which is for optimizers that `can_skip`."""
         present = tuple(parameter.grad is not None for parameter in self.parameters)
-        if not self._direct or ((present, self._settings()) != self._known and not self._collect(present)):
+        if (
+            not self._direct
+            or self._has_hooks()
+            or ((present, self._settings()) != self._known and not self._collect(present))
+        ):
             if skip is not None:
                 self.optimizer.found_inf = skip  # as gradient scalers tell fused optimizers
             self.optimizer.step()  # which makes the state that is missing
@@ -73,6 +78,11 @@ class FusedSteps:
     def forget(self) -> None:
         """Look for the state of the optimizer anew, because it was replaced."""
         self._known = None
+
+    def _has_hooks(self) -> bool:
+        """Whether something is to be called with the steps, such as Pyro's clipping of gradients."""
+        own = self.optimizer._optimizer_step_pre_hooks, self.optimizer._optimizer_step_post_hooks
+        return any((*own, _optimizers._global_optimizer_pre_hooks, _optimizers._global_optimizer_post_hooks))
 
     def _settings(self) -> list[tuple]:
         """What the groups are stepped with, which a schedule may change."""

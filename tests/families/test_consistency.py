@@ -165,9 +165,9 @@ def test_resumed_training_is_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"consistency_weight": -1.0}, "consistency_weight must not be negative, got -1"),
-        ({"consistency_weight": math.nan}, "consistency_weight must not be negative, got nan"),
-        ({"consistency_weight": 1.0, "consistency_radius": -0.1}, "consistency_radius must not be negative"),
+        ({"consistency_weight": -1.0}, "consistency_weight must be finite and not negative, got -1"),
+        ({"consistency_weight": math.nan}, "consistency_weight must be finite and not negative, got nan"),
+        ({"consistency_weight": 1.0, "consistency_radius": -0.1}, "consistency_radius must be finite and not negative"),
         ({"consistency_radius": 0.7}, "consistency_radius is for the consistency of q"),
     ],
 )
