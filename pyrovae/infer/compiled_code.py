@@ -149,7 +149,7 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
     Raises
     ------
     CompileError
-        If there is no compiler.
+        If there is no compiler, or it fails.
     """
     if backend == "eager":
         return graph
@@ -176,10 +176,11 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
             if not _forgets_broken_library(error):
                 raise
             return by_inductor(graph, example, options=options)
-    except RuntimeError as error:
+    except Exception as error:  # whatever inductor trips over
         if "InvalidCxxCompiler" in f"{type(error).__name__} {error}":
             raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
-        raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CompileError(f"{backend} cannot compile what was recorded ({reason}); go on without it") from error
 
 
 def _forgets_broken_library(error: Exception) -> bool:

@@ -83,7 +83,7 @@ def _draws(
             for number in range(count):
                 known = {name: value[number, inner].movedim(0, places[name]) for name, value in latents.items()}
                 trace = programs.trace(poutine.condition(model, data=fixed | known), (x[part],), some)
-                for name in fixed:
+                for name in (*fixed, *known):
                     trace.remove_node(name)  # which is given, and no data
                 draws.append(only_site(vae._decoding.values(trace, "draw")))
             parts.append(torch.stack(draws))

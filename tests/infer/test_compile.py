@@ -12,9 +12,10 @@ import torch
 from pairs import PAIRS, data_for, linear_pair, pictures, same_weights, weights_of
 from pyro.infer import RenyiELBO, Trace_ELBO
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae import VAE, data
-from pyrovae.infer import IWAE, NVIL, CompiledLoss, CompileError, KLWeightMessenger, make_objective
+from pyrovae.infer import IWAE, NVIL, CompiledLoss, CompileError, KLWeightMessenger, compiled_code, make_objective
 from pyrovae.pairs import find_pair, pairs
 from pyrovae.training import Trainer
 from pyrovae.training.checkpoint import RunFolder
@@ -370,3 +371,24 @@ def test_library_that_a_killed_compiler_left_half_written_is_compiled_anew(tmp_p
     library.write_bytes(whole[:100])
     assert run() == "[1.0, 2.0, 3.0]"
     assert len(library.read_bytes()) == len(whole)
+
+
+def test_only_libraries_of_the_cache_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    own, other = tmp_path / "cache" / "a.main.so", tmp_path / "libgomp.so"
+    for library, gone in ((own, True), (other, False)):
+        library.write_bytes(b"")
+        assert compiled_code._forgets_broken_library(ImportError(f"{library}: cannot read file data")) is gone
+        assert library.exists() is not gone
+
+
+def test_views_of_recorded_tensors_that_lie_otherwise():
+    """A `cat` of one tensor keeps the strides of it in a run, and has others when its shape is told beforehand."""
+    x = torch.randn(3, 4, 5)
+    graph = make_fx(lambda x: (torch.cat([x.transpose(0, 1)]).reshape(4, 15) + 1,))(x)
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.reshape.default:
+            node.target = torch.ops.aten.view.default
+    (found,) = compiled_code.compiled(graph, [x], "inductor")(x)
+    torch.testing.assert_close(found, x.transpose(0, 1).reshape(4, 15) + 1)

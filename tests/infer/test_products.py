@@ -56,6 +56,26 @@ def test_large_ones_in_every_layout():
         assert found.stride() == expected.stride()
 
 
+@pytest.mark.parametrize(
+    "bias",
+    [lambda b: b[::2], lambda b: b.reshape(300, 2)[:, 0], lambda b: b[:1].expand(300), lambda b: b[7:307]],
+    ids=["strided", "column", "expanded", "shifted"],
+)
+def test_biases_that_do_not_lie_as_one(bias):
+    def run(x, weight, values):
+        return (torch.nn.functional.linear(x, weight, bias(values)),)
+
+    given = torch.randn(128, 200), torch.randn(300, 200), torch.randn(600)
+    graph = recorded(run, given)
+    assert give_to_onednn(graph) == 1
+    torch.testing.assert_close(graph(*given), run(*given), rtol=1e-4, atol=1e-4)
+
+
+def test_a_bias_of_one_number_stays():
+    given = torch.randn(1), torch.randn(128, 200), torch.randn(200, 300)
+    assert give_to_onednn(recorded(lambda *parts: (torch.addmm(*parts),), given)) == 0
+
+
 def test_double_precision_stays():
     run, given = products_of(torch.float64)
     assert give_to_onednn(recorded(run, given)) == 0

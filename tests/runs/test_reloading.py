@@ -8,8 +8,9 @@ from pairs import same_weights, weights_of
 
 from pyrovae import data
 from pyrovae.data import Dataset, Rows
+from pyrovae.data.dataset import DataSpec
 from pyrovae.pairs import find_pair, pairs
-from pyrovae.runs import Run
+from pyrovae.runs import Run, configuration
 from pyrovae.storage import CheckpointError
 from pyrovae.training import Trainer
 
@@ -88,3 +89,11 @@ def test_rows_of_a_run_from_python_are_asked_for_again(tmp_path):
     other = Dataset("other", Rows(torch.rand(30, 5)), rows := Rows(torch.rand(3, 5)), rows, "unit")
     with pytest.raises(ValueError, match=r"other has shape \(5,\), and the run was trained on data with shape \(4,\)"):
         Run.open(tmp_path / "run", data=other)
+
+
+def test_a_number_of_components_that_earlier_versions_made_nothing_of():
+    spec = DataSpec("mine", (6,), "binary", 20)
+    config = {"pair_options": {"prior": "standard-normal", "num_components": 20, "hidden": [4]}}
+    configuration.build(find_pair("gaussian"), spec, config)
+    with pytest.raises(ValueError, match="num_components is for the priors mixture and vamp"):
+        configuration.build(find_pair("gaussian"), spec, config, stored=False)

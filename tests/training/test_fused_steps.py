@@ -69,3 +69,25 @@ def test_groups_of_equal_settings_are_one_call():
         assert not direct or calls[1:] == [2, 2, 3, 3, 3, 2, 3, 2]
         nets.append([p for layer in layers for p in layer.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*nets, strict=True))
+
+
+def test_hooks_of_the_optimizer_are_called():
+    """As Pyro's clipping of gradients is one."""
+    weight, calls = nn.Parameter(torch.ones(3)), []
+    optimizer = Adam([weight], lr=0.1, fused=True)
+    steps = FusedSteps(optimizer)
+
+    def without_gradient(*_):
+        calls.append(1)
+        weight.grad.zero_()
+
+    for hooked in (False, False, True, True):
+        if hooked and not calls:
+            optimizer.register_step_pre_hook(without_gradient)
+            optimizer.state.clear()
+            before = weight.detach().clone()
+        weight.square().sum().backward()
+        steps.step()
+        steps.forget_gradients()
+    assert len(calls) == 2
+    assert torch.equal(weight, before)
