@@ -14,7 +14,7 @@ from pyrovae.infer.compile import CompileError
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
 from pyrovae.infer.log_weights import conditioned, weights_of
-from pyrovae.infer.recorded import Draw, Generators, Recordings
+from pyrovae.infer.recorded import Draw, Generators, Recordings, recordings
 from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout
 from pyrovae.programs import describe
@@ -92,11 +92,11 @@ def log_likelihood(
     """
     pairs = _pairs_at_once(x, chunk_size)
     rows = max(1, min(len(x), pairs // (min(num_samples, _SAMPLES) if vectorize else 1)))
-    parts, recordings = [], Recordings(vae)
+    parts, known = [], recordings(vae)
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
         fixed = {name: vae.cut_latent(name, value, part, len(x)) for name, value in condition.items()}
-        group = _Group(vae, layout, x[part], cut(data, part, len(x)), fixed, recordings)
+        group = _Group(vae, layout, x[part], cut(data, part, len(x)), fixed, known)
         per_call = max(1, pairs // len(x[part])) if vectorize else 1
         calls = num_samples // per_call
         whole = len(x[part]) == rows

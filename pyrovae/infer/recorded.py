@@ -7,6 +7,7 @@ import operator
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -334,7 +335,7 @@ class Recordings:
     """
 
     def __init__(self, vae: nn.Module) -> None:
-        self._vae = vae
+        self.vae = vae
         self._found: dict[Any, RecordedWeights | str] = {}  # or why there is none
         self._told: set[str] = set()
 
@@ -388,7 +389,7 @@ class Recordings:
         if inductor:
             logger.info("compiling the likelihood for %d rows: some ten seconds, less the next time", len(inputs["x"]))
         try:
-            with _unchanged_attributes(self._vae):
+            with _unchanged_attributes(self.vae):
                 self._found[key] = made = RecordedWeights(weights, inputs, inductor=inductor)
         except CompileError as error:
             return self._refused(key, str(error))
@@ -400,6 +401,25 @@ class Recordings:
         self._told.add(reason)
         self._found[key] = reason
         return reason
+
+
+_SHARED: ContextVar[Recordings | None] = ContextVar("recordings", default=None)
+
+
+@contextmanager
+def sharing_recordings(vae: nn.Module) -> Iterator[None]:
+    """A context in which the calls for a pair, which nothing may change meanwhile, share their recordings."""
+    token = _SHARED.set(Recordings(vae))
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def recordings(vae: nn.Module) -> Recordings:
+    """The recordings for a call: its own ones, unless several calls share theirs."""
+    shared = _SHARED.get()
+    return shared if shared is not None and shared.vae is vae else Recordings(vae)
 
 
 @contextmanager

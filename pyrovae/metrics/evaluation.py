@@ -21,6 +21,7 @@ from pyrovae.data.dataset import TABLE, slices
 from pyrovae.distributed import in_parts
 from pyrovae.families import families_of
 from pyrovae.infer.log_weights import log_condition
+from pyrovae.infer.recorded import sharing_recordings
 from pyrovae.likelihoods import Likelihood, likelihood_of, squared_error
 from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import infers_label, latents_of
@@ -201,7 +202,8 @@ def evaluate(
                 found.append(([value.detach().cpu() for value in values], probable, is_grey, [*means]))
             return found
 
-        found_of_parts = [one for some in in_parts(figures_of, parts_of_rows) for one in some]
+        with sharing_recordings(vae):
+            found_of_parts = [one for some in in_parts(figures_of, parts_of_rows) for one in some]
         parts, probable, are_grey, names = zip(*found_of_parts, strict=True)
         probability, grey, means = all(probable), any(are_grey), names[0]
         columns = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))

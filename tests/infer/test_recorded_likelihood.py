@@ -12,6 +12,7 @@ from torch import nn
 
 from pyrovae import VAE
 from pyrovae.infer import CompileError, likelihood, recorded
+from pyrovae.infer.recorded import sharing_recordings
 from pyrovae.pairs import find_pair
 
 COMPILED = recorded.compiled
@@ -110,6 +111,15 @@ def test_the_programs_run_once_for_each_group(runs):
     runs.clear()
     vae.log_likelihood(pictures(9), 40, chunk_size=144, compile=False)
     assert runs == [16, 16, 8]
+
+
+def test_batches_of_an_evaluation_share_a_recording(runs):
+    vae = PAIRS["library"]()
+    with sharing_recordings(vae):
+        for expected in ([16, 16, 8], [16, 8]):
+            runs.clear()
+            vae.log_likelihood(pictures(9), 40, chunk_size=144)
+            assert runs == expected
 
 
 class Program(nn.Module):
