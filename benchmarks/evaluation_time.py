@@ -24,7 +24,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from speed import HIDDEN, LATENT, PIXELS, ByHand, data, pair
+from speed_families import HIDDEN, LATENT, PIXELS, Gaussian, gaussian, pictures
 from torch import Tensor, nn
 
 SAMPLES, AT_ONCE = 5000, 2048
@@ -33,7 +33,7 @@ SAMPLES, AT_ONCE = 5000, 2048
 @torch.no_grad()
 def by_hand(x: Tensor) -> None:
     """The estimate of each row, written by hand."""
-    net = ByHand()
+    net = Gaussian()
     hidden = net.encoder(x)
     loc, scale = net.loc(hidden), net.scale(hidden).exp()
     count = AT_ONCE // len(x)
@@ -56,7 +56,7 @@ def products(x: Tensor) -> None:
         torch.addmm(bias, hidden, second)
 
 
-made = cache(pair)
+made = cache(gaussian)
 
 
 def ours(x: Tensor, **settings: bool | str) -> None:
@@ -77,7 +77,7 @@ KINDS: dict[str, Callable[[Tensor], None]] = {
 def measure(kind: str, number: int) -> float:
     """Milliseconds a row of the second batch of an evaluation; imports and the first batch are not timed."""
     torch.set_num_threads(1)
-    rows = data()
+    rows = pictures()
     with nullcontext() if kind == "before" else sharing_recordings(made()):
         KINDS[kind](rows[-number:])
         start = time.process_time()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import pyro
 import torch
 from pyro.infer import Trace_ELBO
-from speed import ByHand, data, pair
+from speed_families import Gaussian, gaussian, pictures
 from torch import Tensor
 
 from pyrovae import VAE
@@ -28,7 +28,7 @@ from pyrovae.training.fused_steps import FusedSteps
 
 def by_hand() -> Callable[[Tensor], None]:
     """The step as a user of torch writes it."""
-    net = ByHand()
+    net = Gaussian()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
 
     def step(x: Tensor) -> None:
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    x, vae = data()[: options.batch_size], pair()
+    x, vae = pictures()[: options.batch_size], gaussian()
     vae.prepare(x).train()
     kinds = {"by hand": by_hand(), **ways(vae)}
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
