@@ -71,6 +71,18 @@ class LinearModel(PyroModule):
         return torch.distributions.MultivariateNormal(self.offset, covariance).log_prob(x)
 
 
+class Fragile(LinearModel):
+    """A model that can be told to go wrong."""
+
+    broken = False
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            loc = z @ self.loadings.T + self.offset + (torch.nan if self.broken else 0.0)
+            pyro.sample("x", dist.Normal(loc, self.noise).to_event(1), obs=x)
+
+
 class LinearGuide(PyroModule):
     def __init__(self, data_dim: int, latent_dim: int):
         super().__init__()

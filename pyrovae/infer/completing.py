@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyrovae import programs
-from pyrovae.data.rows import cut
+from pyrovae.data.rows import cut, slices
 from pyrovae.decoding import only_site
 from pyrovae.distributions import OrderedLogits
 from pyrovae.distributions.columns import Columns
@@ -48,7 +48,7 @@ def impute(
     means: list[Tensor] = []
     chosen: list[_Chosen] = []
     with vae.scope():
-        for part in _parts(len(x), chunk_size // num_samples):
+        for part in slices(len(x), max(1, chunk_size // num_samples)):
             some = _Completion(vae, x[part], cut(given, part, len(x)), num_samples, vectorize)
             if num_draws is None:
                 means.append(some.means())
@@ -56,11 +56,6 @@ def impute(
                 chosen.append(some.choose(num_draws))
         values = torch.cat(means) if num_draws is None else _draws(vae, x, given, chosen, num_draws, chunk_size)
     return fill_missing(x.expand(values.shape), mask.expand(values.shape), values.to(x.dtype))
-
-
-def _parts(count: int, size: int) -> Iterator[slice]:
-    size = max(1, size)
-    return (slice(start, start + size) for start in range(0, count, size))
 
 
 def _draws(
@@ -76,8 +71,8 @@ def _draws(
     parts = []
     for latents, rows in _joined(chosen):
         places = {name: _place(vae, name) for name in latents}
-        for inner in _parts(rows.stop - rows.start, chunk_size):
-            part = slice(rows.start + inner.start, min(rows.start + inner.stop, rows.stop))
+        for inner in slices(rows.stop - rows.start, chunk_size):
+            part = slice(rows.start + inner.start, rows.start + inner.stop)
             some = cut(data, part, len(x))
             draws = []
             for number in range(count):

@@ -237,9 +237,5 @@ class _Group:
         return None
 
 
-def _prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {prefix + name: value for name, value in values.items()}
-
-
 def _named(inputs: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in inputs.items() if name.startswith(prefix)}

@@ -4,11 +4,9 @@ import re
 from functools import partial
 from itertools import pairwise
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from pairs import LinearGuide, LinearModel, same_weights, weights_of
+from pairs import Fragile, LinearGuide, same_weights, weights_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import Watcher, rows, seeded
 
@@ -19,20 +17,8 @@ from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.losses import Losses
 
 
-class Breaking(LinearModel):
-    """A model that can be told to go wrong."""
-
-    broken = False
-
-    def forward(self, x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            loc = z @ self.loadings.T + self.offset + (torch.nan if self.broken else 0.0)
-            pyro.sample("x", dist.Normal(loc, self.noise).to_event(1), obs=x)
-
-
 def pair():
-    return seeded(lambda: VAE(Breaking(5, 2), LinearGuide(5, 2)))
+    return seeded(lambda: VAE(Fragile(5, 2), LinearGuide(5, 2)))
 
 
 def fit(at_once, monkeypatch, vae=None, run=None, **options):

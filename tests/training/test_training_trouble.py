@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pairs import LinearGuide, LinearModel, function_pair, pictures, same_weights, weights_of
+from pairs import Fragile, LinearGuide, LinearModel, function_pair, pictures, same_weights, weights_of
 from torch import nn
 from training_runs import Watcher, rows, seeded, trained
 
@@ -19,18 +19,6 @@ from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted
 from pyrovae.training.checkpoint import RunFolder
 
 # -- trouble ----------------------------------------------------------------------------------------------------------
-
-
-class Fragile(LinearModel):
-    """A model that can be told to go wrong."""
-
-    broken = False
-
-    def forward(self, x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            loc = z @ self.loadings.T + self.offset + (torch.nan if self.broken else 0.0)
-            pyro.sample("x", dist.Normal(loc, self.noise).to_event(1), obs=x)
 
 
 def fragile():
