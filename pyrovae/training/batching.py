@@ -227,6 +227,17 @@ class StreamedBatches:
         return self.epoch(TrainingState())
 
 
+def streamed(
+    stream: Stream, parallel: Parallel | None, *, name: str = "training", hide_labels: bool = False
+) -> Batches:
+    """The batches of a loader, or the parts of this process in them where several share a training."""
+    if parallel is None or not parallel.several:
+        return StreamedBatches(stream, hide_labels=hide_labels)
+    from pyrovae.training.loaders import SharedLoader  # which stands on this module
+
+    return SharedLoader(stream, parallel, name=name, hide_labels=hide_labels)
+
+
 def batches_of(
     vae: VAE,
     rows: Rows | Stream | RowStream,
@@ -252,4 +263,4 @@ def batches_of(
         return SeededBatches(vae, rows, data, batch_size, seed=seed or 0, drop_last=drop_last, parallel=parallel)
     if drop_last:
         raise ValueError("drop_last is for rows that are held; give it to the loader, DataLoader(..., drop_last=True)")
-    return StreamedBatches(rows)
+    return streamed(rows, parallel)

@@ -57,8 +57,11 @@ class Stream:
 
     @property
     def generator(self) -> torch.Generator | None:
-        """The loader's own random numbers, if it has some."""
-        return getattr(self.loader, "generator", None)
+        """The loader's own random numbers or those of its sampler, if there are some."""
+        sampler = getattr(self.loader, "batch_sampler", None)
+        owners = (self.loader, sampler, getattr(sampler, "sampler", None))
+        found = (getattr(owner, "generator", None) for owner in owners)
+        return next((own for own in found if isinstance(own, torch.Generator)), None)
 
 
 class TrainingData(NamedTuple):

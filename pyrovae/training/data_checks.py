@@ -82,11 +82,11 @@ def check_support(check: SupportCheck, vae: VAE, batches: Batches, name: str, *,
             bar.update(len(index))
 
 
-def check_stream(check: SupportCheck, vae: VAE, rows: Rows, state: TrainingState) -> None:
-    """Refuse a batch of a stream that the pair cannot have observed."""
+def check_stream(check: SupportCheck, vae: VAE, rows: Rows, state: TrainingState, start: int = 0) -> None:
+    """Refuse rows of a batch of a stream that the pair cannot have observed. Their places in it begin at `start`."""
     x, given = arguments(vae, rows)
     with torch.random.fork_rng():
-        check.check(x, given, lambda row: f"row {row} of batch {state.batch + 1} of the stream")
+        check.check(x, given, lambda row: f"row {start + row} of batch {state.batch + 1} of the stream")
 
 
 def _check_part(check: SupportCheck, vae: VAE, rows: Rows, name: str, start: int) -> None:

@@ -241,7 +241,7 @@ class Fit:
         self.vae.train()
         for rows, count in self.train.epoch(state):
             if not self.checked_stream and count:
-                check_stream(self.support, self.vae, rows, state)
+                check_stream(self.support, self.vae, rows, state, self.parallel.start)
             state.rows += self.step(rows, count)
             state.batch += 1
             if len(self.losses) >= self.losses.at_once:

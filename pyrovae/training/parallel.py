@@ -21,7 +21,7 @@ from pyrovae.nn.row_table import RowTable
 from pyrovae.storage import module_tensors
 from pyrovae.vae import VAE
 
-_NOISE, _SHARED, _VALIDATION = range(3)
+_NOISE, _SHARED, _VALIDATION, _WORKERS = range(4)
 
 
 class Parallel:
@@ -50,6 +50,7 @@ class Parallel:
         self.processes, self.several, self.vae = processes, processes.several, vae
         self.seed = 0 if seed is None else seed
         self.stops = self.saves = False
+        self.start = 0  # the place of the first row of this process in the present batch of a stream
         self.orders = torch.Generator().manual_seed(self.seed) if self.several else None
         self._by_owner = any(isinstance(module, RowTable) for module in vae.modules())
         self._sum: Sum | None = None
@@ -83,6 +84,10 @@ class Parallel:
     def validation_seed(self) -> int:
         """The seed of the random numbers of each validation."""
         return _mixed(0, _VALIDATION, self.processes.rank) if self.several else 0
+
+    def workers_seed(self, epoch: int) -> int:
+        """The seed of the workers that read the rows of this process."""
+        return _mixed(self.seed, _WORKERS, self.processes.rank, epoch)
 
     def drawing(self, epoch: int, batch: int) -> AbstractContextManager[Any]:
         """A context in which latents of all data are drawn from a stream that all processes share."""
@@ -196,12 +201,13 @@ class Parallel:
         if not self.several:
             return
         agree = self.processes.agree
-        for name, value in facts.items():
-            agree(name, value, "start all of them with the same")
+        known = self.processes.gather((list(facts), list(prints)))  # one may have validation rows, and another one none
+        for name in dict.fromkeys(n for of_one, _ in known for n in of_one):
+            agree(name, facts.get(name), "start all of them with the same")
         for name in sorted({n for options in self.processes.gather(list(settings)) for n in options}):
             agree(name, settings.get(name), "start all of them with the same options")
-        for name, value in prints.items():
-            agree(name, value, "let all of them read the same data", same=_same_rows)
+        for name in dict.fromkeys(n for _, of_one in known for n in of_one):
+            agree(name, prints.get(name), "let all of them read the same data", same=_same_rows)
         shapes = [(n, tuple(p.shape), str(p.dtype)) for n, p in self.vae.named_parameters()]
         agree("pair", shapes, "build the same pair in all of them")
         devices = self.processes.gather((socket.gethostname(), str(self.vae.device), self.vae.device.type))
@@ -277,7 +283,7 @@ class Sum:
         for place, parameter, number in zip(places, self.parameters, any_has, strict=True):
             parameter.grad = place.to(parameter.dtype) if number else None
         for part, mean in zip(of_means, means, strict=True):
-            mean.copy_((part / rows).view(mean.shape))
+            mean.copy_((part / max(rows, 1)).view(mean.shape))
         return loss, int(rows), [number > 0 for number in said[: len(asked)]]
 
 

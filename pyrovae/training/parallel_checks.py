@@ -22,6 +22,7 @@ from pyrovae.nn.tables import RowFeatures
 from pyrovae.sites import latent_sites
 from pyrovae.training.checks import by_row
 from pyrovae.training.data import Stream, TrainingData
+from pyrovae.training.loaders import check_loader
 from pyrovae.training.options import TrainingOptions
 from pyrovae.vae import VAE
 
@@ -42,11 +43,11 @@ def check_options(options: TrainingOptions, data: TrainingData, processes: Proce
     size = processes.size
     if options.seed is None:
         raise ValueError("seed=None takes random numbers that the processes of a training do not share; give a seed")
+    for name, given in (("training", data.train), ("validation", data.validation)):
+        if isinstance(given, Stream):
+            check_loader(given, name, size)
     if isinstance(data.train, Stream):
-        raise ValueError(
-            f"the batches of a {type(data.train.loader).__name__} cannot be cut by process, and {size} processes "
-            "train; give the rows themselves, a Parquet file, or train in one process"
-        )
+        return
     if options.batch_size < size:
         raise ValueError(
             f"batch_size={options.batch_size} is the number of rows of all processes together, and there are {size} "

@@ -99,6 +99,9 @@ class SeededBatches:
             how: dict[str, Any] = {"share": (ranks.rank, ranks.size)} if ranks.several else {}
             rest = self.stream.batches(self.seed, which, self.batch_size, start, **how)
         rows = next(rest)
+        self.parallel.start = self.parallel.processes.share(
+            min(self.batch_size, self.total - start * self.batch_size)
+        ).start
         self._open = (number + 1, rest)
         return rows
 

@@ -6,6 +6,7 @@ import copy
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,7 +21,7 @@ from pyrovae.infer.objective import Objective
 from pyrovae.infer.objectives import make_objective
 from pyrovae.layout import OutsidePlateError
 from pyrovae.metrics.classification import infers_label
-from pyrovae.training.batching import VALIDATION_ROWS, Batches, HeldBatches, StreamedBatches
+from pyrovae.training.batching import VALIDATION_ROWS, Batches, HeldBatches, streamed
 from pyrovae.training.data import Stream, TrainingData
 from pyrovae.training.lr_schedules import LRScheduler, make_lr_scheduler
 from pyrovae.training.optimizers import make_optimizer
@@ -125,8 +126,9 @@ def validation_batches(
         return {}, None
     found: dict[str, Callable[[], float]] = {}
     if isinstance(rows, Stream):
-        first = StreamedBatches(rows).first()
-        return found, StreamedBatches(rows, hide_labels=first.y is not None and infers_label(vae, first))
+        given = partial(streamed, rows, parallel, name="validation")
+        first = given().first()
+        return found, given(hide_labels=first.y is not None and infers_label(vae, first))
     rows = rows.to(vae.device)
     if data.collate is None:
         for family in families_of(vae):

@@ -14,10 +14,11 @@ from pyrovae.data.rows import Rows
 from pyrovae.distributed import LostProcessError, is_restart, launch, processes
 from pyrovae.storage import CheckpointError
 from pyrovae.training.checkpoint import RunFolder, kept_in
-from pyrovae.training.data import training_data
+from pyrovae.training.data import Stream, training_data
 from pyrovae.training.data_checks import check_rows_given
 from pyrovae.training.forms import Collate
 from pyrovae.training.history import History
+from pyrovae.training.loaders import SharedLoader, print_of
 from pyrovae.training.loop import Fit
 from pyrovae.training.options import TrainingOptions
 from pyrovae.training.parallel_checks import check_options
@@ -229,10 +230,12 @@ class Trainer(TrainingOptions):
                 stack.enter_context(vae.scope())
                 fit.allows_changed_data = allow_changed_data
                 fit.replaces = folder is not None and not resume and folder.holds_training()
-                seen, prints = None, {}
+                prints: dict[str, Any] = {}
                 for name, rows in (("train", data.train), ("validation", data.validation)):
                     if (ranks.several or (folder is not None and name == "train")) and isinstance(rows, Rows):
                         prints[f"fingerprint of the {name} rows"] = fingerprint(rows, computed=is_computed(given))
+                    elif ranks.several and isinstance(rows, Stream):
+                        prints[f"fingerprint of the {name} rows"] = print_of(rows)
                 seen = prints.get("fingerprint of the train rows")
                 if folder is not None and ranks.first:
                     from pyrovae.runs import in_python  # not above: runs stand on trainings
@@ -242,6 +245,9 @@ class Trainer(TrainingOptions):
             try:
                 facts = {"folder to resume": resume, "number of rows": fit.rows, "run folder": folder is not None}
                 fit.parallel.agree(facts, prints, settings_of(self))
+                for batches in (fit.train, fit.validation):
+                    if isinstance(batches, SharedLoader):
+                        batches.agree()
                 return fit.run(resume, stack, seen)
             except KeyboardInterrupt:
                 raise

@@ -12,7 +12,24 @@ EXPECTED = {
     "renyi": "RenyiELBO may weigh the rows of a batch together",
     "average": "the decaying-average baseline of site 'z' has a number for each row of a batch",
     "place": "parameter 'loc' has a value for each of the 10 rows of a batch, by its place in it",
-    "stream": "the batches of a DataLoader cannot be cut by process, and 2 processes train",
+    "stream": "2 processes train, and the batches of the training rows come from a Parts and cannot be cut",
+    "loader of a stream": "2 processes train, and the batches of the training rows come from a DataLoader over the",
+    "validation stream": "2 processes train, and the batches of the validation rows come from a Parts",
+    "own loader": "2 processes train, and the batches of the training rows come from a Twice, whose own __iter__",
+    "no batches": "2 processes train, and the batches of the training rows are made by the data set itself",
+    "cut already": "2 processes train, and the batches of the training rows are cut here, and a DistributedSampler",
+    "no length": "2 processes train, and the batches of the training rows come from a sampler that does not say",
+    "order": "process 1 has another order of the training rows than process 0; let the sampler of the DataLoader draw",
+    "small batches": "the batches of the DataLoader have 1 rows for all processes together, and there are 2 processes",
+    "few rows in a loader": "there are 2 processes and 1 training rows",
+    "length": "process 1 has another number of rows than process 0 (21, not 20)",
+    "batches": "process 1 has another number of training batches than process 0 (4, not 5)",
+    "data in a loader": "process 1 has another fingerprint of the train rows than process 0",
+    "validation in a loader": "process 1 has another fingerprint of the validation rows than process 0",
+    "validation of one": "process 1 has another fingerprint of the validation rows than process 0",
+    "batches of validation": "process 1 has another number of validation batches than process 0 (2, not 3)",
+    "rows of a loader": "each of 2 processes moves the parameters of its own rows",
+    "fine loader": "nothing was refused",
     "seedless": "seed=None takes random numbers that the processes of a training do not share",
     "batch": "batch_size=1 is the number of rows of all processes together, and there are 2 processes",
     "rows": "there are 2 processes and 1 training rows",
@@ -43,3 +60,9 @@ def test_all_processes_say_the_same_line(found, name):
 
 def test_parts_of_rows_come_back_in_their_order(found):
     assert found[0]["parts"] == found[1]["parts"] == [0, 2, 4, 6, 8]
+
+
+def test_a_row_that_one_process_reads_is_named_by_its_place_in_the_batch(found):
+    first, second = found[0]["bad row"], found[1]["bad row"]
+    assert second.startswith("row 2 of batch 3 of the stream")
+    assert first.startswith(f"process 1: {second}")

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from pairs import linear_pair, same_weights, weights_of
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 from training_runs import Watcher, rows, seeded
 
 from pyrovae.training import Callback, ProgressBar, RunFolder, Trainer, TrainingInterrupted, WarmUp
@@ -36,6 +36,9 @@ LOADERS = {
     "in order": Parts,
     "shuffled": lambda: DataLoader(rows(), batch_size=10, shuffle=True),
     "shuffled by itself": lambda: DataLoader(rows(), 10, shuffle=True, generator=torch.Generator().manual_seed(4)),
+    "shuffled by its sampler": lambda: DataLoader(
+        rows(), 10, sampler=RandomSampler(range(40), generator=torch.Generator().manual_seed(4))
+    ),
 }
 
 
