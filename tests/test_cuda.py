@@ -11,8 +11,9 @@ from pyrovae import distributions as dist
 from pyrovae.estimators import VAEImputer
 from pyrovae.infer import objective_names
 from pyrovae.pairs import find_pair
-from pyrovae.training import Callback, NonFiniteLossError, Trainer, losses
+from pyrovae.training import Callback, NonFiniteLossError, Trainer, captured, graphs, losses
 from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.graphs import CudaGraph
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -172,6 +173,70 @@ def test_losses_that_wait(monkeypatch, compiled):
         messages.append(str(error.value))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
     assert messages[0] == messages[1]
+
+
+class Counted(CudaGraph):
+    """Counts replays."""
+
+    replays = 0
+
+    def replay(self):
+        Counted.replays += 1
+        super().replay()
+
+
+@pytest.mark.filterwarnings("ignore:TensorFloat32", "ignore::DeprecationWarning")  # of inductor
+@pytest.mark.parametrize(
+    ("pair", "options"),
+    [
+        ("gaussian", {}),
+        ("gaussian", {"kl_weight": "warm-up:2", "gradient_clip": 1.0, "optimizer": "adamw"}),
+        ("gaussian", {"objective": "iwae", "num_particles": 3, "lr_schedule": "cosine"}),
+        ("stick-breaking", {"objective": "mean-field"}),
+        ("sbn", {"objective": "nvil"}),
+    ],
+)
+def test_captured_steps(monkeypatch, tmp_path, caplog, pair, options):
+    """A step replayed as one graph gives the numbers of its kernels bit for bit, also when it is resumed."""
+    digits = data.load("digits", binarize="dynamic")
+    monkeypatch.setattr(captured, "WORTH", 1)
+    caplog.set_level("INFO")
+
+    def train(graph, folder, epochs=3, resume=False):
+        monkeypatch.setitem(graphs.GRAPHS, DEVICE, graph) if graph else monkeypatch.delitem(graphs.GRAPHS, DEVICE)
+        torch.manual_seed(0)
+        vae = find_pair(pair).build(digits).to(DEVICE)
+        settings = {"batch_size": 64, "compile": True, "progress": False, **options}
+        history = Trainer(epochs=epochs, **settings).fit(vae, digits, run=RunFolder(tmp_path / folder), resume=resume)
+        return [row["loss"] for row in history.rows], list(vae.state_dict().values())
+
+    whole = train(Counted, "captured")
+    assert "not captured" not in caplog.text
+    assert Counted.replays > 20
+    if "lr_schedule" not in options:
+        train(Counted, "parts", epochs=1)
+        parts = train(Counted, "parts", resume=True)
+        assert parts[0] == whole[0]
+        assert all(map(torch.equal, parts[1], whole[1]))
+    plain = train(None, "plain")
+    assert plain[0] == whole[0]
+    assert all(map(torch.equal, plain[1], whole[1]))
+
+
+def test_a_capture_that_fails_leaves_the_device_usable():
+    """Draws after it go on from where they were."""
+    torch.cuda.manual_seed(0)
+    expected = [torch.randn(3, device=DEVICE), torch.randn(3, device=DEVICE)]
+    torch.cuda.manual_seed(0)
+    graph, found = CudaGraph(torch.device(DEVICE)), [torch.randn(3, device=DEVICE)]
+
+    def reads():
+        return torch.tensor(torch.randn(3, device=DEVICE).sum().item())
+
+    with pytest.raises(RuntimeError):
+        graph.record(reads)
+    found.append(torch.randn(3, device=DEVICE))
+    assert all(map(torch.equal, found, expected))
 
 
 def test_imputer():

@@ -117,15 +117,15 @@ class CompiledLoss:
         self._compiled: dict[Any, CompiledStep] = {}
         self._weight: tuple[Any, Tensor] | None = None
 
-    def __call__(self, x: Tensor, beta: float = 1.0, /, **data: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, beta: float | Tensor = 1.0, /, **data: Tensor) -> Tensor:
         """The loss of a batch, its gradients being put into the parameters: a scalar, summed over the rows, in nats.
 
         Parameters
         ----------
         x : Tensor
             A batch of data, `[B, ...]`.
-        beta : float, default 1.0
-            Weight of the KL term.
+        beta : float or Tensor, default 1.0
+            Weight of the KL term. A scalar tensor is what the code itself reads.
         **data : Tensor
             Further tensors for the programs, such as `mask`.
         """
@@ -150,7 +150,16 @@ class CompiledLoss:
                 given, count = self._arguments(inputs, beta), len(self._slots.trained())
                 step.code(*given[:count], *(value.clone() for value in given[count:]))
 
-    def _key(self, inputs: Mapping[str, Tensor], beta: float) -> tuple:
+    def standing(self, x: Tensor, beta: float | Tensor = 1.0, /, **data: Tensor) -> tuple:
+        """Which code a call runs, and where the tensors of the pair lie. Equal ones may differ in values alone."""
+        key = self._key({"x": x, **data}, beta)
+        return key, tuple(value.data_ptr() for value in self.tensors())
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors of the pair and of the objective, which calls read and may change."""
+        return [*self._slots.trained(), *self._slots.kept()]
+
+    def _key(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> tuple:
         """What a graph is good for; a weight of exactly 1 needs no handler, unless it is one of several."""
         for name, value in inputs.items():
             if not isinstance(value, Tensor):
@@ -159,17 +168,20 @@ class CompiledLoss:
                     "it an attribute of the programs, or train without compilation"
                 )
         shapes = tuple((name, value.shape, value.stride(), value.dtype, value.device) for name, value in inputs.items())
-        return self._weighted or beta != 1, self._step.vae.training, self._slots.signature(), shapes
+        weighted = self._weighted or isinstance(beta, Tensor) or beta != 1
+        return weighted, self._step.vae.training, self._slots.signature(), shapes
 
-    def _arguments(self, inputs: Mapping[str, Tensor], beta: float) -> list[Tensor]:
+    def _arguments(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> list[Tensor]:
         """What a graph takes: trained tensors, the other ones, KL weight and data."""
         x = inputs["x"]
+        if isinstance(beta, Tensor):
+            return [*self.tensors(), beta, *inputs.values()]
         if self._weight is None or self._weight[0] != (beta, x.dtype, x.device):
             dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
             self._weight = (beta, x.dtype, x.device), torch.as_tensor(beta, dtype=dtype, device=x.device)
-        return [*self._slots.trained(), *self._slots.kept(), self._weight[1], *inputs.values()]
+        return [*self.tensors(), self._weight[1], *inputs.values()]
 
-    def _compile(self, inputs: Mapping[str, Tensor], beta: float) -> CompiledStep:
+    def _compile(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> CompiledStep:
         """Trace and compile for arguments of these shapes; leaves random numbers and buffers as they are."""
         self._key(inputs, beta)  # refuses what is no tensor
         with torch.random.fork_rng(), pyro.validation_enabled(False):
@@ -177,7 +189,7 @@ class CompiledLoss:
             self._slots.refresh()  # the first run may make what is learned
             example = [value.detach().clone() for value in self._arguments(inputs, beta)]
             found: list[int] = []
-            record = self._recorded(inputs, weighted=self._weighted or beta != 1, found=found)
+            record = self._recorded(inputs, weighted=self._key(inputs, beta)[0], found=found)
             try:
                 with TracedOneHot():
                     graph = make_fx(record)(*example)
@@ -213,7 +225,7 @@ class CompiledLoss:
 
         return step
 
-    def _run_objective_once(self, inputs: Mapping[str, Tensor], beta: float) -> None:
+    def _run_objective_once(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> None:
         """Run the objective as it is, because its first call looks into the pair and may make what it learns."""
         data, vae, objective = dict(inputs), self._step.vae, self._step.objective
         look = objective.look if isinstance(objective, PyroLoss) else objective.loss

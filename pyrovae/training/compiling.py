@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
+from torch import Tensor
+
+from pyrovae.infer.compile import CompiledLoss, CompileError
 from pyrovae.storage import CheckpointError, load_information
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.options import TrainingOptions
@@ -22,11 +25,13 @@ takes as long to pay. The number of epochs that are asked for does not matter, s
 
 
 def settings_before(resumed: RunFolder | None) -> dict[str, Any]:
-    """What a training that goes on was: whether its steps are compiled, and whether oneDNN multiplies in them."""
+    """What a training that goes on was: whether its steps are compiled and captured, and oneDNN multiplies in them."""
     if resumed is not None and resumed.state_path.exists():
         with suppress(CheckpointError):  # which is said when the state is loaded
             before = load_information(resumed.state_path).get("settings", {})
-            return {name: before[name] for name in ("compiled", "onednn") if isinstance(before.get(name), bool)}
+            return {
+                name: before[name] for name in ("compiled", "onednn", "captured") if isinstance(before.get(name), bool)
+            }
     return {}
 
 
@@ -70,3 +75,45 @@ def compiling(rows: int) -> Iterator[None]:
     begun = time.monotonic()
     yield
     logger.info("compiled in %.1f s", time.monotonic() - begun)
+
+
+class CompiledSteps:
+    """The compiled steps of a training: those of full batches, and of the smaller last one from some epoch on.
+
+    Parameters
+    ----------
+    loss : CompiledLoss
+        Loss and gradients as compiled code.
+    full : int
+        Rows of a full batch.
+    later : bool
+        Whether the smaller last batch is compiled too, see `LATER_EPOCHS`.
+    """
+
+    def __init__(self, loss: CompiledLoss, full: int, *, later: bool) -> None:
+        self.loss, self.full, self._later = loss, full, later
+        self._compiles_last: bool | None = None  # once that was tried
+
+    def prepare(
+        self, x: Tensor, beta: float, data: Mapping[str, Tensor], picking: Callable[..., AbstractContextManager[Any]]
+    ) -> None:
+        """Compile for full batches, of which this may be one; `picking` is the context of their steps."""
+        if len(x) == self.full:
+            with compiling(len(x)), picking(data):
+                self.loss.prepare(x, beta, **data)
+
+    def of(self, x: Tensor, beta: float, data: Mapping[str, Tensor], epoch: int) -> CompiledLoss | None:
+        """What runs a step for some rows; None where it runs uncompiled."""
+        if len(x) == self.full:
+            return self.loss
+        if not self._later or epoch < LATER_EPOCHS:
+            return None
+        if self._compiles_last is None:
+            try:
+                with compiling(len(x)):
+                    self.loss.prepare(x, beta, **data)
+                self._compiles_last = True
+            except CompileError as error:
+                logger.info("the last batch of an epoch is not compiled: %s", error)
+                self._compiles_last = False
+        return self.loss if self._compiles_last else None

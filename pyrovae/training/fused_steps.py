@@ -25,21 +25,24 @@ class FusedSteps:
     ----------
     can_skip : bool
         Whether steps take a tensor that says on the device whether they are to be left out.
+    is_direct : bool
+        Whether steps are calls of that function.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer: Any = optimizer
         self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
         self.can_skip = _can_skip(optimizer)
-        self._direct = type(optimizer) in (Adam, AdamW) and all(map(_is_plain, optimizer.param_groups))
+        self.is_direct = type(optimizer) in (Adam, AdamW) and all(map(_is_plain, optimizer.param_groups))
         self._known: tuple[tuple[bool, ...], list[tuple]] | None = None
         self._calls: list[_Call] = []
+        self._collected = 0
 
     def step(self, skip: Tensor | None = None) -> None:
         """Move the parameters that have a gradient, unless `skip` is 1, which is for optimizers that `can_skip`."""
         present = tuple(parameter.grad is not None for parameter in self.parameters)
         if (
-            not self._direct
+            not self.is_direct
             or self._has_hooks()
             or ((present, self._settings()) != self._known and not self._collect(present))
         ):
@@ -69,6 +72,16 @@ class FusedSteps:
                     found_inf=skip,
                 )
         self.optimizer._opt_called = True  # what a schedule looks at
+
+    def standing(self) -> tuple | None:
+        """What the next step does with the same gradients as the last one had; None if it would look for it anew."""
+        if not self.is_direct or self._has_hooks() or self._known is None or self._known[1] != self._settings():
+            return None
+        return self._collected, *self._known[0], *self._known[1]
+
+    def tensors(self) -> list[Tensor]:
+        """What the optimizer keeps of the parameters that the last step moved."""
+        return [value for call in self._calls for value in (call.counts, *call.means, *call.squares)]
 
     def forget_gradients(self) -> None:
         """Leave the parameters without gradients."""
@@ -102,7 +115,7 @@ class FusedSteps:
             for parameter in group["params"]:
                 if id(parameter) in moved:
                     together.setdefault((own, parameter.dtype, parameter.device), []).append(parameter)
-        self._calls, self._known = [], (present, settings)
+        self._calls, self._known, self._collected = [], (present, settings), self._collected + 1
         for (own, *_), parameters in together.items():
             states = [self.optimizer.state[p] for p in parameters]
             counts = torch.stack([state["step"] for state in states])

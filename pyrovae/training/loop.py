@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -28,9 +28,10 @@ from pyrovae.support import SupportCheck
 from pyrovae.training.averages import check_averages, is_running_average, restore_averages, running_averages
 from pyrovae.training.batching import Batches, HeldBatches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
+from pyrovae.training.captured import CapturedSteps, captured_steps
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.checks import check_objective, check_pair, check_resumed, trying
-from pyrovae.training.compiling import LATER_EPOCHS, compiling, settings_before, worth_compiling
+from pyrovae.training.compiling import CompiledSteps, settings_before, worth_compiling
 from pyrovae.training.data import TrainingData
 from pyrovae.training.data_checks import check_stream, check_support
 from pyrovae.training.fused_steps import FusedSteps
@@ -116,8 +117,9 @@ class Fit:
         self.summed = [p for parameters in groups.values() for p in parameters if id(p) not in by_rows]
         alone = not self.parallel.several and self.row_steps is None and self.refined is None and self.steps.can_skip
         self.losses = Losses(self.device, AT_ONCE.get(self.device.type, 1) if alone else 1)
-        self.compiled: CompiledLoss | None = None
-        self.compiles_last: bool | None = None  # whether the smaller last batch is compiled, once that was tried
+        self.compiled: CompiledSteps | None = None
+        self.captured: CapturedSteps | None = None
+        self.before: dict[str, bool] = {}
         self.first = x, given
         measured = [] if self.validation is None else ["validation_loss", *self.figures]
         self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
@@ -142,21 +144,20 @@ class Fit:
         CompileError
             If the pair cannot be compiled, or there is no compiler, unless it was left open whether to compile.
         """
-        chosen, before = self.options.compile, settings_before(self.folder if resume else None)
+        chosen, self.before = self.options.compile, settings_before(self.folder if resume else None)
         if chosen == "auto":
-            chosen = worth_compiling(self.options, self.train.num_batches, before)
+            chosen = worth_compiling(self.options, self.train.num_batches, self.before)
         if not chosen:
             return
         how: dict[str, Any] = {"per_row": not self.parallel.several, "weighted": self.kl_weight != Constant(1.0)}
         # Another choice rounds otherwise; and trainings of earlier versions did without it.
-        how["onednn"] = before.get("onednn", False if before.get("compiled") else None)
+        how["onednn"] = self.before.get("onednn", False if self.before.get("compiled") else None)
         x, given = self.first
         self.vae.train()
         try:
-            compiled = CompiledLoss(self.vae, self.objective, num_data=self.rows, **how)
-            if len(x) == self.full:
-                with compiling(len(x)), self.picking(given):
-                    compiled.prepare(x, self.kl_weight(0.0), **given)
+            loss = CompiledLoss(self.vae, self.objective, num_data=self.rows, **how)
+            compiled = CompiledSteps(loss, self.full, later=isinstance(self.train, HeldBatches) and how["per_row"])
+            compiled.prepare(x, self.kl_weight(0.0), given, self.picking)
         except CompileError as error:
             if self.options.compile != "auto":
                 raise
@@ -187,7 +188,10 @@ class Fit:
             self.restore(resume, data)
         self.state.data = None if data is None else dict(data)
         self.state.settings["compiled"] = self.compiled is not None
-        self.state.settings["onednn"] = self.compiled is not None and self.compiled.onednn
+        self.state.settings["onednn"] = self.compiled is not None and self.compiled.loss.onednn
+        if self.compiled is not None and self.before.get("captured", True):
+            weighted = self.kl_weight != Constant(1.0)
+            self.captured = captured_steps(self.compiled.loss, self.steps, self.losses, self.clip, weighted=weighted)
         self.started_at -= self.state.seconds
         self.optimizer.zero_grad()  # what others have left
         self.steps.forget()
@@ -264,10 +268,19 @@ class Fit:
 
     def step(self, rows: Rows, count: int) -> int:
         """Do one step of the optimizer. Return the number of rows of the batch."""
-        own, x, data, leaves = self.gradients(rows, count) if count else (0.0, None, {}, [])
+        self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
+        x, data = arguments(self.vae, rows, self.device) if count else (None, {})
+        beta, number = self.kl_weight(self.progress.time), self.state.batch + 1
+        if self.captured is not None and x is not None and len(x) == self.full:
+            whole = self.captured(x, beta, data)
+            if whole is not None:
+                self.losses.add(whole, number, x, data)
+                return count
+        own, leaves = (0.0, []) if x is None else self.gradients(x, data, beta, count)
         skip = None
         if isinstance(own, Tensor) and x is not None and self.losses.at_once > 1:
-            self.losses.add(own, self.state.batch + 1, x, data)
+            self.losses.add(own, number, x, data)
+            self.losses.mark(own)
             skip = self.losses.skip
         else:
             self.read_losses()
@@ -279,14 +292,18 @@ class Fit:
         gradients = [p.grad for p in (*leaves, *self.steps.parameters) if p.grad is not None]
         if gradients and not self.per_row:  # none where a mask hides everything
             torch._foreach_mul_(gradients, 1 / count)
-        if self.options.gradient_clip is not None:
-            by_rows = self.row_steps is not None
-            self.parallel.clip(self.clipped, leaves, self.options.gradient_clip, by_rows=by_rows)
+        self.clip(leaves)
         self.steps.step(skip)
         if self.row_steps is not None and leaves:
             self.row_steps.step(data["index"], leaves)
         self.steps.forget_gradients()
         return count
+
+    def clip(self, leaves: Sequence[Tensor] = ()) -> None:
+        """Clip the norm of the gradient, if that is asked for."""
+        if self.options.gradient_clip is not None:
+            by_rows = self.row_steps is not None
+            self.parallel.clip(self.clipped, leaves, self.options.gradient_clip, by_rows=by_rows)
 
     def read_losses(self) -> None:
         """Add up the losses that wait on the device, and stop at one that is not finite."""
@@ -304,13 +321,10 @@ class Fit:
             return state.loss_sum / state.rows
         return state.history[-1]["loss"] if state.history else float("nan")
 
-    def gradients(self, rows: Rows, count: int) -> tuple[float | Tensor, Tensor, Mapping[str, Tensor], list[Tensor]]:
-        """The summed loss of rows, with its gradients; the rows as the programs get them, and leaves of tables."""
-        x, data = arguments(self.vae, rows, self.device)
-        self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
-        beta = self.kl_weight(self.progress.time)
+    def gradients(self, x: Tensor, data: Mapping[str, Tensor], beta: float, count: int) -> tuple[Any, list[Tensor]]:
+        """The summed loss of rows, with its gradients, and leaves of tables."""
         with self.picking(data) as leaves:
-            compiled = self.compiled_for(x, beta, data)
+            compiled = None if self.compiled is None else self.compiled.of(x, beta, data, self.state.epoch)
             self.per_row = compiled is not None and not self.parallel.several
             if compiled is not None:
                 loss = compiled(x, beta, **data)
@@ -328,23 +342,7 @@ class Fit:
                     else:
                         loss = self.refined.loss_and_grads(self.objective, self.model, x, data)
             loss = sum(loss) if isinstance(loss, tuple) else loss  # Pyro's wake-sleep: one loss for each program
-        return loss, x, data, leaves
-
-    def compiled_for(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> CompiledLoss | None:
-        """What runs a step for some rows as compiled code; None where it runs uncompiled."""
-        if self.compiled is None or len(x) == self.full:
-            return self.compiled
-        if self.parallel.several or not isinstance(self.train, HeldBatches) or self.state.epoch < LATER_EPOCHS:
-            return None
-        if self.compiles_last is None:
-            try:
-                with compiling(len(x)):
-                    self.compiled.prepare(x, beta, **data)
-                self.compiles_last = True
-            except CompileError as error:
-                logger.info("the last batch of an epoch is not compiled: %s", error)
-                self.compiles_last = False
-        return self.compiled if self.compiles_last else None
+        return loss, leaves
 
     def finish_epoch(self) -> None:
         """Validate, keep the best weights, move the schedules, decide whether to stop, and save."""
@@ -455,6 +453,8 @@ class Fit:
     def save(self) -> None:
         """Write the run folder, if there is one."""
         self.read_losses()
+        if self.captured is not None and self.captured.chosen is not None:
+            self.state.settings["captured"] = self.captured.chosen
         begun = time.monotonic()
         self.state.seconds = round(begun - self.started_at, 3)
         self.state.averages = running_averages()

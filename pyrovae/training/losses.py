@@ -45,10 +45,13 @@ class Losses:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @torch.no_grad()
     def add(self, loss: Tensor, batch: int, x: Tensor, data: Mapping[str, Tensor]) -> None:
-        """Put a loss, a scalar, to the others, before the step of the optimizer."""
+        """Put a loss, a scalar, to the others."""
         self._waiting.append(Waiting(loss, batch, x, data))
+
+    @torch.no_grad()
+    def mark(self, loss: Tensor) -> None:
+        """Let `skip` be 1 if a loss is not finite, before the step of the optimizer."""
         torch.maximum(self.skip, loss.isfinite().logical_not().to(self.skip), out=self.skip)
 
     def read(self) -> tuple[list[float], Waiting | None]:

@@ -81,7 +81,7 @@ def test_stopped_and_resumed_bit_for_bit(recorded, tmp_path, options):
 @pytest.mark.parametrize("options", [{}, {"kl_weight": "warm-up:2"}, {"gradient_clip": 0.5}])
 def test_the_last_batch_is_compiled_in_long_trainings(recorded, monkeypatch, tmp_path, options):
     """The same training up to rounding; bit for bit when it is stopped, also before that epoch and with few epochs."""
-    monkeypatch.setattr(loop, "LATER_EPOCHS", 2)
+    monkeypatch.setattr(compiling, "LATER_EPOCHS", 2)
     options |= {"lr_schedule": "constant"}
     straight = train(epochs=4, compile=True, **options)
     assert recorded == [16] * 4 + [16, 16, 8] * 2
@@ -96,7 +96,7 @@ def test_the_last_batch_is_compiled_in_long_trainings(recorded, monkeypatch, tmp
 
 
 def test_a_last_batch_that_cannot_be_compiled_runs_as_it_is(recorded, monkeypatch, caplog):
-    monkeypatch.setattr(loop, "LATER_EPOCHS", 1)
+    monkeypatch.setattr(compiling, "LATER_EPOCHS", 1)
     caplog.set_level("INFO")
     prepare = CompiledLoss.prepare
 
