@@ -58,8 +58,14 @@ def train(verb: Parser, pair: PairFacts | None = None) -> None:
     add_options(group, TRAINING, defaults)
     text = "leave out the last step of an epoch if its batch is a smaller one"
     group.add_argument("--drop-last", action="store_true", default=None, help=text)
-    text = "run compiled code: the same training in less time; auto does so in trainings of 10000 steps and more"
-    group.add_argument("--compile", nargs="?", const=True, default=None, choices=("auto",), metavar="auto", help=text)
+    text = (
+        "run compiled code: the same training in less time; recorded: without a compiler, saves less; auto: compiled "
+        "in trainings of 10000 steps and more, recorded from 2000 on"
+    )
+    ways = ("auto", "recorded")
+    group.add_argument(
+        "--compile", nargs="?", const=True, default=None, choices=ways, metavar="|".join(ways), help=text
+    )
     if pair is None:
         verb.add_argument_group("options of the pair", "shown by `pyrovae train PAIR --help` and `pyrovae models`")
         return

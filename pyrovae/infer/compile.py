@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
-import torch.nn.functional as F
 from pyro.infer import ELBO
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.overrides import TorchFunctionMode
+from torch.fx import GraphModule
 
 from pyrovae import programs
 from pyrovae.infer import products
@@ -24,6 +22,7 @@ from pyrovae.infer.compiled_code import CompiledStep, CompileError, Slots, check
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.pyro_elbos import PyroLoss
+from pyrovae.infer.recording import difference, reason_of, record, unchanged_attributes
 from pyrovae.infer.scoring import masked_log_prob
 
 __all__ = ["CompileError", "CompiledLoss"]
@@ -189,15 +188,8 @@ class CompiledLoss:
             self._slots.refresh()  # the first run may make what is learned
             example = [value.detach().clone() for value in self._arguments(inputs, beta)]
             found: list[int] = []
-            record = self._recorded(inputs, weighted=self._key(inputs, beta)[0], found=found)
-            try:
-                with TracedOneHot():
-                    graph = make_fx(record)(*example)
-            except Exception as error:
-                raise CompileError(
-                    f"the pair cannot be compiled{_place(error)} ({reason_of(error)}); train it without compilation, "
-                    "or write it without branches on values and without .item()"
-                ) from error
+            run = self._function(inputs, weighted=self._key(inputs, beta)[0], found=found)
+            graph = self._recorded(run, example)
             check_constants(graph)
             targets = self._slots.trained()
             copied = must_be_copied(graph, [targets[place] for place in found])
@@ -208,7 +200,25 @@ class CompiledLoss:
         self._compiled[self._key(inputs, beta)] = made
         return made
 
-    def _recorded(self, inputs: Mapping[str, Tensor], *, weighted: bool, found: list[int]) -> Callable[..., Any]:
+    def _recorded(self, run: Callable[..., Any], example: list[Tensor]) -> GraphModule:
+        """What the step does. It is recorded twice, because a count in Python, say, is another one the second time."""
+        try:
+            with unchanged_attributes(self._step):
+                graph, again = (record(run, example) for _ in range(2))
+        except Exception as error:
+            raise CompileError(
+                f"the pair cannot be compiled{_place(error)} ({reason_of(error)}); train it without compilation, "
+                "or write it without branches on values and without .item()"
+            ) from error
+        if changed := difference(graph, again):
+            raise CompileError(
+                f"the pair cannot be compiled: a second run of the programs does something else than the first one "
+                f"({changed}), as with a count of steps in Python; make it a buffer or an argument, or train without "
+                "compilation"
+            )
+        return graph
+
+    def _function(self, inputs: Mapping[str, Tensor], *, weighted: bool, found: list[int]) -> Callable[..., Any]:
         """The step as a function of tensors alone. Running it tells in `found` which of them have a gradient."""
         trained, kept, names, rows = self._slots.trained_names, self._slots.kept_names, [*inputs], len(inputs["x"])
 
@@ -233,12 +243,6 @@ class CompiledLoss:
             look(vae.model, vae.guide, data.pop("x"), **data)
 
 
-def reason_of(error: Exception) -> str:
-    """Why programs could not be traced, in one line."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return "a value of a tensor is needed in Python" if "_local_scalar_dense" in text else text
-
-
 def _place(error: Exception) -> str:
     """The site and the line of the program where tracing stopped, in words, as far as its frames show them."""
     site = line = ""
@@ -252,19 +256,6 @@ def _place(error: Exception) -> str:
         elif not name.startswith((*libraries, "<")):
             line = f", {Path(name).name} line {number}: {linecache.getline(name, number).strip()}"
     return site + line
-
-
-class TracedOneHot(TorchFunctionMode):
-    """One-hot vectors by comparison: `one_hot`, which one-hot categoricals draw with, looks at values in Python."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        return (_one_hot if func is F.one_hot else func)(*args, **(kwargs or {}))
-
-
-def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    if num_classes < 0:
-        raise ValueError("one_hot looks for the largest value in the tensor; give it num_classes")
-    return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
 
 
 class _Step(nn.Module):

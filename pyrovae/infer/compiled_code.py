@@ -152,7 +152,10 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         If there is no compiler, or it fails.
     """
     if backend == "eager":
-        return graph
+        simplify(graph)
+        if onednn and torch.backends.mkldnn.is_available():
+            give_to_onednn(graph)
+        return graph.forward
     try:
         if backend != "inductor":
             return torch.compile(graph, backend=backend)
@@ -181,6 +184,25 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
             raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CompileError(f"{backend} cannot compile what was recorded ({reason}); go on without it") from error
+
+
+def simplify(graph: GraphModule) -> None:
+    """Take out what nobody reads, and operations that give their argument as it is."""
+    graph.graph.eliminate_dead_code()  # which leaves draws and changes in place
+    aten = torch.ops.aten
+    views = (aten.view.default, aten.reshape.default, aten.expand.default, aten.detach.default)
+    for node in list(graph.graph.nodes):
+        if node.target in views and isinstance(node.args[0], Node):
+            before, after = _kind_of_node(node.args[0]), _kind_of_node(node)
+            if before is not None and before == after:
+                node.replace_all_uses_with(node.args[0])
+                graph.graph.erase_node(node)
+    graph.recompile()
+
+
+def _kind_of_node(node: Node) -> tuple | None:
+    value = node.meta.get("val")
+    return None if value is None else (value.shape, value.stride())
 
 
 def _forgets_broken_library(error: Exception) -> bool:

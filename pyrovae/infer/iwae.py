@@ -118,7 +118,8 @@ def _generator_state() -> list[bytes]:
     states = [torch.get_rng_state()]
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states.append(torch.cuda.get_rng_state())
-    return [state.numpy().tobytes() for state in states]
+    with torch._C.DisableTorchFunction():  # a recording refuses looks at values
+        return [state.numpy().tobytes() for state in states]
 
 
 class _Path:

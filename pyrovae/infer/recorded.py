@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 import operator
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
-from pyrovae.infer.compile import CompileError, TracedOneHot, reason_of
-from pyrovae.infer.compiled_code import compiled
+from pyrovae.infer.compiled_code import CompileError, compiled
 from pyrovae.infer.products import LARGE
+from pyrovae.infer.recording import reason_of, record, unchanged_attributes
 
 logger = logging.getLogger(__name__)
 Weights = Callable[[Mapping[str, Tensor]], Tensor]
@@ -27,8 +24,6 @@ Weights = Callable[[Mapping[str, Tensor]], Tensor]
 Draw = Callable[[], tuple[Tensor, Tensor]]
 """Draws samples and scores them: log weights `[K, B]`, and whether all checks of distributions passed."""
 Faster = Callable[[Graph, Node, Mapping[Node, Node]], Node | None]
-_LOOKED_AT = (torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__, torch.Tensor.data_ptr)
-"""How programs look at values behind torch's back, which no recording sees."""
 _aten: Any = torch.ops.aten
 _KEPT = 8  # recordings of a pair that are kept
 _CANCELLING = 1e4  # nats from which on the difference of two sums loses a thousandth of a nat
@@ -65,13 +60,13 @@ class RecordedWeights:
         names = [*inputs]
 
         def run(*given: Tensor) -> tuple[Tensor, Tensor]:
-            with _Checks() as checks, _FixedShapes():
+            with _Checks() as checks:
                 found = weights(dict(zip(names, given, strict=True)))
             return found, checks.passed(found.device)
 
-        with torch.no_grad(), torch.random.fork_rng(), _no_other_generators():
+        with torch.no_grad():
             try:
-                graph = make_fx(run)(*(value.clone() for value in inputs.values()))
+                graph = record(run, [value.clone() for value in inputs.values()])
             except Exception as error:  # whatever the programs do with a tensor that has no value yet
                 raise CompileError(reason_of(error)) from error
         # Inductor joins operations itself, so that it gets them as they are.
@@ -93,7 +88,7 @@ class RecordedWeights:
         return call
 
 
-class _Checks(TracedOneHot):
+class _Checks(TorchFunctionMode):
     """Collects what distributions check of their parameters and values, which recorded code must not look at."""
 
     def __init__(self) -> None:
@@ -101,41 +96,17 @@ class _Checks(TracedOneHot):
         self._results: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if func in _LOOKED_AT:
+        if func is Tensor.data_ptr:  # behind which values may be read
             raise CompileError("a value of a tensor is needed in Python")
         if func is torch._is_all_true and isinstance(args[0], Tensor):
             self._results.append(args[0].all())
             return True
-        return super().__torch_function__(func, types, args, kwargs)
+        return func(*args, **(kwargs or {}))
 
     def passed(self, device: torch.device) -> Tensor:
         """Whether all of them were fine."""
         results = [result.to(device) for result in self._results]
         return torch.stack(results).all() if results else torch.ones((), dtype=torch.bool, device=device)
-
-
-class _FixedShapes(TorchDispatchMode):
-    """Refuses operations whose results have as many entries as values say: a program may ask how many these are."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if torch.Tag.dynamic_output_shape in func.tags:
-            chosen = args[1] if func is _aten.index.Tensor else None
-            if chosen is None or any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in chosen):
-                raise CompileError(f"the shape of a tensor depends on values, by {func.overloadpacket}")
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _no_other_generators() -> Iterator[None]:
-    """A context that refuses draws of the global generators of Python and NumPy, and takes them back."""
-    generator: Any = np.random.mtrand._rand  # NumPy's functions draw from it
-    of_python, of_numpy = random.getstate(), generator.get_state(legacy=False)
-    yield
-    ended = generator.get_state(legacy=False)
-    if random.getstate() != of_python or repr(ended) != repr(of_numpy):
-        random.setstate(of_python)
-        generator.set_state(of_numpy)
-        raise CompileError("the programs draw random numbers of Python's or NumPy's")
 
 
 def _split(whole: GraphModule, faster: Sequence[Faster]) -> tuple[GraphModule, GraphModule]:
@@ -389,7 +360,7 @@ class Recordings:
         if inductor:
             logger.info("compiling the likelihood for %d rows: some ten seconds, less the next time", len(inputs["x"]))
         try:
-            with _unchanged_attributes(self.vae):
+            with unchanged_attributes(self.vae):
                 self._found[key] = made = RecordedWeights(weights, inputs, inductor=inductor)
         except CompileError as error:
             return self._refused(key, str(error))
@@ -420,20 +391,3 @@ def recordings(vae: nn.Module) -> Recordings:
     """The recordings for a call: its own ones, unless several calls share theirs."""
     shared = _SHARED.get()
     return shared if shared is not None and shared.vae is vae else Recordings(vae)
-
-
-@contextmanager
-def _unchanged_attributes(vae: nn.Module) -> Iterator[None]:
-    """A context that refuses a change of a plain attribute of a module, such as a count of runs, and takes it back."""
-    before = _plain_attributes(vae)
-    yield
-    changed = {place: value for place, value in _plain_attributes(vae).items() if before.get(place, value) != value}
-    if changed:
-        for module in vae.modules():
-            vars(module).update({name: before[at, name] for at, name in changed if at == id(module)})
-        raise CompileError(f"the programs change the attribute {next(iter(changed))[1]!r} in their run")
-
-
-def _plain_attributes(vae: nn.Module) -> dict[tuple[int, str], Any]:
-    plain = (bool, int, float, str)
-    return {(id(m), name): value for m in vae.modules() for name, value in vars(m).items() if isinstance(value, plain)}

@@ -19,23 +19,25 @@ logger = logging.getLogger(__name__)
 ENOUGH_STEPS = 10_000
 """Steps from which on compiling pays: it takes ten seconds or more, and saves a millisecond or two in each step."""
 
+ENOUGH_TO_RECORD = 2000
+"""Steps from which on recording pays: it takes a second, and saves the work of the handlers, half a millisecond."""
+
 LATER_EPOCHS = 1000
 """Finished epochs from which on the smaller last batch is compiled too: it comes once an epoch, so that a second graph
 takes as long to pay. The number of epochs that are asked for does not matter, since a training may get more later."""
 
 
 def settings_before(resumed: RunFolder | None) -> dict[str, Any]:
-    """What a training that goes on was: whether its steps are compiled and captured, and oneDNN multiplies in them."""
+    """What a training that goes on was: whether its steps are compiled, recorded or captured, and oneDNN multiplies."""
     if resumed is not None and resumed.state_path.exists():
         with suppress(CheckpointError):  # which is said when the state is loaded
             before = load_information(resumed.state_path).get("settings", {})
-            return {
-                name: before[name] for name in ("compiled", "onednn", "captured") if isinstance(before.get(name), bool)
-            }
+            known = {name: before.get(name) for name in ("compiled", "onednn", "captured")}
+            return {name: value for name, value in known.items() if isinstance(value, bool) or value == "recorded"}
     return {}
 
 
-def worth_compiling(options: TrainingOptions, num_batches: int | None, before: Mapping[str, Any]) -> bool:
+def way_of_steps(options: TrainingOptions, num_batches: int | None, before: Mapping[str, Any]) -> bool | str:
     """Decide by the length of the training, and say so in one line of the log.
 
     A training that goes on stays what it was, since compiled code rounds otherwise.
@@ -48,25 +50,38 @@ def worth_compiling(options: TrainingOptions, num_batches: int | None, before: M
         Batches of an epoch, where known.
     before : mapping
         What the training that goes on was.
+
+    Returns
+    -------
+    bool or "recorded"
+        Whether to compile the steps, or to record them alone.
     """
     if "compiled" in before:
-        logger.info("compile='auto': the steps are %scompiled, as before", "" if before["compiled"] else "not ")
+        logger.info("compile='auto': the steps are %s, as before", _WORDS[before["compiled"]])
         return before["compiled"]
+    chosen: bool | str = False
     if options.refine_steps:
-        reason, chosen = "steps that refine answers cannot be compiled", False
+        reason = "steps that refine answers cannot be compiled"
     elif num_batches is None:
-        reason, chosen = "the length of the stream is unknown", False
+        reason = "the length of the stream is unknown"
     else:
         steps = num_batches * options.epochs
-        chosen = steps >= ENOUGH_STEPS
-        reason = f"{steps} steps are {'enough' if chosen else 'few'} (from {ENOUGH_STEPS} on it pays)"
-    logger.info("compile='auto': %s, so the steps are %scompiled", reason, "" if chosen else "not ")
+        chosen = steps >= ENOUGH_STEPS or ("recorded" if steps >= ENOUGH_TO_RECORD else False)
+        reason = f"{steps} steps are {'enough' if chosen is True else 'few'} (from {ENOUGH_STEPS} on it pays)"
+    logger.info("compile='auto': %s, so the steps are %s", reason, _WORDS[chosen])
     return chosen
 
 
+_WORDS: dict[bool | str, str] = {True: "compiled", False: "not compiled", "recorded": "recorded, not compiled"}
+
+
 @contextmanager
-def compiling(rows: int) -> Iterator[None]:
+def compiling(rows: int, *, recorded: bool = False) -> Iterator[None]:
     """A context that says what is going on, and how long it took."""
+    if recorded:
+        logger.info("recording the step for batches of %d rows, in a second or so", rows)
+        yield
+        return
     from torch._inductor.runtime.cache_dir_utils import cache_dir  # a second that only those who compile wait for
 
     logger.info(
@@ -78,7 +93,7 @@ def compiling(rows: int) -> Iterator[None]:
 
 
 class CompiledSteps:
-    """The compiled steps of a training: those of full batches, and of the smaller last one from some epoch on.
+    """Compiled or recorded steps: those of full batches, and those of the smaller last one from some epoch on.
 
     Parameters
     ----------
@@ -88,10 +103,12 @@ class CompiledSteps:
         Rows of a full batch.
     later : bool
         Whether the smaller last batch is compiled too, see `LATER_EPOCHS`.
+    recorded : bool
+        Whether the steps are recorded alone.
     """
 
-    def __init__(self, loss: CompiledLoss, full: int, *, later: bool) -> None:
-        self.loss, self.full, self._later = loss, full, later
+    def __init__(self, loss: CompiledLoss, full: int, *, later: bool, recorded: bool) -> None:
+        self.loss, self.full, self.recorded, self._later = loss, full, recorded, later
         self._compiles_last: bool | None = None  # once that was tried
 
     def prepare(
@@ -99,7 +116,7 @@ class CompiledSteps:
     ) -> None:
         """Compile for full batches, of which this may be one; `picking` is the context of their steps."""
         if len(x) == self.full:
-            with compiling(len(x)), picking(data):
+            with compiling(len(x), recorded=self.recorded), picking(data):
                 self.loss.prepare(x, beta, **data)
 
     def of(self, x: Tensor, beta: float, data: Mapping[str, Tensor], epoch: int) -> CompiledLoss | None:
@@ -110,7 +127,7 @@ class CompiledSteps:
             return None
         if self._compiles_last is None:
             try:
-                with compiling(len(x)):
+                with compiling(len(x), recorded=self.recorded):
                     self.loss.prepare(x, beta, **data)
                 self._compiles_last = True
             except CompileError as error:

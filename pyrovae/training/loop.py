@@ -31,7 +31,7 @@ from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.captured import CapturedSteps, captured_steps
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.checks import check_objective, check_pair, check_resumed, trying
-from pyrovae.training.compiling import CompiledSteps, settings_before, worth_compiling
+from pyrovae.training.compiling import CompiledSteps, settings_before, way_of_steps
 from pyrovae.training.data import TrainingData
 from pyrovae.training.data_checks import check_stream, check_support
 from pyrovae.training.fused_steps import FusedSteps
@@ -119,7 +119,7 @@ class Fit:
         self.losses = Losses(self.device, AT_ONCE.get(self.device.type, 1) if alone else 1)
         self.compiled: CompiledSteps | None = None
         self.captured: CapturedSteps | None = None
-        self.before: dict[str, bool] = {}
+        self.before: dict[str, Any] = {}
         self.first = x, given
         measured = [] if self.validation is None else ["validation_loss", *self.figures]
         self.monitor = find_monitor(options.monitor, [*measured, *learning_rates(self.optimizer)])
@@ -137,7 +137,7 @@ class Fit:
         self.save_every = options.checkpoint_seconds
 
     def compile(self, resume: bool) -> None:
-        """Compile steps for full batches, if that is asked for, or if it pays. The first batch shows their shape.
+        """Compile or record steps for full batches, if that is asked for, or if it pays.
 
         Raises
         ------
@@ -146,24 +146,31 @@ class Fit:
         """
         chosen, self.before = self.options.compile, settings_before(self.folder if resume else None)
         if chosen == "auto":
-            chosen = worth_compiling(self.options, self.train.num_batches, self.before)
-        if not chosen:
-            return
+            chosen = way_of_steps(self.options, self.train.num_batches, self.before)
+        while chosen:
+            try:
+                self.compiled = self.prepared(recorded=chosen == "recorded")
+                return
+            except CompileError as error:
+                if self.options.compile != "auto":
+                    raise
+                logger.info("the steps are not %s: %s", "compiled" if chosen is True else "recorded", error)
+            chosen = "recorded" if chosen is True else False
+
+    def prepared(self, *, recorded: bool) -> CompiledSteps:
+        """Compiled or recorded steps, ready for full batches. The first batch shows their shape."""
         how: dict[str, Any] = {"per_row": not self.parallel.several, "weighted": self.kl_weight != Constant(1.0)}
         # Another choice rounds otherwise; and trainings of earlier versions did without it.
         how["onednn"] = self.before.get("onednn", False if self.before.get("compiled") else None)
+        if recorded:
+            how["backend"] = "eager"
         x, given = self.first
         self.vae.train()
-        try:
-            loss = CompiledLoss(self.vae, self.objective, num_data=self.rows, **how)
-            compiled = CompiledSteps(loss, self.full, later=isinstance(self.train, HeldBatches) and how["per_row"])
-            compiled.prepare(x, self.kl_weight(0.0), given, self.picking)
-        except CompileError as error:
-            if self.options.compile != "auto":
-                raise
-            logger.info("the steps are not compiled: %s", error)
-            return
-        self.compiled = compiled
+        loss = CompiledLoss(self.vae, self.objective, num_data=self.rows, **how)
+        later = isinstance(self.train, HeldBatches) and not self.parallel.several
+        compiled = CompiledSteps(loss, self.full, later=later, recorded=recorded)
+        compiled.prepare(x, self.kl_weight(0.0), given, self.picking)
+        return compiled
 
     def refining(self, x: Tensor, given: Mapping[str, Tensor]) -> RefinedTraining:
         """What refines the answers of the guide in each step."""
@@ -187,7 +194,8 @@ class Fit:
         with self.parallel.processes.together():
             self.restore(resume, data)
         self.state.data = None if data is None else dict(data)
-        self.state.settings["compiled"] = self.compiled is not None
+        recorded = self.compiled is not None and self.compiled.recorded
+        self.state.settings["compiled"] = "recorded" if recorded else self.compiled is not None
         self.state.settings["onednn"] = self.compiled is not None and self.compiled.loss.onednn
         if self.compiled is not None and self.before.get("captured", True):
             weighted = self.kl_weight != Constant(1.0)

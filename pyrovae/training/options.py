@@ -75,10 +75,12 @@ class TrainingOptions:
             raise ValueError(f"checkpoint_seconds must be a number of seconds from 0, got {self.checkpoint_seconds!r}")
         if isinstance(self.refine_steps, bool) or not isinstance(self.refine_steps, int) or self.refine_steps < 0:
             raise ValueError(f"refine_steps must be a whole number of at least 0, got {self.refine_steps!r}")
-        if not isinstance(self.compile, bool) and self.compile != "auto":
-            raise ValueError(f"compile must be True, False or 'auto', got {self.compile!r}")
-        if self.refine_steps and self.compile is True:
-            raise ValueError("steps that refine answers are not compiled; leave out compile=True or refine_steps")
+        if not isinstance(self.compile, bool) and self.compile not in ("auto", "recorded"):
+            raise ValueError(f"compile must be True, False, 'auto' or 'recorded', got {self.compile!r}")
+        if self.refine_steps and self.compile not in (False, "auto"):
+            raise ValueError(
+                f"steps that refine answers are not compiled; leave out compile={self.compile!r} or refine_steps"
+            )
         if not self.refine_lr > 0:
             raise ValueError(f"refine_lr must be positive, got {self.refine_lr}")
         if not isinstance(self.objective, str | ELBO):

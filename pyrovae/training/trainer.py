@@ -74,12 +74,13 @@ class Trainer(TrainingOptions):
         A stream has batches of its own.
     drop_last : bool, default False
         Leave out the last step of an epoch if its batch is a smaller one. Not for streams, whose loaders have it.
-    compile : bool or "auto", default False
+    compile : bool, "recorded" or "auto", default False
         Run full batches as compiled code, for objectives given by name or of this library (see `CompiledLoss`): the
         same training up to rounding in less time, after some ten seconds of compiling at the start; smaller batches
-        run as they are. "auto" compiles trainings of 10 000 steps and more, and goes on uncompiled where the pair or
-        the machine does not allow it; a line of the log says what was decided. A training that is resumed with "auto"
-        stays what it was.
+        run as they are. "recorded" needs no compiler and a second at the start: the programs run once, and what they
+        do to tensors is repeated without them. "auto" compiles trainings of 10 000 steps and more, records those of
+        2000 and more, and goes on otherwise where the pair or the machine does not allow it; a line of the log says
+        what was decided. A training that is resumed with "auto" stays what it was.
     refine_steps : int, default 0
         Gradient steps that refine the guide's answer for a batch, in each step of the training. The model then learns
         at the refined posteriors, and the guide on its own bound with the model held fixed. The losses are those at

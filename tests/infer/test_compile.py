@@ -1,6 +1,8 @@
 """Compiled steps: the same losses and gradients as without compilation, from the same random numbers."""
 
+import itertools
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -392,3 +394,51 @@ def test_views_of_recorded_tensors_that_lie_otherwise():
             node.target = torch.ops.aten.view.default
     (found,) = compiled_code.compiled(graph, [x], "inductor")(x)
     torch.testing.assert_close(found, x.transpose(0, 1).reshape(4, 15) + 1)
+
+
+def stateful_pair(kind):
+    """A guide that decides something in Python, another thing in each run."""
+    calls = itertools.count()
+    net = nn.Linear(5, 2)
+
+    class Guide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.calls = net, 0
+
+        def forward(self, x):
+            loc = self.net(x)
+            if kind == "attribute":
+                self.calls += 1
+                loc = loc * min(1.0, self.calls / 100)
+            elif kind == "closure":
+                loc = loc * min(1.0, next(calls) / 100)
+            elif kind == "tensor":
+                loc = loc * torch.tensor(next(calls) / 100)
+            elif kind == "random":
+                loc = loc if random.random() < 0.5 else 2 * loc
+            elif kind == "numpy":
+                loc = loc * float(x.numpy().mean())
+            elif kind == "mask":
+                loc = loc / len(x[x[:, 0] > 0])
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    return VAE(linear_pair().model, Guide(), example=torch.randn(6, 5))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    {
+        "attribute": "the programs change the attribute 'calls' in their run",
+        "closure": r"a second run of the programs does something else .*another number in aten.mul.Tensor",
+        "tensor": "a second run of the programs does something else .*another number",
+        "random": "the programs draw random numbers of Python's or NumPy's",
+        "numpy": "a value of a tensor is needed in Python",
+        "mask": "the shape of a tensor depends on values, by aten.index",
+    }.items(),
+)
+def test_what_python_decides_anew_is_refused(kind, reason):
+    """A recording would hold it as it was in one run."""
+    with pytest.raises(CompileError, match=rf"^the pair cannot be compiled.*{reason}"):
+        CompiledLoss(stateful_pair(kind), IWAE(2), backend="eager")(torch.randn(6, 5))

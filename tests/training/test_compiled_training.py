@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from pyrovae import VAE
 from pyrovae.infer import CompiledLoss, CompileError
+from pyrovae.infer import compile as compile_module
 from pyrovae.training import Callback, Trainer, TrainingInterrupted, compiling, loop
 from pyrovae.training.checkpoint import RunFolder
 
@@ -50,6 +51,7 @@ def test_the_length_decides(recorded, monkeypatch, caplog, enough, calls):
     train(compile="auto")
     assert recorded == [16] * calls
     assert ("9 steps are enough" if calls else "9 steps are few") in caplog.text
+    assert "recording the step" not in caplog.text
     assert ("compiling the step for batches of 16 rows" in caplog.text) == bool(calls)
 
 
@@ -151,5 +153,54 @@ def test_only_auto_goes_on_uncompiled(monkeypatch, caplog, tmp_path):
 
 
 def test_other_values_are_refused():
-    with pytest.raises(ValueError, match="compile must be True, False or 'auto', got 'yes'"):
+    with pytest.raises(ValueError, match="compile must be True, False, 'auto' or 'recorded', got 'yes'"):
         Trainer(compile="yes")
+    with pytest.raises(ValueError, match="leave out compile='recorded' or refine_steps"):
+        Trainer(compile="recorded", refine_steps=1)
+
+
+def losses(**options):
+    torch.manual_seed(0)
+    vae = linear_pair().prepare(X)
+    trainer = Trainer("elbo", epochs=3, batch_size=16, progress=False, **options)
+    return [row["loss"] for row in trainer.fit(vae, X).rows]
+
+
+def test_recorded_training_is_the_same_training(caplog):
+    """With the same draws, and without a run of the programs for full batches."""
+    caplog.set_level("INFO")
+    assert losses(compile="recorded") == pytest.approx(losses(), rel=1e-5)
+    assert "recording the step for batches of 16 rows" in caplog.text
+    assert "compiling the step" not in caplog.text
+
+
+def test_recorded_training_is_resumed_bit_for_bit(tmp_path):
+    straight = train(compile="recorded")
+    with pytest.raises(TrainingInterrupted):
+        train(RunFolder(tmp_path), compile="recorded", callbacks=[StopAt(5)])
+    assert same_weights(train(RunFolder(tmp_path), resume=True, compile="auto"), straight), "as it was before"
+
+
+@pytest.mark.parametrize(("enough", "said"), [(9, "the steps are recorded, not compiled"), (10, "are not compiled")])
+def test_trainings_of_middle_length_are_recorded(monkeypatch, caplog, enough, said):
+    monkeypatch.setattr(compiling, "ENOUGH_TO_RECORD", enough)
+    caplog.set_level("INFO")
+    losses(compile="auto")
+    assert said in caplog.text
+    assert ("recording the step" in caplog.text) == (enough == 9)
+
+
+def test_without_a_compiler_auto_records(monkeypatch, caplog):
+    def none(graph, example, backend, **options):
+        if backend == "inductor":
+            raise CompileError("compilation needs a C++ compiler")
+        return graph
+
+    monkeypatch.setattr(compile_module, "compiled", none)
+    monkeypatch.setattr(compiling, "ENOUGH_STEPS", 1)
+    caplog.set_level("INFO")
+    losses(compile="auto")
+    assert "the steps are not compiled: compilation needs a C++ compiler" in caplog.text
+    assert "recording the step" in caplog.text
+    with pytest.raises(CompileError, match="needs a C"):
+        losses(compile=True)
