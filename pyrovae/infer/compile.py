@@ -22,7 +22,15 @@ from pyrovae.infer.compiled_code import CompiledStep, CompileError, Slots, check
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.pyro_elbos import PyroLoss
-from pyrovae.infer.recording import difference, reason_of, record, unchanged_attributes
+from pyrovae.infer.recording import (
+    Attributes,
+    changed_attribute,
+    difference,
+    plain_attributes,
+    reason_of,
+    record,
+    unchanged_attributes,
+)
 from pyrovae.infer.scoring import masked_log_prob
 
 __all__ = ["CompileError", "CompiledLoss"]
@@ -115,6 +123,7 @@ class CompiledLoss:
         self._slots = Slots(self._step)
         self._compiled: dict[Any, CompiledStep] = {}
         self._weight: tuple[Any, Tensor] | None = None
+        self._attributes: Attributes = {}
 
     def __call__(self, x: Tensor, beta: float | Tensor = 1.0, /, **data: Tensor) -> Tensor:
         """The loss of a batch, its gradients being put into the parameters: a scalar, summed over the rows, in nats.
@@ -148,6 +157,21 @@ class CompiledLoss:
             with torch.no_grad():
                 given, count = self._arguments(inputs, beta), len(self._slots.trained())
                 step.code(*given[:count], *(value.clone() for value in given[count:]))
+
+    def check_attributes(self) -> None:
+        """Refuse a plain attribute of a module that was changed since the programs were recorded.
+
+        Raises
+        ------
+        CompileError
+            Naming the attribute.
+        """
+        name = changed_attribute(self._step, self._attributes) if self._compiled else ""
+        if name:
+            raise CompileError(
+                f"the attribute {name!r} was changed after the steps were compiled, which hold it as it was; make it a "
+                "buffer or an argument of the programs, or train without compilation"
+            )
 
     def standing(self, x: Tensor, beta: float | Tensor = 1.0, /, **data: Tensor) -> tuple:
         """Which code a call runs, and where the tensors of the pair lie. Equal ones may differ in values alone."""
@@ -198,6 +222,7 @@ class CompiledLoss:
         without = [place for place in range(len(targets)) if place not in found]
         made = CompiledStep(code, list(zip(found, copied, strict=True)), without)
         self._compiled[self._key(inputs, beta)] = made
+        self._attributes = plain_attributes(self._step)
         return made
 
     def _recorded(self, run: Callable[..., Any], example: list[Tensor]) -> GraphModule:

@@ -22,6 +22,7 @@ from pyrovae.infer.compiled_code import CompileError
 _LOOKED_AT = (torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__)
 """How programs look at values behind torch's back, which no recording sees."""
 _aten: Any = torch.ops.aten
+Attributes = dict[tuple[int, str], Any]
 
 
 def record(run: Callable[..., Any], example: Sequence[Tensor]) -> GraphModule:
@@ -131,15 +132,27 @@ def _no_other_generators() -> Iterator[None]:
 @contextmanager
 def unchanged_attributes(vae: nn.Module) -> Iterator[None]:
     """A context that refuses a change of a plain attribute of a module, such as a count of runs, and takes it back."""
-    before = _plain_attributes(vae)
+    before = plain_attributes(vae)
     yield
-    changed = {place: value for place, value in _plain_attributes(vae).items() if before.get(place, value) != value}
-    if changed:
+    name = changed_attribute(vae, before)
+    if name:
         for module in vae.modules():
-            vars(module).update({name: before[at, name] for at, name in changed if at == id(module)})
-        raise CompileError(f"the programs change the attribute {next(iter(changed))[1]!r} in their run")
+            vars(module).update({known: value for (at, known), value in before.items() if at == id(module)})
+        raise CompileError(f"the programs change the attribute {name!r} in their run")
 
 
-def _plain_attributes(vae: nn.Module) -> dict[tuple[int, str], Any]:
+def changed_attribute(vae: nn.Module, before: Attributes) -> str:
+    """The name of a plain attribute that has another value than before; empty if there is none."""
+    now = plain_attributes(vae)
+    return next((place[1] for place, value in now.items() if before.get(place, value) != value), "")
+
+
+def plain_attributes(vae: nn.Module) -> Attributes:
+    """Numbers and words that modules hold, by module and name; without the mode, which recordings are told by."""
     plain = (bool, int, float, str)
-    return {(id(m), name): value for m in vae.modules() for name, value in vars(m).items() if isinstance(value, plain)}
+    return {
+        (id(module), name): value
+        for module in vae.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, plain) and name != "training"
+    }

@@ -444,6 +444,8 @@ class Fit:
         progress.epoch, progress.batch = state.epoch, state.batch
         for callback in self.callbacks:
             getattr(callback, event)(progress)
+        if self.compiled is not None and self.options.callbacks:
+            self.compiled.loss.check_attributes()
 
     @property
     def is_due(self) -> bool:

@@ -204,3 +204,49 @@ def test_without_a_compiler_auto_records(monkeypatch, caplog):
     assert "recording the step" in caplog.text
     with pytest.raises(CompileError, match="needs a C"):
         losses(compile=True)
+
+
+class Cooling(Callback):
+    """Changes a number of the guide after each epoch, as an annealed temperature."""
+
+    def __init__(self, guide, how):
+        self.guide, self.how = guide, how
+
+    def on_epoch(self, progress):
+        self.how(self.guide)
+
+
+class Scaled(nn.Module):
+    """A guide with a temperature that Python holds, and one that is a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.number = nn.Linear(5, 2), 1.0
+        self.register_buffer("tensor", torch.ones(()))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.net(x) * self.number * self.tensor, 1.0).to_event(1))
+
+
+def test_an_attribute_that_a_callback_changes_is_refused():
+    """A recording holds numbers of Python as they were; what a buffer holds is read in every step."""
+
+    def cooled(how, **options):
+        torch.manual_seed(0)
+        guide = Scaled()
+        vae = VAE(linear_pair().model, guide, example=X)
+        callbacks = [Cooling(guide, how)]
+        trainer = Trainer("elbo", epochs=3, batch_size=20, callbacks=callbacks, progress=False, **options)
+        return [row["loss"] for row in trainer.fit(vae, X).rows]
+
+    def number(guide):
+        guide.number *= 0.5
+
+    def tensor(guide):
+        guide.tensor *= 0.5
+
+    with pytest.raises(CompileError, match="the attribute 'number' was changed after the steps were compiled"):
+        cooled(number, compile="recorded")
+    assert cooled(tensor, compile="recorded") == pytest.approx(cooled(tensor), rel=1e-5)
+    assert cooled(number) == pytest.approx(cooled(tensor), rel=1e-5)
