@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.testing import assert_close
 
 from pyrovae.data import Dataset, Rows
 from pyrovae.nn import (
@@ -16,6 +17,7 @@ from pyrovae.nn import (
     GaussianHead,
     Residual,
     TiedMLP,
+    tables,
 )
 from pyrovae.nn.convolutions import ResidualBlock
 from pyrovae.nn.mlp import ACTIVATIONS, activation_module
@@ -316,3 +318,19 @@ def test_default_layers_of_the_gaussian_pair_go_by_the_nets():
         find_pair("gaussian").build(dataset, net="conv", hidden=(300, 300))
     with pytest.raises(ValueError, match="'gated' is not for convolutional nets"):
         find_pair("gaussian").build(dataset, net="conv", layer="gated")
+
+
+@pytest.mark.parametrize("few", [0, 100])
+def test_sums_of_levels(few, monkeypatch):
+    """By a product with indicators, or by a table that is looked up: the same sums and gradients."""
+    monkeypatch.setattr(tables, "FEW_LEVELS", few)
+    levels = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+    codes = torch.tensor([[[0, 3], [2, 8]], [[1, 5], [0, 4]]])
+    seen = torch.tensor([[[1.0, 1.0], [0.0, 1.0]], [[0.0, 0.0], [1.0, 0.0]]], dtype=torch.float64)
+    found = tables._sums_of_levels(codes, seen, levels)
+    assert_close(found, (levels[codes] * seen.unsqueeze(-1)).sum(-2))
+    (found.sum(-1) * torch.arange(1.0, 5.0).reshape(2, 2)).sum().backward()
+    expected = torch.zeros(9, 4, dtype=torch.float64)
+    for place, weight in ((0, 1.0), (3, 1.0), (8, 2.0), (0, 4.0)):
+        expected[place] += weight
+    assert_close(levels.grad, expected)

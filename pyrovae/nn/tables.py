@@ -15,6 +15,8 @@ from pyrovae.nn.mlp import MLP, activation_module
 
 LARGEST = 8.0
 """Numbers are clipped to so many standard deviations before they enter a net."""
+FEW_LEVELS = 8
+"""Levels per column up to which a product with indicators of levels takes less time than a sum of rows of a table."""
 
 
 class RowFeatures(nn.Module):
@@ -152,10 +154,18 @@ class TableEncoder(nn.Module):
         first = self.entries(torch.cat([numbers, mask.to(x.dtype)], -1))
         if codes.shape[-1]:
             seen = mask.index_select(-1, self.features.levels).to(x.dtype)
-            flat = codes.reshape(-1, codes.shape[-1])
-            bag = F.embedding_bag(flat, self.levels, mode="sum", per_sample_weights=seen.reshape(flat.shape))
-            first = first + bag.reshape(first.shape)
+            first = first + _sums_of_levels(codes, seen, self.levels)
         return self.net(self.dropout(self.activation(first)))
+
+
+def _sums_of_levels(codes: Tensor, seen: Tensor, levels: Tensor) -> Tensor:
+    """The sum of the rows of `levels` that the codes of each row name, as far as they are seen."""
+    flat, weights = codes.reshape(-1, codes.shape[-1]), seen.reshape(-1, codes.shape[-1])
+    if len(levels) <= FEW_LEVELS * codes.shape[-1]:
+        found = flat.new_zeros(len(flat), len(levels), dtype=levels.dtype).scatter(1, flat, weights) @ levels
+    else:
+        found = F.embedding_bag(flat, levels, mode="sum", per_sample_weights=weights)
+    return found.reshape(*codes.shape[:-1], levels.shape[1])
 
 
 class SetEncoder(nn.Module):
