@@ -73,12 +73,17 @@ def _flat(node: Node, places: dict[Node, int]) -> Any:
     return torch.fx.node.map_arg((node.args, node.kwargs), lambda argument: f"node {places[argument]}")
 
 
-def _same(first: Any, second: Any) -> bool:
-    if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
-        return first is second
-    if first is second:
+def is_same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors of one kind have the same bits, or NaN at the same places."""
+    if torch.equal(first, second):
         return True
-    return first.shape == second.shape and first.dtype == second.dtype and bool(torch.equal(first, second))
+    return first.is_floating_point() and torch.allclose(first, second, rtol=0.0, atol=0.0, equal_nan=True)
+
+
+def _same(first: Any, second: Any) -> bool:
+    if not (isinstance(first, Tensor) and isinstance(second, Tensor)) or first is second:
+        return first is second
+    return first.shape == second.shape and first.dtype == second.dtype and is_same(first, second)
 
 
 def reason_of(error: Exception) -> str:

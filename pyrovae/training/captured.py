@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.rows import holds_rows
-from pyrovae.infer.compile import CompiledLoss, reason_of
+from pyrovae.infer.compile import CompiledLoss
+from pyrovae.infer.recording import is_same, reason_of
 from pyrovae.training.fused_steps import FusedSteps
 from pyrovae.training.graphs import GRAPHS, Graph
 from pyrovae.training.losses import Losses
@@ -180,7 +181,7 @@ class CapturedSteps:
             graph.set_draws(draws)
             held.fill(inputs, beta)
         for name, values in expected.items():
-            if not all(map(_is_same, values, found[name])):
+            if not all(map(is_same, values, found[name])):
                 return f"in a trial it gave other {name}"
         self._graph = graph
         return ""
@@ -225,10 +226,3 @@ def _kind(item: tuple[str, Any]) -> tuple:
 def _restore(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> None:
     for value, old in zip(tensors, before, strict=True):
         value.copy_(old)
-
-
-def _is_same(value: Tensor, other: Tensor) -> bool:
-    """Bit for bit, or NaN at the same places."""
-    if torch.equal(value, other):
-        return True
-    return value.is_floating_point() and torch.allclose(value, other, rtol=0.0, atol=0.0, equal_nan=True)

@@ -442,3 +442,20 @@ def test_what_python_decides_anew_is_refused(kind, reason):
     """A recording would hold it as it was in one run."""
     with pytest.raises(CompileError, match=rf"^the pair cannot be compiled.*{reason}"):
         CompiledLoss(stateful_pair(kind), IWAE(2), backend="eager")(torch.randn(6, 5))
+
+
+def test_constants_that_are_not_numbers_are_the_same_in_both_recordings():
+    pair = linear_pair()
+
+    class Guide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = pair.guide
+
+        def forward(self, x):
+            hole = torch.tensor([float("nan")])
+            return self.inner(torch.where(hole.isnan(), x, hole))
+
+    assert CompiledLoss(VAE(pair.model, Guide(), example=torch.randn(6, 5)), IWAE(2), backend="eager")(
+        torch.randn(6, 5)
+    )
