@@ -18,7 +18,15 @@ from torch.fx import GraphModule
 
 from pyrovae import programs
 from pyrovae.infer import products
-from pyrovae.infer.compiled_code import CompiledStep, CompileError, Slots, check_constants, compiled, must_be_copied
+from pyrovae.infer.compiled_code import (
+    CompiledStep,
+    CompileError,
+    Slots,
+    check_constants,
+    compiled,
+    leaving_no_source,
+    must_be_copied,
+)
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.pyro_elbos import PyroLoss
@@ -204,6 +212,7 @@ class CompiledLoss:
             self._weight = (beta, x.dtype, x.device), torch.as_tensor(beta, dtype=dtype, device=x.device)
         return [*self.tensors(), self._weight[1], *inputs.values()]
 
+    @leaving_no_source()
     def _compile(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> CompiledStep:
         """Trace and compile for arguments of these shapes; leaves random numbers and buffers as they are."""
         self._key(inputs, beta)  # refuses what is no tensor

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import linecache
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Node, graph_module
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn.parameter import is_lazy
 
@@ -23,9 +26,27 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of inductor by device: random numbers are torch's own; on the CPU the calls of kernels are compiled too."""
 
+AT_MOST = 16
+"""Codes that are kept for a graph that is the same. Each takes some memory, which torch keeps in part anyway."""
+_LITERAL = 100  # numbers
+_MADE: dict[tuple | None, Callable[..., Any]] = {}
+
 
 class CompileError(ValueError):
     """A pair, an objective or this machine does not allow compilation; the message says which and why."""
+
+
+@contextmanager
+def leaving_no_source() -> Iterator[None]:
+    """A context that forgets the text of the graphs made in it, which torch keeps for tracebacks as long as it runs."""
+    kept: dict[str, str] = getattr(getattr(graph_module, "_loader", None), "eval_cache", {})
+    before = set(kept)
+    try:
+        yield
+    finally:
+        for name in kept.keys() - before:
+            del kept[name]
+            linecache.cache.pop(name, None)
 
 
 class CompiledStep(NamedTuple):
@@ -173,12 +194,21 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
             give_to_onednn(graph)
         device = next((value.device.type for value in example if value.device.type in OPTIONS), "cpu")
         options = OPTIONS[device]
+        identity = _identity(graph, example, options)
+        code = _MADE.pop(identity, None)
         try:
-            return by_inductor(graph, example, options=options)
+            code = code or by_inductor(graph, example, options=options)
         except (ImportError, OSError) as error:
             if not _forgets_broken_library(error):
                 raise
-            return by_inductor(graph, example, options=options)
+            code = by_inductor(graph, example, options=options)
+        for node in graph.graph.nodes:  # the code holds on to the graph
+            node.meta.clear()
+        if identity is not None:
+            _MADE[identity] = code  # the last one is the last to go
+            if len(_MADE) > AT_MOST:
+                del _MADE[next(iter(_MADE))]
+        return code
     except Exception as error:  # whatever inductor trips over
         if "InvalidCxxCompiler" in f"{type(error).__name__} {error}":
             raise CompileError("compilation needs a C++ compiler (g++ or clang) on this machine") from error
@@ -203,6 +233,33 @@ def simplify(graph: GraphModule) -> None:
 def _kind_of_node(node: Node) -> tuple | None:
     value = node.meta.get("val")
     return None if value is None else (value.shape, value.stride())
+
+
+def _identity(graph: GraphModule, example: list[Tensor], options: Mapping[str, Any]) -> tuple | None:
+    """All that the code of a graph depends on; None of a graph that holds tensors which others may write to.
+
+    Small tensors that are copied before anything else are numbers of the programs, which are told by their values.
+    """
+    literals = []
+    for node in graph.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        value = getattr(graph, str(node.target))
+        copied = all(user.target is torch.ops.aten.lift_fresh_copy.default for user in node.users)
+        if not isinstance(value, Tensor) or not copied or value.numel() > _LITERAL:
+            return None
+        setattr(graph, str(node.target), value.detach().clone())  # its memory may be an array's
+        literals.append((node.target, _kind_of(value), repr(value.tolist())))
+    from torch._inductor import config
+
+    settings = (
+        *(torch.get_num_threads(), torch.get_default_dtype(), torch.get_float32_matmul_precision()),
+        *(torch.are_deterministic_algorithms_enabled(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        *(config.get_hash(), *sorted(options.items())),
+    )
+    memory = [value.untyped_storage().data_ptr() for value in example]
+    kinds = [(*(_kind_of(value) or ()), memory.index(place)) for value, place in zip(example, memory, strict=True)]
+    return hashlib.sha256(graph.code.encode()).hexdigest(), tuple(kinds), tuple(literals), settings
 
 
 def _forgets_broken_library(error: Exception) -> bool:

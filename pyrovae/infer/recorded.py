@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
-from pyrovae.infer.compiled_code import CompileError, compiled
+from pyrovae.infer.compiled_code import CompileError, compiled, leaving_no_source
 from pyrovae.infer.products import LARGE
 from pyrovae.infer.recording import reason_of, record, unchanged_attributes
 
@@ -56,6 +56,7 @@ class RecordedWeights:
         outlives the run.
     """
 
+    @leaving_no_source()
     def __init__(self, weights: Weights, inputs: Mapping[str, Tensor], *, inductor: bool = False) -> None:
         names = [*inputs]
 
