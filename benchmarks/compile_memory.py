@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from speed_families import ROWS, table, table_spec
+from torch.fx import GraphModule
 
 from pyrovae.data.dataset import DataSpec
 from pyrovae.infer import CompiledLoss, make_objective
@@ -47,6 +48,13 @@ def in_use() -> float:
     return pages * 4096 / 1e6
 
 
+def alive() -> tuple[int, int]:
+    """Tensors and recorded graphs that are alive. The list of all objects is not, or it would hold the one before."""
+    gc.collect()
+    found = gc.get_objects()
+    return sum(isinstance(one, torch.Tensor) for one in found), sum(isinstance(one, GraphModule) for one in found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200)
@@ -57,10 +65,7 @@ def main() -> None:
         hidden = 8 + number // 10 if options.new else 8
         compile_one(list(PAIRS)[number % 5], 16 + number // 5 % 2, hidden)
         if number % 10 == 9:
-            gc.collect()
-            alive = gc.get_objects()
-            tensors = sum(isinstance(one, torch.Tensor) for one in alive)
-            graphs = sum(isinstance(one, torch.fx.GraphModule) for one in alive)
+            tensors, graphs = alive()
             seconds = (time.process_time() - begun) / 10
             print(
                 f"{number + 1}: {in_use():.0f} MB, {tensors} tensors, {graphs} graphs, {seconds:.1f} s each", flush=True
