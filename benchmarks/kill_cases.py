@@ -6,7 +6,7 @@ are found by trying.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +124,14 @@ def _options(words: list[str]) -> dict[str, str | None]:
 def plain_cases() -> list[Case]:
     """All pairs with all objectives, and the special ones."""
     return [*_pairs_with_objectives(), *(_case(name, text) for name, text in SPECIAL.items())]
+
+
+def longer(case: Case, epochs: int) -> Case:
+    """The case with another number of epochs, where it does not ask for fewer of its own."""
+    number = case.words.index("--epochs") + 1
+    if case.words[number] != "5":
+        return case
+    return replace(case, words=(*case.words[:number], str(epochs), *case.words[number + 1 :]))
 
 
 def compiled_cases(backend: str) -> list[Case]:

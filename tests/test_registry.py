@@ -255,7 +255,7 @@ class TestGaussian:
         ("options", "message"),
         [
             ({"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
-            ({"num_components": 0}, "num_components must be at least 1, got 0"),
+            ({"prior": "vamp", "num_components": 0}, "num_components must be at least 1, got 0"),
             ({"activation": "rleu"}, "unknown activation 'rleu'; known are"),
             ({"net": "conv", "channels": (3,)}, "two numbers of channels"),
             ({"likelihood": "discretized-logistic"}, "for 8-bit data, and some is binary"),

@@ -34,6 +34,7 @@ def encode(options: argparse.Namespace) -> None:
     device, changed = pick_device(options.device), options.allow_changed_data
     run = Run.open(options.run, options.pair, options.data, allow_changed_data=changed)
     dataset, vae = run.dataset(), run.load_vae(device)
+    posteriors.check_steps(vae, options.fit_steps)
     torch.manual_seed(0)  # of binarisation, say
     names = list(dataset.splits()) if options.split == "all" else [options.split]
     numbers: list[int] = []

@@ -31,7 +31,11 @@ def evaluate_gap(options: argparse.Namespace) -> None:
     ValueError
         If there are no such rows, the guide answers nothing that could be refined, or its family cannot be.
     """
-    run, device = Run.open(options.run, options.pair, options.data), pick_device(options.device)
+    changed = options.allow_changed_data
+    run, device = (
+        Run.open(options.run, options.pair, options.data, allow_changed_data=changed),
+        pick_device(options.device),
+    )
     dataset, vae = run.dataset(), run.load_vae(device)
     if posteriors.has_rows(vae):
         raise ValueError(f"{run.folder.path} has no encoder, so there is no inference gap to measure")

@@ -14,6 +14,7 @@ from pyrovae.data.dataset import TABLE
 from pyrovae.data.table_files import read_table
 from pyrovae.distributed import in_parts, processes
 from pyrovae.runs import Run, pick_device
+from pyrovae.runs.posteriors import FIT_STEPS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,11 @@ def impute(options: argparse.Namespace) -> None:
     run = Run.open(options.run)
     if run.spec.kind != TABLE:
         raise ValueError(f"{options.run} is a run of the pair {run.pair.name}, whose data are no table")
+    if run.pair.name != "auto-decoder":
+        if options.seed is not None and options.draws is None:
+            raise ValueError("--seed is for --draws; the best table has no draws, so leave it out")
+        if options.fit_steps != FIT_STEPS:
+            raise ValueError(f"--fit-steps is for runs of the pair auto-decoder, and {options.run} has an encoder")
     frame = _table_of(options.input, run)
     if options.draws is not None and len(paths) == 1:
         _check_new(["draw"], frame)
@@ -75,7 +81,7 @@ def impute(options: argparse.Namespace) -> None:
         tables = drawn if DRAW in options.out.name else [_stacked(drawn)]
         for table, path in zip(tables, paths, strict=True):
             _write(table, path, schema, cells)
-    _tell(options, frame)
+    _tell(options, frame, _schema_of(run))
 
 
 def _whole(parts: Sequence[pd.DataFrame], frame: pd.DataFrame) -> pd.DataFrame:
@@ -85,8 +91,13 @@ def _whole(parts: Sequence[pd.DataFrame], frame: pd.DataFrame) -> pd.DataFrame:
     return parts[0] if len(parts) == 1 else pd.concat(parts).set_axis(frame.index)
 
 
-def _tell(options: argparse.Namespace, frame: pd.DataFrame) -> None:
-    missing = int(frame.isna().to_numpy().sum())
+def _tell(options: argparse.Namespace, frame: pd.DataFrame, schema: Schema) -> None:
+    empty = [column.name for column in schema.columns if column.kind == "missing" and frame[column.name].isna().any()]
+    for name in empty:
+        print(
+            f"note: {name!r} had no value in the training, so nothing is known of it; it stays empty", file=sys.stderr
+        )
+    missing = int(frame.drop(columns=empty).isna().to_numpy().sum())
     times = f", {options.draws} times" if options.draws is not None else ""
     print(f"{missing} of {frame.size} entries filled{times}: {options.out}")
 
@@ -105,7 +116,7 @@ def _impute_by_rows(
         tables = [_stacked(tables)]
     for table, path in zip(tables, paths, strict=True):
         _write(table, path, _schema_of(run), cells)
-    _tell(options, frame)
+    _tell(options, frame, _schema_of(run))
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -191,9 +202,6 @@ def _table_of(path: Path, run: Run) -> pd.DataFrame:
     for name in frame:
         if name not in schema.names:
             raise ValueError(f"{path} has the column {name!r}, which the run does not have; leave it out")
-    for column in schema.columns:
-        if column.kind == "missing" and frame[column.name].isna().any():
-            raise ValueError(f"the column {column.name!r} of the run had no value at all, so nothing is known of it")
     try:
         schema.encode(frame, unseen="missing")
     except (TypeError, ValueError) as error:

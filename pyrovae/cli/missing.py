@@ -22,7 +22,7 @@ from pyrovae.data.dataset import TABLE
 from pyrovae.data.hdf5 import HDF5_FORMATS, ratios_of, read_missing
 from pyrovae.data.patterns import random_mask
 from pyrovae.metrics.missing import MissingError, missing_errors
-from pyrovae.runs import Run, pick_device
+from pyrovae.runs import Run, pick_device, posteriors
 from pyrovae.storage import write_atomically
 
 _PREFIX = "missing-"
@@ -42,13 +42,12 @@ def evaluate_missing(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{options.run} is a run of a table; pyrovae evaluate hides entries of tables as it is, without --missing"
         )
-    if options.condition:
-        raise ValueError("--condition is not for --missing; latents of all data stand at their means")
     for name in ("refine", "fit_steps", "num_samples", "num_rows"):
         value, least = getattr(options, name), 0 if name in ("refine", "fit_steps") else 1
         if value is not None and value < least:
             raise ValueError(f"{flag(name)} must be at least {least}, got {value}")
     dataset, vae = run.dataset(), run.load_vae(device)
+    posteriors.check_steps(vae, options.fit_steps)
     rows = dataset.seen(options.split)
     if not len(rows):
         raise ValueError(f"{dataset.name} has no {options.split} rows; choose others with --split")

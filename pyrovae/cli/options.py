@@ -32,6 +32,8 @@ TRAINING: Options = {
     "seed": (seed, "N", "seed of initial weights and training", None),
     "checkpoint_seconds": (float, "SECONDS", "least time between two checkpoints", None),
 }
+CHUNK_SIZE = 8192
+"""Samples of all rows that `evaluate` holds at once."""
 _SPLIT = "share (below 1) or number of rows to hold out"
 DATA: Options = {
     "validation": (

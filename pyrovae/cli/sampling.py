@@ -46,6 +46,10 @@ def sample(options: argparse.Namespace) -> None:
     if kind not in _FORMATS:
         raise ValueError(f"--out must end in .png, .csv or .npz, got {options.out}")
     check_new(options.out, options.overwrite)
+    if options.data is not None and options.like is None:
+        raise ValueError(
+            "--data is for --like, which takes what the model needs from its rows; leave it out without it"
+        )
     run = run if options.data is None else run.on(options.data)
     vae = run.load_vae(pick_device(options.device))
     arguments: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from pyrovae import plotting
 from pyrovae.cli.arguments import make_parser, options_of_train, pair_facts
 from pyrovae.cli.missing import curves_of, curves_of_runs
-from pyrovae.cli.options import TRAINING, flag, given
+from pyrovae.cli.options import TRAINING, flag, given, pair_dest
 from pyrovae.cli.writing import check_new
 from pyrovae.data.loading import check_known
 from pyrovae.pairs.registry import find_pair
@@ -49,13 +49,19 @@ def sweep(options: argparse.Namespace) -> int:
     if options.collect is not None:
         if options.grid is not None:
             raise ValueError(f"--collect reads a folder of a sweep and takes no grid, got {options.grid}")
+        for name, usual in (("jobs", 1), ("backend", None), ("backend_option", None), ("evaluate", False)):
+            if getattr(options, name) != usual:
+                raise ValueError(f"{flag(name)} is for training; --collect trains nothing, so leave it out")
         _collect(options.collect, options.out, options.overwrite)
         return 0
     if options.grid is None or options.out is None:
         raise ValueError("sweep needs a grid and a folder: pyrovae sweep GRID.json --out DIR")
     points = sweeps.points_of(read_grid(options.grid))
-    for point in points:
-        _check_values(parsed(point.options, Path()))
+    for point, folder in zip(points, sweeps.folders_of(points, options.out), strict=True):
+        given_options = parsed(point.options, Path())
+        _check_values(given_options)
+        if not (folder / "config.json").exists():  # a run that is there goes on as it was begun
+            _check_pair_options(given_options)
     start = partial(train_point, device=options.device, evaluate=options.evaluate, overwrite=options.overwrite)
     results = sweeps.sweep(
         points,
@@ -95,6 +101,23 @@ def _check_values(options: argparse.Namespace) -> None:
     TrainingOptions(
         **suited_training(find_pair(options.builder.name), given(vars(options), [*TRAINING, "compile", "drop_last"]))
     )
+
+
+def _check_pair_options(options: argparse.Namespace) -> None:
+    """Refuse a point with an option of the pair that has no effect beside its others.
+
+    Raises
+    ------
+    ValueError
+        Saying how to write such a grid.
+    """
+    pair, values = find_pair(options.builder.name), vars(options)
+    try:
+        pair.check_options({o.name: values[pair_dest(o)] for o in pair.options if values[pair_dest(o)] is not None})
+    except ValueError as error:
+        raise ValueError(
+            f"a point of the grid: {error} (a list of grids gives each choice options of its own)"
+        ) from None
 
 
 def read_grid(path: Path) -> Any:

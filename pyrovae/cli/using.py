@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from pyrovae import plotting
 from pyrovae.cli.gaps import evaluate_gap
 from pyrovae.cli.missing import curves_of, evaluate_missing
-from pyrovae.cli.options import flag, given
+from pyrovae.cli.options import CHUNK_SIZE, flag, given
 from pyrovae.cli.writing import check_new
 from pyrovae.distributed import processes
 from pyrovae.metrics import known_figures
@@ -25,19 +25,15 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print the held-out likelihood and other figures of a run."""
     if processes().several and (options.inference_gap or options.missing is not None):
         raise ValueError("--inference-gap and --missing are the work of one process; start it without torchrun")
-    if options.compile is not None and (options.inference_gap or options.missing is not None):
-        raise ValueError("--compile is for the figures of evaluate alone; leave out --inference-gap and --missing")
+    if options.inference_gap and options.missing is not None:
+        raise ValueError("--inference-gap and --missing are two evaluations; ask for one of them")
+    _check_idle(options)
     if options.inference_gap:
-        if options.missing is not None:
-            raise ValueError("--inference-gap and --missing are two evaluations; ask for one of them")
         evaluate_gap(options)
         return
     if options.missing is not None:
         evaluate_missing(options)
         return
-    for name in ("missing_pattern", "refine"):
-        if getattr(options, name):
-            raise ValueError(f"{flag(name)} is for evaluate --missing; give --missing too, or leave it out")
     device, changed = pick_device(options.device), options.allow_changed_data
     run = Run.open(options.run, options.pair, options.data, allow_changed_data=changed)
     names = ["num_samples", "num_rows", "chunk_size", "seed", "baselines", "fit_steps", "compile"]
@@ -49,6 +45,28 @@ def evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(record))
     else:
         print_evaluation(record)
+
+
+def _check_idle(options: argparse.Namespace) -> None:
+    """Refuse options that the evaluation which was asked for does not read.
+
+    Raises
+    ------
+    ValueError
+        Naming the first of them, and what it is for.
+    """
+    steps = {"fit_steps": posteriors.FIT_STEPS}
+    usual: dict[str, Any] = {"missing_pattern": None, "refine": 0, "missing_mode": "random"}
+    idle, way = usual, "for evaluate --missing; give --missing too, or leave it out"
+    if options.inference_gap:
+        idle = {"compile": None, "condition": None, "baselines": None, **steps, **usual}
+        way = "not for --inference-gap; leave out one of them"
+    elif options.missing is not None:
+        idle = {"compile": None, "condition": None, "baselines": None, "chunk_size": CHUNK_SIZE}
+        way = "not for --missing; leave out one of them"
+    for name, value in idle.items():
+        if getattr(options, name) not in (value, None):
+            raise ValueError(f"{flag(name)} is {way}")
 
 
 def plot(options: argparse.Namespace) -> None:
@@ -63,6 +81,7 @@ def plot(options: argparse.Namespace) -> None:
         raise ValueError("--overwrite is for --out DIR; the figures in the folder of the run are always replaced")
     run = Run.open(options.run, options.pair, options.data, allow_changed_data=options.allow_changed_data)
     dataset, vae = run.dataset(), run.load_vae(pick_device(options.device))
+    posteriors.check_steps(vae, options.fit_steps)
     torch.manual_seed(options.seed)
     vae, dataset = posteriors.shown(vae, dataset, options.fit_steps)
     condition = fixed(options, vae.device)

@@ -13,6 +13,7 @@ from pyrovae.cli.common_arguments import (
     add_run,
 )
 from pyrovae.cli.facts import facts
+from pyrovae.cli.options import CHUNK_SIZE
 from pyrovae.cli.parsing import Parser
 from pyrovae.cli.values import MODES, named_value, ratios, seed, words
 
@@ -27,7 +28,7 @@ def evaluate(verb: Parser) -> None:
     verb.add_argument("--num-samples", type=int, metavar="N", help=text)
     verb.add_argument("--num-rows", type=int, metavar="N", help="only so many rows, drawn by the seed (default: all)")
     text = "samples of all rows that are in memory at once"
-    verb.add_argument("--chunk-size", type=int, metavar="N", default=8192, help=text)
+    verb.add_argument("--chunk-size", type=int, metavar="N", default=CHUNK_SIZE, help=text)
     text = "compile what draws and scores the samples: the same figures in less time, after some ten seconds"
     verb.add_argument("--compile", action="store_true", default=None, help=text)
     text = (

@@ -200,7 +200,8 @@ def _checked_lines(path: Path, file: TextIO, separator: str) -> tuple[list[str],
     if not rows:
         raise DataError(f"{path} has no rows, only a line of names")
     if "" in names[1:] or names == [""]:
-        raise DataError(f"{path} has a column without a name; give every column a name of its own")
+        place = len(names) - names[::-1].index("")
+        raise DataError(f"{path} has a column without a name, column {place}; give every column a name of its own")
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise DataError(f"{path} has two columns {twice!r}; give every column a name of its own")

@@ -63,8 +63,12 @@ def encoded_rows(codec: TableCodec, frame: pd.DataFrame, source: str, split: str
         rows = codec.rows(frame, unseen="missing")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from None
-    given = frame[[codec.schema.names[i] for i in codec.modelled]].notna().to_numpy()
-    unseen = int(given.sum()) - int(rows.mask.sum()) if rows.mask is not None else 0
-    if unseen:
-        logger.info("%s: %d values of the %s rows stand in no training row; taken as missing", source, unseen, split)
+    names = [codec.schema.names[i] for i in codec.modelled]
+    if rows.mask is None:
+        return rows
+    unseen = frame[names].notna().to_numpy().sum(0) - rows.mask.sum(0).numpy()
+    if unseen.any():
+        told = ", ".join(f"{count} of {name!r}" for name, count in zip(names, unseen, strict=True) if count)
+        text = "%s: %d values of the %s rows stand in no training row; taken as missing (%s)"
+        logger.info(text, source, unseen.sum(), split, told)
     return rows

@@ -265,7 +265,7 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
             concentration=self.concentration,
             classification_weight=self.classification_weight,
             consistency_weight=self.consistency_weight,
-            consistency_radius=self.consistency_radius if self.consistency_weight else 0.5,
+            consistency_radius=self.consistency_radius,
             dropout=self.dropout,
             **size[self.latent],
         )

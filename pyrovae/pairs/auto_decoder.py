@@ -10,11 +10,13 @@ from pyrovae.guides import PerDatum
 from pyrovae.models import GaussianVAE, StickBreakingVAE, TabularVAE
 from pyrovae.nn import DenseDecoder
 from pyrovae.pairs import parts
+from pyrovae.pairs.needs import Needs, when
 from pyrovae.pairs.registry import register_pair
 from pyrovae.priors import StandardNormal
 from pyrovae.vae import VAE
 
 _OF_FRACTIONS = ("logit-normal", "kumaraswamy", "beta", "gamma")
+_NORMAL = ("normal", "logit-normal")
 _LOG_VAR = {"fixed": -3.0, "learned": 0.0, "none": 0.0}
 
 
@@ -23,6 +25,24 @@ _LOG_VAR = {"fixed": -3.0, "learned": 0.0, "none": 0.0}
     summary="auto-decoder: no encoder, parameters of its own for each row; for missing entries",
     lr={"model": 2e-3, "guide": 0.1},
     objective="mean-field",
+    needs=(
+        Needs(
+            ("net", "channels", "likelihood", "likelihood_scale"),
+            lambda options, spec: spec is None or spec.kind != TABLE,
+            "pictures and vectors, and these data are a table",
+        ),
+        Needs(("parameterization", "scale_floor"), lambda options, spec: spec is None or spec.kind == TABLE, "tables"),
+        Needs(("concentration",), when("family", *_OF_FRACTIONS), "sticks", "family='kumaraswamy'"),
+        Needs(
+            ("log_var",),
+            lambda options, spec: options["family"] in _NORMAL and options["posterior_scale"] != "none",
+            "the families normal and logit-normal whose posteriors are no points",
+        ),
+        parts.LAYERED,
+        parts.CHANNELS,
+        parts.ACTIVATED,
+        parts.SCALED,
+    ),
 )
 def auto_decoder(
     spec: DataSpec,
@@ -93,7 +113,7 @@ def auto_decoder(
         hidden = (256, 256) if table else (200,)
     scale = posterior_scale
     if scale is None:
-        scale = "fixed" if family in ("normal", "logit-normal") else "learned"
+        scale = "fixed" if family in _NORMAL else "learned"
     model: Any
     if table:
         from pyrovae.likelihoods.tables import TableLikelihood

@@ -14,6 +14,7 @@ from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import CategoricalVAE, SigmoidBeliefNetwork
 from pyrovae.nn import DenseDecoder, DenseEncoder
 from pyrovae.nn.variables import Bits, OneHot, RelaxedBits, RelaxedOneHot, RelaxedVariable
+from pyrovae.pairs.needs import Needs, when
 from pyrovae.pairs.parts import LikelihoodOption, make_likelihood, mean_of_entries
 from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
@@ -21,7 +22,11 @@ from pyrovae.vae import VAE
 _Draws = Literal["exact", "relaxed", "straight-through"]
 _DRAWS = get_args(_Draws)
 Draws = Annotated[_Draws, "exact draws for vimco, nvil and wake-sleep, or a relaxation for elbo and iwae"]
-Temperature = Annotated[float, "temperature of the relaxation, not used by exact draws"]
+Temperature = Annotated[float, "temperature of the relaxation, for draws that are not exact"]
+_RELAXED = Needs(("temperature",), when("draws", "relaxed", "straight-through"), "relaxed draws", "draws='relaxed'")
+_HIDDEN = Needs(
+    ("activation",), lambda options, spec: len(options["hidden"]) > 0, "hidden layers", "their sizes, hidden=(100,) say"
+)
 
 
 def _variables(exact: type[nn.Module], relaxed: type[nn.Module], draws: str, temperature: float) -> list[nn.Module]:
@@ -38,6 +43,7 @@ def _variables(exact: type[nn.Module], relaxed: type[nn.Module], draws: str, tem
     summary="sigmoid belief network: layers of binary latents",
     objective="vimco",
     num_particles=10,
+    needs=(_RELAXED, _HIDDEN),
 )
 def sbn(
     spec: DataSpec,
@@ -90,6 +96,7 @@ def sbn(
     summary="VAE with a vector of categorical latents",
     objective="vimco",
     num_particles=10,
+    needs=(_RELAXED, _HIDDEN),
 )
 def categorical(
     spec: DataSpec,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -13,7 +14,22 @@ from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
 
-@register_pair("gaussian", summary="Gaussian VAE: vector latent, dense or convolutional nets, three priors")
+def _layer(layer: str | None, net: str) -> str:
+    """The kind of layers that was asked for, or the usual one of such nets."""
+    return layer or ("plain" if net == "conv" else "gated")
+
+
+_ACTIVATED = replace(
+    parts.ACTIVATED,
+    met=lambda options, spec: parts.ACTIVATED.met({**options, "layer": _layer(options["layer"], options["net"])}, spec),
+)
+
+
+@register_pair(
+    "gaussian",
+    summary="Gaussian VAE: vector latent, dense or convolutional nets, three priors",
+    needs=(parts.CHANNELS, _ACTIVATED, parts.COMPONENTS_OF_PRIOR, parts.SCALED),
+)
 def gaussian(
     spec: DataSpec,
     rows: Rows | None = None,
@@ -57,8 +73,6 @@ def gaussian(
     parts.check_sizes(latent_dim=latent_dim, num_components=num_components)
     if hidden is None:
         hidden = (300,) if net == "conv" else (300, 300)
-    if layer is None:
-        layer = "plain" if net == "conv" else "gated"
     head = parts.make_likelihood(likelihood, spec, likelihood_scale)
     encoder, decoder = parts.make_nets(
         spec.shape,
@@ -66,7 +80,7 @@ def gaussian(
         head.raw_shape,
         net=net,
         hidden=hidden,
-        layer=layer,
+        layer=_layer(layer, net),
         activation=activation,
         channels=channels,
         tied=tied,

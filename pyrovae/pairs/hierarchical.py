@@ -14,11 +14,23 @@ from pyrovae.models import HierarchicalVAE
 from pyrovae.nn import GaussianLayer
 from pyrovae.nn.encoders import num_features
 from pyrovae.pairs import parts
+from pyrovae.pairs.needs import Needs
 from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
+_SEVERAL = Needs(
+    ("hidden_between", "skip"),
+    lambda options, spec: len(options["latent_dims"]) > 1,
+    "several latent layers",
+    "their sizes, latent_dims=(100, 50) say",
+)
 
-@register_pair("hierarchical", summary="VAE with several layers of vector latents, dense or convolutional nets")
+
+@register_pair(
+    "hierarchical",
+    summary="VAE with several layers of vector latents, dense or convolutional nets",
+    needs=(_SEVERAL, parts.CHANNELS, parts.ACTIVATED, parts.COMPONENTS_OF_PRIOR, parts.SCALED),
+)
 def hierarchical(
     spec: DataSpec,
     rows: Rows | None = None,

@@ -12,6 +12,7 @@ from pyrovae.models import ProjectedShapes
 from pyrovae.nn import DenseEncoder
 from pyrovae.nn.projections import ShapeProjector, shape_of_views
 from pyrovae.pairs import parts
+from pyrovae.pairs.needs import Needs, when
 from pyrovae.pairs.registry import register_pair
 from pyrovae.priors import StandardNormal
 from pyrovae.vae import VAE
@@ -24,6 +25,7 @@ from pyrovae.vae import VAE
     lr=5e-3,
     lr_schedule="cosine",
     kl_weight="warm-up:15",
+    needs=(Needs(("encoder_hidden", "sees_mask"), when("guide", "amortized"), "an encoder", "guide='amortized'"),),
 )
 def landmarks(
     spec: DataSpec,

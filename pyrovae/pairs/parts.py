@@ -13,6 +13,7 @@ from pyrovae.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikeliho
 from pyrovae.masks import fill_missing
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from pyrovae.nn.mlp import ACTIVATIONS, activation_module
+from pyrovae.pairs.needs import Needs, when
 from pyrovae.priors import MixturePrior, StandardNormal, VampPrior
 
 LikelihoodName = Literal["auto", "bernoulli", "normal", "normal-learned", "normal-predicted", "discretized-logistic"]
@@ -29,12 +30,30 @@ Hidden = Annotated[tuple[int, ...], HIDDEN]
 LayerName = Literal["plain", "gated", "residual"]
 Layer = Annotated[LayerName, LAYER]
 Activation = Annotated[str, "activation of plain and residual layers and convolutions: " + ", ".join(ACTIVATIONS)]
-CHANNELS = (32, 64)
 COMPONENTS = 500
 Channels = Annotated[tuple[int, ...], "channels of convolutional nets at half and quarter size"]
 Tied = Annotated[bool, "the decoder uses the weights of the encoder, transposed; for plain layers"]
 SeesMask = Annotated[bool, "the encoder also gets the mask of the observed entries; for data with missing entries"]
 NumComponents = Annotated[int, "number of components of a mixture, or of pseudo-inputs of a VampPrior"]
+
+CHANNELS = Needs(("channels",), when("net", "conv"), "convolutional nets", "net='conv'")
+ACTIVATED = Needs(
+    ("activation",),
+    lambda options, spec: options["layer"] != "gated" or options["activation"] not in ACTIVATIONS,
+    "plain and residual layers, and gated ones have none",
+    "layer='plain'",
+)
+LAYERED = Needs(
+    ("layer", "activation"),
+    lambda options, spec: options["hidden"] is None or len(options["hidden"]) > 0,
+    "hidden layers",
+    "their sizes, hidden=(100,) say",
+)
+COMPONENTS_OF_PRIOR = Needs(
+    ("num_components",), when("prior", "mixture", "vamp"), "the priors mixture and vamp", "prior='mixture'"
+)
+SCALED = Needs(("likelihood_scale",), when("likelihood", "normal"), "the likelihood normal", "likelihood='normal'")
+"""What options of several pairs need to have an effect."""
 
 _AUTOMATIC = {
     "binary": "bernoulli",
@@ -80,11 +99,6 @@ def make_likelihood(name: str, spec: DataSpec, scale: float = 1.0, *, grey: bool
     if name == "auto":
         name = "bernoulli" if grey and spec.kind == "8-bit" else _AUTOMATIC[spec.kind]
     shape = spec.shape
-    if scale != 1.0 and name != "normal":
-        raise ValueError(
-            f"likelihood_scale is for the likelihood normal, and this one is {name}; leave it out, or give "
-            "likelihood='normal'"
-        )
     if name == "bernoulli":
         return BernoulliLikelihood(shape, strict=spec.kind == "binary")
     if name == "discretized-logistic":
@@ -146,7 +160,6 @@ def make_encoder(
             )
         options: dict[str, Any] = {"layer": layer, "activation": activation, "sees_mask": sees_mask}
         return ConvEncoder(data_shape, _two(channels), _one(hidden), **options)
-    _check_channels(channels)
     return DenseEncoder(data_shape, hidden, sees_mask=sees_mask, layer=layer, activation=activation, dropout=dropout)
 
 
@@ -196,7 +209,6 @@ def make_decoder(
     if net == "conv":
         options = {"layer": layer, "activation": activation, "tied_to": tied_to}
         return ConvDecoder(in_features, raw_shape, _two(channels), _one(hidden), **options)
-    _check_channels(channels)
     if tied_to is not None:
         return DenseDecoder(in_features, raw_shape, tied_to=tied_to, activation=activation)
     return DenseDecoder(in_features, raw_shape, hidden[::-1], layer=layer, activation=activation)
@@ -252,8 +264,6 @@ def make_prior(
     num_components: int,
     posterior: Callable[[Tensor], Any],
     draw_inputs: Callable[[int], Tensor],
-    *,
-    default_components: int = COMPONENTS,
 ) -> nn.Module:
     """Make a prior of a vector latent by name.
 
@@ -269,24 +279,12 @@ def make_prior(
         The distribution that a VampPrior is a mixture of, as a function of its pseudo-inputs.
     draw_inputs : callable
         Gives so many initial pseudo-inputs, as a Tensor. Only "vamp" calls it.
-    default_components : int, default 500
-        The number that stands where none was given.
 
     Returns
     -------
     Module
         The prior.
-
-    Raises
-    ------
-    ValueError
-        A number of components was given for a prior that has none.
     """
-    if name == "standard-normal" and num_components != default_components:
-        raise ValueError(
-            f"num_components is for the priors mixture and vamp, got {num_components} for {name}; leave it out, or "
-            "give prior='mixture'"
-        )
     if name == "vamp":
         return VampPrior(posterior, draw_inputs(num_components))
     return MixturePrior(latent_dim, num_components) if name == "mixture" else StandardNormal(latent_dim)
@@ -330,14 +328,6 @@ def _one(hidden: Sequence[int]) -> int:
             f"convolutional nets have one dense layer, so hidden must hold one number, its size; got {tuple(hidden)}"
         )
     return hidden[0]
-
-
-def _check_channels(channels: Sequence[int]) -> None:
-    if tuple(channels) != CHANNELS:
-        raise ValueError(
-            f"channels are for convolutional nets, got {tuple(channels)} for dense ones; leave them out, or give "
-            "net='conv'"
-        )
 
 
 def _two(channels: Sequence[int]) -> tuple[int, int]:

@@ -7,13 +7,14 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pyrovae.data.arrays import described
 from pyrovae.data.dataset import Dataset, DataSpec, Rows
 from pyrovae.options import Option, integers, is_own
+from pyrovae.pairs.needs import Needs, defaults_of, idle, refuse_idle, refusing
 from pyrovae.plain import plain
 from pyrovae.vae import VAE, MadeBy
 
@@ -48,6 +49,8 @@ class Pair:
         The number of epochs that suits a number of training rows and a batch size. None suits a fixed number.
     finishing : Finishing, optional
         What follows the training of a run.
+    needs : sequence of Needs, default ()
+        What options need to have an effect.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class Pair:
     data_kind: str | None = None
     epochs: Callable[[int, int], int] | None = None
     finishing: Finishing | None = None
+    needs: Sequence[Needs] = ()
 
     @property
     def options(self) -> list[Option]:
@@ -89,6 +93,34 @@ class Pair:
         """These options, and those of what follows the training of a run."""
         return [*self.options, *(() if self.finishing is None else self.finishing.options)]
 
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse options that have no effect whatever the data are, before the data are read.
+
+        Raises
+        ------
+        ValueError
+            An option differs from its default and has no effect.
+        """
+        refuse_idle(self.needs, plain(dict(options)), defaults_of(self.builder), None)
+
+    def without_idle(self, options: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
+        """Options without those that have no effect, which earlier versions took and made nothing of.
+
+        Parameters
+        ----------
+        options : mapping of str to Any
+            Options of a run that is there.
+        spec : DataSpec
+            What its data are.
+
+        Returns
+        -------
+        dict of str to Any
+            Those of them that `build` takes.
+        """
+        without = idle(self.needs, options, defaults_of(self.builder), spec) if self.needs else {}
+        return {name: value for name, value in options.items() if name not in without}
+
     def build(self, data: Any, **options: Any) -> VAE:
         """Make the VAE for data of some kind.
 
@@ -109,7 +141,8 @@ class Pair:
         Raises
         ------
         ValueError
-            The pair does not have such an option, or a builder of the user's own fails.
+            The pair does not have such an option, one that was given would have no effect, or a builder of the user's
+            own fails.
         TypeError
             The builder does not return a VAE.
         """
@@ -153,6 +186,7 @@ def register_pair(
     data_kind: str | None = None,
     epochs: Callable[[int, int], int] | None = None,
     finishing: Finishing | None = None,
+    needs: Sequence[Needs] = (),
     **training: Any,
 ) -> Callable[[Builder], Builder]:
     """Register a builder as a pair, as a decorator.
@@ -165,7 +199,7 @@ def register_pair(
         Name of the pair.
     summary : str
         One line on what it is.
-    data_kind, epochs, finishing
+    data_kind, epochs, finishing, needs
         See `Pair`.
     **training
         Arguments of the Trainer that suit it.
@@ -173,11 +207,14 @@ def register_pair(
     Returns
     -------
     callable
-        A decorator that registers a builder and returns it unchanged.
+        A decorator that registers a builder and returns it; with `needs` one that refuses options without effect first.
     """
 
     def enter(builder: Builder) -> Builder:
-        _PAIRS[name] = Pair(name, summary, builder, training, data_kind=data_kind, epochs=epochs, finishing=finishing)
+        if needs:
+            builder = refusing(builder, needs)
+        more: dict[str, Any] = {"data_kind": data_kind, "epochs": epochs, "finishing": finishing, "needs": needs}
+        _PAIRS[name] = Pair(name, summary, builder, training, **more)
         return builder
 
     return enter

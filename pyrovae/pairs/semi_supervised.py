@@ -19,6 +19,7 @@ from pyrovae.models.semi_supervised import SemiSupervisedVAE
 from pyrovae.nn import FlatEncoder, GaussianHead
 from pyrovae.nn.consistency import neighbour_distance
 from pyrovae.pairs import parts
+from pyrovae.pairs.needs import Needs, when
 from pyrovae.pairs.registry import register_pair
 from pyrovae.priors import StandardNormal, StickBreakingPrior
 from pyrovae.vae import VAE
@@ -29,13 +30,27 @@ if TYPE_CHECKING:
     from pyrovae.plotting.run import Pictured
 
 
-_RADIUS = 0.5
-
-
 @register_pair(
     "semi-supervised",
     summary="VAE with a partly observed class (M2), Gaussian or stick-breaking latent",
     objective="enum",
+    needs=(
+        Needs(("latent_dim",), when("latent", "gaussian"), "a Gaussian latent", "latent='gaussian'"),
+        Needs(
+            ("truncation", "concentration"),
+            when("latent", "stick-breaking"),
+            "a stick-breaking latent",
+            "latent='stick-breaking'",
+        ),
+        Needs(
+            ("consistency_radius",),
+            lambda options, spec: bool(options["consistency_weight"]),
+            "the consistency of q(y|x)",
+            "consistency_weight=1",
+        ),
+        parts.CHANNELS,
+        parts.ACTIVATED,
+    ),
 )
 def semi_supervised(
     spec: DataSpec,
@@ -61,7 +76,7 @@ def semi_supervised(
     ] = 0.0,
     consistency_radius: Annotated[
         float, "distance within which, in units of the median distance of a row to its fifth nearest other row"
-    ] = _RADIUS,
+    ] = 0.5,
     learn_class_prior: Annotated[bool, "learn the class probabilities"] = False,
     likelihood: parts.GreyLikelihood = "auto",
 ) -> VAE:
@@ -104,11 +119,6 @@ def semi_supervised(
     if not hidden or latent_dim < 1:
         raise ValueError(
             f"latent_dim and the number of hidden layers must be at least 1, got {latent_dim} and {hidden}"
-        )
-    if not consistency_weight and consistency_radius != _RADIUS:
-        raise ValueError(
-            f"consistency_radius is for the consistency of q(y|x), got {consistency_radius}; leave it out, or give "
-            "consistency_weight=1"
         )
     head = parts.make_likelihood(likelihood, spec, grey=True)
     prior: nn.Module

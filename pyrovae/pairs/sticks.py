@@ -13,6 +13,7 @@ from pyrovae.metrics.evaluation import Evaluated
 from pyrovae.metrics.sticks import has_sticks, prior_of_sticks, stick_weights_of, sticks_used
 from pyrovae.models import StickBreakingVAE
 from pyrovae.pairs import parts
+from pyrovae.pairs.needs import Needs, when
 from pyrovae.pairs.registry import register_pair
 from pyrovae.vae import VAE
 
@@ -29,10 +30,21 @@ _GUIDES = {
 }
 
 
+_INFERRED = "concentration_is='inferred'"
+
+
 @register_pair(
     "stick-breaking",
     summary="stick-breaking VAE: a stick broken into weights, the first of which matter most",
     objective="mean-field",
+    needs=(
+        Needs(
+            ("hyperprior_shape",), when("concentration_is", "inferred"), "a concentration that is inferred", _INFERRED
+        ),
+        parts.CHANNELS,
+        parts.ACTIVATED,
+        parts.SCALED,
+    ),
 )
 def stick_breaking(
     spec: DataSpec,

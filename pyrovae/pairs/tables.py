@@ -68,9 +68,6 @@ FINISHING = Finishing(
 """What makes of a run the same as a fitted `VAEImputer`."""
 
 
-_COMPONENTS = 50
-
-
 @register_pair(
     "tabular",
     summary="VAE of heterogeneous tables with missing values: one likelihood for each column",
@@ -82,6 +79,7 @@ _COMPONENTS = 50
     lr=defaults.LR,
     lr_schedule=defaults.LR_SCHEDULE,
     batch_size=defaults.BATCH_SIZE,
+    needs=(parts.LAYERED, parts.ACTIVATED, parts.COMPONENTS_OF_PRIOR),
 )
 def tabular(
     spec: DataSpec,
@@ -96,7 +94,7 @@ def tabular(
     activation: parts.Activation = "relu",
     dropout: Annotated[float, "probability of dropping a hidden unit of the encoder in training"] = 0.0,
     prior: Annotated[Literal["standard-normal", "mixture", "vamp"], "prior of the latent"] = defaults.PRIOR,
-    num_components: Annotated[int, "components of a mixture, or pseudo-inputs of a VampPrior"] = _COMPONENTS,
+    num_components: Annotated[int, "components of a mixture, or pseudo-inputs of a VampPrior"] = 50,
     parameterization: Annotated[
         Literal["natural", "canonical"], "which parameters of its families the decoder gives"
     ] = defaults.PARAMETERIZATION,
@@ -153,7 +151,7 @@ def tabular(
     decoder = DenseDecoder(latent_dim, likelihood.raw_shape, hidden[::-1], layer=layer, activation=activation)
     guide = TabularGuide(net, GaussianHead(net.out_features, latent_dim))
     complete = partial(_complete_rows, spec, rows)
-    top = parts.make_prior(prior, latent_dim, num_components, guide.posterior, complete, default_components=_COMPONENTS)
+    top = parts.make_prior(prior, latent_dim, num_components, guide.posterior, complete)
     if missingness == "ignorable":
         return VAE(TabularVAE(top, decoder, likelihood), guide)
     mechanisms = resolve_mechanisms(missingness, _names_of(spec), columns)

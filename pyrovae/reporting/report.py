@@ -83,6 +83,9 @@ def report(
     out = Path(path) if path is not None else found[0].folder.path / NAME if len(found) == 1 else Path(NAME)
     _check_free(out, overwrite)
     parts = [opened(run, name, device) for run, name in zip(found, _names(folders), strict=True)]
+    vaes = [part.vae for part in parts if part.vae is not None]
+    if vaes and not any(map(posteriors.has_rows, vaes)):
+        posteriors.check_steps(vaes[0], fit_steps)
     for part in parts:
         torch.manual_seed(seed)
         draw(part, condition or {}, fit_steps)

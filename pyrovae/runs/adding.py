@@ -8,6 +8,7 @@ from pathlib import Path
 from pyrovae.runs.configuration import free_folder
 from pyrovae.runs.growing import add_sticks
 from pyrovae.runs.run import Run
+from pyrovae.training.options import without_idle
 from pyrovae.vae import VAE
 
 
@@ -49,7 +50,7 @@ def with_more_sticks(
     vae = add_sticks(run.load_vae(), count)
     weights = vae.model.prior.num_features
     folder = free_folder(run.folder.path.with_name(f"{run.folder.path.name}-{weights}")) if path is None else path
-    options = {**run.config["pair_options"], "truncation": weights}
+    options = {**run.pair.without_idle(run.config["pair_options"], run.spec), "truncation": weights}
     data = run.config["data"] if run.given is None else run.given
-    new = Run.create(folder, run.pair.name, options, data, run.config["training"], overwrite=overwrite)
+    new = Run.create(folder, run.pair.name, options, data, without_idle(run.config["training"]), overwrite=overwrite)
     return replace(new, config={**new.config, "grown_from": str(run.folder.path)}), vae

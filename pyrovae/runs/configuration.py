@@ -65,8 +65,9 @@ def new_configuration(
     Raises
     ------
     ValueError
-        If nothing follows the training that has such an option.
+        If nothing follows the training that has such an option, or an option of the pair would have no effect.
     """
+    pair.check_options(pair_options)
     known = [] if pair.finishing is None else [option.name for option in pair.finishing.options]
     for name, value in (finishing or {}).items():
         if name not in known:
@@ -242,7 +243,7 @@ def build(pair: Pair, data: Dataset | DataSpec, config: Mapping[str, Any], *, st
     config : mapping
         The configuration, with the options of the pair.
     stored : bool, default True
-        Whether it was read from a run that is there.
+        Whether it was read from a run that is there. Of such a run, options without effect are left out.
 
     Returns
     -------
@@ -250,8 +251,8 @@ def build(pair: Pair, data: Dataset | DataSpec, config: Mapping[str, Any], *, st
         The VAE.
     """
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in config["pair_options"].items()}
-    if stored and options.get("prior") == "standard-normal":
-        options.pop("num_components", None)  # which earlier versions took and made nothing of
+    if stored:
+        options = pair.without_idle(options, data.spec if isinstance(data, Dataset) else data)
     return pair.build(data, **options)
 
 

@@ -21,6 +21,21 @@ def has_rows(vae: VAE) -> bool:
     return isinstance(vae.guide, RowGuide)
 
 
+def check_steps(vae: VAE, steps: int) -> None:
+    """Refuse steps of a fit for a pair that fits nothing.
+
+    Raises
+    ------
+    ValueError
+        If the guide has an encoder, and the number is not that which stands where none was given.
+    """
+    if steps != FIT_STEPS and not has_rows(vae):
+        raise ValueError(
+            f"fit_steps is for an auto-decoder, whose held-out rows are fitted, got {steps}; this pair has an encoder, "
+            "so leave it out"
+        )
+
+
 def fitted(vae: VAE, rows: Rows, steps: int = FIT_STEPS, *, scale: str | None = None, progress: bool = True) -> VAE:
     """The pair over some rows: itself if it knows them, else with posteriors that are fitted to them.
 

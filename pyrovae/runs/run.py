@@ -11,7 +11,7 @@ import torch
 
 from pyrovae import data, metrics
 from pyrovae.data import Dataset
-from pyrovae.data.dataset import DataSpec
+from pyrovae.data.dataset import TABLE, DataSpec
 from pyrovae.data.fingerprints import changed_splits, fingerprints
 from pyrovae.distributed import is_restart, launch, processes
 from pyrovae.pairs.registry import Pair, find_pair
@@ -21,6 +21,7 @@ from pyrovae.storage import CheckpointError, load_weights
 from pyrovae.training import History, Trainer
 from pyrovae.training.callbacks import Callback
 from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.options import without_idle
 from pyrovae.vae import VAE
 
 
@@ -260,6 +261,7 @@ class Run:
             training, whole = dict(self.config["training"]), self.dataset()
             if resume:
                 same_data.check_resumable(self.folder, whole, self.spec)
+                training = without_idle(training)
                 training |= {n: v for n, v in (("epochs", epochs), ("patience", patience)) if v is not None}
             dataset, follows = whole, self.pair.finishing
             if follows is not None:
@@ -400,7 +402,13 @@ class Run:
         """
         if num_rows is not None and num_rows < 1:
             raise ValueError(f"num_rows must be at least 1, got {num_rows}")
+        if options.get("baselines") is not None and self.spec.kind != TABLE:
+            raise ValueError(
+                f"baselines are imputers of tables, and {self.folder.path} is a run on data of kind {self.spec.kind}; "
+                "leave them out"
+            )
         dataset, vae = self.dataset(), self.load_vae(device)
+        posteriors.check_steps(vae, fit_steps)
         weights = evaluations.weights_digest(self.folder)
         torch.manual_seed(seed)
         rows = dataset.seen(split)

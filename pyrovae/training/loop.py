@@ -109,6 +109,7 @@ class Fit:
         self.refined = self.refining(x, given) if options.refine_steps else None
         self.full = self.parallel.most(options.batch_size) if self.train.resumes_within_epochs else len(x)
         groups = parameter_groups(vae, self.learned)
+        self.groups = tuple(groups)
         self.clipped = [p for name, parameters in groups.items() if name != "objective" for p in parameters]
         self.optimizer, self.scheduler = make_steps(options, groups, parameter_names(vae, self.learned))
         self.row_steps = row_steps(self.optimizer, tables_of(vae)) if "index" in given else None

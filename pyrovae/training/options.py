@@ -18,6 +18,15 @@ from pyrovae.training.lr_schedules import LRScheduler, check_lr_schedule
 from pyrovae.training.optimizers import DEFAULT_LR, Kind, check_optimizer
 from pyrovae.training.schedules import Schedule, parse_schedule
 
+REFINE_LR, BATCH_SIZE = 0.05, 128
+"""Defaults of options that need another one, or data of a kind, to have an effect."""
+
+
+def without_idle(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a training that is there, without those that earlier versions took and made nothing of."""
+    without = () if training.get("refine_steps") else ("refine_lr",)
+    return {name: value for name, value in training.items() if name not in without}
+
 
 @dataclass
 class TrainingOptions:
@@ -39,11 +48,11 @@ class TrainingOptions:
     gradient_clip: float | None = None
     kl_weight: str | float | Schedule = 1.0
     epochs: int = 100
-    batch_size: int = 128
+    batch_size: int = BATCH_SIZE
     drop_last: bool = False
     compile: bool | str = False
     refine_steps: int = 0
-    refine_lr: float = 0.05
+    refine_lr: float = REFINE_LR
     patience: int | None = None
     monitor: str = "validation_loss"
     seed: int | None = 0
@@ -83,10 +92,19 @@ class TrainingOptions:
             )
         if not self.refine_lr > 0:
             raise ValueError(f"refine_lr must be positive, got {self.refine_lr}")
+        if self.refine_lr != REFINE_LR and not self.refine_steps:
+            raise ValueError(
+                f"refine_lr is for refine_steps, got {self.refine_lr}; leave it out, or give refine_steps=10, say"
+            )
         if not isinstance(self.objective, str | ELBO):
             raise TypeError(
                 f"objective must be one of the names {', '.join(objective_names())}, or a pyro.infer.ELBO, "
                 f"got {self.objective!r}"
+            )
+        if not isinstance(self.objective, str) and self.num_particles is not None:
+            raise ValueError(
+                f"num_particles is for an objective given by name, got {self.num_particles}; give it to "
+                f"{type(self.objective).__name__} itself, and leave it out here"
             )
         if isinstance(self.objective, str):
             make_objective(self.objective, num_particles=self.num_particles)

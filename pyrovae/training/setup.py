@@ -25,7 +25,7 @@ from pyrovae.training.batching import VALIDATION_ROWS, Batches, HeldBatches, str
 from pyrovae.training.data import Stream, TrainingData
 from pyrovae.training.lr_schedules import LRScheduler, make_lr_scheduler
 from pyrovae.training.optimizers import make_optimizer
-from pyrovae.training.options import TrainingOptions
+from pyrovae.training.options import BATCH_SIZE, TrainingOptions
 from pyrovae.training.parallel import Parallel
 from pyrovae.vae import VAE
 
@@ -156,3 +156,35 @@ def find_monitor(name: str, columns: Sequence[str]) -> str:
             f"got {name!r}"
         )
     return name
+
+
+def check_idle(options: TrainingOptions, data: TrainingData) -> None:
+    """Refuse options of a training that have no effect for its data.
+
+    Raises
+    ------
+    ValueError
+        Naming the option, and what to do.
+    """
+    if isinstance(data.train, Stream) and options.batch_size != BATCH_SIZE:
+        raise ValueError(
+            f"batch_size is for rows that the Trainer cuts into batches, got {options.batch_size}; a stream has "
+            "batches of its own, so leave it out"
+        )
+
+
+def check_groups_learn(options: TrainingOptions, groups: Sequence[str]) -> None:
+    """Refuse a learning rate or an optimizer of a group that has nothing to learn.
+
+    Raises
+    ------
+    ValueError
+        Naming the group, and those that learn.
+    """
+    for what, named in (("lr", options.lr), ("optimizer", options.optimizer)):
+        for name in named if isinstance(named, Mapping) else ():
+            if name not in groups:
+                raise ValueError(
+                    f"{what} names the group {name!r}, which has no parameters to learn here; leave it out (groups "
+                    f"that learn: {', '.join(groups)})"
+                )

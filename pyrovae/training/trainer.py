@@ -24,7 +24,7 @@ from pyrovae.training.options import TrainingOptions
 from pyrovae.training.parallel_checks import check_options
 from pyrovae.training.resuming import settings_of
 from pyrovae.training.row_steps import without_unknown_rows
-from pyrovae.training.setup import nothing_left_behind
+from pyrovae.training.setup import check_groups_learn, check_idle, nothing_left_behind
 from pyrovae.vae import VAE
 
 
@@ -192,8 +192,8 @@ class Trainer(TrainingOptions):
         CheckpointError
             If the state in `run` cannot be used, or `run` holds a training that is neither to be resumed nor replaced.
         ValueError
-            If early stopping has no validation data, there is no such monitor, there is no run to resume, or the data
-            do not fit the programs.
+            If early stopping has no validation data, there is no such monitor, there is no run to resume, an option has
+            no effect, or the data do not fit the programs.
         TypeError
             If the data have none of these forms, or an argument that the programs do not take.
         """
@@ -213,6 +213,7 @@ class Trainer(TrainingOptions):
                         "monitor='loss'"
                     )
                 check_options(self, data, ranks)
+                check_idle(self, data)
                 if folder is not None:
                     if ranks.first:
                         stack.enter_context(folder.writing())
@@ -227,6 +228,8 @@ class Trainer(TrainingOptions):
                     torch.manual_seed(self.seed)
                 stack.enter_context(nothing_left_behind(self.objective, vae))
                 fit = Fit(self, vae, data, folder, ranks)
+                if not resume:
+                    check_groups_learn(self, fit.groups)
                 fit.compile(resume)
                 stack.enter_context(vae.scope())
                 fit.allows_changed_data = allow_changed_data

@@ -76,7 +76,7 @@ BAD_INPUT = {
     "evaluate gaussian --num-samples 5 --num-rows 0": "num_rows must be at least 1, got 0",
     "evaluate gaussian --num-samples 5 --num-rows -3": "num_rows must be at least 1, got -3",
     "evaluate gaussian --num-samples 5 --chunk-size 0": "chunk_size must be at least 1",
-    "evaluate gaussian --compile --inference-gap": "--compile is for the figures of evaluate alone",
+    "evaluate gaussian --compile --inference-gap": "--compile is not for --inference-gap; leave out one of them",
     "evaluate gaussian --num 5": "unknown arguments: --num 5 (see pyrovae evaluate --help)",
     "evaluate gaussian --split all": "invalid choice: 'all' (choose from 'train', 'validation', 'test')",
     "evaluate gaussian --pair mymodule:make_vae": "is a run of the pair gaussian, not mymodule:make_vae",

@@ -59,7 +59,11 @@ BAD_FILES = {
     "empty": ("t.csv", b"", "t.csv is empty"),
     "no rows": ("t.csv", b"a,b\n", "t.csv has no rows, only a line of names"),
     "names twice": ("t.csv", b"a,a\n1,2\n", "t.csv has two columns 'a'; give every column a name of its own"),
-    "no name": ("t.csv", b"a,\n0,2\n", "t.csv has a column without a name; give every column a name of its own"),
+    "no name": (
+        "t.csv",
+        b"a,\n0,2\n",
+        "t.csv has a column without a name, column 2; give every column a name of its own",
+    ),
     "no gzip": ("t.csv.gz", b"a,b\n1,2\n", r"t.csv.gz cannot be read \(Not a gzipped file"),
     "half a gzip": ("t.csv.gz", gzip.compress(bytes(TEXT, "utf-8"))[:40], "t.csv.gz cannot be read"),
     "other ending": ("t.xlsx", b"a", "t.xlsx cannot be read as a table: tables are in .csv, .csv.gz, .tsv"),

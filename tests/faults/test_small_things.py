@@ -64,13 +64,13 @@ def test_numbers_of_numpy(tmp_path):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"channels": (8, 16)}, "channels are for convolutional nets"),
+        ({"channels": (8, 16)}, "channels is for convolutional nets"),
         (
             {"likelihood_scale": 0.5, "likelihood": "bernoulli"},
-            "likelihood_scale is for the likelihood normal, and this one is b",
+            "likelihood_scale is for the likelihood normal, got 0.5",
         ),
-        ({"likelihood_scale": 0.5, "likelihood": "normal-learned"}, "and this one is normal-learned"),
-        ({"num_components": 3}, "num_components is for the priors mixture and vamp, got 3 for standard-normal"),
+        ({"likelihood_scale": 0.5, "likelihood": "normal-learned"}, "or give likelihood='normal'"),
+        ({"num_components": 3}, "num_components is for the priors mixture and vamp, got 3; leave it out"),
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 
 import torch
 from pairs import linear_pair
+from torch.utils.data import DataLoader, IterableDataset
 
 from pyrovae.training import Callback, Trainer
 
@@ -18,7 +19,8 @@ def seeded(make=linear_pair, seed=0):
 
 def trained(data=None, make=linear_pair, **options):
     vae = seeded(make)
-    options = {"epochs": 3, "batch_size": 16, "progress": False} | options
+    size = {} if isinstance(data, DataLoader | IterableDataset) else {"batch_size": 16}
+    options = {"epochs": 3, **size, "progress": False} | options
     history = Trainer(**options).fit(vae, rows() if data is None else data)
     return vae, history
 
