@@ -236,7 +236,7 @@ class RunFolder:
             if self.weights_path.exists():
                 more = ", though weights; of a training in Python on a stream, VAE.save(folder, data=...) writes one"
             if not self.path.exists():
-                raise CheckpointError(f"there is no folder {self.path}") from None
+                raise CheckpointError(f"{self.path} is no run folder: it does not exist") from None
             raise CheckpointError(f"{self.path} is no run folder: it has no config.json{more}") from None
         except (OSError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.config_path} is damaged ({error}); {AGAIN}") from None

@@ -43,6 +43,6 @@ def test_values_that_no_training_row_has_are_told_by_column(place, caplog):
 
 def test_a_folder_that_is_not_there_is_said(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "nowhere")]) == 2
-    assert f"there is no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
+    assert f"{tmp_path / 'nowhere'} is no run folder: it does not exist" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path)]) == 2
     assert f"{tmp_path} is no run folder: it has no config.json" in capsys.readouterr().err

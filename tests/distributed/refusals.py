@@ -127,7 +127,8 @@ def of_rows():
 
 def message(data=None, layer=None, guide=None, baseline=None, validation=None, **options):
     made = Linear(layer, baseline)
-    how = {"epochs": 1, "batch_size": 8, "progress": False} | options
+    size = {} if isinstance(data, DataLoader | IterableDataset) else {"batch_size": 8}
+    how = {"epochs": 1, **size, "progress": False} | options
     try:
         Trainer(**how).fit(VAE(made.model, guide or made.guide), x() if data is None else data, validation)
     except (ValueError, LostProcessError) as error:
