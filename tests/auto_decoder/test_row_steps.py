@@ -168,12 +168,12 @@ def test_refined_training_teaches_both_programs(objective):
 def test_the_model_learns_at_refined_posteriors():
     """With an encoder that is never trained, the model still reaches what a good posterior gives it."""
     x, losses = pictures(80), {}
-    for steps in (0, 15):
+    for steps, refined in ((0, {}), (15, {"refine_steps": 15, "refine_lr": 0.1})):
         vae = VAE(decoder_model(), amortised_pair().guide)
         for parameter in vae.guide.parameters():
             parameter.requires_grad_(False)
         settings = {"epochs": 15, "batch_size": 40, "lr": 0.01, "progress": False, "objective": "elbo"}
-        history = Trainer(refine_steps=steps, refine_lr=0.1, **settings).fit(vae, x)
+        history = Trainer(**refined, **settings).fit(vae, x)
         losses[steps] = history.rows[-1]["loss"]
     assert losses[15] < losses[0] - 0.5
 

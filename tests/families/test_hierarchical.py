@@ -34,7 +34,7 @@ VARIANTS = {
     "conv": {"net": "conv", "channels": (3, 4), "activation": "relu"},
     "vamp": {"prior": "vamp", "num_components": 5, "skip": True},
     "three layers": {"latent_dims": (5, 4, 3), "prior": "vamp", "num_components": 5},
-    "one layer": {"latent_dims": (4,), "prior": "vamp", "num_components": 5},
+    "one layer": {"latent_dims": (4,), "hidden_between": (100, 100), "prior": "vamp", "num_components": 5},
     "no hidden layers between": {"hidden_between": ()},
 }
 variants = pytest.mark.parametrize("variant", VARIANTS)

@@ -60,15 +60,15 @@ class TestHideLabels:
             data.load("linear-gaussian", labels=0.5)
 
 
-TINY = {"hidden": (32,), "latent_dim": 4, "truncation": 4}
+TINY = {"hidden": (32,)}
 
 
 class TestPair:
     @pytest.mark.parametrize(
         "options",
         [
-            {},
-            {"latent": "stick-breaking"},
+            {"latent_dim": 4},
+            {"latent": "stick-breaking", "truncation": 4},
             {"net": "conv", "channels": (2, 4), "dropout": 0.3},
             {"learn_class_prior": True},
         ],
