@@ -20,7 +20,7 @@ from pyrovae.vae import VAE
 
 _SEVERAL = Needs(
     ("hidden_between", "skip"),
-    lambda options, spec: len(options["latent_dims"]) > 1,
+    lambda options, spec: len(options["latent_dims"]) != 1,
     "several latent layers",
     "their sizes, latent_dims=(100, 50) say",
 )

@@ -170,7 +170,7 @@ def test_pseudo_inputs_are_values_of_the_layer_below_the_top():
     [
         ({"latent_dims": ()}, r"latent_dims must hold at least one positive number, got \(\)"),
         ({"latent_dims": (3, 0)}, r"latent_dims must hold at least one positive number, got \(3, 0\)"),
-        ({"num_components": 0}, "num_components must be at least 1, got 0"),
+        ({"prior": "vamp", "num_components": 0}, "num_components must be at least 1, got 0"),
         ({"hidden": ()}, "at least one hidden layer"),
         ({"net": "conv", "channels": (3,)}, "two numbers of channels"),
         ({"activation": "tahn"}, "unknown activation 'tahn'"),
