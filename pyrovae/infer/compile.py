@@ -18,6 +18,7 @@ from torch.fx import GraphModule
 
 from pyrovae import programs
 from pyrovae.infer import products
+from pyrovae.infer.compared import Generators, Result, copies, difference_of, gradients_of, put_back
 from pyrovae.infer.compiled_code import (
     CompiledStep,
     CompileError,
@@ -30,21 +31,21 @@ from pyrovae.infer.compiled_code import (
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.pyro_elbos import PyroLoss
-from pyrovae.infer.recording import (
-    Attributes,
-    changed_attribute,
-    difference,
-    plain_attributes,
-    reason_of,
-    record,
-    unchanged_attributes,
-)
+from pyrovae.infer.recording import changed_in_place, difference, reason_of, record, unchanged_attributes
 from pyrovae.infer.scoring import masked_log_prob
 
 __all__ = ["CompileError", "CompiledLoss"]
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
+
+TRIALS = 3
+"""Steps of which one must give what the programs give, up to rounding, before compiled code is used."""
+WHY = (
+    "; a recording holds what the programs decide in Python, or assign anew, as it was; make it an argument or a "
+    "buffer that is changed in place, or train without compilation"
+)
+"""What to do where a recording and the programs differ."""
 
 
 class CompiledLoss:
@@ -56,7 +57,9 @@ class CompiledLoss:
     same state of torch's generator, so that both ways of training agree up to rounding.
 
     What a program decides in Python is decided once for each shape: a branch on values of data or parameters makes
-    tracing fail. Arguments of distributions are not checked.
+    tracing fail, and so do counts of runs, as far as attributes, variables of the functions and a second recording show
+    them. What is changed later from outside, a number of a module for instance, has no effect: `compared` tells. The
+    Trainer compares the programs with what was recorded in some steps. Arguments of distributions are not checked.
 
     Parameters
     ----------
@@ -131,7 +134,6 @@ class CompiledLoss:
         self._slots = Slots(self._step)
         self._compiled: dict[Any, CompiledStep] = {}
         self._weight: tuple[Any, Tensor] | None = None
-        self._attributes: Attributes = {}
 
     def __call__(self, x: Tensor, beta: float | Tensor = 1.0, /, **data: Tensor) -> Tensor:
         """The loss of a batch, its gradients being put into the parameters: a scalar, summed over the rows, in nats.
@@ -158,28 +160,71 @@ class CompiledLoss:
         return loss
 
     def prepare(self, x: Tensor, beta: float = 1.0, /, **data: Tensor) -> None:
-        """Compile for batches like this one; changes no parameter, gradient, buffer or random number."""
-        inputs = {"x": x, **data}
-        with torch.random.fork_rng():
-            step = self._compile(inputs, beta)
-            with torch.no_grad():
-                given, count = self._arguments(inputs, beta), len(self._slots.trained())
-                step.code(*given[:count], *(value.clone() for value in given[count:]))
-
-    def check_attributes(self) -> None:
-        """Refuse a plain attribute of a module that was changed since the programs were recorded.
+        """Compile for batches like this one; changes no parameter, gradient, buffer or random number of torch.
 
         Raises
         ------
         CompileError
-            Naming the attribute.
+            If the pair cannot be compiled, or if what is recorded of it gives something else than its programs.
         """
-        name = changed_attribute(self._step, self._attributes) if self._compiled else ""
-        if name:
-            raise CompileError(
-                f"the attribute {name!r} was changed after the steps were compiled, which hold it as it was; make it a "
-                "buffer or an argument of the programs, or train without compilation"
-            )
+        inputs = {"x": x, **data}
+        with torch.random.fork_rng():
+            self._compile(inputs, beta)
+            slots, held = self._slots.places(), self.tensors()
+            before, gradients = copies(held), [value.grad for value in held]
+            try:
+                for _ in range(TRIALS):  # rounding may turn a draw into another one, but not each time
+                    _, differs = self.compared(x, beta, **data)
+                    if not differs:
+                        break
+                else:
+                    raise CompileError(f"the pair cannot be compiled: {differs}{WHY}")
+            except CompileError:
+                raise
+            except Exception as error:  # whatever an operation trips over once it is recorded
+                raise CompileError(
+                    f"the pair cannot be compiled: what was recorded does not run ({reason_of(error)}); train it "
+                    "without compilation"
+                ) from error
+            finally:
+                put_back(slots, held, before)
+                for value, gradient in zip(held, gradients, strict=True):
+                    value.grad = gradient
+
+    def compared(self, x: Tensor, beta: float = 1.0, /, **data: Tensor) -> tuple[Tensor, str]:
+        """A call, and a run of the programs from the same state beside it, which leaves nothing behind.
+
+        Parameters
+        ----------
+        x, beta, **data
+            As for a call.
+
+        Returns
+        -------
+        Tensor, str
+            The loss; and in words where the programs differ from what was recorded by more than rounding. It is empty
+            if they do not.
+        """
+        inputs, generators = {"x": x, **data}, Generators(x.device)
+        weighted = self._key(inputs, beta)[0]  # looks for tensors that have changed
+        slots, held, count = self._slots.places(), self.tensors(), len(self._slots.trained())
+        before, drawn = copies(held), generators.state()
+        loss = self(x, beta, **data)
+        after, then = copies(held), generators.state()
+        ours = Result(loss, [value.grad for value in held[:count]], after)
+        put_back(slots, held, before)
+        generators.set(drawn)
+        try:
+            weight = self._arguments(inputs, beta)[len(held)] if weighted else None
+            with torch.enable_grad():
+                own = self._step(weight, inputs)
+                gradients = gradients_of(own / len(x) if self._per_row else own, held[:count])
+            now = [where[name] for where, name in slots]
+            theirs = Result(own.detach(), gradients, copies(now))
+        finally:
+            put_back(slots, held, after)
+            generators.set(then)
+        return loss, difference_of(ours, theirs, [*self._slots.trained_names, *self._slots.kept_names], count, len(x))
 
     def standing(self, x: Tensor, beta: float | Tensor = 1.0, /, **data: Tensor) -> tuple:
         """Which code a call runs, and where the tensors of the pair lie. Equal ones may differ in values alone."""
@@ -231,7 +276,6 @@ class CompiledLoss:
         without = [place for place in range(len(targets)) if place not in found]
         made = CompiledStep(code, list(zip(found, copied, strict=True)), without)
         self._compiled[self._key(inputs, beta)] = made
-        self._attributes = plain_attributes(self._step)
         return made
 
     def _recorded(self, run: Callable[..., Any], example: list[Tensor]) -> GraphModule:
@@ -239,10 +283,12 @@ class CompiledLoss:
         try:
             with unchanged_attributes(self._step):
                 graph, again = (record(run, example) for _ in range(2))
+            if any(node.op == "get_attr" for node in changed_in_place(graph.graph)):
+                raise CompileError("the programs change a tensor in place that is no buffer of theirs")
         except Exception as error:
             raise CompileError(
                 f"the pair cannot be compiled{_place(error)} ({reason_of(error)}); train it without compilation, "
-                "or write it without branches on values and without .item()"
+                "or write it without branches on values, and with buffers for what changes"
             ) from error
         if changed := difference(graph, again):
             raise CompileError(

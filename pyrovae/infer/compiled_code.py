@@ -114,6 +114,10 @@ class Slots:
     def _look(self) -> tuple:
         return tuple(_kind_of(values.get(name)) for _, values, name in self._all)
 
+    def places(self) -> list[tuple[dict[str, Any], str]]:
+        """Where the module keeps the tensors, the trained ones first."""
+        return [*self._trained, *self._kept]
+
     def trained(self) -> list[Tensor]:
         """The tensors whose gradients are asked for."""
         return [values[name] for values, name in self._trained]

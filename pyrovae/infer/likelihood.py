@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.rows import cut
+from pyrovae.infer.compared import Generators
 from pyrovae.infer.compile import CompileError
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
 from pyrovae.infer.log_weights import conditioned, weights_of
-from pyrovae.infer.recorded import Draw, Generators, Recordings, recordings
+from pyrovae.infer.recorded import Draw, Recordings, recordings
 from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout
 from pyrovae.programs import describe

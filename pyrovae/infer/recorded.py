@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from pyrovae.infer.compiled_code import CompileError, compiled, leaving_no_source
 from pyrovae.infer.products import LARGE
-from pyrovae.infer.recording import reason_of, record, unchanged_attributes
+from pyrovae.infer.recording import changed_in_place, reason_of, record, unchanged_attributes
 
 logger = logging.getLogger(__name__)
 Weights = Callable[[Mapping[str, Tensor]], Tensor]
@@ -234,7 +233,7 @@ def _varying(graph: Graph) -> set[Node]:
     CompileError
         If an input or a constant is changed in place.
     """
-    roots = {_root(node) for changing in graph.nodes for node in _changed_by(changing)}
+    roots = changed_in_place(graph)
     if any(node.op in ("placeholder", "get_attr") for node in roots):
         raise CompileError("the programs change a tensor in place that outlives their run")
     found: set[Node] = set()
@@ -251,50 +250,6 @@ def _reaching(graph: Graph, wanted: Callable[[Node], bool]) -> set[Node]:
         if wanted(node) or not found.isdisjoint(node.users):
             found.add(node)
     return found
-
-
-def _changed_by(node: Node) -> Iterator[Node]:
-    """The nodes whose tensors an operation changes in place."""
-    for place, argument in enumerate(getattr(getattr(node.target, "_schema", None), "arguments", ())):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
-            for changed in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(changed, Node):
-                    yield changed
-
-
-def _root(node: Node) -> Node:
-    """The node whose memory a view, or a chain of them, looks at."""
-    while node.op == "call_function" and node.args and isinstance(node.args[0], Node):
-        returns = getattr(getattr(node.target, "_schema", None), "returns", ())
-        if node.target is not operator.getitem and not any(value.alias_info is not None for value in returns):
-            break
-        node = node.args[0]
-    return node
-
-
-class Generators:
-    """The state of torch's generators of the CPU and of a device.
-
-    Parameters
-    ----------
-    device : torch.device
-        The device.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device if device.type == "cuda" else None
-
-    def state(self) -> list[Tensor]:
-        """The present state."""
-        of_device = [] if self._device is None else [torch.cuda.get_rng_state(self._device)]
-        return [torch.get_rng_state(), *of_device]
-
-    def set(self, state: Sequence[Tensor]) -> None:
-        """Go back to a state."""
-        torch.set_rng_state(state[0])
-        if self._device is not None:
-            torch.cuda.set_rng_state(state[1], self._device)
 
 
 class Recordings:

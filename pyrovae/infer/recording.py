@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import zip_longest
+from contextlib import contextmanager, suppress
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.infer.compiled_code import CompileError
 
-_LOOKED_AT = (torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__)
+_LOOKED_AT = (Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist, Tensor.__repr__)
 """How programs look at values behind torch's back, which no recording sees."""
 _aten: Any = torch.ops.aten
-Attributes = dict[tuple[int, str], Any]
 
 
 def record(run: Callable[..., Any], example: Sequence[Tensor]) -> GraphModule:
@@ -53,7 +54,7 @@ def record(run: Callable[..., Any], example: Sequence[Tensor]) -> GraphModule:
 def difference(first: GraphModule, second: GraphModule) -> str:
     """Where two recordings of the same programs differ, in words; empty if they do not."""
     places: dict[Node, int] = {}
-    for number, (one, other) in enumerate(zip_longest(first.graph.nodes, second.graph.nodes)):
+    for number, (one, other) in enumerate(itertools.zip_longest(first.graph.nodes, second.graph.nodes)):
         if one is None or other is None or one.op != other.op:
             return "other operations"
         if one.op == "get_attr":
@@ -99,7 +100,9 @@ class RecordedFunctions(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if func in _LOOKED_AT:
+        places = [*args[1:], *(kwargs or {}).values()]
+        splits = func in (torch.tensor_split, Tensor.tensor_split) and any(isinstance(one, Tensor) for one in places)
+        if func in _LOOKED_AT or splits:
             raise CompileError("a value of a tensor is needed in Python")
         return (_one_hot if func is F.one_hot else func)(*args, **(kwargs or {}))
 
@@ -111,14 +114,22 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 
 
 class _FixedShapes(TorchDispatchMode):
-    """Refuses operations whose results have as many entries as values say: a program may ask how many these are."""
+    """Refuses operations whose results have as many entries as values say: a program may ask how many these are.
+
+    Draws of a generator of the programs are refused, too: it would not move with a recording.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if torch.Tag.dynamic_output_shape in func.tags:
+        if torch.Tag.dynamic_output_shape in func.tags or func.overloadpacket in _OF_OTHER_SHAPES:
             chosen = args[1] if func is _aten.index.Tensor else None
             if chosen is None or any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in chosen):
                 raise CompileError(f"the shape of a tensor depends on values, by {func.overloadpacket}")
+        if any(isinstance(value, torch.Generator) for value in (kwargs or {}).values()):
+            raise CompileError("the programs draw from a generator of their own")
         return func(*args, **(kwargs or {}))
+
+
+_OF_OTHER_SHAPES = (_aten._pack_padded_sequence, _aten._to_sparse, _aten._coalesce, _aten._nnz)
 
 
 @contextmanager
@@ -134,30 +145,110 @@ def _no_other_generators() -> Iterator[None]:
         raise CompileError("the programs draw random numbers of Python's or NumPy's")
 
 
+def changed_in_place(graph: Graph) -> set[Node]:
+    """The nodes whose tensors a recording changes in place, by a chain of views as well."""
+    return {_root(node) for changing in graph.nodes for node in _changed_by(changing)}
+
+
+def _changed_by(node: Node) -> Iterator[Node]:
+    """The nodes whose tensors an operation changes in place."""
+    for place, argument in enumerate(getattr(getattr(node.target, "_schema", None), "arguments", ())):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
+            for changed in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(changed, Node):
+                    yield changed
+
+
+def _root(node: Node) -> Node:
+    """The node whose memory a view, or a chain of them, looks at."""
+    while node.op == "call_function" and node.args and isinstance(node.args[0], Node):
+        returns = getattr(getattr(node.target, "_schema", None), "returns", ())
+        if node.target is not operator.getitem and not any(value.alias_info is not None for value in returns):
+            break
+        node = node.args[0]
+    return node
+
+
 @contextmanager
 def unchanged_attributes(vae: nn.Module) -> Iterator[None]:
-    """A context that refuses a change of a plain attribute of a module, such as a count of runs, and takes it back."""
-    before = plain_attributes(vae)
+    """A context that refuses a change of an attribute of a module, such as a count of runs, or of what functions use.
+
+    Numbers and words of modules are put back. Containers, arrays and generators of random numbers are looked into, too.
+    """
+    plain, before, outside = _attributes(vae, _plain), _attributes(vae, _look_of), _outside(vae)
     yield
-    name = changed_attribute(vae, before)
+    now = _attributes(vae, _look_of)
+    name = next((place[1] for place, look in now.items() if before.get(place, look) != look), "")
+    used = next((place[1] for place, look in _outside(vae).items() if outside.get(place, look) != look), "")
+    if used:
+        raise CompileError(f"the programs change {used!r} in their run")
     if name:
         for module in vae.modules():
-            vars(module).update({known: value for (at, known), value in before.items() if at == id(module)})
+            vars(module).update({known: value for (at, known), value in plain.items() if at == id(module)})
         raise CompileError(f"the programs change the attribute {name!r} in their run")
 
 
-def changed_attribute(vae: nn.Module, before: Attributes) -> str:
-    """The name of a plain attribute that has another value than before; empty if there is none."""
-    now = plain_attributes(vae)
-    return next((place[1] for place, value in now.items() if before.get(place, value) != value), "")
+def _attributes(vae: nn.Module, look: Callable[[Any], Any]) -> dict[tuple[int, str], Any]:
+    """What is seen of the attributes that users give to modules, by module and name."""
+    found = {}
+    for module in vae.modules():
+        for name, value in vars(module).items():
+            if name not in _OF_TORCH and not name.startswith("_pyro") and (seen := look(value)) is not None:
+                found[id(module), name] = seen
+    return found
 
 
-def plain_attributes(vae: nn.Module) -> Attributes:
-    """Numbers and words that modules hold, by module and name; without the mode, which recordings are told by."""
-    plain = (bool, int, float, str)
-    return {
-        (id(module), name): value
-        for module in vae.modules()
-        for name, value in vars(module).items()
-        if isinstance(value, plain) and name != "training"
-    }
+def _outside(vae: nn.Module) -> dict[tuple[int, str], Any]:
+    """What is seen of the global and enclosing variables that the user's functions name."""
+    found: dict[tuple[int, str], Any] = {}
+    functions = [one for module in vae.modules() for one in vars(module).values()]
+    functions += [one for kind in {*map(type, vae.modules())} for base in kind.__mro__ for one in vars(base).values()]
+    for function in filter(_is_of_user, functions):
+        for name in _names_in(function.__code__):
+            found[id(function), name] = _look_of(function.__globals__.get(name))
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+            with suppress(ValueError):  # of a cell that is still empty
+                found[id(function), name] = _look_of(cell.cell_contents)
+    return {place: look for place, look in found.items() if look is not None}
+
+
+def _is_of_user(function: Any) -> bool:
+    if not isinstance(function, FunctionType):
+        return False
+    return function.__module__.partition(".")[0] not in ("torch", "pyro", "pyrovae")
+
+
+def _names_in(code: CodeType) -> set[str]:
+    inner = (_names_in(part) for part in code.co_consts if isinstance(part, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+def _look_of(value: Any, depth: int = 0) -> Any:
+    """What tells one state of a value from another; None where that is not known."""
+    if isinstance(value, bool | int | float | complex | str | np.generic):
+        return repr(value)
+    if isinstance(value, itertools.count):
+        return repr(value)
+    if isinstance(value, np.ndarray):
+        return value.shape, value.tobytes() if value.nbytes < _LARGE else len(value)
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return repr(value.get_state(legacy=False))
+    if isinstance(value, torch.Generator):
+        return bytes(value.get_state().tolist())
+    if isinstance(value, list | tuple | set | frozenset | dict) and depth < _DEEP and len(value) < _LARGE:
+        parts = value.items() if isinstance(value, dict) else value
+        return type(value), [_look_of(part, depth + 1) for part in parts]
+    return None
+
+
+_OF_TORCH = frozenset(vars(nn.Module()))
+_DEEP, _LARGE = 4, 100_000

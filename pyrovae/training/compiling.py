@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyrovae.infer.compile import CompiledLoss, CompileError
+from pyrovae.infer.compile import TRIALS, WHY, CompiledLoss, CompileError
 from pyrovae.storage import CheckpointError, load_information
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.options import TrainingOptions
@@ -22,6 +22,7 @@ ENOUGH_STEPS = 10_000
 ENOUGH_TO_RECORD = 2000
 """Steps from which on recording pays: it takes a second, and saves the work of the handlers, half a millisecond."""
 
+_EARLY, _APART, _AT_MOST_APART, _DOUBTED = 32, 20, 1000, 8
 LATER_EPOCHS = 1000
 """Finished epochs from which on the smaller last batch is compiled too: it comes once an epoch, so that a second graph
 takes as long to pay. The number of epochs that are asked for does not matter, since a training may get more later."""
@@ -110,6 +111,8 @@ class CompiledSteps:
     def __init__(self, loss: CompiledLoss, full: int, *, later: bool, recorded: bool) -> None:
         self.loss, self.full, self.recorded, self._later = loss, full, recorded, later
         self._compiles_last: bool | None = None  # once that was tried
+        self.compares = False
+        self._steps = self._since = self._doubted = self._differing = 0
 
     def prepare(
         self, x: Tensor, beta: float, data: Mapping[str, Tensor], picking: Callable[..., AbstractContextManager[Any]]
@@ -119,12 +122,43 @@ class CompiledSteps:
             with compiling(len(x), recorded=self.recorded), picking(data):
                 self.loss.prepare(x, beta, **data)
 
-    def of(self, x: Tensor, beta: float, data: Mapping[str, Tensor], epoch: int) -> CompiledLoss | None:
-        """What runs a step for some rows; None where it runs uncompiled."""
+    def begin(self, *, first: bool) -> None:
+        """Begin a step, perhaps the first one of an epoch. `compares` then says whether it is compared.
+
+        These are some of the first steps, the first one of an epoch where that is not too often, and one of a thousand.
+        """
+        self._steps, self._since = self._steps + 1, self._since + 1
+        early = self._steps <= _EARLY and self._steps & (self._steps - 1) == 0
+        self.compares = early or self._doubted > 0 or self._since >= (_APART if first else _AT_MOST_APART)
+
+    def __call__(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> Tensor:
+        """The loss of a batch, whose gradients are put into the parameters.
+
+        Raises
+        ------
+        CompileError
+            If the programs give something else than what was recorded of them, and not once alone: rounding may turn a
+            draw into another one.
+        """
+        if not self.compares:
+            return self.loss(x, beta, **data)
+        loss, differs = self.loss.compared(x, beta, **data)
+        self._since, self._doubted = 0, self._doubted - 1
+        if differs:
+            self._differing, self._doubted = self._differing + 1, _DOUBTED if self._doubted < 0 else self._doubted
+            if self._differing >= TRIALS:
+                how = "recorded" if self.recorded else "compiled"
+                raise CompileError(f"what the steps compute has changed since they were {how}: {differs}{WHY}")
+        elif self._doubted <= 0:
+            self._doubted = self._differing = 0
+        return loss
+
+    def has(self, x: Tensor, beta: float, data: Mapping[str, Tensor], epoch: int) -> bool:
+        """Whether a step for some rows is compiled."""
         if len(x) == self.full:
-            return self.loss
+            return True
         if not self._later or epoch < LATER_EPOCHS:
-            return None
+            return False
         if self._compiles_last is None:
             try:
                 with compiling(len(x), recorded=self.recorded):
@@ -133,4 +167,4 @@ class CompiledSteps:
             except CompileError as error:
                 logger.info("the last batch of an epoch is not compiled: %s", error)
                 self._compiles_last = False
-        return self.loss if self._compiles_last else None
+        return self._compiles_last

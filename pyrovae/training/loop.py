@@ -280,7 +280,10 @@ class Fit:
         self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
         x, data = arguments(self.vae, rows, self.device) if count else (None, {})
         beta, number = self.kl_weight(self.progress.time), self.state.batch + 1
-        if self.captured is not None and x is not None and len(x) == self.full:
+        if self.compiled is not None:
+            self.compiled.begin(first=not self.state.batch)
+        captures = self.captured is not None and self.compiled is not None and not self.compiled.compares
+        if captures and self.captured is not None and x is not None and len(x) == self.full:
             whole = self.captured(x, beta, data)
             if whole is not None:
                 self.losses.add(whole, number, x, data)
@@ -333,10 +336,11 @@ class Fit:
     def gradients(self, x: Tensor, data: Mapping[str, Tensor], beta: float, count: int) -> tuple[Any, list[Tensor]]:
         """The summed loss of rows, with its gradients, and leaves of tables."""
         with self.picking(data) as leaves:
-            compiled = None if self.compiled is None else self.compiled.of(x, beta, data, self.state.epoch)
-            self.per_row = compiled is not None and not self.parallel.several
-            if compiled is not None:
-                loss = compiled(x, beta, **data)
+            code = self.compiled
+            compiled = code is not None and code.has(x, beta, data, self.state.epoch)
+            self.per_row = compiled and not self.parallel.several
+            if code is not None and compiled:
+                loss = code(x, beta, data)
             else:
                 weight = KLWeightMessenger(beta) if beta != 1 else nullcontext()
                 draws = self.parallel.drawing(self.state.epoch, self.state.batch)
@@ -445,8 +449,6 @@ class Fit:
         progress.epoch, progress.batch = state.epoch, state.batch
         for callback in self.callbacks:
             getattr(callback, event)(progress)
-        if self.compiled is not None and self.options.callbacks:
-            self.compiled.loss.check_attributes()
 
     @property
     def is_due(self) -> bool:

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyro
@@ -396,6 +397,9 @@ def test_views_of_recorded_tensors_that_lie_otherwise():
     torch.testing.assert_close(found, x.transpose(0, 1).reshape(4, 15) + 1)
 
 
+RUNS = {"count": 0}
+
+
 def stateful_pair(kind):
     """A guide that decides something in Python, another thing in each run."""
     calls = itertools.count()
@@ -404,17 +408,39 @@ def stateful_pair(kind):
     class Guide(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net, self.calls = net, 0
+            self.net, self.calls, self.held, self.best = net, 0, {"calls": []}, float("nan")
+            self.generator, self.constant = torch.Generator(), torch.zeros(())
+            self.register_buffer("buffer", torch.zeros(()))
 
         def forward(self, x):
             loc = self.net(x)
             if kind == "attribute":
                 self.calls += 1
                 loc = loc * min(1.0, self.calls / 100)
+            elif kind == "list":
+                self.held["calls"].append(0)
+                loc = loc if len(self.held["calls"]) < 100 else 2 * loc
             elif kind == "closure":
                 loc = loc * min(1.0, next(calls) / 100)
-            elif kind == "tensor":
-                loc = loc * torch.tensor(next(calls) / 100)
+            elif kind == "global":
+                RUNS["count"] += 1
+                loc = loc if RUNS["count"] < 100 else 2 * loc
+            elif kind == "time":
+                loc = loc * torch.tensor(time.monotonic())
+            elif kind == "buffer":
+                self.buffer = self.buffer + 1
+                loc = loc / self.buffer
+            elif kind == "constant":
+                self.constant.add_(1)
+                loc = loc + self.constant
+            elif kind == "generator":
+                loc = loc + torch.randn(len(x), 2, generator=self.generator)
+            elif kind == "tolist":
+                loc = loc if x.sum().tolist() > 0 else 2 * loc
+            elif kind == "packed":
+                lengths = (x > 0).sum(-1).clamp(min=1)
+                packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+                loc = loc * packed.data.mean()
             elif kind == "random":
                 loc = loc if random.random() < 0.5 else 2 * loc
             elif kind == "numpy":
@@ -431,8 +457,15 @@ def stateful_pair(kind):
     ("kind", "reason"),
     {
         "attribute": "the programs change the attribute 'calls' in their run",
-        "closure": r"a second run of the programs does something else .*another number in aten.mul.Tensor",
-        "tensor": "a second run of the programs does something else .*another number",
+        "list": "the programs change the attribute 'held' in their run",
+        "closure": "the programs change 'calls' in their run",
+        "global": "the programs change 'RUNS' in their run",
+        "time": "a second run of the programs does something else .*another number",
+        "buffer": "'vae.owners.guide.buffer' is left with other values by the programs than as recorded",
+        "constant": "the programs change a tensor in place that is no buffer of theirs",
+        "generator": "the programs draw from a generator of their own",
+        "tolist": "a value of a tensor is needed in Python",
+        "packed": "the shape of a tensor depends on values, by aten._pack_padded_sequence",
         "random": "the programs draw random numbers of Python's or NumPy's",
         "numpy": "a value of a tensor is needed in Python",
         "mask": "the shape of a tensor depends on values, by aten.index",
@@ -441,7 +474,7 @@ def stateful_pair(kind):
 def test_what_python_decides_anew_is_refused(kind, reason):
     """A recording would hold it as it was in one run."""
     with pytest.raises(CompileError, match=rf"^the pair cannot be compiled.*{reason}"):
-        CompiledLoss(stateful_pair(kind), IWAE(2), backend="eager")(torch.randn(6, 5))
+        CompiledLoss(stateful_pair(kind), IWAE(2), backend="eager").prepare(torch.randn(6, 5))
 
 
 def test_constants_that_are_not_numbers_are_the_same_in_both_recordings():
@@ -459,3 +492,52 @@ def test_constants_that_are_not_numbers_are_the_same_in_both_recordings():
     assert CompiledLoss(VAE(pair.model, Guide(), example=torch.randn(6, 5)), IWAE(2), backend="eager")(
         torch.randn(6, 5)
     )
+
+
+def test_what_does_not_run_once_it_is_recorded_is_one_line():
+    """An LSTM of one layer on the CPU, which torch's oneDNN cannot repeat."""
+
+    class Guide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.head = nn.LSTM(1, 4, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                loc = self.head(self.net(x.unsqueeze(-1))[0][:, -1])
+                pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    x = torch.randn(6, 5)
+    vae = VAE(linear_pair().model, Guide(), example=x)
+    before = weights_of(vae)
+    with pytest.raises(CompileError, match=r"^the pair cannot be compiled: what was recorded does not run \([^\n]*$"):
+        CompiledLoss(vae, IWAE(2), backend="eager").prepare(x)
+    assert same_weights(weights_of(vae), before)
+
+
+def test_compared_with_the_programs():
+    """Nothing is left behind by the run beside it, and a number that was changed since is found."""
+
+    class Guide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.norm, self.factor = nn.Linear(5, 2), nn.BatchNorm1d(5), 1.0
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(self.net(self.norm(x)) * self.factor, 1.0).to_event(1))
+
+    x, made = torch.randn(6, 5), []
+    for run in ("call", "compared"):
+        torch.manual_seed(0)
+        vae = VAE(linear_pair().model, Guide(), example=x)
+        step = CompiledLoss(vae, make_objective("elbo", max_plate_nesting=1), backend="eager")
+        step.prepare(x)
+        torch.manual_seed(1)
+        loss, differs = step.compared(x) if run == "compared" else (step(x), "")
+        assert not differs
+        made.append((loss, gradients(vae), {**vae.state_dict()}, torch.get_rng_state()))
+    for first, second in zip(*made, strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+    vae.guide.factor = 0.5
+    assert "the loss is" in step.compared(x)[1]
