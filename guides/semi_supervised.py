@@ -14,7 +14,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.runtime import InferDict
 from torch import Tensor, nn
 
-from pyrovae.distributions.labels import KnownLabels, labelled_logits
+from pyrovae.distributions.labels import KnownLabels, label_range, labelled_logits
 from pyrovae.masks import fill_missing
 from pyrovae.nn import encoded
 from pyrovae.nn.consistency import adversarial_divergence
@@ -291,7 +291,7 @@ class SemiSupervisedGuide(PyroModule):
         infer: InferDict = {"enumerate": "parallel"}
         if y is None:
             return pyro.sample("y", Categorical(logits=logits), infer=infer)
-        lowest, highest = torch.stack(y.aminmax()).tolist()
+        lowest, highest = label_range(y)
         if highest >= logits.shape[-1]:
             raise ValueError(f"y holds the label {highest}, and the classes are 0 to {logits.shape[-1] - 1}")
         if self.training and self.classification_weight and highest >= 0:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from pyrovae import programs
+from pyrovae.distributions.labels import label_range
 from pyrovae.infer import products
 from pyrovae.infer.compared import Generators, Result, copies, difference_of, gradients_of, put_back
 from pyrovae.infer.compiled_code import (
@@ -245,7 +246,7 @@ class CompiledLoss:
                 )
         shapes = tuple((name, value.shape, value.stride(), value.dtype, value.device) for name, value in inputs.items())
         weighted = self._weighted or isinstance(beta, Tensor) or beta != 1
-        return weighted, self._step.vae.training, self._slots.signature(), shapes
+        return weighted, self._step.vae.training, self._slots.signature(), shapes, _known(inputs.get("y"))
 
     def _arguments(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> list[Tensor]:
         """What a graph takes: trained tensors, the other ones, KL weight and data."""
@@ -281,7 +282,7 @@ class CompiledLoss:
     def _recorded(self, run: Callable[..., Any], example: list[Tensor]) -> GraphModule:
         """What the step does. It is recorded twice, because a count in Python, say, is another one the second time."""
         try:
-            with unchanged_attributes(self._step):
+            with unchanged_attributes(self._step, deep=True):
                 graph, again = (record(run, example) for _ in range(2))
             if any(node.op == "get_attr" for node in changed_in_place(graph.graph)):
                 raise CompileError("the programs change a tensor in place that is no buffer of theirs")
@@ -321,6 +322,14 @@ class CompiledLoss:
         look = objective.look if isinstance(objective, PyroLoss) else objective.loss
         with torch.no_grad(), programs.evaluating(vae), self._step.context(len(inputs["x"]), beta):
             look(vae.model, vae.guide, data.pop("x"), **data)
+
+
+def _known(y: Any) -> tuple[bool, ...]:
+    """Whether all labels of a batch are known, and whether any is. Programs do another thing then."""
+    if not isinstance(y, Tensor) or y.is_floating_point() or not y.numel():
+        return ()
+    lowest, highest = label_range(y)
+    return lowest >= 0, highest >= 0
 
 
 def _place(error: Exception) -> str:

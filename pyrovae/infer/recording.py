@@ -171,22 +171,23 @@ def _root(node: Node) -> Node:
 
 
 @contextmanager
-def unchanged_attributes(vae: nn.Module) -> Iterator[None]:
-    """A context that refuses a change of an attribute of a module, such as a count of runs, or of what functions use.
+def unchanged_attributes(vae: nn.Module, *, deep: bool = False) -> Iterator[None]:
+    """A context that refuses a change of a number or word that a module has, such as a count of runs, and puts it back.
 
-    Numbers and words of modules are put back. Containers, arrays and generators of random numbers are looked into, too.
+    If it is to look deep, also one inside of containers, arrays and generators of random numbers, and of the variables
+    that the user's functions name.
     """
-    plain, before, outside = _attributes(vae, _plain), _attributes(vae, _look_of), _outside(vae)
+
+    def seen() -> dict[tuple[int, str], Any]:
+        return _attributes(vae, _look_of) | _outside(vae) if deep else _attributes(vae, _plain)
+
+    plain, before = _attributes(vae, _plain), seen()
     yield
-    now = _attributes(vae, _look_of)
-    name = next((place[1] for place, look in now.items() if before.get(place, look) != look), "")
-    used = next((place[1] for place, look in _outside(vae).items() if outside.get(place, look) != look), "")
-    if used:
-        raise CompileError(f"the programs change {used!r} in their run")
+    name = next((place[1] for place, look in seen().items() if repr(before.get(place, look)) != repr(look)), "")
     if name:
         for module in vae.modules():
             vars(module).update({known: value for (at, known), value in plain.items() if at == id(module)})
-        raise CompileError(f"the programs change the attribute {name!r} in their run")
+        raise CompileError(f"the programs change {name!r} in their run")
 
 
 def _attributes(vae: nn.Module, look: Callable[[Any], Any]) -> dict[tuple[int, str], Any]:

@@ -22,7 +22,10 @@ ENOUGH_STEPS = 10_000
 ENOUGH_TO_RECORD = 2000
 """Steps from which on recording pays: it takes a second, and saves the work of the handlers, half a millisecond."""
 
-_EARLY, _APART, _AT_MOST_APART, _DOUBTED = 32, 20, 1000, 8
+EARLY, APART, AT_MOST_APART = 32, 20, 1000
+"""Of so many first steps those are compared with the programs whose number is a power of two; then the first one of an
+epoch, if it is so far from the last comparison; and a step that is so far from it at most."""
+_DOUBTED = 8
 LATER_EPOCHS = 1000
 """Finished epochs from which on the smaller last batch is compiled too: it comes once an epoch, so that a second graph
 takes as long to pay. The number of epochs that are asked for does not matter, since a training may get more later."""
@@ -128,8 +131,8 @@ class CompiledSteps:
         These are some of the first steps, the first one of an epoch where that is not too often, and one of a thousand.
         """
         self._steps, self._since = self._steps + 1, self._since + 1
-        early = self._steps <= _EARLY and self._steps & (self._steps - 1) == 0
-        self.compares = early or self._doubted > 0 or self._since >= (_APART if first else _AT_MOST_APART)
+        early = self._steps <= EARLY and self._steps & (self._steps - 1) == 0
+        self.compares = early or self._doubted > 0 or self._since >= (APART if first else AT_MOST_APART)
 
     def __call__(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> Tensor:
         """The loss of a batch, whose gradients are put into the parameters.

@@ -456,8 +456,8 @@ def stateful_pair(kind):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     {
-        "attribute": "the programs change the attribute 'calls' in their run",
-        "list": "the programs change the attribute 'held' in their run",
+        "attribute": "the programs change 'calls' in their run",
+        "list": "the programs change 'held' in their run",
         "closure": "the programs change 'calls' in their run",
         "global": "the programs change 'RUNS' in their run",
         "time": "a second run of the programs does something else .*another number",
@@ -541,3 +541,17 @@ def test_compared_with_the_programs():
         torch.testing.assert_close(first, second, rtol=0, atol=0)
     vae.guide.factor = 0.5
     assert "the loss is" in step.compared(x)[1]
+
+
+@pytest.mark.parametrize("known", ["none", "some", "all"])
+def test_labels_are_followed_whichever_batch_came_first(known):
+    """Which labels are known decides what the guide does; one recording does not stand for another."""
+    digits = data.load("digits")
+    x, y = digits.train.x[:12], digits.train.y[:12]
+    torch.manual_seed(0)
+    vae = find_pair("semi-supervised").build(digits, latent_dim=2, hidden=(6,))
+    step = CompiledLoss(vae, make_objective("enum", max_plate_nesting=1), backend="eager")
+    batches = {"none": torch.full_like(y, -1), "some": torch.where(torch.arange(12) < 3, y, -1), "all": y}
+    step.prepare(x, y=batches[known])
+    for labels in batches.values():
+        assert not step.compared(x, y=labels)[1]

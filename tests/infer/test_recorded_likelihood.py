@@ -186,7 +186,7 @@ REFUSED = {
     "a branch": (lambda self, z: -z if z.sum() > 0 else z, "a value of a tensor is needed in Python"),
     "numpy": (looks_with_numpy, "a value of a tensor is needed in Python"),
     "a counter": (counts_in_place, "change a tensor in place that outlives their run"),
-    "a number in Python": (counts_in_python, "change the attribute 'factor' in their run"),
+    "a number in Python": (counts_in_python, "change 'factor' in their run"),
     "a shape": (asks_how_many, "the shape of a tensor depends on values"),
     "random numbers": (draws_with_numpy, "random numbers of Python's or NumPy's"),
 }

@@ -20,7 +20,7 @@ from pyrovae import VAE
 from pyrovae.data.dataset import DataSpec
 from pyrovae.infer import CompiledLoss
 from pyrovae.pairs import find_pair
-from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted, captured, loop, losses
+from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted, captured, compiling, loop, losses
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.graphs import GRAPHS
 
@@ -84,12 +84,19 @@ class Tape(TorchDispatchMode):
         torch.set_rng_state(draws[0])
 
 
+def never_compared(monkeypatch):
+    """Let no step be compared with the programs, which is done without the graph."""
+    for name, value in (("EARLY", 0), ("APART", 10**9), ("AT_MOST_APART", 10**9)):
+        monkeypatch.setattr(compiling, name, value)
+
+
 @pytest.fixture(autouse=True)
 def tapes(monkeypatch):
     """Let the processor be a device whose losses wait and whose steps are captured, after few replays anew."""
     monkeypatch.setitem(losses.AT_ONCE, "cpu", 64)
     monkeypatch.setitem(GRAPHS, "cpu", Tape)
     monkeypatch.setattr(captured, "WORTH", 1)
+    never_compared(monkeypatch)
     monkeypatch.setattr(loop, "CompiledLoss", partial(CompiledLoss, backend="eager"))
     monkeypatch.setattr(Tape, "made", [])
     return Tape.made
@@ -140,6 +147,14 @@ def test_bit_for_bit(monkeypatch, tapes, options):
     assert same(fit(**options), expected)
     assert replays(tapes) == [3 * 4 - 2]
     assert len(tapes[0].operations) > 50
+
+
+def test_steps_that_are_compared_are_the_same(monkeypatch, tapes):
+    """They run without the graph: the first, second, fourth and eighth of twelve."""
+    expected = uncaptured(monkeypatch)
+    monkeypatch.setattr(compiling, "EARLY", 8)
+    assert same(fit(), expected)
+    assert replays(tapes) == [12 - 5]
 
 
 def test_baselines_that_a_step_moves(monkeypatch, tapes):
