@@ -31,7 +31,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pyrovae import VAE
+from pyrovae import VAE, shared_memory
 from pyrovae.data.dataset import DataSpec
 from pyrovae.distributed import processes
 from pyrovae.guides import PerDatum
@@ -181,6 +181,7 @@ def start(size: int, options: argparse.Namespace, out: Path, restarts: int = 0) 
         *(f"--{n}={getattr(options, n.replace('-', '_'))}" for n in ("steps", "rows", "epochs", "batch-size", "seed")),
     ]
     own += ["--compile"] if options.compile else []
+    own += ["--sockets"] if options.sockets else []
     own += ["--only", *options.only] if options.only else []
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", f"--max-restarts={restarts}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -197,17 +198,18 @@ def result(size: int, options: argparse.Namespace, folder: Path) -> dict[str, to
 
 
 def compare_speed(options: argparse.Namespace, folder: Path) -> None:
-    """The best epochs of one process, of two, and of two that have nothing to do with each other."""
+    """The best epochs of one process, of two, of two over sockets, and of two that do not speak to each other."""
     half = argparse.Namespace(**{**vars(options), "rows": options.rows // 2, "batch_size": options.batch_size // 2})
-    best = dict.fromkeys(("one", "two", "apart"), float("inf"))
+    sockets = argparse.Namespace(**{**vars(options), "sockets": True})
+    best = dict.fromkeys(("one", "two", "sockets", "apart"), float("inf"))
     for _ in range(options.rounds):
-        for size, name in ((1, "one"), (2, "two")):
-            best[name] = min(best[name], float(result(size, options, folder)["seconds"]))
+        for size, name, how in ((1, "one", options), (2, "two", options), (2, "sockets", sockets)):
+            best[name] = min(best[name], float(result(size, how, folder)["seconds"]))
         paths = [folder / f"half{number}.safetensors" for number in range(2)]
         if any([process.wait() for process in [start(1, half, path) for path in paths]]):
             raise SystemExit("a training of half of the rows failed")
         best["apart"] = min(best["apart"], max(float(load_file(path)["seconds"]) for path in paths))
-    fast = {name: round(best["one"] / best[name], 2) for name in ("two", "apart")}
+    fast = {name: round(best["one"] / best[name], 2) for name in ("two", "sockets", "apart")}
     shown = {name: round(value, 4) for name, value in best.items()}
     print(json.dumps({"seconds of an epoch": shown, "times as fast": fast, "load": os.getloadavg()[0]}))
 
@@ -253,9 +255,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--sockets", action="store_true", help="sum over sockets, not through shared memory")
     parser.add_argument("--out", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.sockets:
+        shared_memory._MOST = 0
     if options.out:
         {"equal": equal, "gradients": gradients, "speed": speed, "kills": kills}[options.task](options.out, options)
         return

@@ -33,6 +33,9 @@ _PATIENCE = 10.0
 """Seconds that a process waits for a word of another one before it ends."""
 
 
+_PARTED = "the processes of this training have parted; start them anew"
+
+
 class Processes:
     """The processes that work together, and how they speak to each other. `processes` gives them.
 
@@ -175,6 +178,24 @@ class Processes:
             time.sleep(0.05)
         return None
 
+    def check_others(self, ended: bool = False) -> None:
+        """Raise if another process has left the work, or is known to have ended.
+
+        Raises
+        ------
+        LostProcessError
+            With what it said.
+        """
+        if self._left:
+            raise LostProcessError(_PARTED)
+        keys = [f"pyrovae.error.{rank}" for rank in range(self.size) if rank != self.rank]
+        try:
+            if not ended and not any(store().check([key]) for key in keys):
+                return
+        except RuntimeError:  # the store of a process that has ended
+            pass
+        raise self._lost()
+
     def leave(self, problem: BaseException) -> None:
         """End the work with the others because of a problem of this process, which they are told."""
         if not self.several or self._left or isinstance(problem, LostProcessError):
@@ -226,7 +247,7 @@ class Processes:
 
     def _speak(self, operation: Callable[..., T], *args: Any, **options: Any) -> T:
         if self._left:
-            raise LostProcessError("the processes of this training have parted; start them anew")
+            raise LostProcessError(_PARTED)
         try:
             return operation(*args, **options)
         except RuntimeError as error:

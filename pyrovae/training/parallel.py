@@ -6,7 +6,7 @@ import hashlib
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro.poutine.messenger import Messenger
@@ -18,6 +18,7 @@ from pyrovae.data.dataset import Rows
 from pyrovae.data.fingerprints import is_same
 from pyrovae.distributed import Processes
 from pyrovae.nn.row_table import RowTable
+from pyrovae.shared_memory import SharedMemory, shared_memory
 from pyrovae.storage import module_tensors
 from pyrovae.vae import VAE
 
@@ -248,10 +249,10 @@ class Sum:
         dtype = torch.float32
         for parameter in self.parameters:
             dtype = torch.promote_types(dtype, parameter.dtype)
-        self._options: dict[str, Any] = {"dtype": dtype, "device": self.parameters[0].device if parameters else "cpu"}
-        self._flat = torch.empty(0, **self._options)
-        self._parts: tuple[Tensor, ...] = ()
-        self._places: list[Tensor] = []
+        self._dtype, self._device = dtype, self.parameters[0].device if parameters else torch.device("cpu")
+        self._sizes: list[int] = []
+        self._memory: SharedMemory | None = None
+        self._flats: list[_Flat] = []
 
     @torch.no_grad()
     def __call__(
@@ -262,11 +263,9 @@ class Sum:
         means = [] if learned is None else [b for b in learned.buffers() if b.is_floating_point()]
         tail = [loss, count, *asked, *has]
         sizes = [*(p.numel() for p in self.parameters), *(b.numel() for b in means), len(tail)]
-        if len(self._flat) != sum(sizes):
-            self._flat = torch.empty(sum(sizes), **self._options)
-            self._parts = self._flat.split(sizes)
-            self._places = [part.view(p.shape) for part, p in zip(self._parts, self.parameters, strict=False)]
-        parts, places = self._parts, self._places
+        if self._sizes != sizes:
+            self._make(sizes)
+        _, parts, places = self._flats[0 if self._memory is None else self._memory.turn]
         filled = [(place, p.grad) for place, p in zip(places, self.parameters, strict=True) if p.grad is not None]
         if filled:
             torch._foreach_copy_([place for place, _ in filled], [grad for _, grad in filled])
@@ -277,7 +276,8 @@ class Sum:
         for part, mean in zip(of_means, means, strict=True):
             part.copy_(mean.reshape(-1)).mul_(count)
         parts[-1].copy_(torch.tensor(tail, dtype=torch.float64))
-        self.processes.sum(self._flat)
+        parts, places = self._summed()
+        of_means = parts[len(places) : -1]
         loss, rows, *said = parts[-1].tolist()
         any_has = said[len(asked) :]
         for place, parameter, number in zip(places, self.parameters, any_has, strict=True):
@@ -285,6 +285,36 @@ class Sum:
         for part, mean in zip(of_means, means, strict=True):
             mean.copy_((part / max(rows, 1)).view(mean.shape))
         return loss, int(rows), [number > 0 for number in said[: len(asked)]]
+
+    def _make(self, sizes: list[int]) -> None:
+        """Take memory for so many numbers: what this process gives, and the sum."""
+        self._sizes, count = sizes, sum(sizes)
+        self._memory = shared_memory(self.processes, count, self._dtype) if self._device.type == "cpu" else None
+        if self._memory is None:
+            tensors = [torch.empty(count, dtype=self._dtype, device=self._device)]
+        else:
+            tensors = [*self._memory.own, self._memory.total]
+        self._flats = []
+        for flat in tensors:
+            parts = flat.split(sizes)
+            places = [part.view(p.shape) for part, p in zip(parts, self.parameters, strict=False)]
+            self._flats.append(_Flat(flat, parts, places))
+
+    def _summed(self) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        """The parts of the sum, and those of them that are gradients."""
+        if self._memory is None:
+            self.processes.sum(self._flats[0].numbers)
+        else:
+            self._memory.sum()
+        return self._flats[-1].parts, self._flats[-1].places
+
+
+class _Flat(NamedTuple):
+    """Numbers in one piece, and the parts of it."""
+
+    numbers: Tensor
+    parts: tuple[Tensor, ...]
+    places: list[Tensor]
 
 
 class SharedDraws(Messenger):

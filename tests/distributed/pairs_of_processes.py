@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyro
@@ -15,11 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pyrovae import VAE
+from pyrovae import VAE, shared_memory
 from pyrovae.distributed import LostProcessError, is_restart, processes
 from pyrovae.guides import PerDatum
 from pyrovae.joining import forget_groups
 from pyrovae.training import Callback, Trainer, TrainingInterrupted
+from pyrovae.training.parallel import Sum
 
 TIME = 420
 EPOCHS = {"enum": 10, "delta": 10, "clipped": 10, "drawn": 6}
@@ -140,6 +142,24 @@ def parted(out):
     forget_groups()
     threads = [Path("/proc/self/task", number, "comm").read_text().strip() for number in os.listdir("/proc/self/task")]
     Path(out, f"{processes().rank}.json").write_text(json.dumps([threads, str(kept)]))
+
+
+def sums(out):
+    """Sums through shared memory and over sockets, of numbers that rounding in another order would show."""
+    found = {}
+    for name, most in (("memory", shared_memory._MOST), ("sockets", 0)):
+        shared_memory._MOST = most
+        torch.manual_seed(processes().rank)
+        parameters = [torch.nn.Parameter(torch.zeros(300, 7)), torch.nn.Parameter(torch.zeros(5))]
+        summed, totals = Sum(processes(), parameters), []
+        for step in range(20):
+            time.sleep(0.01 * (step % 3 == processes().rank))  # so that each waits for each
+            for parameter in parameters:
+                parameter.grad = torch.randn_like(parameter)
+            loss, rows, _ = summed(0.5, 2, None, [False])
+            totals += [loss, rows, *(p.grad.double().sum().item() for p in parameters)]
+        found[name] = [summed._memory is not None, totals]
+    Path(out, f"{processes().rank}.json").write_text(json.dumps(found))
 
 
 def report(names, out):

@@ -98,6 +98,9 @@ class Recorded(Processes):
         super().__init__(1, 2)
         self.heard = None
 
+    def gather(self, value):
+        return [None, value]  # so that no memory is shared
+
     def sum(self, tensor):
         if self.heard is not None:
             return tensor.add_(self.heard)
