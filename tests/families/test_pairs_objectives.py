@@ -20,6 +20,7 @@ OPTIONS = {
     "sbn": {"sizes": (4, 3)},
     "hierarchical": {"latent_dims": (4, 3), "hidden": (8,), "hidden_between": (6,)},
     "categorical": {"num_variables": 2, "num_classes": 3, "hidden": (8,)},
+    "semi-supervised": {"latent_dim": 2, "hidden": (8,)},
 }
 """Small sizes of pairs; one that is not here is made with those of `SMALL` that it has."""
 SMALL = {"latent_dim": 2, "hidden": (8,), "truncation": 4, "sizes": (4, 3)}

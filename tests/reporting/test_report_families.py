@@ -48,8 +48,9 @@ def test_page_of_a_pair(name, tmp_path, monkeypatch):
     run.train(progress=False)
     settings = {"baselines": ("mean-mode",)} if name == "tabular" else {}
     run = Run.open("run")
-    run.evaluate(num_samples=2, num_rows=40, fit_steps=3, keep=True, **settings)
-    page = read(report(run, fit_steps=3))
+    fitted = {"fit_steps": 3} if name == "auto-decoder" else {}
+    run.evaluate(num_samples=2, num_rows=40, keep=True, **fitted, **settings)
+    page = read(report(run, **fitted))
     assert page.notes == []
     assert (GENERAL | expected) <= page.pictures.keys()
     found = json.loads((tmp_path / "run/metrics.json").read_text())["test"]["figures"]
