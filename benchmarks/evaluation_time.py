@@ -1,4 +1,4 @@
-"""Time of the held-out likelihood of a 784-200-50 Bernoulli VAE: processor time on one thread, 5000 samples a row.
+"""Time of the held-out likelihood of a 784-200-50 Bernoulli VAE: processor time on one thread, 5000 samples per row.
 
 Rounds of separate processes in an order that is drawn anew, and medians over the rounds. "by hand" is the estimate as a
 user of torch writes it, in chunks that fit the caches; "products" are its products of matrices alone, by `torch.addmm`.

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pyrovae.infer.compared import Generators
+
 
 class Graph(Protocol):
     """What a device can record and repeat."""
@@ -53,7 +55,7 @@ class CudaGraph:
     def __init__(self, device: torch.device) -> None:
         self._device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
         self._graph = torch.cuda.CUDAGraph()
-        self._stream = _stream(self._device)
+        self._stream, self._generators = _stream(self._device), Generators(self._device)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -84,12 +86,11 @@ class CudaGraph:
 
     def draws(self) -> list[Tensor]:
         """The states of the processor's and the device's random numbers."""
-        return [torch.get_rng_state(), torch.cuda.get_rng_state(self._device)]
+        return self._generators.state()
 
     def set_draws(self, draws: Sequence[Tensor]) -> None:
         """Set both states."""
-        torch.set_rng_state(draws[0])
-        torch.cuda.set_rng_state(draws[1], self._device)
+        self._generators.set(draws)
 
 
 GRAPHS: dict[str, Callable[[torch.device], Graph]] = {"cuda": CudaGraph}
