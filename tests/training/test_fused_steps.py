@@ -91,3 +91,56 @@ def test_hooks_of_the_optimizer_are_called():
         steps.forget_gradients()
     assert len(calls) == 2
     assert torch.equal(weight, before)
+
+
+def _after_a_unit_died(direct, restarted_at=None, dtype=torch.float32, **settings):
+    """Parameters and moments after 1500 steps; from step 5 on, one row of the parameter has no gradient any more."""
+    generator = torch.Generator().manual_seed(0)
+    values = nn.Parameter(torch.randn(4, 6, generator=generator, dtype=dtype))
+    optimizer = Adam([values], fused=True, **settings)
+    steps = FusedSteps(optimizer)
+    for number in range(1500):
+        if number == restarted_at:
+            steps = FusedSteps(optimizer)
+        values.grad = torch.randn(4, 6, generator=generator, dtype=dtype) * 1e-3
+        if number >= 5:
+            values.grad[1] = 0
+        steps.step() if direct else optimizer.step()
+    return values.detach(), optimizer.state[values]["exp_avg"], optimizer.state[values]["exp_avg_sq"]
+
+
+def _are_subnormal(values):
+    return (values != 0) & (values.abs() < torch.finfo(values.dtype).tiny)
+
+
+def test_moments_of_dead_units_become_zero_before_they_slow_down_the_steps():
+    """Torch's own means end as subnormal numbers; ours are zero, and the parameters are the same bit for bit."""
+    (ours, mean, square), (theirs, their_mean, their_square) = map(_after_a_unit_died, (True, False))
+    assert _are_subnormal(their_mean[1]).all() and not mean[1].any()
+    assert not _are_subnormal(mean).any() and not _are_subnormal(square).any()
+    assert torch.equal(ours, theirs) and torch.equal(square, their_square)
+    assert torch.equal(mean[[0, 2, 3]], their_mean[[0, 2, 3]])
+
+
+def test_moments_are_looked_at_by_the_count_of_the_optimizer():
+    """Steps that begin anew, as after a resumption, give the same bits at any step."""
+    for at in (1, 100, 1299):
+        for one, other in zip(_after_a_unit_died(True), _after_a_unit_died(True, at), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("settings", [{"eps": 1e-30}, {"dtype": torch.bfloat16}], ids=["small eps", "half precision"])
+def test_small_moments_stay_where_they_might_count(settings):
+    for ours, theirs in zip(_after_a_unit_died(True, **settings), _after_a_unit_died(False, **settings), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_small_squares_become_zero():
+    """After 100 000 steps without a gradient they are subnormal numbers, too."""
+    values = nn.Parameter(torch.ones(3))
+    optimizer = Adam([values], betas=(0.9, 0.9), fused=True)
+    steps = FusedSteps(optimizer)
+    for number in range(1300):
+        values.grad = torch.full((3,), 1e-3 if number < 5 else 0.0)
+        steps.step()
+    assert not optimizer.state[values]["exp_avg_sq"].any()
