@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jinja2
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from pyrovae._version import __version__
 
@@ -33,6 +34,8 @@ class Picture(NamedTuple):
     height: int
     least: int
     """The least width at which texts are legible, in pixels of CSS; a narrower page scrolls it. 0 for any."""
+    drawn: bool = False
+    """Whether it holds lines, points and texts alone, so that a dark page may turn white into black."""
 
 
 class Cell(NamedTuple):
@@ -140,4 +143,5 @@ def picture(name: str, figure: Figure, title: str) -> Picture:
     across, down = (round(number * 96 / _DPI) for number in pixels)
     source = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
     least = 0 if width <= _WIDE else round(min(across, width * _LEGIBLE))
-    return Picture(name, title, source, across, down, least)
+    drawn = not figure.findobj(AxesImage)  # greys of an image mean values, which stay as they are
+    return Picture(name, title, source, across, down, least, drawn)

@@ -1,6 +1,7 @@
 """The page on a run: its figures are those of the folder, its command repeats it, and it says what is not there."""
 
 import json
+import re
 import shlex
 import shutil
 
@@ -95,6 +96,15 @@ def test_the_command_repeats_the_training(runs, name):
 def test_pages_are_the_same_each_time(runs):
     first = report("plain").read_text()
     assert report("plain").read_text() == first
+
+
+def test_a_dark_page_darkens_charts_and_leaves_pixels_as_they_are(runs):
+    """Greys of a picture of the data, or of a heat map, mean values."""
+    cards = re.findall(r'<figure id="figure-([^"]+)"><div class="picture( drawn)?"', report("plain").read_text())
+    darkened = {name: bool(drawn) for name, drawn in cards}
+    assert darkened["training_curves"]
+    assert not darkened["samples"]
+    assert not darkened["reconstructions"]
 
 
 def test_what_is_written_is_escaped(runs):
