@@ -56,18 +56,39 @@ def table(folder):
     frame["count"] = draws.poisson(3, 60)
     for name in ("real", "count"):
         frame[name] = frame[name].where(draws.random(60) > 0.2)
-    frame.to_csv(folder / "table.csv", index=False)
-    return data.load(folder / "table.csv", kind="table")
+    return loaded(frame, folder / "table.csv")
+
+
+def levels(folder):
+    """A table without numbers."""
+    draws = np.random.default_rng(0)
+    frame = pd.DataFrame({name: np.array([*"abcd"])[draws.integers(0, n, 60)] for name, n in (("x", 2), ("y", 4))})
+    return loaded(frame, folder / "levels.csv")
+
+
+def heavy_tails(folder):
+    """A table whose columns have no natural parameters."""
+    draws = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": draws.normal(size=60), "y": draws.normal(size=60)})
+    return loaded(frame, folder / "heavy_tails.csv", likelihoods={"real": "student-t"})
+
+
+def loaded(frame, path, **options):
+    frame.to_csv(path, index=False)
+    return data.load(path, kind="table", **options)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     digits = data.load("digits", binarize="static", labels=0.5)
-    return {"pictures": digits, "points": data.load("landmarks"), "table": table(tmp_path_factory.mktemp("table"))}
+    folder = tmp_path_factory.mktemp("tables")
+    tables = {"table": table(folder), "levels": levels(folder), "heavy tails": heavy_tails(folder)}
+    return {"pictures": digits, "points": data.load("landmarks"), **tables}
 
 
 def data_of(name):
-    own = {"landmarks": ["points"], "tabular": ["table"], "auto-decoder": ["pictures", "table"]}
+    tables = ["table", "levels", "heavy tails"]
+    own = {"landmarks": ["points"], "tabular": tables, "auto-decoder": ["pictures", *tables]}
     return own.get(name, ["pictures"])
 
 

@@ -59,6 +59,10 @@ POSITIVE, COUNTS = ("log-normal", "gamma"), ("poisson", "negative-binomial")
 OF_LEVELS = ("bernoulli", "categorical", "ordered")
 _FILL = {"log-normal": 1.0, "gamma": 1.0}
 _CANONICAL_ONLY = ("student-t", "negative-binomial", "ordered", "quantile")
+WITH_TWO_FORMS = ("normal", "log-normal", "gamma", "poisson")
+"""Families whose natural parameters are others than the canonical ones."""
+WITH_FLOOR = ("normal", "student-t", "log-normal", "quantile")
+"""Families whose scale is kept from zero."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ _LOG_VAR = {"fixed": -3.0, "learned": 0.0, "none": 0.0}
             "pictures and vectors, and these data are a table",
         ),
         Needs(("parameterization", "scale_floor"), lambda options, spec: spec is None or spec.kind == TABLE, "tables"),
+        parts.FLOORED,
+        parts.NATURAL,
         Needs(("concentration",), when("family", *_OF_FRACTIONS), "sticks", "family='kumaraswamy'"),
         Needs(
             ("log_var",),

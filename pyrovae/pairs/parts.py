@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyrovae.data.dataset import TABLE, DataSpec, Rows
 from pyrovae.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood, Likelihood, NormalLikelihood
+from pyrovae.likelihoods.tables import FAMILIES, WITH_FLOOR, WITH_TWO_FORMS
 from pyrovae.masks import fill_missing
 from pyrovae.nn import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from pyrovae.nn.mlp import ACTIVATIONS, activation_module
@@ -51,6 +52,16 @@ LAYERED = Needs(
 )
 COMPONENTS_OF_PRIOR = Needs(
     ("num_components",), when("prior", "mixture", "vamp"), "the priors mixture and vamp", "prior='mixture'"
+)
+FLOORED = Needs(
+    ("scale_floor",),
+    lambda options, spec: any(family in WITH_FLOOR for family in _families_of(spec)),
+    f"columns of the families {', '.join(WITH_FLOOR)}, and these data have none",
+)
+NATURAL = Needs(
+    ("parameterization",),
+    lambda options, spec: any(family in WITH_TWO_FORMS for family in _families_of(spec)),
+    f"columns of the families {', '.join(WITH_TWO_FORMS)}, and these data have none",
 )
 SCALED = Needs(("likelihood_scale",), when("likelihood", "normal"), "the likelihood normal", "likelihood='normal'")
 """What options of several pairs need to have an effect."""
@@ -320,6 +331,12 @@ def check_sizes(**sizes: int) -> None:
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _families_of(spec: DataSpec | None) -> Sequence[str]:
+    """The families of the columns of a table; all there are, where they are not known."""
+    stored = {} if spec is None or spec.schema is None else spec.schema.get("columns")
+    return stored.get("families", [*FAMILIES]) if isinstance(stored, Mapping) else [*FAMILIES]
 
 
 def _one(hidden: Sequence[int]) -> int:

@@ -79,7 +79,7 @@ FINISHING = Finishing(
     lr=defaults.LR,
     lr_schedule=defaults.LR_SCHEDULE,
     batch_size=defaults.BATCH_SIZE,
-    needs=(parts.LAYERED, parts.ACTIVATED, parts.COMPONENTS_OF_PRIOR),
+    needs=(parts.LAYERED, parts.ACTIVATED, parts.COMPONENTS_OF_PRIOR, parts.FLOORED, parts.NATURAL),
 )
 def tabular(
     spec: DataSpec,

@@ -6,6 +6,7 @@ import pytest
 from schema_table import NOW, mixed
 
 from pyrovae.data.schema import Schema
+from pyrovae.data.tables import families_of
 
 # Wishes, and what the message says.
 BAD_WISHES = {
@@ -114,3 +115,19 @@ def test_stored_schemas_that_are_damaged(case):
     change(stored)
     with pytest.raises((TypeError, ValueError), match=message):
         Schema.from_dict(stored)
+
+
+# Likelihoods of the columns of the table, and what the message says.
+BAD_LIKELIHOODS = {
+    "another name": ({"agee": "normal"}, "'agee', which is no column and no kind"),
+    "a kind that is not there": ({"binary": "categorical"}, "the kind 'binary', and no column is of that kind"),
+    "for another kind": ({"grade": "normal"}, "column 'grade' is categorical: its likelihood is one of categ"),
+    "unknown": ({"age": "cauchy"}, r"column 'age' is .*: its likelihood is one of normal, .* not 'cauchy'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LIKELIHOODS)
+def test_likelihoods_that_do_not_fit(case):
+    likelihoods, message = BAD_LIKELIHOODS[case]
+    with pytest.raises(ValueError, match=message):
+        families_of(Schema.infer(mixed()), likelihoods)

@@ -116,9 +116,12 @@ def _are_subnormal(values):
 def test_moments_of_dead_units_become_zero_before_they_slow_down_the_steps():
     """Torch's own means end as subnormal numbers; ours are zero, and the parameters are the same bit for bit."""
     (ours, mean, square), (theirs, their_mean, their_square) = map(_after_a_unit_died, (True, False))
-    assert _are_subnormal(their_mean[1]).all() and not mean[1].any()
-    assert not _are_subnormal(mean).any() and not _are_subnormal(square).any()
-    assert torch.equal(ours, theirs) and torch.equal(square, their_square)
+    assert _are_subnormal(their_mean[1]).all()
+    assert not mean[1].any()
+    assert not _are_subnormal(mean).any()
+    assert not _are_subnormal(square).any()
+    assert torch.equal(ours, theirs)
+    assert torch.equal(square, their_square)
     assert torch.equal(mean[[0, 2, 3]], their_mean[[0, 2, 3]])
 
 
