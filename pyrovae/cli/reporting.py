@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyrovae.cli.using import fixed
+from pyrovae.cli.using import bar_of_figures, fixed
 from pyrovae.cli.writing import check_new
 from pyrovae.reporting import report as write_report
 from pyrovae.runs import Run, pick_device
@@ -30,7 +30,7 @@ def report(options: argparse.Namespace) -> None:
         for path in options.run
     ]
     how = {"condition": fixed(options, device), "fit_steps": options.fit_steps, "overwrite": options.overwrite}
-    print(write_report(runs, options.out, device=device, seed=options.seed, **how))
+    print(write_report(runs, options.out, device=device, seed=options.seed, progress=bar_of_figures, **how))
 
 
 def _is_own(path: Path) -> bool:

@@ -86,7 +86,8 @@ def plot(options: argparse.Namespace) -> None:
     vae, dataset = posteriors.shown(vae, dataset, options.fit_steps)
     condition = fixed(options, vae.device)
     rows, finished = run.folder.read_metrics(), run.load_finished(str(vae.device))
-    figures = plotting.run_figures(vae, dataset, rows, condition=condition, finished=finished)
+    how: dict[str, Any] = {"condition": condition, "finished": finished, "progress": bar_of_figures}
+    figures = plotting.run_figures(vae, dataset, rows, **how)
     if curves := curves_of(run.folder.path):
         figures["missing_errors"] = plotting.missing_errors(curves)
     folder = run.folder.figures_path if options.out is None else options.out
@@ -110,6 +111,11 @@ def bar(batches: Sequence[Any]) -> Any:
     names = bool(batches) and isinstance(batches[0], str)
     desc, unit = ("other imputers", "imputer") if names else ("evaluating", "batch")
     return tqdm(batches, desc=desc, unit=unit, delay=2, leave=False)
+
+
+def bar_of_figures(names: Sequence[str]) -> Any:
+    """Names of figures with a progress bar, which is shown when they take over two seconds."""
+    return tqdm(names, desc="drawing", unit="figure", delay=2, leave=False)
 
 
 def print_evaluation(record: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ from pyrovae.vae import VAE
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
-"""Wraps what is gone through, as `tqdm` does: batches, or the names of imputers."""
+"""Wraps what is gone through, as `tqdm` does: batches, or names of imputers or figures."""
 
 
 GREY = (

@@ -12,8 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from pyro.distributions import TorchDistribution
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 from pyrovae import programs
@@ -304,6 +302,8 @@ def in_plane(
         embedded = _embedded(scaled, seed)
         if embedded is not None:
             return embedded, {"title": f"{plain['title']}\nt-SNE", "xlabel": "t-SNE 1", "ylabel": "t-SNE 2"}
+    from sklearn.decomposition import PCA  # not above: it takes a second that few commands need
+
     analysis = PCA(2, random_state=seed).fit(points)
     shares = analysis.explained_variance_ratio_
     first, second = (f"component {i} ({share:.0%} of the variance)" for i, share in enumerate(shares, 1))
@@ -348,6 +348,9 @@ def _embedded(points: np.ndarray, seed: int) -> np.ndarray | None:
     number = len(points)
     if len(np.unique(points.round(6), axis=0)) < 4:
         return None
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     parts = min(_TSNE_DIMENSIONS, number - 1, points.shape[1])
     reduced = PCA(parts, random_state=seed).fit_transform(points)
     generator = np.random.RandomState(seed)

@@ -22,6 +22,7 @@ from pyrovae.decoding import only_site
 from pyrovae.families import families_of
 from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import latents_by_site, with_inferred_labels
+from pyrovae.metrics.evaluation import Progress
 from pyrovae.metrics.latents import ACTIVE, unit_variances
 from pyrovae.plotting.curves import training_curves
 from pyrovae.plotting.drawing import (
@@ -140,6 +141,7 @@ def run_figures(
     condition: Mapping[str, Tensor] | None = None,
     finished: Any = None,
     problems: dict[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Figure]:
     """Draw all figures of a trained VAE, on held-out rows. Figures that do not apply are left out.
 
@@ -157,6 +159,8 @@ def run_figures(
         What the pair made of its run after the training (`Run.load_finished`).
     problems : dict of str to str, optional
         Where to write why a figure could not be drawn, by its name. None lets the error through.
+    progress : callable, optional
+        Wraps the names of the figures, for instance ``tqdm.tqdm``. None shows nothing.
 
     Returns
     -------
@@ -172,8 +176,9 @@ def run_figures(
         x, data = pictured.first(1)
         vae.prepare(x, **data)
         plots = {name: draw for family in families_of(vae) for name, draw in family.plots.items()}
-        for name, draw in {**_RUN_FIGURES, **plots}.items():
-            figures |= _drawn(name, draw, pictured, problems)
+        draws = {**_RUN_FIGURES, **plots}
+        for name in [*draws] if progress is None else progress([*draws]):
+            figures |= _drawn(name, draws[name], pictured, problems)
     return figures
 
 

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from pyrovae.data.columns import Column
 from pyrovae.plotting.drawing import BLUE, VERMILION, clean
@@ -129,6 +128,8 @@ def association_matrix(values: Values, numeric: NDArray[np.bool_]) -> Values:
 
 def _association(x: Values, y: Values, x_numeric: bool, y_numeric: bool) -> float:
     if x_numeric and y_numeric:
+        from scipy.stats import rankdata  # not above: it takes a second that few commands need
+
         return abs(float(np.corrcoef(rankdata(x), rankdata(y))[0, 1]))
     if x_numeric:
         return _correlation_ratio(x, y)

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom
 
 from pyrovae.data.columns import LEVELS, NUMBERS
 from pyrovae.data.schema import Schema
@@ -241,6 +240,8 @@ def interval_calibration(coverages: Mapping[float, float], num_entries: int) -> 
         raise ValueError(f"give at least one level and one entry, got {len(levels)} and {num_entries}")
     if not ((levels >= 0) & (levels <= 1) & (shares >= 0) & (shares <= 1)).all():
         raise ValueError(f"levels and shares must lie between 0 and 1, got {dict(coverages)}")
+    from scipy.stats import binom  # not above: it takes a second that few commands need
+
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.subplots()
     claimed = np.linspace(0, 1, 101)

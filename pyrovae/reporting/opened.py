@@ -15,6 +15,7 @@ from pyrovae.cli.missing import curves_of
 from pyrovae.data import DataError, Dataset
 from pyrovae.data.fingerprints import changed_splits
 from pyrovae.metrics import InferenceGap
+from pyrovae.metrics.evaluation import Progress
 from pyrovae.metrics.missing import MissingError
 from pyrovae.runs import Run, evaluations, posteriors
 from pyrovae.runs.evaluations import Kept
@@ -118,7 +119,7 @@ def opened(run: Run, name: str, device: str = "cpu") -> Opened:
     return Opened(run, name, rows, state, kept, vae, dataset, gap, missing, notes)
 
 
-def draw(run: Opened, condition: Mapping[str, Any], fit_steps: int) -> None:
+def draw(run: Opened, condition: Mapping[str, Any], fit_steps: int, progress: Progress | None = None) -> None:
     """Draw the figures of a run, and note what could not be drawn."""
     problems: dict[str, str] = {}
     if run.vae is not None and run.dataset is not None:
@@ -126,7 +127,7 @@ def draw(run: Opened, condition: Mapping[str, Any], fit_steps: int) -> None:
         given = {name: value for name, value in condition.items() if name in vae.sites.shared}
         finished = run.run.load_finished(str(vae.device))
         run.figures |= plotting.run_figures(
-            vae, dataset, run.rows, condition=given, finished=finished, problems=problems
+            vae, dataset, run.rows, condition=given, finished=finished, problems=problems, progress=progress
         )
     elif run.rows:
         run.figures["training_curves"] = plotting.training_curves(run.rows)

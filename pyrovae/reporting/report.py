@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from pyrovae.metrics.evaluation import Progress
 from pyrovae.reporting.comparison import compared
 from pyrovae.reporting.opened import draw, opened
 from pyrovae.reporting.page import render
@@ -29,6 +30,7 @@ def report(
     condition: Mapping[str, torch.Tensor] | None = None,
     fit_steps: int = posteriors.FIT_STEPS,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Write one self-contained HTML page on a run, or one that compares several runs.
 
@@ -53,6 +55,8 @@ def report(
         Gradient steps that fit the posterior of a row first, where the guide has parameters for each training row.
     overwrite : bool, default False
         Whether to replace a file that is no report. Reports are replaced anyway.
+    progress : callable, optional
+        Wraps the names of the figures of a run, for instance ``tqdm.tqdm``. None shows nothing.
 
     Returns
     -------
@@ -88,7 +92,7 @@ def report(
         posteriors.check_steps(vaes[0], fit_steps)
     for part in parts:
         torch.manual_seed(seed)
-        draw(part, condition or {}, fit_steps)
+        draw(part, condition or {}, fit_steps, progress)
     write_atomically(out, render(described(parts[0]) if len(parts) == 1 else compared(parts)))
     return out
 

@@ -51,6 +51,13 @@ for words in {LIGHT!r}:
     assert done.returncode == 0, done.stderr
 
 
+def test_scikit_learn_is_imported_by_those_who_need_it():
+    """It takes as long as torch does, and most commands draw no latents in the plane and complete no table."""
+    code = "import sys, pyrovae.cli.using, pyrovae.runs; sys.exit(str({'sklearn', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stderr.strip() == "set()"
+
+
 def test_the_module_is_a_program():
     done = subprocess.run([sys.executable, "-m", "pyrovae", "--version"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout.split()[0]) == (0, "pyrovae")
