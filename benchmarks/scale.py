@@ -3,7 +3,7 @@
     python benchmarks/scale.py equal
     python benchmarks/scale.py gradients --steps 2000
     python benchmarks/scale.py speed --rows 8192 --epochs 4 --rounds 3 [--compile]
-    python benchmarks/scale.py kills --count 20
+    python benchmarks/scale.py kills --count 20 --epochs 100
 
 Each starts torchrun by itself, and prints a line for each figure. All processes compute on one thread. `speed` takes
 turns, and the best epoch of each counts; "apart" are two trainings at once that do not speak to each other, each with
@@ -227,9 +227,10 @@ def kill_at_random(options: argparse.Namespace, folder: Path) -> None:
     chance, whole = random.Random(0), result(2, options, folder)
     begun = time.monotonic()
     start(2, options, folder / "timed.safetensors").wait()
-    lasts, same, killed = time.monotonic() - begun, 0, 0
-    for number in range(options.count):
-        path = folder / f"killed{number}.safetensors"
+    lasts, same, killed, trainings = time.monotonic() - begun, 0, 0, 0
+    while killed < options.count and trainings < 3 * options.count:
+        trainings += 1
+        path = folder / f"killed{trainings}.safetensors"
         process = start(2, options, path, restarts=3)
         time.sleep(chance.uniform(0.2, 0.95) * lasts)
         workers = children(process.pid)
@@ -239,7 +240,7 @@ def kill_at_random(options: argparse.Namespace, folder: Path) -> None:
         process.wait()
         found = load_file(path)
         same += all(torch.equal(found[name], whole[name]) for name in whole)
-    print(json.dumps({"trainings": options.count, "killed": killed, "equal bit for bit": same}))
+    print(json.dumps({"trainings": trainings, "killed": killed, "equal bit for bit": same}))
 
 
 def main() -> None:
@@ -253,7 +254,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--count", type=int, default=20, help="trainings that are killed")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--sockets", action="store_true", help="sum over sockets, not through shared memory")
     parser.add_argument("--out", help=argparse.SUPPRESS)

@@ -105,7 +105,8 @@ def look_at(
     Raises
     ------
     ValueError
-        If a batch dimension stands in no plate (a forgotten `to_event`), or the plate over the data is ambiguous.
+        If a batch dimension stands in no plate (a forgotten `to_event`), the guide calls a latent otherwise, or
+        the plate over the data is ambiguous.
     """
     rows = rows_of(args, kwargs)
 
@@ -125,12 +126,38 @@ def look_at(
         if traces is None:
             traces = trace_pair(model, guide, args, kwargs)
         check_shapes(*traces)
+        _check_names(*traces)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pyro warns of need not be wrong here
             check_model_guide_match(*traces)  # refuses latents of another shape in the guide
         _check_subsamples(model, traces.guide, args, kwargs)
         layout = find_layout(*traces, rows, None if rows is None else partial(probe, rows))
         return layout._replace(beside=draws_beside(guide, *traces, args, kwargs))
+
+
+def _check_names(model: Trace, guide: Trace) -> None:
+    """Refuse a latent of the guide under another name than the model's, as after a slip of the pen.
+
+    The model would draw its own latent from the prior, and the loss would be no bound.
+
+    Raises
+    ------
+    ValueError
+        Naming both.
+    """
+    enumerated = {"parallel", "sequential"}
+    missing = [
+        name
+        for name, site in latent_sites(model).items()
+        if name not in guide.nodes and site["infer"].get("enumerate") not in enumerated
+    ]
+    alone = [name for name, site in latent_sites(guide).items() if name not in model.nodes and not is_auxiliary(site)]
+    if missing and alone:
+        raise ValueError(
+            f"site {alone[0]!r} of the guide is no site of the model, and latent site {missing[0]!r} of the model is "
+            "missing from the guide; give both one name, or mark a draw of the guide alone with "
+            "infer={'is_auxiliary': True}"
+        )
 
 
 class _GivenSubsamples(Messenger):

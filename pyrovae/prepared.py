@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import pyro
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrovae import programs
-from pyrovae.data.rows import cut, to_device
+from pyrovae.data.rows import Rows, cut, to_device
 from pyrovae.decoding import Decoding
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.log_weights import conditioned, log_condition
@@ -84,6 +84,24 @@ class PreparedPair(PairParameters):
         self._means_are_logged = False
         self._decoding = Decoding(self)
 
+    @contextmanager
+    def telling_of_data(self, x: Tensor, data: Mapping[str, Any]) -> Iterator[None]:
+        """A context in which programs that trip over NaN or another shape say so, and not what became of them."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            count = int(x.isnan().sum()) if x.is_floating_point() and data.get("mask") is None else 0
+            seen = None if self.first_rows is None else self.first_rows.shape[1:]
+            if count:
+                fault = f"x has NaN in {count} entries; give mask=~x.isnan() to a pair that takes a mask, or fill them"
+            elif "Trace Shapes" in str(error) and seen not in (None, x.shape[1:]):
+                fault = (
+                    f"x has rows of shape {tuple(x.shape[1:])}, and the pair has seen rows of shape {tuple(seen or ())}"
+                )
+            else:
+                raise
+            raise ValueError(fault) from error
+
     @property
     def sites(self) -> Sites:
         """The names of the data sites, the latent sites and the plates over the data."""
@@ -141,15 +159,18 @@ class PreparedPair(PairParameters):
         ValueError
             If nothing is observed, two different parameters share a name, or a batch dimension stands in no plate.
         """
+        if not isinstance(x, Tensor):
+            what = "x=rows.x, and mask=rows.mask" if isinstance(x, Rows) else "torch.as_tensor(x, dtype=torch.float32)"
+            raise TypeError(f"x must be a tensor with a row for each datum, not {type(x).__name__}; give {what}")
         given = programs.keywords(self.model, self.guide, **data)
-        if not len(x):
+        if not x.dim() or not len(x):
             raise ValueError(f"x must hold at least one row, got shape {tuple(x.shape)}")
         if self._datum is None or self._datum.shape != x.shape[1:]:
             self._datum = torch.zeros_like(x[0])
         if self._layout is not None:
             return self
         theirs = pyro.get_param_store().get_state()
-        with torch.random.fork_rng(), torch.no_grad(), programs.evaluating(self):
+        with torch.random.fork_rng(), torch.no_grad(), programs.evaluating(self), self.telling_of_data(x, data):
             # A store of its own for each program, since a shared one hides the second parameter of a name.
             drawn, of_guide = self._collect("guide", lambda: programs.trace(self.guide, (x,), given))
             traces, of_model = self._collect(
@@ -300,6 +321,8 @@ class PreparedPair(PairParameters):
             if len(latent) != 1:
                 raise ValueError(f"this pair has the latent sites {latent}; give a dictionary by site")
             return {latent[0]: z}
+        if not isinstance(z, Mapping):
+            raise TypeError(f"latents are a tensor, or a dictionary of tensors by site, not {type(z).__name__}")
         if not z or set(z) - {*latent, *self.row_dims}:
             raise ValueError(f"decode got the latents {sorted(z)}; this pair has {latent}")
         return dict(z)
@@ -336,7 +359,7 @@ class PreparedPair(PairParameters):
 
     def _guide_trace(self, x: Tensor, data: Mapping[str, Tensor | None]) -> Trace:
         self.prepare(x, **data)
-        with self.scope():
+        with self.scope(), self.telling_of_data(x, data):
             trace = programs.trace(self.guide, (x,), programs.keywords(self.guide, **data))
         check_rows((nodes_of(trace)[name] for name in self.latents_of(trace)), self.sites.plates, len(x))
         return trace

@@ -73,7 +73,7 @@ def write_atomically(path: Path, content: bytes | str | Iterable[bytes | memoryv
         os.replace(temporary, path)
     except OSError as error:
         _discard(temporary)
-        if error.filename is None and error.errno is not None:  # as of a full disk
+        if error.filename in (None, str(temporary)) and error.errno is not None:  # None as of a full disk
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     except BaseException:

@@ -247,7 +247,8 @@ class VAE(PreparedPair):
         unknown = [name for name in self.sites.shared if name not in condition]
         if unknown:
             raise OutsidePlateError(outside_plate(unknown[0], observed=False))
-        refuse_outside(self, x, given, min(chunk_size, 1024))
+        with self.telling_of_data(x, data):
+            refuse_outside(self, x, given, min(chunk_size, 1024))
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
             if not self._has_densities:

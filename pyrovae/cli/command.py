@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"{options.verb} is the work of one process, and {ranks.size} were started")
         with warnings.catch_warnings():
             silence_pyro()
-            with _interrupted_afterwards():
+            with _interrupted_at_once() if arguments is None else _interrupted_afterwards():
                 action = found(VERBS[options.verb].action)
             if ranks.first:
                 return action(options) or 0
@@ -70,6 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ranks.last_word(_in_one_line(error), lambda line: print(f"pyrovae: {line}", file=sys.stderr, flush=True))
         return BAD_INPUT
     return 0
+
+
+@contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """A context of imports in which Ctrl-C ends the process, which has nothing to lose yet."""
+
+    def end(number: int, frame: object) -> None:
+        print("pyrovae: interrupted", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)  # an exception would abort the process in the middle of a compiled module
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -109,6 +127,7 @@ def _is_told(error: Exception) -> bool:
 def silence_pyro() -> None:
     """Leave out Pyro's warnings of what raises an error all the same, or makes none."""
     warnings.filterwarnings("ignore", "TraceMeanField_ELBO only")
+    warnings.filterwarnings("ignore", "TraceEnum_ELBO found no")  # it is then the same as Trace_ELBO
     warnings.filterwarnings("ignore", "Encountered")  # of losses that the Trainer stops at anyway
 
 

@@ -26,7 +26,7 @@ TRAINING: Options = {
     "lr_schedule": (str, None, "learning rate over the epochs", facts()["lr_schedules"]),
     "gradient_clip": (float, "NORM", "clip the gradient to this norm (default: no clipping)", None),
     "kl_weight": (str, "WEIGHT", "weight of the KL: a number, warm-up:EPOCHS, decay or cyclic:EPOCHS", None),
-    "refine_steps": (int, "N", "gradient steps that refine the guide's answer in each step (default: none)", None),
+    "refine_steps": (int, "N", "gradient steps that refine the guide's answer in each step", None),
     "patience": (int, "N", "stop after so many epochs without progress (default: never)", None),
     "monitor": (str, "COLUMN", "the column of the metrics that tells the best epoch", None),
     "seed": (seed, "N", "seed of initial weights and training", None),

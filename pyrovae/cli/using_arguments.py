@@ -15,7 +15,7 @@ from pyrovae.cli.common_arguments import (
 from pyrovae.cli.facts import facts
 from pyrovae.cli.options import CHUNK_SIZE
 from pyrovae.cli.parsing import Parser
-from pyrovae.cli.values import MODES, named_value, ratios, seed, words
+from pyrovae.cli.values import MODES, file_of_samples, named_value, ratios, seed, words
 
 
 def evaluate(verb: Parser) -> None:
@@ -53,7 +53,7 @@ def sample(verb: Parser) -> None:
         "a .png file (grid of pictures), a .csv file (a line for each) or an .npz file (array x, or one by site); for "
         "a run of a table a .csv, .csv.gz or .parquet file"
     )
-    verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
+    verb.add_argument("--out", type=file_of_samples, metavar="FILE", required=True, help=text)
     add_overwrite(verb)
     verb.add_argument("--num", type=int, metavar="N", default=64, help="how many")
     text = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from pyrovae.cli.facts import facts
@@ -43,6 +44,19 @@ def seed(text: str) -> int:
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to 2**32 - 1, got {text}")
     return value
+
+
+def file_of_samples(text: str) -> Path:
+    """A file that `sample` writes, told by its ending before anything is imported.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If its ending is none that is known.
+    """
+    if not text.lower().endswith((".png", ".csv", ".npz", ".csv.gz", ".parquet")):
+        raise argparse.ArgumentTypeError(f"must end in .png, .csv or .npz (tables: also .csv.gz, .parquet), got {text}")
+    return Path(text)
 
 
 def rows(text: str) -> int | float | str:

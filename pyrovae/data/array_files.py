@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,15 @@ def _read_numpy(path: Path) -> dict[str, np.ndarray]:
     except OSError:
         raise
     except Exception as error:  # a damaged file raises whatever its parser trips over
-        text = str(error)
-        if "pickle" in text:
+        with path.open("rb") as file:
+            may_hold_objects = file.read(6).startswith((b"\x93NUMPY", b"\x80")) or zipfile.is_zipfile(file)
+        said = "pickle" in str(error)  # of all that NumPy does not know
+        if said and may_hold_objects:
             raise DataError(
                 f"{path} holds Python objects, which are never read; save arrays of numbers (numpy.save, numpy.savez)"
             ) from None
-        raise DataError(f"{path} is damaged, or no {path.suffix} file ({first_line(error)})") from None
+        why = "" if said else f" ({first_line(error)})"
+        raise DataError(f"{path} is damaged, or no {path.suffix} file{why}") from None
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise DataError(f"{path} is an archive of other things than arrays")
     return arrays

@@ -124,6 +124,8 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
         raise DataError(f"{path} is no text of comma-separated numbers ({error})") from None
     if not first:
         raise DataError(f"{path} is empty")
+    if len(first) == 1 and (other := next((sign for sign in (";", "\t", "|") if sign in first[0]), None)):
+        raise DataError(f"{path} separates its cells by {other!r}; separate them by commas (pandas: to_csv)")
     if not lines:
         if _is_header(first, first, label_column):
             raise DataError(f"{path} has no rows, only a line of names")

@@ -196,6 +196,8 @@ class Dataset:
     ------
     ValueError
         For an unknown kind, and for tensors that do not fit together.
+    TypeError
+        For a split that is no `Rows`.
 
     Examples
     --------
@@ -219,6 +221,11 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.kind not in KINDS and (self.kind != TABLE or self.schema is None):
             raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {self.kind!r}")
+        for name, split in self.splits().items():
+            if not isinstance(split, Rows):
+                raise TypeError(
+                    f"{name} must be Rows, not {type(split).__name__}; write Rows(x), and train.take(slice(0)) for none"
+                )
         object.__setattr__(self, "train", self.train.numbered())
         for name, split in self.splits().items():
             if split.x.shape[1:] != self.shape:

@@ -128,6 +128,8 @@ def load(
         For an unknown name, and for options that contradict each other or the data.
     DataError
         If the files are not to be had, are damaged, or do not hold what they should.
+    TypeError
+        If the name is neither a text nor a path.
 
     Examples
     --------
@@ -135,6 +137,11 @@ def load(
     >>> dataset.shape, dataset.kind, len(dataset.train)
     (torch.Size([1, 8, 8]), 'binary', 1200)
     """
+    if not isinstance(name, str | Path):
+        raise TypeError(
+            f"load takes a name or a path, got {type(name).__name__}; Trainer.fit takes tensors, arrays and frames as "
+            "they are, and data.Dataset makes splits of them"
+        )
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"seed must be an integer from 0 to 2**32 - 1, not {seed!r}")
     preparation: dict[str, Any] = {

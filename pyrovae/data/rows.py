@@ -83,6 +83,12 @@ class Rows:
     more: Mapping[str, Tensor] = field(default_factory=dict)
     whole: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("x", "y", "mask", "index"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) and (value is not None or name == "x"):
+                raise TypeError(f"{name} must be a tensor, not {type(value).__name__}; torch.as_tensor makes one")
+
     @classmethod
     def of(cls, x: Tensor, **data: Any) -> Self:
         """Rows from the arguments of programs by name.

@@ -162,7 +162,8 @@ class MLP(nn.Module):
             raise ValueError(f"unknown layer {layer!r}; known are {', '.join(LAYERS)}")
         sizes = [in_features, *hidden]
         if min(sizes + ([] if out_features is None else [out_features])) < 1:
-            raise ValueError(f"layer sizes must be at least 1, got {sizes} and {out_features}")
+            shown = sizes if out_features is None else [*sizes, out_features]
+            raise ValueError(f"layer sizes must be at least 1, got {', '.join(map(str, shown))}")
         self.layers = nn.Sequential()
         for before, after in pairwise(sizes):
             if layer == "gated":

@@ -144,7 +144,7 @@ class Pair:
             The pair does not have such an option, one that was given would have no effect, or a builder of the user's
             own fails.
         TypeError
-            The builder does not return a VAE.
+            The builder does not return a VAE, or an option of a pair of this library has a value of another type.
         """
         parameters = inspect.signature(self.builder).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -153,6 +153,8 @@ class Pair:
                 known = ", ".join(option.name for option in self.options) or "none"
                 raise ValueError(f"pair {self.name!r} has no option {name!r}; it has {known}")
         options = plain(options)
+        for option in () if self.own else self.options:
+            _check_type(option, options.get(option.name))
         # A builder that asks for neither is called without data, too.
         spec, rows = _known_of(data) if data is not None or parameters.keys() & {"spec", "rows"} else (None, None)
         arguments = {name: value for name, value in (("spec", spec), ("rows", rows)) if name in parameters}
@@ -167,6 +169,30 @@ class Pair:
         if spec is not None:
             vae.made_by = MadeBy(self.name, dict(options), spec)
         return vae
+
+
+def _check_type(option: Option, value: Any) -> None:
+    """Refuse a value of another type than an option has; texts are told by the builders.
+
+    Raises
+    ------
+    TypeError
+        Naming the option, and what it takes.
+    """
+    if value is None or option.type is str:
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if option.type is bool:
+        fits, wanted = isinstance(value, bool), "True or False"
+    elif option.type is int:
+        fits, wanted = whole, "a whole number"
+    elif option.type is float:
+        fits, wanted = whole or isinstance(value, float), "a number"
+    else:
+        fits = isinstance(value, list | tuple) and all(isinstance(size, int) for size in value)
+        wanted = "whole numbers, such as (100,)"
+    if not fits:
+        raise TypeError(f"{option.name} must be {wanted}, got {value!r}")
 
 
 def _known_of(data: Any) -> tuple[DataSpec | None, Rows | None]:

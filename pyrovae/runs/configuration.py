@@ -131,17 +131,17 @@ def check_free(folder: RunFolder) -> None:
     if folder.config_path.exists():
         raise CheckpointError(
             f"{folder.path} already holds a run; go on with it (pyrovae resume {folder.path}) or choose another folder "
-            "(--out), or replace it (--overwrite)"
+            "(--out), or replace it (--overwrite, in Python overwrite=True)"
         )
     if folder.holds_training():
         raise CheckpointError(
             f"{folder.path} already holds a training, of no run of the command line; choose another folder (--out), or "
-            "replace it (--overwrite)"
+            "replace it (--overwrite, in Python overwrite=True)"
         )
     if (name := folder.foreign()) is not None:
         raise CheckpointError(
             f"{folder.path} holds files of no run, such as {name}; choose another folder (--out), or write beside them "
-            "(--overwrite)"
+            "(--overwrite, in Python overwrite=True)"
         )
 
 

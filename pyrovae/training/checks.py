@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from pyrovae.training.batching import Batches, HeldBatches
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.state import TrainingState
 from pyrovae.vae import VAE
+
+logger = logging.getLogger(__name__)
 
 
 def check_pair(
@@ -78,13 +81,19 @@ def check_pair(
 
 
 def check_objective(vae: VAE, objective: Any, x: Tensor, data: Mapping[str, Any]) -> None:
-    """Refuse a pair that an objective of Pyro cannot take, within the pair's scope.
+    """Refuse a pair that an objective of Pyro cannot take, within its scope; and tell of a loss that is no bound.
 
     Raises
     ------
     ValueError
         Naming the site, and an objective that takes the pair.
     """
+    if vae.layout.beside:
+        logger.warning(
+            "the guide draws %r, which the model does not and no latent is a Delta at a function of; its density is a "
+            "part of the loss, as in Pyro, so the loss is no bound; held-out figures leave it out",
+            vae.layout.beside[0],
+        )
     if isinstance(objective, Objective):
         return
     given = programs.keywords(vae.model, vae.guide, **data)
@@ -115,7 +124,8 @@ def trying(what: str, x: Tensor, data: Mapping[str, Any]) -> Iterator[None]:
         one_line = isinstance(error, ValueError) and "\n" not in str(error)
         if one_line or isinstance(error, NotImplementedError | torch.OutOfMemoryError):
             raise
-        shown = [f"the data of shape {tuple(x.shape)}"]
+        kind = "" if x.dtype == torch.get_default_dtype() else f" and the type {str(x.dtype).removeprefix('torch.')}"
+        shown = [f"the data of shape {tuple(x.shape)}{kind}"]
         for name, value in data.items():
             whole = "" if holds_rows(value, len(x)) else ", passed whole"
             kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"

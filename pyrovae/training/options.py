@@ -72,6 +72,8 @@ class TrainingOptions:
         check_optimizer(self.lr_schedule if with_schedule else self.optimizer, self.lr, self.optimizer_options)
         for name in ("epochs", "batch_size", "num_particles", "patience", "gradient_clip"):
             value = getattr(self, name)
+            if isinstance(value, str):
+                raise TypeError(f"{name} must be a number, got {value!r}")
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
             if (

@@ -148,8 +148,9 @@ class Trainer(TrainingOptions):
 
             * a `Dataset` of this library,
             * a tensor of rows ``[N, ...]``, or a tuple of two of them, training and validation,
-            * an array of NumPy or a frame of pandas that holds numbers, in place of any tensor; NaN are missing
-              entries. 64-bit data get the precision of the pair, unless that would lose something,
+            * an array of NumPy or a frame of pandas that holds numbers, in place of any tensor. NaN are missing
+              entries, those of a tensor where the programs take a mask. 64-bit data get the precision of the pair,
+              unless that would lose something,
             * a dict by argument name, ``{"x": x, "c": covariates}``: tensors with N rows are cut into batches,
               everything else is passed whole to both programs,
             * a `TensorDataset`, whose tensors are the arguments of the programs by position, the data first,
@@ -201,6 +202,8 @@ class Trainer(TrainingOptions):
             raise ValueError("resume=True needs the run folder to resume, run=")
         if resume and overwrite:
             raise ValueError("resume=True goes on with a training and overwrite=True replaces it; choose one of them")
+        if not isinstance(vae, VAE):
+            raise TypeError(f"fit trains a VAE, got {type(vae).__name__}; write VAE(model, guide)")
         folder, ranks = RunFolder(run) if isinstance(run, str | Path) else run, processes()
         with ExitStack() as stack:
             with ranks.together():

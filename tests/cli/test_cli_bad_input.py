@@ -93,7 +93,7 @@ BAD_INPUT = {
     "evaluate foreign": "foreign/model.safetensors was not written by pyrovae",
     "resume truncated": "truncated/last/state.safetensors is damaged or truncated",
     "sample gaussian": "required: --out",
-    "sample gaussian --out x.jpg": "--out must end in .png, .csv or .npz, got x.jpg",
+    "sample gaussian --out x.jpg": "--out: must end in .png, .csv or .npz (tables: also .csv.gz, .parquet), got x.jpg",
     "sample gaussian --out x.csv --num 0": "--num must be at least 1, got 0",
     "sample gaussian --out x.csv --output median": "invalid choice: 'median' (choose from 'draw', 'mean', 'mode')",
     "sample gaussian --out mymodule.py/x.csv": "mymodule.py",

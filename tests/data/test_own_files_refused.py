@@ -69,7 +69,7 @@ CASES = {
         {},
         "line 3, column 'b' is inf, expected a finite",
     ),
-    "semicolons": ("rows.csv", write_bytes(b"1;2\n3;4\n"), {}, "line 2, column '1;2' is '3;4', expected a number"),
+    "semicolons": ("rows.csv", write_bytes(b"1;2\n3;4\n"), {}, "rows.csv separates its cells by ';'; separate them"),
     "encoding": ("rows.csv", write_bytes("a,ü\n1,2\n".encode("latin-1")), {}, "rows.csv is no UTF-8 text .byte 2."),
     "utf-16": ("rows.csv", write_bytes("a,b\n1,2\n".encode("utf-16")), {}, "rows.csv is no UTF-8 text .byte 0."),
     "empty csv": ("rows.csv", write_bytes(b"\n\n"), {}, "rows.csv is empty"),

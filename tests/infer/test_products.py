@@ -8,7 +8,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from pyrovae import VAE
 from pyrovae.guides import AmortizedGaussian
-from pyrovae.infer import IWAE, CompiledLoss, products
+from pyrovae.infer import IWAE, CompiledLoss, compiled_code, products
 from pyrovae.infer.products import give_to_onednn
 from pyrovae.likelihoods import BernoulliLikelihood
 from pyrovae.models import GaussianVAE
@@ -88,16 +88,19 @@ def pair():
     return VAE(model, AmortizedGaussian(DenseEncoder((300,), (200,)), 3))
 
 
-def test_steps_are_the_same():
-    """In inductor's code, whose products are those of the operator, opaque to it."""
-    x, found = torch.bernoulli(torch.full((64, 300), 0.3)), []
+def test_steps_are_the_same(monkeypatch):
+    """In inductor's code, whose products are those of the operator, opaque to it; some processors round both alike."""
+    x, found, replaced = torch.bernoulli(torch.full((64, 300), 0.3)), [], []
+    give = compiled_code.give_to_onednn
+    monkeypatch.setattr(compiled_code, "give_to_onednn", lambda graph: replaced.append(give(graph)))
     for onednn in (False, True):
         vae = pair().prepare(x)
         step = CompiledLoss(vae, IWAE(2), onednn=onednn)
         torch.manual_seed(1)
         found.append((step(x).item(), {name: p.grad for name, p in vae.named_parameters()}))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
-    assert any(not torch.equal(found[0][1][name], found[1][1][name]) for name in found[0][1]), "nothing was replaced"
+    assert len(replaced) == 1
+    assert replaced[0] > 0
 
 
 def test_a_training_keeps_what_it_began_with(monkeypatch, tmp_path):

@@ -234,6 +234,38 @@ def test_auxiliary_draws(kind):
         assert objective.loss(model, guide, x) == pytest.approx(float(-exact(x).sum()), abs=1e-4)
 
 
+@pytest.mark.parametrize("call", ["fit", "loss", "log_likelihood", "encode", "reconstruct", "bound_terms"])
+def test_a_latent_of_another_name_is_refused(call):
+    """The model would draw its own from the prior."""
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("zz", dist.Normal(x / 2, 0.5**0.5))
+
+    vae, x = VAE(model, guide), torch.randn(4)
+    calls = {
+        "fit": lambda: Trainer(epochs=1, progress=False).fit(vae, x),
+        "loss": lambda: vae(x),
+    }
+    with pytest.raises(ValueError, match=r"'zz' of the guide is no site of the model, and latent site 'z' .* missing"):
+        calls.get(call, lambda: getattr(vae, call)(x))()
+
+
+def test_a_loss_with_a_draw_that_has_no_counterpart_is_told(caplog):
+    """Its density stands in the loss, as in Pyro; the figures of trained pairs leave it out, and are right."""
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(pyro.param("a", torch.tensor(0.5)) * x + 0.1 * u, 0.7))
+
+    vae, x = VAE(model, guide), torch.randn(4)
+    torch.testing.assert_close(vae.log_likelihood(x, 20000), exact(x), rtol=0, atol=0.05)
+    Trainer(epochs=1, progress=False).fit(vae, x)
+    assert sum("the guide draws 'u', which the model does not" in line for line in caplog.messages) == 1
+    assert "the loss is no bound" in caplog.text
+
+
 def test_auto_normal_on_all_rows():
     x = 3 * torch.randn(20)
     guide = AutoNormal(model)

@@ -1,0 +1,87 @@
+"""What a newcomer gets wrong in Python: one line that says what to give instead."""
+
+import numpy as np
+import pytest
+import torch
+
+from pyrovae import data
+from pyrovae.data import Dataset, Rows
+from pyrovae.pairs import find_pair
+from pyrovae.training import Trainer
+
+SMALL = {"latent_dim": 2, "hidden": (4,)}
+
+
+@pytest.fixture
+def x():
+    return torch.rand(40, 6)
+
+
+@pytest.fixture
+def vae(x):
+    made = find_pair("gaussian").build(x, **SMALL)
+    return made.prepare(x)
+
+
+def with_hole(x):
+    x = x.clone()
+    x[3, 2] = torch.nan
+    return x
+
+
+SLIPS = {
+    "a text": (lambda vae, x: Trainer(epochs="3"), TypeError, "epochs must be a number, got '3'"),
+    "a fraction": (lambda vae, x: find_pair("gaussian").build(x, latent_dim=2.0), TypeError, "must be a whole number"),
+    "a number": (
+        lambda vae, x: find_pair("gaussian").build(x, hidden=9),
+        TypeError,
+        "hidden must be whole numbers, such",
+    ),
+    "a switch": (lambda vae, x: find_pair("gaussian").build(x, tied=1), TypeError, "tied must be True or False, got 1"),
+    "an array": (
+        lambda vae, x: vae.encode(x.numpy()),
+        TypeError,
+        "must be a tensor .* not ndarray; give torch.as_tensor",
+    ),
+    "rows": (lambda vae, x: vae.log_likelihood(Rows(x)), TypeError, "not Rows; give x=rows.x, and mask=rows.mask"),
+    "one datum": (lambda vae, x: vae.encode(torch.tensor(1.0)), ValueError, "must hold at least one row, got shape"),
+    "a model": (lambda vae, x: Trainer(epochs=1).fit(vae.model, x), TypeError, "fit trains a VAE, got GaussianVAE"),
+    "data": (lambda vae, x: data.load(x), TypeError, "load takes a name or a path, got Tensor; Trainer.fit takes"),
+    "no tensor": (lambda vae, x: Rows(x.numpy()), TypeError, "x must be a tensor, not ndarray"),
+    "no rows": (
+        lambda vae, x: Dataset("a", Rows(x), None, None, "real"),
+        TypeError,
+        "validation must be Rows, not None",
+    ),
+    "latents": (lambda vae, x: vae.decode(np.zeros((2, 2))), TypeError, "latents are a tensor, or a dictionary"),
+    "another shape": (
+        lambda vae, x: vae.encode(x[:, :5]),
+        ValueError,
+        r"shape \(5,\), and the pair has seen .* \(6,\)",
+    ),
+    "NaN": (lambda vae, x: vae.encode(with_hole(x)), ValueError, "x has NaN in 1 entries; give mask=~x.isnan"),
+    "NaN, scored": (
+        lambda vae, x: vae.log_likelihood(with_hole(x), 5),
+        ValueError,
+        "x has NaN in 1 entries; give mask",
+    ),
+    "whole numbers": (lambda vae, x: Trainer(epochs=1).fit(vae, x.long()), ValueError, "shape .* and the type int64"),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_slips(slip, vae, x):
+    call, kind, message = SLIPS[slip]
+    with pytest.raises(kind, match=message) as caught:
+        call(vae, x)
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_of_a_tensor_are_missing_entries_as_those_of_an_array_are(x):
+    holes, losses = with_hole(x), []
+    for form in (holes, holes.numpy()):
+        torch.manual_seed(0)
+        vae = find_pair("gaussian").build(form, **SMALL)
+        losses.append(Trainer(epochs=2, progress=False).fit(vae, form).rows)
+    first, second = ([row["loss"] for row in rows] for rows in losses)
+    assert first == second
