@@ -9,7 +9,12 @@ from pyrovae.cli.parsing import Parser
 
 def schema(verb: Parser) -> None:
     """Add the arguments of `schema`."""
-    verb.add_argument("file", type=Path, metavar="FILE", help="a .csv, .csv.gz, .tsv or .parquet file")
+    verb.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a .csv, .csv.gz, .tsv or .parquet file; or a table of `pyrovae datasets`",
+    )
     text = "what stands between the cells of a CSV file, or `tab` (default: found in the file)"
     verb.add_argument("--separator", metavar="SIGN", help=text)
     verb.add_argument("--json", action="store_true", help="print one JSON object")

@@ -6,7 +6,10 @@ import argparse
 import json
 import textwrap
 
+from pyrovae.data.dataset import TABLE
+from pyrovae.data.loading import load
 from pyrovae.data.parquet_files import ParquetTable
+from pyrovae.data.registry import find_entry
 from pyrovae.data.schema import Schema
 from pyrovae.data.streamed_loading import is_streamed, summarized
 from pyrovae.data.table_files import read_table
@@ -15,10 +18,13 @@ _WIDEST = 30
 
 
 def schema(options: argparse.Namespace) -> None:
-    """Print what the columns of a file hold, and why."""
+    """Print what the columns of a file, or of a table by name, hold, and why."""
     separator = {"tab": "\t", "\\t": "\t"}.get(options.separator, options.separator)
     try:
-        if separator is None and is_streamed(options.file, None, None):
+        entry = None if options.file.exists() else find_entry(str(options.file))
+        if entry is not None and entry.kind == TABLE and separator is None:
+            found = Schema.from_dict((load(entry.name).schema or {})["schema"])
+        elif separator is None and is_streamed(options.file, None, None):
             found = summarized(ParquetTable(options.file))
         else:
             found = Schema.infer(read_table(options.file, separator))

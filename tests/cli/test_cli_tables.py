@@ -328,3 +328,10 @@ def test_schema(place, out):
     assert "garden" in out()
     assert main(["schema", "houses.csv", "--json"]) == 0
     assert [column["name"] for column in json.loads(out())["columns"]] == list(houses())
+
+
+def test_schema_of_a_table_by_name(capsys):
+    assert main(["schema", "clinic"]) == 0
+    assert capsys.readouterr().out.startswith("column ")
+    assert main(["schema", "digits"]) == 2  # no table
+    assert capsys.readouterr().err == "pyrovae: there is no file digits\n"
