@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import linecache
 import logging
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,7 +149,7 @@ def must_be_copied(graph: GraphModule, targets: Sequence[Tensor]) -> list[bool]:
     """Which gradients share memory with something else, or lie in memory in another order than their parameters."""
     output: Any = next(node for node in graph.graph.nodes if node.op == "output")
     nodes = output.args[0][1:]
-    bases = [_base(node) for node in nodes]
+    bases = [root_of(node) for node in nodes]
     return [
         base.op != "call_function"
         or bases.count(base) > 1
@@ -158,13 +159,14 @@ def must_be_copied(graph: GraphModule, targets: Sequence[Tensor]) -> list[bool]:
     ]
 
 
-def _base(node: Node) -> Node:
-    """The node whose memory a view, or a chain of them, looks at."""
-    while node.op == "call_function" and node.args and isinstance(node.args[0], Node):
-        returns = getattr(getattr(node.target, "_schema", None), "returns", ())
-        if not returns or returns[0].alias_info is None:
+def root_of(node: Node) -> Node:
+    """The node whose memory a view, or a chain of them, looks at; views may be one of several results."""
+    while node.op == "call_function" and node.args and isinstance(source := node.args[0], Node):
+        made = source if node.target is operator.getitem else node
+        returns = getattr(getattr(made.target, "_schema", None), "returns", ())
+        if not any(value.alias_info is not None for value in returns):
             break
-        node = node.args[0]
+        node = source
     return node
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import operator
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.infer.compiled_code import CompileError
+from pyrovae.infer.compiled_code import CompileError, root_of
 
 _LOOKED_AT = (Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist, Tensor.__repr__)
 """How programs look at values behind torch's back, which no recording sees."""
@@ -147,7 +146,7 @@ def _no_other_generators() -> Iterator[None]:
 
 def changed_in_place(graph: Graph) -> set[Node]:
     """The nodes whose tensors a recording changes in place, by a chain of views as well."""
-    return {_root(node) for changing in graph.nodes for node in _changed_by(changing)}
+    return {root_of(node) for changing in graph.nodes for node in _changed_by(changing)}
 
 
 def _changed_by(node: Node) -> Iterator[Node]:
@@ -158,16 +157,6 @@ def _changed_by(node: Node) -> Iterator[Node]:
             for changed in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(changed, Node):
                     yield changed
-
-
-def _root(node: Node) -> Node:
-    """The node whose memory a view, or a chain of them, looks at."""
-    while node.op == "call_function" and node.args and isinstance(node.args[0], Node):
-        returns = getattr(getattr(node.target, "_schema", None), "returns", ())
-        if node.target is not operator.getitem and not any(value.alias_info is not None for value in returns):
-            break
-        node = node.args[0]
-    return node
 
 
 @contextmanager

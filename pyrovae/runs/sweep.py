@@ -305,7 +305,7 @@ def _register_ray() -> None:
     try:
         from ray.util.joblib import register_ray
     except ImportError:
-        raise ImportError("the backend 'ray' needs Ray: pip install ray") from None
+        raise ImportError("the backend 'ray' needs Ray: pip install 'pyrovae[ray]'") from None
     register_ray()
 
 
