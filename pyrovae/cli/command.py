@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from threading import current_thread, main_thread
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("pyrovae").setLevel(logging.INFO)
-    ranks = ALONE
+    ranks, options = ALONE, None
     try:
         ranks = processes()
         words = list(sys.argv[1:] if arguments is None else arguments)
@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("PYROVAE_DEBUG") or not _is_told(error):
             raise
-        ranks.last_word(_in_one_line(error), lambda line: print(f"pyrovae: {line}", file=sys.stderr, flush=True))
+        told = _in_one_line(error) if options is None else _by_flags(_in_one_line(error), vars(options))
+        ranks.last_word(told, lambda line: print(f"pyrovae: {line}", file=sys.stderr, flush=True))
         return BAD_INPUT
     return 0
 
@@ -129,6 +130,17 @@ def silence_pyro() -> None:
     warnings.filterwarnings("ignore", "TraceMeanField_ELBO only")
     warnings.filterwarnings("ignore", "TraceEnum_ELBO found no")  # it is then the same as Trace_ELBO
     warnings.filterwarnings("ignore", "Encountered")  # of losses that the Trainer stops at anyway
+
+
+def _by_flags(line: str, options: Mapping[str, object]) -> str:
+    """A line that begins with the name of an argument in Python, with the flag that was typed in its place.
+
+    >>> _by_flags("label_column is for .csv files", {"label_column": "y"})
+    '--label-column is for .csv files'
+    """
+    found = re.match(r"(\w+)(?= (of \S+ )?(is for|is not for|must) )", line)
+    name = "" if found is None else found[1]
+    return line if options.get(name) is None else f"--{name.replace('_', '-')}{line[len(name) :]}"
 
 
 def _in_one_line(error: Exception) -> str:

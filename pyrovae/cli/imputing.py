@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pyrovae.cli.writing import TABLES, check_out, has_index, write_frame, write_text
 from pyrovae.cli.written_cells import WrittenCells
 from pyrovae.data.dataset import TABLE
@@ -47,6 +49,7 @@ def impute(options: argparse.Namespace) -> None:
     run = Run.open(options.run)
     if run.spec.kind != TABLE:
         raise ValueError(f"{options.run} is a run of the pair {run.pair.name}, whose data are no table")
+    _spare_training_data(options.out, run)
     if run.pair.name != "auto-decoder":
         if options.seed is not None and options.draws is None:
             raise ValueError("--seed is for --draws; the best table has no draws, so leave it out")
@@ -84,6 +87,19 @@ def impute(options: argparse.Namespace) -> None:
     _tell(options, frame, _schema_of(run))
 
 
+def _spare_training_data(out: Path, run: Run) -> None:
+    """Refuse to write over the table that the run was trained on.
+
+    Raises
+    ------
+    ValueError
+        Naming it.
+    """
+    name = str(run.config["data"].get("name"))
+    if out.exists() and Path(name).exists() and out.samefile(name):
+        raise ValueError(f"{out} is the table that {run.folder.path} was trained on; give another --out")
+
+
 def _whole(parts: Sequence[pd.DataFrame], frame: pd.DataFrame) -> pd.DataFrame:
     """Tables of parts of the rows as one."""
     import pandas as pd
@@ -97,6 +113,17 @@ def _tell(options: argparse.Namespace, frame: pd.DataFrame, schema: Schema) -> N
         print(
             f"note: {name!r} had no value in the training, so nothing is known of it; it stays empty", file=sys.stderr
         )
+    observed = schema.encode(frame[list(schema.names)], unseen="missing")[1]
+    for place, column in enumerate(schema.columns):
+        there = frame[column.name].notna().to_numpy()
+        values = frame[column.name][there & ~np.asarray(observed)[:, place]]
+        if len(values) and column.name not in empty:
+            count = f"{len(values)} of {int(there.sum())} entries"
+            print(
+                f"note: {column.name!r} has {values.iloc[0]!r}, which the column cannot have; it stays and counts as "
+                f"missing ({count})",
+                file=sys.stderr,
+            )
     missing = int(frame.drop(columns=empty).isna().to_numpy().sum())
     times = f", {options.draws} times" if options.draws is not None else ""
     print(f"{missing} of {frame.size} entries filled{times}: {options.out}")

@@ -56,6 +56,8 @@ def sweep(options: argparse.Namespace) -> int:
         return 0
     if options.grid is None or options.out is None:
         raise ValueError("sweep needs a grid and a folder: pyrovae sweep GRID.json --out DIR")
+    if (options.out / "config.json").exists():
+        raise ValueError(f"{options.out} is the folder of a run; give another --out for the runs of a sweep")
     points = sweeps.points_of(read_grid(options.grid))
     for point, folder in zip(points, sweeps.folders_of(points, options.out), strict=True):
         given_options = parsed(point.options, Path())

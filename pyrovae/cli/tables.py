@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from pathlib import Path
 
 from pyrovae.data.dataset import TABLE
 from pyrovae.data.loading import load
@@ -21,7 +22,7 @@ def schema(options: argparse.Namespace) -> None:
     """Print what the columns of a file, or of a table by name, hold, and why."""
     separator = {"tab": "\t", "\\t": "\t"}.get(options.separator, options.separator)
     try:
-        entry = None if options.file.exists() else find_entry(str(options.file))
+        entry = None if Path(options.file).exists() else find_entry(str(options.file))
         if entry is not None and entry.kind == TABLE and separator is None:
             found = Schema.from_dict((load(entry.name).schema or {})["schema"])
         elif separator is None and is_streamed(options.file, None, None):

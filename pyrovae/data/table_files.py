@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import gzip
+import logging
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,12 +20,16 @@ from pyrovae.data.stored import damaged_in_one_line, first_line
 if TYPE_CHECKING:
     import pandas as pd
 
+logger = logging.getLogger(__name__)
+
 # pandas is imported in the functions: importing pyrovae.data must not import pandas.
 
 TABLE_FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 """Endings of files of tables that can be read."""
 _SEPARATORS = (",", ";", "\t")
+_FEW = 3  # numbers that rise by chance
 _PROBED = 50  # lines that are read to find the separator
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _DATE = r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?"
 
 
@@ -179,6 +185,7 @@ def _checked_lines(path: Path, file: TextIO, separator: str) -> tuple[list[str],
         If lines differ in their number of cells, there is no row, or names are missing or stand twice.
     """
     names: list[str] = []
+    first: list[str] = []
     rows = 0
     reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
     try:
@@ -192,6 +199,7 @@ def _checked_lines(path: Path, file: TextIO, separator: str) -> tuple[list[str],
                     f"{path}, line {reader.line_num} has {len(cells)} cells, the first line has {len(names)}"
                 )
             else:
+                first = first or cells
                 rows += 1
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num} is no line of a CSV file ({error})") from None
@@ -202,10 +210,29 @@ def _checked_lines(path: Path, file: TextIO, separator: str) -> tuple[list[str],
     if "" in names[1:] or names == [""]:
         place = len(names) - names[::-1].index("")
         raise DataError(f"{path} has a column without a name, column {place}; give every column a name of its own")
+    if (value := _value_in(names, first)) is not None:
+        raise DataError(
+            f"{path} has no names of columns: its first line holds {value!r}; write a line of names above it"
+        )
+    if all(map(_NUMBER.fullmatch, names)):
+        logger.info("%s: the first line, %s, is taken as the names of the columns", path, separator.join(names[:5]))
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise DataError(f"{path} has two columns {twice!r}; give every column a name of its own")
     return names, rows
+
+
+def _value_in(names: list[str], row: list[str]) -> str | None:
+    """A fraction or negative number among names that are the values of a row.
+
+    They are names where they rise one by one, or where one of them is a word above a number.
+    """
+    numbers = [name for name in names if _NUMBER.fullmatch(name)]
+    if any(name not in numbers and _NUMBER.fullmatch(cell.strip()) for name, cell in zip(names, row, strict=True)):
+        return None
+    if len(numbers) == len(names) > _FEW and all(float(low) < float(high) for low, high in pairwise(numbers)):
+        return None
+    return next((number for number in numbers if not number.isdigit()), None)
 
 
 def _as_dates(series: pd.Series) -> pd.Series:

@@ -70,6 +70,8 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         The entry of `y` that means an unknown label, such as a number, None or NaN. It is not a class.
     random_state : int, RandomState or None, default None
         Seed of initial weights and training. None gives another result each time.
+    verbose : bool, default False
+        Whether to show a progress bar for each VAE.
     device : str, default "cpu"
         "cpu", "cuda" or "auto".
 
@@ -135,6 +137,7 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         batch_size: int = 100,
         unlabelled: Any = -1,
         random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
         device: str = "cpu",
     ) -> None:
         self.n_components = n_components
@@ -151,6 +154,7 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         self.batch_size = batch_size
         self.unlabelled = unlabelled
         self.random_state = random_state
+        self.verbose = verbose
         self.device = device
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> VAEClassifier:
@@ -193,7 +197,7 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
             lr_schedule="cosine",
             monitor="loss",
             seed=seed,
-            progress=False,
+            progress=self.verbose,
         )
         self.n_iter_ = len(trainer.fit(vae, TrainingData(dataset.train)).rows)
         return vae.double()

@@ -52,6 +52,8 @@ def _check_value(column: Column, value: Any) -> None:
     low = number if column.low is None else column.low
     high = number if column.high is None else column.high
     if not low <= number <= high:
-        raise ValueError(f"{what} is {value}, out of the range {column.values()}; the option ranges makes it wider")
+        raise ValueError(
+            f"{what} is {value}, out of the range {column.values()}; VAEImputer(ranges=...) makes it wider"
+        )
     if column.integer and number != round(number):
         raise ValueError(f"{what} is {value}, but the column holds whole {'days' if column.origin else 'numbers'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import platform
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from pyrovae import programs
 from pyrovae._version import __version__
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Dataset, DataSpec, Rows
-from pyrovae.pairs.registry import Pair, find_pair
+from pyrovae.pairs.registry import Pair, find_pair, pairs
 from pyrovae.plain import plain
 from pyrovae.storage import CheckpointError
 from pyrovae.training.callbacks import Callback, Progress
@@ -215,13 +216,16 @@ def pair_of(folder: RunFolder, name: str, given: OwnPair | None) -> Pair:
     own = ":" in name or not name
     if given is None:
         if not own:
-            return find_pair(name)
+            return _registered(folder, name)
         again = f"open it with --pair {name or 'module:function'}"
         raise CheckpointError(f"{folder.path} is a run of a pair of your own; {again}")
     if isinstance(given, str):
-        if name and given != name:
-            raise CheckpointError(f"{folder.path} is a run of the pair {name}, not {given}")
-        return find_pair(given)
+        found = find_pair(given)
+        if not name or given == name:
+            return found
+        if not own and found.own and inspect.unwrap(found.builder) is inspect.unwrap(_registered(folder, name).builder):
+            return find_pair(name)  # which the module has registered
+        raise CheckpointError(f"{folder.path} is a run of the pair {name}, not {given}")
     if not own:
         raise CheckpointError(f"{folder.path} is a run of the pair {name}, which is found by its name; leave out pair")
     if isinstance(given, VAE):
@@ -229,6 +233,22 @@ def pair_of(folder: RunFolder, name: str, given: OwnPair | None) -> Pair:
     if not callable(given):
         raise TypeError(f"pair must be 'module:function', a function that returns a VAE, or a VAE, got {given!r}")
     return Pair(name, "", given, own=True)
+
+
+def _registered(folder: RunFolder, name: str) -> Pair:
+    """The registered pair of a run.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, because the module that registers it is not imported.
+    """
+    if all(pair.name != name for pair in pairs()):
+        raise CheckpointError(
+            f"{folder.path} is a run of the pair {name}, which is not registered; import the module that registers it, "
+            "or open it with --pair module:function"
+        )
+    return find_pair(name)
 
 
 def build(pair: Pair, data: Dataset | DataSpec, config: Mapping[str, Any], *, stored: bool = True) -> VAE:

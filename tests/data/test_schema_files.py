@@ -58,6 +58,16 @@ BAD_FILES = {
     "encoding": ("t.csv", "a,b\n1,é\n".encode("latin-1"), r"t.csv is no UTF-8 text \(byte 6\); save it with the enc"),
     "empty": ("t.csv", b"", "t.csv is empty"),
     "no rows": ("t.csv", b"a,b\n", "t.csv has no rows, only a line of names"),
+    "no names": (
+        "t.csv",
+        b"0.9,-1.3\n1.0,2.0\n",
+        "t.csv has no names of columns: its first line holds '0.9'; write a l",
+    ),
+    "no names of words": (
+        "t.csv",
+        b"52,f,3.4\n30,m,2.2\n",
+        "t.csv has no names of columns: its first line holds '3.4'",
+    ),
     "names twice": ("t.csv", b"a,a\n1,2\n", "t.csv has two columns 'a'; give every column a name of its own"),
     "no name": (
         "t.csv",
@@ -165,3 +175,10 @@ def test_texts_that_are_mostly_numbers(folder):
     assert Schema.infer(read_table("t.csv"))["a"].why == (
         "It holds texts. 97% of the different ones are numbers, but 'x7' is none."
     )
+
+
+@pytest.mark.parametrize("names", ["2019,2020", "a,1.5", "0.1,0.2,0.3,0.4", ",a", "-1.5,b"])
+def test_numbers_may_be_names(names, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{names}\n" + ",".join("1" for _ in names.split(",")) + "\n")
+    assert list(read_table(path).columns) == [name for name in names.split(",") if name]
