@@ -124,3 +124,14 @@ def test_switches(folder, out):
         figures = json.loads((folder / "grid" / name / "result.json").read_text())["figures"]
         assert re.fullmatch(r"\d+\.\d+", str(figures["test_cross_entropy"]))
     assert sizes == {"sees_mask=True": 128, "sees_mask=False": 64}
+
+
+def test_the_folder_of_a_run_takes_no_sweep(folder, capsys):
+    (folder / "grid.json").write_text(json.dumps(BASE))
+    (folder / "run").mkdir()
+    (folder / "run" / "config.json").write_text("{}")
+    assert main(["sweep", "grid.json", "--out", "run"]) == 2
+    assert (
+        capsys.readouterr().err == "pyrovae: run is the folder of a run; give another --out for the runs of a sweep\n"
+    )
+    assert [path.name for path in (folder / "run").iterdir()] == ["config.json"]

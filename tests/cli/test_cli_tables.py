@@ -167,6 +167,23 @@ class TestImpute:
         assert (full.rooms.dtype, full.garden.dtype) == (np.dtype("int64"), np.dtype("bool"))
         assert set(full.colour) <= {"red", "green", "blue"}
 
+    def test_values_that_a_column_cannot_have_are_told(self, place, capsys):
+        given = pd.read_csv("more.csv")
+        given.loc[[3, 5], "colour"] = "purple"
+        given.to_csv("more.csv", index=False)
+        assert main(["impute", "houses", "--input", "more.csv", "--out", "full.csv"]) == 0
+        (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+        count = given.colour.notna().sum()
+        told = "note: 'colour' has 'purple', which the column cannot have; it stays and counts as missing"
+        assert note == f"{told} (2 of {count} entries)"
+        assert list(pd.read_csv("full.csv").colour[[3, 5]]) == ["purple", "purple"]
+
+    def test_the_table_of_the_training_is_not_written_over(self, place, capsys):
+        before = (place / "houses.csv").read_bytes()
+        words = ["impute", "houses", "--input", "more.csv", "--out", "houses.csv", "--overwrite"]
+        assert "houses.csv is the table that houses was trained on; give another" in error_of(words, capsys)
+        assert (place / "houses.csv").read_bytes() == before
+
     def test_draws_are_stacked(self, place):
         assert main(["impute", "houses", "--input", "more.csv", "--out", "full.csv.gz", "--draws", "3"]) == 0
         full = pd.read_csv("full.csv.gz")

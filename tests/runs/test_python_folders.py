@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from pyrovae import VAE, data
 from pyrovae.cli import main
 from pyrovae.data.arrays import tensor_of
 from pyrovae.data.dataset import Rows
-from pyrovae.pairs import find_pair
+from pyrovae.pairs import find_pair, registry
 from pyrovae.runs import Run
 from pyrovae.training import Trainer, WarmUp
 
@@ -159,3 +160,35 @@ def test_what_rounding_keeps():
     assert tensor_of(x, dtype=torch.float32).dtype == torch.float32
     assert tensor_of(torch.arange(3)).dtype == torch.int64
     assert tensor_of(np.arange(3) > 1).dtype == torch.bool
+
+
+REGISTERED = """
+from pyrovae.pairs import gaussian, register_pair
+
+
+@register_pair("tiny-of-test", summary="two latents")
+def tiny(spec, rows=None, *, hidden: int = 4):
+    return gaussian(spec, rows, latent_dim=2, hidden=(hidden,))
+
+
+def other(spec, rows=None):
+    return gaussian(spec, rows, latent_dim=2, hidden=(4,))
+"""
+
+
+def test_a_run_of_a_registered_pair_is_opened_by_the_module_that_registers_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(registry, "_PAIRS", dict(registry._PAIRS))
+    (tmp_path / "registering.py").write_text(REGISTERED)
+    digits = data.load("digits", binarize="static")
+    find_pair("registering:tiny")  # which imports it
+    find_pair("tiny-of-test").build(digits, hidden=3).save("run", data=digits)
+    del registry._PAIRS["tiny-of-test"]
+    sys.modules.pop("registering")
+    assert main(["sample", "run", "--out", "x.csv", "--num", "2"]) == 2
+    assert "the pair tiny-of-test, which is not registered; import the module" in capsys.readouterr().err
+    assert main(["sample", "run", "--out", "x.csv", "--num", "2", "--pair", "registering:other"]) == 2
+    assert "is a run of the pair tiny-of-test, not registering:other" in capsys.readouterr().err
+    assert main(["sample", "run", "--out", "x.csv", "--num", "2", "--pair", "registering:tiny"]) == 0
+    sys.modules.pop("registering")
