@@ -140,7 +140,8 @@ def _by_flags(line: str, options: Mapping[str, object]) -> str:
     """
     found = re.match(r"(\w+)(?= (of \S+ )?(is for|is not for|must) )", line)
     name = "" if found is None else found[1]
-    return line if options.get(name) is None else f"--{name.replace('_', '-')}{line[len(name) :]}"
+    typed = any(options.get(dest) is not None for dest in (name, f"pair_{name}"))
+    return line if not typed else f"--{name.replace('_', '-')}{line[len(name) :]}"
 
 
 def _in_one_line(error: Exception) -> str:

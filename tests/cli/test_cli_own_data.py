@@ -179,11 +179,11 @@ class TestOtherData:
         ("rows.npy --validation gone.npy", "there is no file or folder gone.npy"),
         ("rows.npy --validation half", "there is no file or folder half"),
         ("rows.npy --test 10", "rows.npy has 10 rows, and 10 for test and 1 for validation leave none for training"),
-        ("rows.npy --label-column y", "label_column is for .csv files, and rows.npy is none"),
+        ("rows.npy --label-column y", "--label-column is for .csv files, and rows.npy is none"),
         ("rows.npy --binarize static", "binarize needs values of kind '8-bit' or 'unit', but rows is 'real'"),
         ("rows.npy --labels 0.5", "labels needs labelled training rows, and rows has none"),
         ("digits --test 0.1", "test is for data of your own; leave it out with the data set digits"),
-        ("digits --image-size 8", "image_size is for data of your own"),
+        ("digits --image-size 8", "--image-size is for data of your own"),
     ],
 )
 def test_refused(words, message, here, capsys):

@@ -297,7 +297,7 @@ BAD_INPUT = {
     "train tabular --data digits --scaling none": "scaling is for tables",
     "train tabular --data houses.csv --kind real": "houses.csv",
     "train tabular --data houses.csv --binarize static": "binarize is not for tables",
-    "train tabular --data houses.csv --label-column colour": "label_column is not for tables",
+    "train tabular --data houses.csv --label-column colour": "--label-column is not for tables",
     "train tabular --data houses.csv --column-kind color=count": "houses.csv: kinds has 'color', which is no column",
     "train tabular --data houses.csv --column-kind colour=count": "houses.csv: column 'colour'",
     "train tabular --data houses.csv --column-kind colour=colourful": "houses.csv: kind",
