@@ -129,6 +129,7 @@ def check_free(folder: RunFolder) -> None:
     """
     if folder.path.exists() and not folder.path.is_dir():
         raise CheckpointError(f"{folder.path} is a file; choose another folder for the run (--out)")
+    folder.check_not_written()
     if folder.config_path.exists():
         raise CheckpointError(
             f"{folder.path} already holds a run; go on with it (pyrovae resume {folder.path}) or choose another folder "

@@ -154,6 +154,18 @@ class RunFolder:
             with suppress(OSError):  # something is in it
                 self.path.rmdir()
 
+    def check_not_written(self) -> None:
+        """Refuse a folder that another training is writing to.
+
+        Raises
+        ------
+        CheckpointError
+            If there is one.
+        """
+        if (self.path / LOCK).exists():  # which a killed process leaves behind
+            with self.writing():
+                pass
+
     def forget_training(self) -> None:
         """Delete what an earlier run has written, before a new one writes its own.
 

@@ -60,6 +60,8 @@ def test_a_second_process_and_a_kill(tmp_path):
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(CheckpointError, match="another training is writing"):
             Trainer(**QUICK).fit(linear_pair(), rows(), run=path)
+        with pytest.raises(CheckpointError, match="another training is writing"):
+            Run.create(path, "gaussian", {}, {"name": "digits"})
         assert not (path / "model.safetensors").exists()
     finally:
         holder.send_signal(signal.SIGKILL)
