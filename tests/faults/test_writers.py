@@ -61,7 +61,7 @@ def test_a_second_process_and_a_kill(tmp_path):
         with pytest.raises(CheckpointError, match="another training is writing"):
             Trainer(**QUICK).fit(linear_pair(), rows(), run=path)
         with pytest.raises(CheckpointError, match="another training is writing"):
-            Run.create(path, "gaussian", {}, {"name": "digits"})
+            Run.create(path, "gaussian", {}, {"name": "digits"}, {"epochs": 1})
         assert not (path / "model.safetensors").exists()
     finally:
         holder.send_signal(signal.SIGKILL)
