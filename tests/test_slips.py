@@ -77,11 +77,12 @@ def test_slips(slip, vae, x):
     assert "\n" not in str(caught.value)
 
 
-def test_nan_of_a_tensor_are_missing_entries_as_those_of_an_array_are(x):
+def test_nan_of_an_array_are_missing_entries_and_a_tensor_takes_a_mask(x):
     holes, losses = with_hole(x), []
-    for form in (holes, holes.numpy()):
+    for form in ({"x": x, "mask": ~holes.isnan()}, holes.numpy()):
         torch.manual_seed(0)
-        vae = find_pair("gaussian").build(form, **SMALL)
-        losses.append(Trainer(epochs=2, progress=False).fit(vae, form).rows)
-    first, second = ([row["loss"] for row in rows] for rows in losses)
-    assert first == second
+        vae = find_pair("gaussian").build(x, **SMALL)
+        losses.append([row["loss"] for row in Trainer(epochs=2, progress=False).fit(vae, form).rows])
+    assert losses[0] == losses[1]
+    with pytest.raises(ValueError, match="x has NaN in 1 entries; give mask"):
+        Trainer(epochs=2, progress=False).fit(find_pair("gaussian").build(x, **SMALL), holes)

@@ -24,8 +24,8 @@ def report(options: argparse.Namespace) -> None:
         check_new(options.out or Path("report.html"), options.overwrite)
     elif options.overwrite:
         raise ValueError("--overwrite is for --out FILE; the page in the folder of the run is always replaced")
-    if options.pair is not None and not any(map(_is_own, options.run)):
-        raise ValueError("--pair is for runs of a pair of your own, and these know theirs; leave it out")
+    if options.pair is not None and len(options.run) == 1 and not _is_own(options.run[0]):
+        raise ValueError("--pair is for runs of a pair of your own, and this one knows its pair; leave it out")
     device, changed = pick_device(options.device), options.allow_changed_data
     runs = [
         Run.open(path, options.pair if _is_own(path) else None, options.data, allow_changed_data=changed)

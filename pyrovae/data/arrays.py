@@ -71,7 +71,7 @@ def tensor_of(value: Any, what: str = "the data", dtype: torch.dtype | None = No
 
 
 def rows_of(value: Any, what: str = "the data", dtype: torch.dtype | None = None) -> Rows:
-    """Rows of an array, a frame or a tensor; NaN are missing entries. See `tensor_of`.
+    """Rows of an array or a frame; NaN are missing entries. See `tensor_of`.
 
     Examples
     --------
@@ -79,10 +79,9 @@ def rows_of(value: Any, what: str = "the data", dtype: torch.dtype | None = None
     tensor([[ True, False]])
     """
     x = tensor_of(value, what, dtype)
-    missing = x.isnan()
-    if not bool(missing.any()):
+    if isinstance(value, Tensor) or not x.is_floating_point() or not bool(x.isnan().any()):
         return Rows(x)
-    return Rows(x.masked_fill(missing, 0.0), mask=~missing)
+    return Rows(torch.nan_to_num(x, nan=0.0), mask=~x.isnan())
 
 
 def labels_of(value: Any, what: str = "y") -> Tensor:

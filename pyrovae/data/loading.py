@@ -279,6 +279,11 @@ def _load_table(
         dataset = load_own_table(name, validation=validation, seed=seed, columns=columns, stream=streamed, **reading)
         columns = None if columns is None else list(columns)
         options = {"name": os.fspath(name), "kind": TABLE, "columns": columns, **options}
+    present = {
+        value for column in (dataset.schema or {})["schema"]["columns"] for value in (column["name"], column["kind"])
+    }
+    if idle := [kind for kind in reading["likelihoods"] or () if kind not in present]:
+        raise ValueError(f"likelihoods names the kind {idle[0]!r}, and no column is of that kind; leave it out")
     return replace(dataset, options={**options, "seed": seed})
 
 

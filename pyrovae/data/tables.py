@@ -272,7 +272,7 @@ def families_of(
     Raises
     ------
     ValueError
-        No column can be modelled, a likelihood does not suit its column, or there is no column for it.
+        No column can be modelled, or a likelihood does not suit its column.
     """
     modelled = _modelled(schema)
     if not modelled:
@@ -284,9 +284,6 @@ def families_of(
     known = {*schema.names, *ALLOWED}
     if unknown := [name for name in likelihoods or {} if name not in known]:
         raise ValueError(f"likelihoods names {unknown[0]!r}, which is no column and no kind")
-    present = {*schema.names, *(schema.columns[column].kind for column in modelled)}
-    if idle := [name for name in likelihoods or {} if name not in present]:
-        raise ValueError(f"likelihoods names the kind {idle[0]!r}, and no column is of that kind; leave it out")
     sizes = (len(schema.columns[column].levels or ()) for column in modelled)
     levels = tuple(n if f in OF_LEVELS else 0 for f, n in zip(families, sizes, strict=True))
     if scaled is None or "quantile" not in families:

@@ -22,11 +22,10 @@ from pyrovae.data.row_numbers import hidden_entries
 from pyrovae.data.rows import Rows
 from pyrovae.data.schema import Schema
 from pyrovae.data.tables import TableCodec
-from pyrovae.estimators.nets import varied
+from pyrovae.estimators.nets import built, varied
 from pyrovae.estimators.prediction import Predictor
 from pyrovae.estimators.table_model import TableModel
 from pyrovae.estimators.table_training import HELD_OUT, fit_trees
-from pyrovae.pairs.registry import find_pair
 from pyrovae.training import History, Trainer, TrainingData
 
 STEPS_OF_CHUNK = 500
@@ -116,7 +115,7 @@ class ChunkTraining:
             dataset = codec.dataset(rows)
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
-                self.vae = find_pair("tabular").build(dataset, **self.pair).to(self.device)
+                self.vae = built(dataset, self.pair).to(self.device)
         if bool((mask & ~held).any()):
             self._train(rows)
         self.codec, self.counts, self.calls = codec, counts, self.calls + 1

@@ -18,6 +18,7 @@ from pyrovae.vae import VAE
 
 OF_PAIR = {name: name for name in ("hidden", "encoder", "layer", "dropout")} | {"n_components": "latent_dim"}
 """Options in which the nets of a table may differ, and as what the pair knows them."""
+_BY_COLUMNS = ("parameterization", "scale_floor")
 OF_TRAINING = ("kl_weight", "lr", "epochs")
 """Options of the training in which they may differ."""
 
@@ -27,6 +28,13 @@ class Trained(NamedTuple):
 
     vae: VAE
     history: History
+
+
+def built(dataset: Dataset, options: Mapping[str, Any]) -> VAE:
+    """The pair of a table. An estimator is for any table, so options for columns that are not there are left out."""
+    pair = find_pair("tabular")
+    kept = pair.without_idle(options, dataset.spec)
+    return pair.build(dataset, **{n: v for n, v in options.items() if n in kept or n not in _BY_COLUMNS})
 
 
 def check_variants(variants: Any) -> None:
@@ -83,7 +91,7 @@ def train_net(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        vae = find_pair("tabular").build(dataset, **pair).to(device)
+        vae = built(dataset, pair).to(device)
     if first is not None:
         theirs: Any = first.model
         own: Any = vae.model

@@ -67,9 +67,6 @@ def rows_from(vae: VAE, value: Any, what: str = "the data") -> Rows:
             "argument of the programs and everything else beside it, by name in a dict"
         )
     first = tensor_of(first, what, dtype)
-    if _MASK not in given and any(programs.accepts(program, _MASK) for program in (vae.model, vae.guide)):
-        seen = rows_of(first)  # programs without a mask may look for NaN themselves
-        first, given = seen.x, given if seen.mask is None else {**given, _MASK: seen.mask}
     for name, part in list(given.items()):
         if is_array(part):
             given[name] = labels_of(part) if name == LABEL else tensor_of(part, repr(name), dtype)

@@ -147,10 +147,9 @@ class Trainer(TrainingOptions):
             The data, in one of these forms:
 
             * a `Dataset` of this library,
-            * a tensor of rows ``[N, ...]``, or a tuple of two of them, training and validation,
+            * a tensor of rows ``[N, ...]`` without NaN, or a tuple of two of them, training and validation,
             * an array of NumPy or a frame of pandas that holds numbers, in place of any tensor. NaN are missing
-              entries, those of a tensor where the programs take a mask. 64-bit data get the precision of the pair,
-              unless that would lose something,
+              entries. 64-bit data get the precision of the pair, unless that would lose something,
             * a dict by argument name, ``{"x": x, "c": covariates}``: tensors with N rows are cut into batches,
               everything else is passed whole to both programs,
             * a `TensorDataset`, whose tensors are the arguments of the programs by position, the data first,

@@ -296,6 +296,7 @@ BAD_INPUT = {
     "train tabular --data digits": "digits is no table: it says nothing of columns; the pair tabular is for tables",
     "train tabular --data digits --scaling none": "scaling is for tables",
     "train tabular --data houses.csv --kind real": "houses.csv",
+    "train tabular --data houses.csv --likelihood count=poisson": "likelihoods names the kind 'count', and no",
     "train tabular --data houses.csv --binarize static": "binarize is not for tables",
     "train tabular --data houses.csv --label-column colour": "--label-column is not for tables",
     "train tabular --data houses.csv --column-kind color=count": "houses.csv: kinds has 'color', which is no column",

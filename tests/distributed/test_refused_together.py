@@ -37,7 +37,7 @@ EXPECTED = {
     "rate": "process 1 has another lr than process 0 (0.2, not 0.1)",
     "data": "process 1 has another fingerprint of the train rows than process 0",
     "validation": "process 1 has another fingerprint of the validation rows than process 0",
-    "one": "process 1: the pair fails on the first batch",
+    "one": "process 1: x has NaN in",
     "fine": "nothing was refused",
 }
 

@@ -53,7 +53,7 @@ def test_drawn_lines(seed, tmp_path, monkeypatch, capsys):
         (["train", "gaussian", "--data", "digits", "--epochs", "1" * 30, "--lr", "nan"], "lr must be positive"),
         (["train", "--data", "digits"], "train needs a pair and data"),
         (["encode", "run"], "required: --out"),
-        (["sample", "run", "--out", ","], "run is no run folder"),
+        (["sample", "run", "--out", ",.csv"], "run is no run folder"),
         (["evaluate", "run", "--num-rows", "cpu"], "--num-rows: invalid int value"),
         (["datasets", "a\nb"], "there is no data set"),
         (["plot", "run", "--overwrite"], "--overwrite is for --out DIR"),
