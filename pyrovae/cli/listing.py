@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pyrovae import data
 from pyrovae.cli.options import described, flag
-from pyrovae.pairs.registry import pairs
+from pyrovae.pairs.registry import find_pair, pairs
 
 _KINDS = {
     "binary": "0 or 1",
@@ -79,7 +79,14 @@ def _place(info: data.DatasetInfo) -> str:
 
 
 def models(options: argparse.Namespace) -> None:
-    """Print the pairs with their options."""
+    """Print the pairs with their options, or one of them.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    found = pairs() if options.name is None else [find_pair(options.name)]
     if options.json:
         listed = [
             {
@@ -89,11 +96,11 @@ def models(options: argparse.Namespace) -> None:
                     o.name: {"default": o.default, "help": o.help, "choices": o.choices} for o in pair.all_options
                 },
             }
-            for pair in pairs()
+            for pair in found
         ]
         print(json.dumps(listed))
         return
-    for pair in pairs():
+    for pair in found:
         print(f"{pair.name}: {pair.summary}\n")
         for option in pair.all_options:
             text = textwrap.wrap(described(option), 72, break_on_hyphens=False)

@@ -28,4 +28,5 @@ def datasets(verb: Parser) -> None:
 
 def models(verb: Parser) -> None:
     """Add the arguments of `models`."""
+    verb.add_argument("name", nargs="?", metavar="NAME", help="show the options of this one")
     verb.add_argument("--json", action="store_true", help="print one JSON list")

@@ -91,6 +91,9 @@ class TestLists:
         assert options["gaussian"]["prior"]["choices"] == ["standard-normal", "mixture", "vamp"]
         assert all(f"--{name.replace('_', '-')} " in text for pair in listed for name in pair["options"])
         assert max(map(len, text.splitlines())) <= 100
+        assert main(["models", "gaussian"]) == 0
+        assert [line for line in out().splitlines() if line.startswith("gaussian: ")]
+        assert main(["models", "gausian"]) == 2
 
 
 def test_debugging_shows_where(monkeypatch):
