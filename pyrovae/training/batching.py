@@ -134,7 +134,7 @@ class HeldBatches:
             if len(waiting) == 1:  # the next batches are gathered together
                 following = order[number * self.batch_size :][: at_once * self.batch_size]
                 parts = [self.parallel.part(index, self.rows) for index in following.split(self.batch_size)]
-                held = self.rows.take(torch.cat(parts) if self.parallel.several else following)
+                held = self.rows.gathered(torch.cat(parts) if self.parallel.several else following)
                 waiting = [0, *accumulate(len(part) for part in parts)]
             self.parallel.reseed(state.epoch, number)
             start = waiting.pop(0)
