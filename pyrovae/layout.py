@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from pyrovae.sites import (
     frames_of,
     is_auxiliary,
     is_local,
+    is_point,
     latent_sites,
     nodes_of,
     plate_nesting,
@@ -67,6 +68,8 @@ class Layout(NamedTuple):
     """Latents that the model marks for enumeration and the guide does not draw."""
     beside: tuple[str, ...] = ()
     """Draws of the guide that the model does not have and that no latent is a function of, see `draws_beside`."""
+    alone: tuple[str, ...] = ()
+    """Those of them whose density makes a loss no bound for certain."""
 
 
 class OutsidePlateError(ValueError):
@@ -126,36 +129,43 @@ def look_at(
         if traces is None:
             traces = trace_pair(model, guide, args, kwargs)
         check_shapes(*traces)
-        _check_names(*traces)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pyro warns of need not be wrong here
             check_model_guide_match(*traces)  # refuses latents of another shape in the guide
         _check_subsamples(model, traces.guide, args, kwargs)
         layout = find_layout(*traces, rows, None if rows is None else partial(probe, rows))
-        return layout._replace(beside=draws_beside(guide, *traces, args, kwargs))
+        beside = draws_beside(guide, *traces, args, kwargs)
+        # Whether a point is a function of a draw that has no gradient cannot be seen.
+        points = any(is_point(site) for site in latent_sites(traces.guide).values())
+        drawn = nodes_of(traces.guide)
+        alone = tuple(name for name in beside if drawn[name]["value"].is_floating_point() or not points)
+        _check_names(*traces, alone)
+        return layout._replace(beside=beside, alone=alone)
 
 
-def _check_names(model: Trace, guide: Trace) -> None:
+def _check_names(model: Trace, guide: Trace, alone: Sequence[str]) -> None:
     """Refuse a latent of the guide under another name than the model's, as after a slip of the pen.
 
-    The model would draw its own latent from the prior, and the loss would be no bound.
+    The model would draw its own latent from the prior, and the loss would be no bound. `alone` are draws of the guide
+    that no latent is a function of.
 
     Raises
     ------
     ValueError
         Naming both.
     """
-    enumerated = {"parallel", "sequential"}
     missing = [
         name
         for name, site in latent_sites(model).items()
-        if name not in guide.nodes and site["infer"].get("enumerate") not in enumerated
+        if name not in guide.nodes
+        and site["infer"].get("enumerate") not in ("parallel", "sequential")
+        and not name.endswith("_unobserved")  # of obs_mask
     ]
-    alone = [name for name, site in latent_sites(guide).items() if name not in model.nodes and not is_auxiliary(site)]
-    if missing and alone:
+    unmarked = [name for name in alone if not is_auxiliary(nodes_of(guide)[name])]
+    if missing and unmarked:
         raise ValueError(
-            f"site {alone[0]!r} of the guide is no site of the model, and latent site {missing[0]!r} of the model is "
-            "missing from the guide; give both one name, or mark a draw of the guide alone with "
+            f"site {unmarked[0]!r} of the guide is no site of the model, and latent site {missing[0]!r} of the model "
+            "is missing from the guide; give both one name, or mark a draw of the guide alone with "
             "infer={'is_auxiliary': True}"
         )
 

@@ -90,11 +90,11 @@ class PreparedPair(PairParameters):
         try:
             yield
         except (RuntimeError, ValueError) as error:
-            count = int(x.isnan().sum()) if x.is_floating_point() and data.get("mask") is None else 0
-            seen = None if self.first_rows is None else self.first_rows.shape[1:]
-            if count:
+            text, seen = str(error), None if self.first_rows is None else self.first_rows.shape[1:]
+            hidden = data.get("mask") is not None or not x.is_floating_point()
+            if "satisfy the constraint" in text and not hidden and (count := int(x.isnan().sum())):
                 fault = f"x has NaN in {count} entries; give mask=~x.isnan() to a pair that takes a mask, or fill them"
-            elif "Trace Shapes" in str(error) and seen not in (None, x.shape[1:]):
+            elif type(error) is RuntimeError and "Trace Shapes" in text and seen not in (None, x.shape[1:]):
                 fault = (
                     f"x has rows of shape {tuple(x.shape[1:])}, and the pair has seen rows of shape {tuple(seen or ())}"
                 )

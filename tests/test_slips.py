@@ -1,12 +1,14 @@
 """What a newcomer gets wrong in Python: one line that says what to give instead."""
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrovae import data
+from pyrovae import VAE, data
 from pyrovae.data import Dataset, Rows
-from pyrovae.pairs import find_pair
+from pyrovae.pairs import find_pair, registry
 from pyrovae.training import Trainer
 
 SMALL = {"latent_dim": 2, "hidden": (4,)}
@@ -86,3 +88,35 @@ def test_nan_of_an_array_are_missing_entries_and_a_tensor_takes_a_mask(x):
     assert losses[0] == losses[1]
     with pytest.raises(ValueError, match="x has NaN in 1 entries; give mask"):
         Trainer(epochs=2, progress=False).fit(find_pair("gaussian").build(x, **SMALL), holes)
+
+
+def test_options_of_a_registered_pair_may_be_more_than_its_hints_say(x, monkeypatch):
+    monkeypatch.setattr(registry, "_PAIRS", dict(registry._PAIRS))
+
+    @registry.register_pair("of-this-test", summary="takes much")
+    def make(spec, hidden: int | tuple[int, ...] = 10, rate=1):
+        return find_pair("gaussian").build(spec, latent_dim=2, hidden=hidden)
+
+    assert find_pair("of-this-test").build(x, hidden=(5, 5), rate=0.5)
+
+
+def test_only_what_nan_has_done_is_blamed_on_nan(x):
+    def model(x, c):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            loc = (z + c).sum(-1, keepdim=True).expand(x.shape)
+            pyro.sample("x", dist.Normal(loc, 1.0).mask(~x.isnan()).to_event(1), obs=x.nan_to_num())
+
+    def guide(x, c):
+        with pyro.plate("data", len(x)):
+            if c.shape[-1] == 2:
+                raise torch.OutOfMemoryError("too much")
+            pyro.sample("z", dist.Normal(c, 1.0).to_event(1))
+
+    vae, holes = VAE(model, guide), with_hole(x)
+    assert vae.encode(holes, c=torch.zeros(40, 3)).batch_shape == (40,)
+    with pytest.raises(torch.OutOfMemoryError):
+        vae.encode(holes, c=torch.zeros(40, 2))
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        vae(holes, c=torch.zeros(40, 4))
+    assert "NaN" not in str(caught.value)

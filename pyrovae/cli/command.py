@@ -140,8 +140,9 @@ def _by_flags(line: str, options: Mapping[str, object]) -> str:
     """
     found = re.match(r"(\w+)(?= (of \S+ )?(is for|is not for|must) )", line)
     name = "" if found is None else found[1]
-    typed = any(options.get(dest) is not None for dest in (name, f"pair_{name}"))
-    return line if not typed else f"--{name.replace('_', '-')}{line[len(name) :]}"
+    values = [value for dest in (name, f"pair_{name}") if (value := options.get(dest)) is not None]
+    named = found is not None and (found[3] != "must" or any(str(value) in line for value in values))
+    return f"--{name.replace('_', '-')}{line[len(name) :]}" if values and named else line
 
 
 def _in_one_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from pyrovae.cli.written_cells import WrittenCells
 from pyrovae.data.dataset import TABLE
 from pyrovae.data.table_files import read_table
 from pyrovae.distributed import in_parts, processes
+from pyrovae.plain import plain
 from pyrovae.runs import Run, pick_device
 from pyrovae.runs.posteriors import FIT_STEPS
 
@@ -118,9 +119,10 @@ def _tell(options: argparse.Namespace, frame: pd.DataFrame, schema: Schema) -> N
         there = frame[column.name].notna().to_numpy()
         values = frame[column.name][there & ~np.asarray(observed)[:, place]]
         if len(values) and column.name not in empty:
+            first = plain(values.iloc[0])
             count = f"{len(values)} of {int(there.sum())} entries"
             print(
-                f"note: {column.name!r} has {values.iloc[0]!r}, which the column cannot have; it stays and counts as "
+                f"note: {column.name!r} has {first!r}, which the column cannot have; it stays and counts as "
                 f"missing ({count})",
                 file=sys.stderr,
             )

@@ -23,7 +23,10 @@ def schema(options: argparse.Namespace) -> None:
     separator = {"tab": "\t", "\\t": "\t"}.get(options.separator, options.separator)
     try:
         entry = None if Path(options.file).exists() else find_entry(str(options.file))
-        if entry is not None and entry.kind == TABLE and separator is None:
+        if entry is not None and (entry.kind != TABLE or separator is not None):
+            fault = "no table" if entry.kind != TABLE else "read without --separator"
+            raise ValueError(f"{entry.name} is a data set by name, and {fault}; see pyrovae datasets {entry.name}")
+        if entry is not None:
             found = Schema.from_dict((load(entry.name).schema or {})["schema"])
         elif separator is None and is_streamed(options.file, None, None):
             found = summarized(ParquetTable(options.file))

@@ -98,6 +98,7 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
         If the file is no text of lines with equally many cells, or has no rows.
     """
     first: list[str] = []
+    last = ""
     lines: list[int] = []
     header = False
     try:
@@ -111,6 +112,7 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
                     raise DataError(
                         f"{path}, line {reader.line_num} has {len(cells)} cells, the first line has {number}"
                     )
+                last = cells[0]
                 if not first:
                     first = cells
                 elif not lines:
@@ -124,8 +126,9 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
         raise DataError(f"{path} is no text of comma-separated numbers ({error})") from None
     if not first:
         raise DataError(f"{path} is empty")
-    if len(first) == 1 and (other := next((sign for sign in (";", "\t", "|") if sign in first[0]), None)):
-        raise DataError(f"{path} separates its cells by {other!r}; separate them by commas (pandas: to_csv)")
+    others = [sign for sign in (";", "\t", "|") if sign in first[0] and sign in last]
+    if len(first) == 1 and others:
+        raise DataError(f"{path} separates its cells by {others[0]!r}; separate them by commas (pandas: to_csv)")
     if not lines:
         if _is_header(first, first, label_column):
             raise DataError(f"{path} has no rows, only a line of names")

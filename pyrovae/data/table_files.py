@@ -185,8 +185,8 @@ def _checked_lines(path: Path, file: TextIO, separator: str) -> tuple[list[str],
         If lines differ in their number of cells, there is no row, or names are missing or stand twice.
     """
     names: list[str] = []
-    first: list[str] = []
-    rows = 0
+    words: list[int] = []
+    seen_again, rows = False, 0
     reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
     try:
         for cells in reader:
@@ -194,12 +194,14 @@ def _checked_lines(path: Path, file: TextIO, separator: str) -> tuple[list[str],
                 continue  # an empty line, which pandas leaves out too
             if not names:
                 names = [cell.strip() for cell in cells]
+                if any(map(_NUMBER.fullmatch, names)):
+                    words = [place for place, name in enumerate(names) if name and not _NUMBER.fullmatch(name)]
             elif len(cells) != len(names):
                 raise DataError(
                     f"{path}, line {reader.line_num} has {len(cells)} cells, the first line has {len(names)}"
                 )
             else:
-                first = first or cells
+                seen_again = seen_again or any(cells[place].strip() == names[place] for place in words)
                 rows += 1
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num} is no line of a CSV file ({error})") from None
@@ -210,7 +212,7 @@ def _checked_lines(path: Path, file: TextIO, separator: str) -> tuple[list[str],
     if "" in names[1:] or names == [""]:
         place = len(names) - names[::-1].index("")
         raise DataError(f"{path} has a column without a name, column {place}; give every column a name of its own")
-    if (value := _value_in(names, first)) is not None:
+    if (value := _value_in(names, seen_again)) is not None:
         raise DataError(
             f"{path} has no names of columns: its first line holds {value!r}; write a line of names above it"
         )
@@ -222,17 +224,19 @@ def _checked_lines(path: Path, file: TextIO, separator: str) -> tuple[list[str],
     return names, rows
 
 
-def _value_in(names: list[str], row: list[str]) -> str | None:
-    """A fraction or negative number among names that are the values of a row.
+def _value_in(names: list[str], seen_again: bool) -> str | None:
+    """A fraction or negative number among names, if they are the values of a row.
 
-    They are names where they rise one by one, or where one of them is a word above a number.
+    Numbers alone are values unless they rise, or many of them fall one by one, as names of a series do. Numbers among
+    words are values where a word is also a value of its column.
     """
     numbers = [name for name in names if _NUMBER.fullmatch(name)]
-    if any(name not in numbers and _NUMBER.fullmatch(cell.strip()) for name, cell in zip(names, row, strict=True)):
-        return None
-    if len(numbers) == len(names) > _FEW and all(float(low) < float(high) for low, high in pairwise(numbers)):
-        return None
-    return next((number for number in numbers if not number.isdigit()), None)
+    fraction = next((number for number in numbers if not number.isdigit()), None)
+    if len(numbers) < len(names):
+        return fraction if seen_again else None
+    steps = [float(after) - float(before) for before, after in pairwise(numbers)]
+    rises, falls = all(step > 0 for step in steps), len(names) > _FEW and all(step < 0 for step in steps)
+    return None if steps and (rises or falls) else fraction
 
 
 def _as_dates(series: pd.Series) -> pd.Series:

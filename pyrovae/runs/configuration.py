@@ -16,6 +16,7 @@ from pyrovae import programs
 from pyrovae._version import __version__
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Dataset, DataSpec, Rows
+from pyrovae.distributed import processes
 from pyrovae.pairs.registry import Pair, find_pair, pairs
 from pyrovae.plain import plain
 from pyrovae.storage import CheckpointError
@@ -129,7 +130,10 @@ def check_free(folder: RunFolder) -> None:
     """
     if folder.path.exists() and not folder.path.is_dir():
         raise CheckpointError(f"{folder.path} is a file; choose another folder for the run (--out)")
-    folder.check_not_written()
+    if processes().first and folder.is_written():
+        raise CheckpointError(
+            f"another training is writing to {folder.path}; wait until it ends, or choose another folder"
+        )
     if folder.config_path.exists():
         raise CheckpointError(
             f"{folder.path} already holds a run; go on with it (pyrovae resume {folder.path}) or choose another folder "

@@ -16,6 +16,16 @@ from pyrovae.storage import CheckpointError
 from pyrovae.training.checkpoint import RunFolder
 
 
+def _options_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the data, without likelihoods of kinds that no column has, which earlier versions made nothing of."""
+    options = dict(config["data"])
+    schema = ((config.get("spec") or {}).get("schema") or {}).get("schema") or {}
+    if options.get("likelihoods") and schema.get("columns"):
+        present = {value for column in schema["columns"] for value in (column.get("name"), column.get("kind"))}
+        options["likelihoods"] = {name: value for name, value in options["likelihoods"].items() if name in present}
+    return options
+
+
 def load_again(folder: RunFolder, config: Mapping[str, Any], *, allow_changed: bool = False) -> Dataset:
     """The data that a run was trained on, by their options.
 
@@ -53,7 +63,7 @@ def load_again(folder: RunFolder, config: Mapping[str, Any], *, allow_changed: b
             "--data FILE_OR_NAME to evaluate and plot, or by Run.open(folder, data=dataset)"
         )
     try:
-        found = load(**config["data"])
+        found = load(**_options_of(config))
     except DataError as error:
         if not is_path(config["data"]["name"]) or "spec" not in config:
             raise

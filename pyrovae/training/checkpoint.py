@@ -154,17 +154,17 @@ class RunFolder:
             with suppress(OSError):  # something is in it
                 self.path.rmdir()
 
-    def check_not_written(self) -> None:
-        """Refuse a folder that another training is writing to.
-
-        Raises
-        ------
-        CheckpointError
-            If there is one.
-        """
-        if (self.path / LOCK).exists():  # which a killed process leaves behind
-            with self.writing():
-                pass
+    def is_written(self) -> bool:
+        """Whether another process is writing to the folder. A killed one leaves its lock behind, which nobody holds."""
+        if self._lock is not None or not (self.path / LOCK).exists():
+            return False
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError) as error:
+            return isinstance(error, Timeout)
+        lock.release()
+        return False
 
     def forget_training(self) -> None:
         """Delete what an earlier run has written, before a new one writes its own.

@@ -88,11 +88,11 @@ def check_objective(vae: VAE, objective: Any, x: Tensor, data: Mapping[str, Any]
     ValueError
         Naming the site, and an objective that takes the pair.
     """
-    if vae.layout.beside:
+    if vae.layout.alone:
         logger.warning(
             "the guide draws %r, which the model does not and no latent is a Delta at a function of; its density is a "
             "part of the loss, as in Pyro, so the loss is no bound; held-out figures leave it out",
-            vae.layout.beside[0],
+            vae.layout.alone[0],
         )
     if isinstance(objective, Objective):
         return

@@ -352,4 +352,4 @@ def test_schema_of_a_table_by_name(capsys):
     assert main(["schema", "clinic"]) == 0
     assert capsys.readouterr().out.startswith("column ")
     assert main(["schema", "digits"]) == 2  # no table
-    assert capsys.readouterr().err == "pyrovae: there is no file digits\n"
+    assert "digits is a data set by name, and no table; see pyrovae datasets digits" in capsys.readouterr().err

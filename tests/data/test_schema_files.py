@@ -65,7 +65,7 @@ BAD_FILES = {
     ),
     "no names of words": (
         "t.csv",
-        b"52,f,3.4\n30,m,2.2\n",
+        b"52,f,3.4\n30,m,2.2\n41,f,1\n",
         "t.csv has no names of columns: its first line holds '3.4'",
     ),
     "names twice": ("t.csv", b"a,a\n1,2\n", "t.csv has two columns 'a'; give every column a name of its own"),
@@ -177,8 +177,20 @@ def test_texts_that_are_mostly_numbers(folder):
     )
 
 
-@pytest.mark.parametrize("names", ["2019,2020", "a,1.5", "0.1,0.2,0.3,0.4", ",a", "-1.5,b"])
+NUMBERS_AS_NAMES = {
+    "years": "2019,2020\n1,2\n",
+    "one among words": "a,1.5\n1,2\n",
+    "shares": "0.25,0.5,0.75\n1,2,3\n",
+    "wavenumbers": "4000.5,3999.5,3998.5,3997.5\n1,2,3,4\n",
+    "lags": "date,-2,-1,0\n2024-01-01,1,2,3\n2024-01-02,1,2,3\n",
+    "samples": "sample,400.5,401.5\nS1,.1,.2\nS2,.1,.3\n",
+    "an index": ",a\n0,1\n",
+    "a missing cell": "y,-1.0,0.0\n,1,2\n3,1,2\n",
+}
+
+
+@pytest.mark.parametrize("names", NUMBERS_AS_NAMES)
 def test_numbers_may_be_names(names, tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text(f"{names}\n" + ",".join("1" for _ in names.split(",")) + "\n")
-    assert list(read_table(path).columns) == [name for name in names.split(",") if name]
+    path, text = tmp_path / "t.csv", NUMBERS_AS_NAMES[names]
+    path.write_text(text)
+    assert list(read_table(path).columns) == [name for name in text.splitlines()[0].split(",") if name]

@@ -266,6 +266,40 @@ def test_a_loss_with_a_draw_that_has_no_counterpart_is_told(caplog):
     assert "the loss is no bound" in caplog.text
 
 
+def nuisance(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.LogNormal(0.0, 1.0))
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z + w, 1.0), obs=x)
+
+
+def exponential(x):
+    with pyro.plate("data", len(x)):
+        u = pyro.sample("u", dist.Normal(pyro.param("a", torch.tensor(0.5)) * x, 1.0))
+        pyro.sample("z", dist.Delta(u.exp(), log_density=-u))
+
+
+def classes(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.ones(2)))
+        pyro.sample("x", dist.Normal(z.to(x.dtype), 1.0), obs=x)
+
+
+def point_of_a_class(x):
+    with pyro.plate("data", len(x)):
+        logits = pyro.param("a", torch.tensor(0.5)) * x
+        u = pyro.sample("u", dist.Categorical(logits=torch.stack([logits, -logits], -1)), infer={"is_auxiliary": True})
+        pyro.sample("z", dist.Delta(u))
+
+
+@pytest.mark.filterwarnings("ignore:Found ")  # Pyro's own
+@pytest.mark.parametrize(("model", "guide"), [(nuisance, exponential), (classes, point_of_a_class)])
+def test_helpers_of_points_are_neither_refused_nor_told(model, guide, caplog):
+    """A latent that the model draws from its prior, beside a transformed draw; and a point of a draw of a class."""
+    Trainer(epochs=1, progress=False).fit(VAE(model, guide), torch.randn(6))
+    assert "no bound" not in caplog.text
+
+
 def test_auto_normal_on_all_rows():
     x = 3 * torch.randn(20)
     guide = AutoNormal(model)
