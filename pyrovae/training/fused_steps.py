@@ -145,7 +145,8 @@ class FusedSteps:
                 state["step"] = count  # so that one operation counts the steps of all
             means, squares, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
             self._calls.append(_Call(own, parameters, means, squares, steps, counts))
-        self._count = max((int(call.steps[0]) for call in self._calls), default=0)
+        on_cpu = (call.steps[0] for call in self._calls if call.steps[0].device.type == "cpu")
+        self._count = max(map(int, on_cpu), default=0)
         return True
 
 
