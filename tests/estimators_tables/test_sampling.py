@@ -13,7 +13,11 @@ REFUSED = {
     "unknown column": ({"age": 1}, ValueError, "given has 'age', which is no column; columns are real, tail"),
     "unknown level": ({"text": "q"}, ValueError, r"given\['text'\] is q, which the column cannot have; it holds a, b"),
     "level of another type": ({"flag": 3}, ValueError, r"given\['flag'\] is 3, .*it holds False, True"),
-    "out of the range": ({"Int": 1000}, ValueError, r"given\['Int'\] is 1000, out of the range -?\d+ to \d+; the opt"),
+    "out of the range": (
+        {"Int": 1000},
+        ValueError,
+        r"given\['Int'\] is 1000, out of the range -?\d+ to \d+; VAEImputer",
+    ),
     "out of a declared range": ({"real": 9.5}, ValueError, r"given\['real'\] is 9.5, out of the range -9 to 9"),
     "fraction": ({"Int": 3.5}, ValueError, r"given\['Int'\] is 3.5, but the column holds whole numbers"),
     "another constant": ({"same": 8.0}, ValueError, r"given\['same'\] is 8.0, out of the range 7.5"),

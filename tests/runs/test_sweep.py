@@ -112,7 +112,7 @@ class TestSweep:
         [
             ({"jobs": 0}, ValueError, "at least 1, got 0"),
             ({"backend": "nonsense"}, ValueError, "nonsense"),
-            ({"backend": "ray"}, ImportError, "pip install ray"),
+            ({"backend": "ray"}, ImportError, "pip install 'pyrovae.ray"),
             ({"backend_options": {"a": 1}}, ValueError, "need the name"),
         ],
     )
