@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"{options.verb} is the work of one process, and {ranks.size} were started")
         with warnings.catch_warnings():
             silence_pyro()
-            with _interrupted_at_once() if arguments is None else _interrupted_afterwards():
+            with _importing(alone=arguments is None):
                 action = found(VERBS[options.verb].action)
             if ranks.first:
                 return action(options) or 0
@@ -74,31 +74,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _interrupted_at_once() -> Iterator[None]:
-    """A context of imports in which Ctrl-C ends the process, which has nothing to lose yet."""
+def _importing(*, alone: bool) -> Iterator[None]:
+    """A context of imports in which Ctrl-C raises nothing, since compiled modules abort the process on an exception.
 
-    def end(number: int, frame: object) -> None:
-        print("pyrovae: interrupted", file=sys.stderr, flush=True)
-        os._exit(INTERRUPTED)  # an exception would abort the process in the middle of a compiled module
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
-def _interrupted_afterwards() -> Iterator[None]:
-    """A context of imports in which Ctrl-C waits for their end: compiled modules abort the process on it."""
+    It ends a process that is `alone` at once, which has nothing to lose yet, and elsewhere waits for the imports.
+    """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
         yield
         return
     seen: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+
+    def interrupted(number: int, frame: object) -> None:
+        seen.append(number)
+        if alone:
+            print("pyrovae: interrupted", file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, interrupted)
     try:
         yield
     finally:

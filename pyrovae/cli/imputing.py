@@ -109,6 +109,8 @@ def _whole(parts: Sequence[pd.DataFrame], frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tell(options: argparse.Namespace, frame: pd.DataFrame, schema: Schema) -> None:
+    if not processes().first:
+        return
     empty = [column.name for column in schema.columns if column.kind == "missing" and frame[column.name].isna().any()]
     for name in empty:
         print(

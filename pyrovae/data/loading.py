@@ -16,7 +16,7 @@ from pyrovae.data.preprocessing import dequantize as dequantized
 from pyrovae.data.preprocessing import hide_labels, principal_components, rescale_symmetric
 from pyrovae.data.registry import available, find_entry, load_named
 from pyrovae.data.streamed_loading import is_streamed
-from pyrovae.data.table_loading import load_own_table, load_whole_table
+from pyrovae.data.table_loading import idle_likelihoods, load_own_table, load_whole_table
 
 
 def load(
@@ -279,10 +279,7 @@ def _load_table(
         dataset = load_own_table(name, validation=validation, seed=seed, columns=columns, stream=streamed, **reading)
         columns = None if columns is None else list(columns)
         options = {"name": os.fspath(name), "kind": TABLE, "columns": columns, **options}
-    present = {
-        value for column in (dataset.schema or {})["schema"]["columns"] for value in (column["name"], column["kind"])
-    }
-    if idle := [kind for kind in reading["likelihoods"] or () if kind not in present]:
+    if idle := idle_likelihoods(reading["likelihoods"], dataset.schema):
         raise ValueError(f"likelihoods names the kind {idle[0]!r}, and no column is of that kind; leave it out")
     return replace(dataset, options={**options, "seed": seed})
 

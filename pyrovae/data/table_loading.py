@@ -123,6 +123,30 @@ def load_whole_table(name: str | Path, codec: TableCodec, *, missing_words: Sequ
     return _dataset(Path(source).resolve().name.split(".")[0], Splits(none, none, test, schema=codec.to_dict()))
 
 
+def idle_likelihoods(likelihoods: Mapping[str, str] | None, stored: Mapping[str, Any] | None) -> list[str]:
+    """Names of likelihoods that are neither a column nor the kind of one.
+
+    Parameters
+    ----------
+    likelihoods : mapping of str to str, optional
+        Likelihoods by the name or the kind of columns.
+    stored : mapping, optional
+        `Dataset.schema` of the table. None where it is not known, and nothing can be told.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The stored schema is damaged.
+    """
+    from pyrovae.data.schema import Schema
+
+    if not likelihoods or stored is None:
+        return []
+    columns = Schema.from_dict(stored.get("schema") or {}).columns
+    present = {value for column in columns for value in (column.name, column.kind)}
+    return [name for name in likelihoods if name not in present]
+
+
 def table_splits(
     raw: RawTable,
     source: str,

@@ -130,10 +130,8 @@ def check_free(folder: RunFolder) -> None:
     """
     if folder.path.exists() and not folder.path.is_dir():
         raise CheckpointError(f"{folder.path} is a file; choose another folder for the run (--out)")
-    if processes().first and folder.is_written():
-        raise CheckpointError(
-            f"another training is writing to {folder.path}; wait until it ends, or choose another folder"
-        )
+    if processes().first:
+        folder.check_not_written()
     if folder.config_path.exists():
         raise CheckpointError(
             f"{folder.path} already holds a run; go on with it (pyrovae resume {folder.path}) or choose another folder "

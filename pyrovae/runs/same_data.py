@@ -10,6 +10,7 @@ from pyrovae.data import DataError, load
 from pyrovae.data.dataset import Dataset, DataSpec
 from pyrovae.data.fingerprints import changed_splits
 from pyrovae.data.own import is_path
+from pyrovae.data.table_loading import idle_likelihoods
 from pyrovae.runs.configuration import spec_of
 from pyrovae.runs.own_data import FUNCTION
 from pyrovae.storage import CheckpointError
@@ -19,10 +20,9 @@ from pyrovae.training.checkpoint import RunFolder
 def _options_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the data, without likelihoods of kinds that no column has, which earlier versions made nothing of."""
     options = dict(config["data"])
-    schema = ((config.get("spec") or {}).get("schema") or {}).get("schema") or {}
-    if options.get("likelihoods") and schema.get("columns"):
-        present = {value for column in schema["columns"] for value in (column.get("name"), column.get("kind"))}
-        options["likelihoods"] = {name: value for name, value in options["likelihoods"].items() if name in present}
+    if likelihoods := options.get("likelihoods"):
+        idle = idle_likelihoods(likelihoods, (config.get("spec") or {}).get("schema"))
+        options["likelihoods"] = {name: value for name, value in likelihoods.items() if name not in idle}
     return options
 
 

@@ -138,9 +138,7 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise CheckpointError(
-                f"another training is writing to {self.path}; wait until it ends, or choose another folder"
-            ) from None
+            raise self._taken() from None
         self._lock = lock
         try:
             for folder in (self.path, self.state_path.parent, self.figures_path):
@@ -154,17 +152,29 @@ class RunFolder:
             with suppress(OSError):  # something is in it
                 self.path.rmdir()
 
-    def is_written(self) -> bool:
-        """Whether another process is writing to the folder. A killed one leaves its lock behind, which nobody holds."""
+    def check_not_written(self) -> None:
+        """Refuse a folder that another process is writing to. A killed one leaves a lock behind, which nobody holds.
+
+        Raises
+        ------
+        CheckpointError
+            If there is one.
+        """
         if self._lock is not None or not (self.path / LOCK).exists():
-            return False
+            return
         lock = FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=0)
-        except (Timeout, OSError) as error:
-            return isinstance(error, Timeout)
+        except Timeout:
+            raise self._taken() from None
+        except OSError:  # of a folder that cannot be written, which others tell
+            return
         lock.release()
-        return False
+
+    def _taken(self) -> CheckpointError:
+        return CheckpointError(
+            f"another training is writing to {self.path}; wait until it ends, or choose another folder"
+        )
 
     def forget_training(self) -> None:
         """Delete what an earlier run has written, before a new one writes its own.
