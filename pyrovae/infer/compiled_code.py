@@ -18,6 +18,7 @@ from torch.fx import GraphModule, Node, graph_module
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn.parameter import is_lazy
 
+from pyrovae.infer.bernoulli_loss import share_exponentials
 from pyrovae.infer.products import give_to_onednn
 
 logger = logging.getLogger(__name__)
@@ -189,6 +190,9 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         from torch._inductor import compile as by_inductor  # a second that only those who compile wait for
         from torch.fx.experimental.symbolic_shapes import ShapeEnv  # which changes filters of warnings
 
+        device = next((value.device.type for value in example if value.device.type in OPTIONS), "cpu")
+        if device == "cpu":
+            share_exponentials(graph)
         for node in graph.graph.nodes:  # strides of recorded and of real tensors may differ
             if node.target is torch.ops.aten.view.default:
                 node.target = torch.ops.aten.reshape.default
@@ -198,7 +202,6 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         FakeTensorProp(graph, mode).propagate(*example)  # one mode for all nodes
         if onednn and torch.backends.mkldnn.is_available():
             give_to_onednn(graph)
-        device = next((value.device.type for value in example if value.device.type in OPTIONS), "cpu")
         options = OPTIONS[device]
         identity = _identity(graph, example, options)
         code = _MADE.pop(identity, None)

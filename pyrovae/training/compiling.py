@@ -22,9 +22,10 @@ ENOUGH_STEPS = 10_000
 ENOUGH_TO_RECORD = 2000
 """Steps from which on recording pays: it takes a second, and saves the work of the handlers, half a millisecond."""
 
-EARLY, APART, AT_MOST_APART = 32, 20, 1000
+EARLY, APART, FAR_APART, AT_MOST_APART = 32, 20, 400, 1000
 """Of so many first steps those are compared with the programs whose number is a power of two; then the first one of an
-epoch, if it is so far from the last comparison; and a step that is so far from it at most."""
+epoch, if it is so far from the last comparison, at first, and so far later; and a step that is so far from it at most.
+A comparison takes as long as two or three steps."""
 _DOUBTED = 8
 LATER_EPOCHS = 1000
 """Finished epochs from which on the smaller last batch is compiled too: it comes once an epoch, so that a second graph
@@ -132,7 +133,8 @@ class CompiledSteps:
         """
         self._steps, self._since = self._steps + 1, self._since + 1
         early = self._steps <= EARLY and self._steps & (self._steps - 1) == 0
-        self.compares = early or self._doubted > 0 or self._since >= (APART if first else AT_MOST_APART)
+        apart = min(max(APART, self._steps // 4), FAR_APART) if first else AT_MOST_APART
+        self.compares = early or self._doubted > 0 or self._since >= apart
 
     def __call__(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> Tensor:
         """The loss of a batch, whose gradients are put into the parameters.
