@@ -243,11 +243,13 @@ class Trainer(TrainingOptions):
                     elif ranks.several and isinstance(rows, Stream):
                         prints[f"fingerprint of the {name} rows"] = print_of(rows)
                 seen = prints.get("fingerprint of the train rows")
-                if folder is not None and ranks.first:
+                if folder is not None:
                     from pyrovae.runs import in_python  # not above: runs stand on trainings
 
                     fit.by_command = in_python.is_by_command(self)
-                    fit.callbacks += in_python.configuration_writer(folder, vae, given, data.train, self, resume=resume)
+                    if ranks.first:
+                        writer = in_python.configuration_writer(folder, vae, given, data.train, self, resume=resume)
+                        fit.callbacks += writer
             try:
                 facts = {"folder to resume": resume, "number of rows": fit.rows, "run folder": folder is not None}
                 fit.parallel.agree(facts, prints, settings_of(self))
