@@ -28,6 +28,7 @@ from pyrovae.infer.compiled_code import (
     compiled,
     leaving_no_source,
     must_be_copied,
+    prepare_headers,
 )
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
@@ -268,6 +269,8 @@ class CompiledLoss:
             example = [value.detach().clone() for value in self._arguments(inputs, beta)]
             found: list[int] = []
             run = self._function(inputs, weighted=self._key(inputs, beta)[0], found=found)
+            if self._backend == "inductor" and all(value.device.type == "cpu" for value in example):
+                prepare_headers()
             graph = self._recorded(run, example)
             check_constants(graph)
             targets = self._slots.trained()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import linecache
 import logging
 import operator
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of inductor by device: random numbers are torch's own; on the CPU the calls of kernels are compiled too."""
 
+_TRUSTED = "cpp.vec_isa_ok"
 AT_MOST = 16
 """Codes that are kept for a graph that is the same. Each takes some memory, which torch keeps in part anyway."""
 _LITERAL = 100  # numbers
@@ -36,6 +39,24 @@ _MADE: dict[tuple | None, Callable[..., Any]] = {}
 
 class CompileError(ValueError):
     """A pair, an objective or this machine does not allow compilation; the message says which and why."""
+
+
+def prepare_headers() -> threading.Thread:
+    """Begin to compile the headers of torch beside other work. They take six seconds, once for all codes on the CPU.
+
+    A compilation waits for them by itself. Python ends after the thread, so that nothing is left half written.
+    """
+    from torch._inductor import codecache, config  # a second that only those who compile wait for
+
+    options = _options("cpu")
+
+    def prepare() -> None:
+        with suppress(Exception), config.patch(options):  # the compilation will meet it again, and say
+            codecache.CppWrapperCodeCache.load_async("// the headers alone", "cpu", needs_vec_isa=True)
+
+    beside = threading.Thread(target=contextvars.copy_context().run, args=(prepare,), daemon=False)
+    beside.start()
+    return beside
 
 
 @contextmanager
@@ -188,6 +209,8 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         if backend != "inductor":
             return torch.compile(graph, backend=backend)
         from torch._inductor import compile as by_inductor  # a second that only those who compile wait for
+        from torch._inductor import cpu_vec_isa
+        from torch._inductor.exc import CppCompileError
         from torch.fx.experimental.symbolic_shapes import ShapeEnv  # which changes filters of warnings
 
         device = next((value.device.type for value in example if value.device.type in OPTIONS), "cpu")
@@ -202,7 +225,7 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         FakeTensorProp(graph, mode).propagate(*example)  # one mode for all nodes
         if onednn and torch.backends.mkldnn.is_available():
             give_to_onednn(graph)
-        options = OPTIONS[device]
+        options = _options(device)
         identity = _identity(graph, example, options)
         code = _MADE.pop(identity, None)
         try:
@@ -211,6 +234,11 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
             if not _forgets_broken_library(error):
                 raise
             code = by_inductor(graph, example, options=options)
+        except CppCompileError:
+            if _TRUSTED not in options:
+                raise
+            cpu_vec_isa.valid_vec_isa_list.cache_clear()
+            code = by_inductor(graph, example, options=OPTIONS[device])
         for node in graph.graph.nodes:  # the code holds on to the graph
             node.meta.clear()
         if identity is not None:
@@ -269,6 +297,18 @@ def _identity(graph: GraphModule, example: list[Tensor], options: Mapping[str, A
     memory = [value.untyped_storage().data_ptr() for value in example]
     kinds = [(*(_kind_of(value) or ()), memory.index(place)) for value, place in zip(example, memory, strict=True)]
     return hashlib.sha256(graph.code.encode()).hexdigest(), tuple(kinds), tuple(literals), settings
+
+
+def _options(device: str) -> dict[str, Any]:
+    """Options of inductor.
+
+    The vector instructions of the processor are taken for those that the compiler knows, unless the user has said how.
+    Inductor would find that out by compiling and loading a program for each kind of them.
+    """
+    from torch._inductor import config
+
+    trusts = device == "cpu" and config.cpp.vec_isa_ok is None
+    return {**OPTIONS[device], **({_TRUSTED: True} if trusts else {})}
 
 
 def _forgets_broken_library(error: Exception) -> bool:

@@ -432,7 +432,7 @@ class Fit:
     def check_parameters(self) -> None:
         """Stop if a parameter is not finite, or if the optimizer does not know it."""
         for name, value in self.vae.named_parameters():
-            if not value.isfinite().all():
+            if not value.sum().isfinite() and not value.isfinite().all():  # a sum takes a tenth of the time
                 self.stop_for_non_finite(f"parameter {name!r} is not finite")
         learned = () if self.learned is None else self.learned.parameters()
         known = {id(parameter) for parameter in [*self.vae.parameters(), *learned]}

@@ -120,9 +120,10 @@ def test_a_process_that_dies_for_good_ends_the_others_in_one_line(tmp_path, vict
     assert status == 2
     assert nothing == ""
     ours = [line for line in output.splitlines() if line.startswith("pyrovae")]
+    who = "" if victim else "process 1: "
     assert ours == [
-        f"pyrovae: {'' if victim else 'process 1: '}another process of the training has ended, killed perhaps; the last "
-        f"save in {folder} is whole, go on from it: pyrovae resume {folder}"
+        f"pyrovae: {who}another process of the training has ended, killed perhaps; the last save in {folder} is whole, "
+        f"go on from it: pyrovae resume {folder}"
     ]
     assert output.splitlines()[-1] == ours[0]
     if victim:  # the first process holds torch's store, of whose end torch tells by itself

@@ -1,15 +1,18 @@
 """Code that a process has is taken again for the same graph, and for no other one."""
 
 import linecache
+import threading
 
 import pytest
 import torch
 from pairs import linear_pair
+from torch._inductor import codecache, config, cpu_vec_isa
+from torch._inductor.exc import CppCompileError
 from torch.fx import graph_module
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyrovae.infer import CompiledLoss, compiled_code, make_objective
-from pyrovae.infer.compiled_code import compiled
+from pyrovae.infer import CompiledLoss, CompileError, compiled_code, make_objective
+from pyrovae.infer.compiled_code import OPTIONS, compiled, prepare_headers
 
 TABLE = torch.arange(3.0)
 
@@ -120,3 +123,56 @@ def test_the_text_of_graphs_is_not_kept():
     CompiledLoss(linear_pair().prepare(x), make_objective("elbo", max_plate_nesting=1), backend="eager")(x)
     assert kept() == before
     assert graph(torch.ones(1)) == 2
+
+
+def test_instructions_are_trusted_until_the_compiler_refuses_them(monkeypatch):
+    """As a compiler that is older than the processor does."""
+    asked = []
+
+    def by_inductor(graph, example, options):
+        asked.append(options.get("cpp.vec_isa_ok"))
+        if options.get("cpp.vec_isa_ok"):
+            raise CppCompileError(["g++", "-mavx9"], "unrecognized option")
+        return graph
+
+    cpu_vec_isa.valid_vec_isa_list()
+    monkeypatch.setattr("torch._inductor.compile", by_inductor)
+    assert torch.equal(code()(torch.ones(3)), torch.full((3,), 2.0))
+    assert asked == [True, None]
+    assert cpu_vec_isa.valid_vec_isa_list.cache_info().currsize == 0, "found out anew"
+
+
+def test_what_the_user_says_of_instructions_stays(monkeypatch):
+    asked = []
+
+    def by_inductor(graph, example, options):
+        asked.append(options)
+        raise CppCompileError(["g++"], "broken")
+
+    monkeypatch.setattr("torch._inductor.compile", by_inductor)
+    with config.patch({"cpp.vec_isa_ok": False}), pytest.raises(CompileError, match="inductor cannot compile"):
+        code()
+    assert asked == [OPTIONS["cpu"]]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_headers_are_prepared_beside_other_work(monkeypatch, tmp_path, fails):
+    monkeypatch.setattr(codecache, "_HEADER_DIR", str(tmp_path))
+    goes_on, ended = threading.Event(), []
+
+    def load_async(text, device, **options):
+        assert config.cpp_wrapper, "as in the compilation itself"
+        assert goes_on.wait(60)
+        ended.append(device)
+        if fails:
+            raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(codecache.CppWrapperCodeCache, "load_async", load_async)
+    beside = prepare_headers()
+    assert not ended
+    goes_on.set()
+    beside.join()
+    assert ended == ["cpu"]
+    assert not beside.daemon, "Python waits for it"
+    (tmp_path / "torch.h.gch").touch()
+    assert prepare_headers() is None
