@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import hashlib
+import importlib
 import linecache
 import logging
 import operator
@@ -41,13 +42,21 @@ class CompileError(ValueError):
     """A pair, an objective or this machine does not allow compilation; the message says which and why."""
 
 
-def prepare_headers() -> threading.Thread:
+def prepare_headers() -> threading.Thread | None:
     """Begin to compile the headers of torch beside other work. They take six seconds, once for all codes on the CPU.
 
     A compilation waits for them by itself. Python ends after the thread, so that nothing is left half written.
+
+    Returns
+    -------
+    Thread or None
+        What compiles them; None where there are some.
     """
     from torch._inductor import codecache, config  # a second that only those who compile wait for
 
+    if any(Path(codecache._HEADER_DIR).glob("*.gch")):
+        return None
+    importlib.import_module("torch.utils.cpp_extension")  # by one thread, lest two import what stands on each other
     options = _options("cpu")
 
     def prepare() -> None:
