@@ -271,6 +271,8 @@ def main() -> None:
         return
     if options.worker is not None:
         torch.set_num_threads(threads)
+        if threads == 1:  # JAX takes two threads all the same, unless there is one processor
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         print(json.dumps(measure(options.worker, options.batch_size[0])))
         return
     load = os.getloadavg()[0]
