@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,10 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, see `pyrovae.cli.command.main`. Its modules are imported here, where Ctrl-C is one line."""
+    if (
+        "RANK" in os.environ
+    ):  # else torch writes thirty lines where another process has ended, before the one that says so
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # which torch reads when it is imported
     try:
         from pyrovae.cli.command import main as run
     except KeyboardInterrupt:

@@ -119,15 +119,11 @@ def test_a_process_that_dies_for_good_ends_the_others_in_one_line(tmp_path, vict
     (nothing, _), (output, status) = ends[victim], ends[1 - victim]
     assert status == 2
     assert nothing == ""
-    ours = [line for line in output.splitlines() if line.startswith("pyrovae")]
     who = "" if victim else "process 1: "
-    assert ours == [
+    assert output.splitlines() == [
         f"pyrovae: {who}another process of the training has ended, killed perhaps; the last save in {folder} is whole, "
         f"go on from it: pyrovae resume {folder}"
     ]
-    assert output.splitlines()[-1] == ours[0]
-    if victim:  # the first process holds torch's store, of whose end torch tells by itself
-        assert output.splitlines() == ours
 
 
 def test_ctrl_c_of_torchrun_saves_and_prints_once(tmp_path):
