@@ -8,7 +8,10 @@ from a temporary folder, and end with this script. Shown is, with one task a mac
 
 * weights of a job beside those of `torchrun` with two processes, on one machine and on both;
 * a job that is requeued in the middle: it saves, goes on by itself, and ends in the weights of an unbroken one;
+* a job that comes to its time limit: it saves, and ends in the same weights when it is submitted again;
 * a job of which one task is killed: how soon the other one ends, and what a job that is submitted after it ends in.
+
+The status is 1 if any weights differ.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 MACHINES = {"first": "10.77.0.11", "second": "10.77.0.12"}
@@ -64,11 +67,10 @@ def daemon(*words: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, number)
+                process.wait(20)
 
 
 @contextmanager
@@ -120,12 +122,12 @@ def wait(ready: Callable[[], bool], what: str, seconds: float = 300) -> float:
 class Job:
     """A job that runs the script of the page, with a run folder of its own."""
 
-    def __init__(self, script: str, folder: Path, name: str) -> None:
+    def __init__(self, script: str, folder: Path, name: str, *options: str) -> None:
         self.run, self.log = folder / name, folder / f"{name}.log"
         file = folder / f"{name}.sh"
         file.write_text(script.replace("/shared/digits", str(self.run)))
-        given = ("--parsable", "--ntasks-per-node=1", "--open-mode=append", f"--output={self.log}", str(file))
-        self.number = run("sbatch", *given).strip()
+        given = ("--parsable", "--ntasks-per-node=1", "--open-mode=append", f"--output={self.log}", *options)
+        self.number = run("sbatch", *given, str(file)).strip()
 
     def state(self) -> str:
         """PENDING, RUNNING, COMPLETED, FAILED, ..."""
@@ -138,7 +140,7 @@ class Job:
 
     def until_ended(self) -> float:
         """Wait for the end, and say how long that took in seconds."""
-        return wait(lambda: self.state() in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"), "the end of a job")
+        return wait(lambda: self.state() not in ("PENDING", "RUNNING", "COMPLETING"), "the end of a job")
 
     def line(self, start: str) -> str:
         """The last line of the log that begins so."""
@@ -146,9 +148,15 @@ class Job:
         return next((line for line in reversed(lines) if line.startswith(start)), "")
 
 
+differing: list[Path] = []
+
+
 def compared(folder: Path, weights: bytes) -> str:
     """Whether the weights in a run folder are these, in a word."""
-    return "equal" if (folder / "model.safetensors").read_bytes() == weights else "OTHERS"
+    if (folder / "model.safetensors").read_bytes() == weights:
+        return "equal"
+    differing.append(folder)
+    return "OTHERS"
 
 
 def main() -> None:
@@ -181,6 +189,17 @@ def main() -> None:
         broken.until_ended()
         print(f"weights after it went on: {compared(broken.run, weights)}", flush=True)
 
+        longer = script.replace("--data digits", "--data digits --epochs 1000")
+        ended = Job(longer, folder, "ended", "--time=2")  # minutes; of which the last one is for saving
+        ended.until_ended()
+        print(f"its time is over: {ended.state()}; {ended.line('pyrovae:')}", flush=True)
+        ended = Job(longer, folder, "ended")
+        ended.until_ended()
+        unbroken = Job(longer, folder, "unbroken")
+        unbroken.until_ended()
+        longest = (unbroken.run / "model.safetensors").read_bytes()
+        print(f"weights of the job submitted after it: {compared(ended.run, longest)}", flush=True)
+
         killed = Job(script, folder, "killed")
         killed.until_saved()
         tasks = run("pgrep", "-f", f"^python -m pyrovae train.*{killed.run}").split()
@@ -190,6 +209,8 @@ def main() -> None:
         again = Job(script, folder, "killed")
         again.until_ended()
         print(f"weights of the job submitted after it: {compared(again.run, weights)}", flush=True)
+    if differing:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

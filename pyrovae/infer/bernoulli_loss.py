@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-AT_MOST = 64
+from pyrovae.infer.nodes import changed_in_place, root_of
+
+AT_LEAST, AT_MOST = 8, 64
 """Factors between 1 and 2 that are multiplied before a logarithm is taken: their product is far below overflow."""
 _aten: Any = torch.ops.aten
 _VIEWS = (_aten.view.default, _aten.reshape.default, _aten.expand.default, _aten.detach.default)
@@ -18,25 +20,28 @@ def share_exponentials(graph: GraphModule) -> int:
     r"""Rewrite log-likelihoods of Bernoulli variables in a recorded step on the CPU; returns how many.
 
     With :math:`e = \exp(-|l|)` of a logit :math:`l`, the probability is 1 or :math:`e` over :math:`1 + e`, and the
-    negative log-likelihood of :math:`x` is :math:`\max(l, 0) - l x + \log(1 + e)`. A sum over pixels of these
-    logarithms is one of the logarithms of products, as many factors each as divide the pixels, `AT_MOST`. Values agree
-    with torch's up to rounding. Only probabilities that are asked for after the log-likelihood, as for its gradient,
-    are rewritten, so that draws stay what they are.
+    negative log-likelihood of :math:`x` is :math:`(1 - x) l - \min(l, 0) + \log(1 + e)`. A sum over pixels of these
+    logarithms is one of the logarithms of products, of as many factors each as divide the pixels, at most `AT_MOST`.
+    What a factor loses by rounding, :math:`e - ((1 + e) - 1)`, is added. Probabilities that are asked for before the
+    log-likelihood of their logits, as draws do, stay what they are bit for bit. Logits that the step changes in place
+    are left alone.
     """
-    count = 0
+    count, changed = 0, changed_in_place(graph.graph)
     for node in list(graph.graph.nodes):
         if node.target is not _aten.binary_cross_entropy_with_logits.default or not _is_plain(node):
             continue
-        logits, x = node.args[0], node.args[1]
-        root, call = _source(logits), graph.graph.call_function
+        x, root, call = node.args[1], _source(node.args[0]), graph.graph.call_function
+        if root_of(root) in changed:
+            continue
         with graph.graph.inserting_before(node):
             small = call(_aten.exp.default, (call(_aten.neg.default, (call(_aten.abs.default, (root,)),)),))
             whole = call(_aten.add.Tensor, (small, 1.0))
-            linear = call(_aten.sub.Tensor, (call(_aten.relu.default, (root,)), call(_aten.mul.Tensor, (root, x))))
+            of_zeros = call(_aten.mul.Tensor, (call(_aten.rsub.Scalar, (x, 1.0)), root))
+            linear = call(_aten.sub.Tensor, (of_zeros, call(_aten.clamp_max.default, (root, 0.0))))
         _rewrite_probabilities(graph, node, root, small, whole)
         total = _sum_over_last(node)
         size = 0 if total is None else _largest_divisor(_shape(total.args[0])[-1])
-        if total is None or size * 4 < min(AT_MOST, _shape(total.args[0])[-1]):
+        if total is None or size < AT_LEAST:
             with graph.graph.inserting_before(node):
                 made = call(_aten.add.Tensor, (linear, call(_aten.log1p.default, (small,))))
             made.meta = dict(node.meta)
@@ -44,10 +49,11 @@ def share_exponentials(graph: GraphModule) -> int:
         else:
             shape = _shape(total.args[0])
             with graph.graph.inserting_before(total):
+                lost = call(_aten.sub.Tensor, (small, call(_aten.sub.Tensor, (whole, 1.0))))
+                entries = call(_aten.reshape.default, (call(_aten.add.Tensor, (linear, lost)), shape))
                 factors = call(_aten.reshape.default, (whole, [*shape[:-1], shape[-1] // size, size]))
                 logarithms = call(_aten.log.default, (call(_aten.prod.dim_int, (factors, -1)),))
-                parts = [call(_aten.reshape.default, (linear, shape)), logarithms]
-                sums = [call(_aten.sum.dim_IntList, (part, [-1])) for part in parts]
+                sums = [call(_aten.sum.dim_IntList, (part, [-1])) for part in (entries, logarithms)]
                 made = call(_aten.neg.default, (call(_aten.add.Tensor, tuple(sums)),))
             made.meta = dict(total.meta)
             total.replace_all_uses_with(made)

@@ -55,7 +55,9 @@ def put_back(slots: Sequence[Slot], held: Sequence[Tensor], values: Sequence[Ten
             tensor.copy_(value)
 
 
-def difference_of(compiled: Result, programs: Result, names: Sequence[str], trained: int, rows: int) -> str:
+def difference_of(
+    compiled: Result, programs: Result, names: Sequence[str], trained: int, rows: int, entries: int
+) -> str:
     """Where a compiled step and one of the programs differ by more than rounding, in words; empty if they do not.
 
     Parameters
@@ -68,11 +70,13 @@ def difference_of(compiled: Result, programs: Result, names: Sequence[str], trai
         How many are trained.
     rows : int
         Rows of the batch.
+    entries : int
+        Entries of the data. The loss of each is rounded, by 1e-6 in single precision for a logit of 15.
     """
     single = torch.finfo(compiled.loss.dtype).bits <= 32
     small = 1e-4 if single else 1e-9
     ours, theirs = float(compiled.loss), float(programs.loss)
-    if _is_finite(ours) != _is_finite(theirs) or abs(ours - theirs) > small * (abs(theirs) + rows):
+    if _is_finite(ours) != _is_finite(theirs) or abs(ours - theirs) > small * (abs(theirs) + rows + entries / 100):
         return f"the loss is {theirs / rows:.6g} nats per row by the programs, and {ours / rows:.6g} as recorded"
     if not _is_finite(ours):
         return ""

@@ -31,9 +31,10 @@ from pyrovae.infer.compiled_code import (
     prepare_headers,
 )
 from pyrovae.infer.kl_weight import KLWeightMessenger
+from pyrovae.infer.nodes import changed_in_place
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.pyro_elbos import PyroLoss
-from pyrovae.infer.recording import changed_in_place, difference, reason_of, record, unchanged_attributes
+from pyrovae.infer.recording import difference, reason_of, record, seen_of, unchanged_attributes
 from pyrovae.infer.scoring import masked_log_prob
 
 __all__ = ["CompileError", "CompiledLoss"]
@@ -226,12 +227,17 @@ class CompiledLoss:
         finally:
             put_back(slots, held, after)
             generators.set(then)
-        return loss, difference_of(ours, theirs, [*self._slots.trained_names, *self._slots.kept_names], count, len(x))
+        names = [*self._slots.trained_names, *self._slots.kept_names]
+        return loss, difference_of(ours, theirs, names, count, len(x), x.numel())
 
     def standing(self, x: Tensor, beta: float | Tensor = 1.0, /, **data: Tensor) -> tuple:
         """Which code a call runs, and where the tensors of the pair lie. Equal ones may differ in values alone."""
         key = self._key({"x": x, **data}, beta)
         return key, tuple(value.data_ptr() for value in self.tensors())
+
+    def seen(self) -> str:
+        """What is seen of numbers and words that the programs may look at; a recording holds them as they were."""
+        return repr(seen_of(self._step))
 
     def tensors(self) -> list[Tensor]:
         """The tensors of the pair and of the objective, which calls read and may change."""
@@ -269,8 +275,6 @@ class CompiledLoss:
             example = [value.detach().clone() for value in self._arguments(inputs, beta)]
             found: list[int] = []
             run = self._function(inputs, weighted=self._key(inputs, beta)[0], found=found)
-            if self._backend == "inductor" and all(value.device.type == "cpu" for value in example):
-                prepare_headers()
             graph = self._recorded(run, example)
             check_constants(graph)
             targets = self._slots.trained()
@@ -286,7 +290,10 @@ class CompiledLoss:
         """What the step does. It is recorded twice, because a count in Python, say, is another one the second time."""
         try:
             with unchanged_attributes(self._step, deep=True):
-                graph, again = (record(run, example) for _ in range(2))
+                graph = record(run, example)
+                if self._backend == "inductor" and all(value.device.type == "cpu" for value in example):
+                    prepare_headers()
+                again = record(run, example)
             if any(node.op == "get_attr" for node in changed_in_place(graph.graph)):
                 raise CompileError("the programs change a tensor in place that is no buffer of theirs")
         except Exception as error:

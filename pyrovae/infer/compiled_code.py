@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import linecache
 import logging
-import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn.parameter import is_lazy
 
 from pyrovae.infer.bernoulli_loss import share_exponentials
+from pyrovae.infer.nodes import root_of
 from pyrovae.infer.products import give_to_onednn
 
 logger = logging.getLogger(__name__)
@@ -190,17 +190,6 @@ def must_be_copied(graph: GraphModule, targets: Sequence[Tensor]) -> list[bool]:
     ]
 
 
-def root_of(node: Node) -> Node:
-    """The node whose memory a view, or a chain of them, looks at; views may be one of several results."""
-    while node.op == "call_function" and node.args and isinstance(source := node.args[0], Node):
-        made = source if node.target is operator.getitem else node
-        returns = getattr(getattr(made.target, "_schema", None), "returns", ())
-        if not any(value.alias_info is not None for value in returns):
-            break
-        node = source
-    return node
-
-
 def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bool = False) -> Callable[..., Any]:
     """Compiled code for a graph, with torch's own random numbers, and large products by oneDNN if that is asked for.
 
@@ -218,7 +207,6 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         if backend != "inductor":
             return torch.compile(graph, backend=backend)
         from torch._inductor import compile as by_inductor  # a second that only those who compile wait for
-        from torch._inductor import cpu_vec_isa
         from torch._inductor.exc import CppCompileError
         from torch.fx.experimental.symbolic_shapes import ShapeEnv  # which changes filters of warnings
 
@@ -239,15 +227,13 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         code = _MADE.pop(identity, None)
         try:
             code = code or by_inductor(graph, example, options=options)
-        except (ImportError, OSError) as error:
+        except (CppCompileError, ImportError, OSError) as error:
             if not _forgets_broken_library(error):
-                raise
+                if _TRUSTED not in options:
+                    raise
+                _forget_instructions()
+                options = OPTIONS[device]
             code = by_inductor(graph, example, options=options)
-        except CppCompileError:
-            if _TRUSTED not in options:
-                raise
-            cpu_vec_isa.valid_vec_isa_list.cache_clear()
-            code = by_inductor(graph, example, options=OPTIONS[device])
         for node in graph.graph.nodes:  # the code holds on to the graph
             node.meta.clear()
         if identity is not None:
@@ -318,6 +304,15 @@ def _options(device: str) -> dict[str, Any]:
 
     trusts = device == "cpu" and config.cpp.vec_isa_ok is None
     return {**OPTIONS[device], **({_TRUSTED: True} if trusts else {})}
+
+
+def _forget_instructions() -> None:
+    """Let inductor try the vector instructions of the processor after all, because the compiler may not know them."""
+    from torch._inductor import cpu_vec_isa
+
+    known = [cpu_vec_isa.valid_vec_isa_list, *(type(one).__bool__ for one in cpu_vec_isa.supported_vec_isa_list)]
+    for function in known:
+        getattr(function, "cache_clear", lambda: None)()
 
 
 def _forgets_broken_library(error: Exception) -> bool:

@@ -14,8 +14,9 @@ from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
 from pyrovae.infer.compiled_code import CompileError, compiled, leaving_no_source
+from pyrovae.infer.nodes import changed_in_place
 from pyrovae.infer.products import LARGE
-from pyrovae.infer.recording import changed_in_place, reason_of, record, unchanged_attributes
+from pyrovae.infer.recording import reason_of, record, unchanged_attributes
 
 logger = logging.getLogger(__name__)
 Weights = Callable[[Mapping[str, Tensor]], Tensor]

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.infer.compiled_code import CompileError, root_of
+from pyrovae.infer.compiled_code import CompileError
 
 _LOOKED_AT = (Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist, Tensor.__repr__)
 """How programs look at values behind torch's back, which no recording sees."""
@@ -144,21 +144,6 @@ def _no_other_generators() -> Iterator[None]:
         raise CompileError("the programs draw random numbers of Python's or NumPy's")
 
 
-def changed_in_place(graph: Graph) -> set[Node]:
-    """The nodes whose tensors a recording changes in place, by a chain of views as well."""
-    return {root_of(node) for changing in graph.nodes for node in _changed_by(changing)}
-
-
-def _changed_by(node: Node) -> Iterator[Node]:
-    """The nodes whose tensors an operation changes in place."""
-    for place, argument in enumerate(getattr(getattr(node.target, "_schema", None), "arguments", ())):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
-            for changed in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(changed, Node):
-                    yield changed
-
-
 @contextmanager
 def unchanged_attributes(vae: nn.Module, *, deep: bool = False) -> Iterator[None]:
     """A context that refuses a change of a number or word that a module has, such as a count of runs, and puts it back.
@@ -168,7 +153,7 @@ def unchanged_attributes(vae: nn.Module, *, deep: bool = False) -> Iterator[None
     """
 
     def seen() -> dict[tuple[int, str], Any]:
-        return _attributes(vae, _look_of) | _outside(vae) if deep else _attributes(vae, _plain)
+        return seen_of(vae) if deep else _attributes(vae, _plain)
 
     plain, before = _attributes(vae, _plain), seen()
     yield
@@ -177,6 +162,11 @@ def unchanged_attributes(vae: nn.Module, *, deep: bool = False) -> Iterator[None
         for module in vae.modules():
             vars(module).update({known: value for (at, known), value in plain.items() if at == id(module)})
         raise CompileError(f"the programs change {name!r} in their run")
+
+
+def seen_of(vae: nn.Module) -> dict[tuple[int, str], Any]:
+    """What is seen of attributes of modules, and of variables that the user's functions name, by place and name."""
+    return _attributes(vae, _look_of) | _outside(vae)
 
 
 def _attributes(vae: nn.Module, look: Callable[[Any], Any]) -> dict[tuple[int, str], Any]:

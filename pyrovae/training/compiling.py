@@ -24,8 +24,8 @@ ENOUGH_TO_RECORD = 2000
 
 EARLY, APART, FAR_APART, AT_MOST_APART = 32, 20, 400, 1000
 """Of so many first steps those are compared with the programs whose number is a power of two; then the first one of an
-epoch, if it is so far from the last comparison, at first, and so far later; and a step that is so far from it at most.
-A comparison takes as long as two or three steps."""
+epoch, if it is so far from the last comparison, at first or where a number that the programs may look at has changed,
+and else so far; and a step that is so far from it at most. A comparison takes as long as two or three steps."""
 _DOUBTED = 8
 LATER_EPOCHS = 1000
 """Finished epochs from which on the smaller last batch is compiled too: it comes once an epoch, so that a second graph
@@ -115,7 +115,8 @@ class CompiledSteps:
     def __init__(self, loss: CompiledLoss, full: int, *, later: bool, recorded: bool) -> None:
         self.loss, self.full, self.recorded, self._later = loss, full, recorded, later
         self._compiles_last: bool | None = None  # once that was tried
-        self.compares = False
+        self.compares = self._has_changed = False
+        self._seen = ""
         self._steps = self._since = self._doubted = self._differing = 0
 
     def prepare(
@@ -126,15 +127,20 @@ class CompiledSteps:
             with compiling(len(x), recorded=self.recorded), picking(data):
                 self.loss.prepare(x, beta, **data)
 
-    def begin(self, *, first: bool) -> None:
-        """Begin a step, perhaps the first one of an epoch. `compares` then says whether it is compared.
+    def begin(self, *, first: bool, last: bool) -> None:
+        """Begin a step, perhaps the first one of an epoch, perhaps of the last one. `compares` then says what it is.
 
-        These are some of the first steps, the first one of an epoch where that is not too often, and one of a thousand.
+        Compared are some of the first steps, the first one of an epoch where that is not too often, one of a thousand,
+        and the first one of the last epoch.
         """
         self._steps, self._since = self._steps + 1, self._since + 1
         early = self._steps <= EARLY and self._steps & (self._steps - 1) == 0
-        apart = min(max(APART, self._steps // 4), FAR_APART) if first else AT_MOST_APART
-        self.compares = early or self._doubted > 0 or self._since >= apart
+        apart = AT_MOST_APART
+        if first:
+            before, self._seen = self._seen, self.loss.seen()
+            self._has_changed = self._has_changed or (before != "" and before != self._seen)
+            apart = APART if self._has_changed else min(max(APART, self._steps // 4), FAR_APART)
+        self.compares = early or self._doubted > 0 or self._since >= apart or (first and last)
 
     def __call__(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> Tensor:
         """The loss of a batch, whose gradients are put into the parameters.
@@ -148,7 +154,7 @@ class CompiledSteps:
         if not self.compares:
             return self.loss(x, beta, **data)
         loss, differs = self.loss.compared(x, beta, **data)
-        self._since, self._doubted = 0, self._doubted - 1
+        self._since, self._doubted, self._has_changed = 0, self._doubted - 1, False
         if differs:
             self._differing, self._doubted = self._differing + 1, _DOUBTED if self._doubted < 0 else self._doubted
             if self._differing >= TRIALS:

@@ -281,7 +281,7 @@ class Fit:
         x, data = arguments(self.vae, rows, self.device) if count else (None, {})
         beta, number = self.kl_weight(self.progress.time), self.state.batch + 1
         if self.compiled is not None:
-            self.compiled.begin(first=not self.state.batch)
+            self.compiled.begin(first=not self.state.batch, last=self.state.epoch + 1 == self.options.epochs)
         captures = self.captured is not None and self.compiled is not None and not self.compiled.compares
         if captures and self.captured is not None and x is not None and len(x) == self.full:
             whole = self.captured(x, beta, data)

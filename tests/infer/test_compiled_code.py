@@ -135,11 +135,17 @@ def test_instructions_are_trusted_until_the_compiler_refuses_them(monkeypatch):
             raise CppCompileError(["g++", "-mavx9"], "unrecognized option")
         return graph
 
-    cpu_vec_isa.valid_vec_isa_list()
+    kinds = [type(one).__bool__ for one in cpu_vec_isa.supported_vec_isa_list]
+    remembering = [one for one in (cpu_vec_isa.valid_vec_isa_list, *kinds) if hasattr(one, "cache_info")]
+    assert len(remembering) > 1
+    with config.patch({"cpp.vec_isa_ok": True}):
+        for isa in cpu_vec_isa.supported_vec_isa_list:
+            bool(isa)
+        cpu_vec_isa.valid_vec_isa_list()
     monkeypatch.setattr("torch._inductor.compile", by_inductor)
     assert torch.equal(code()(torch.ones(3)), torch.full((3,), 2.0))
     assert asked == [True, None]
-    assert cpu_vec_isa.valid_vec_isa_list.cache_info().currsize == 0, "found out anew"
+    assert [one.cache_info().currsize for one in remembering] == [0] * len(remembering), "all are found out anew"
 
 
 def test_what_the_user_says_of_instructions_stays(monkeypatch):

@@ -251,3 +251,36 @@ def test_an_attribute_that_a_callback_changes_is_refused():
         cooled(number, compile="recorded", epochs=30)
     assert cooled(tensor, compile="recorded") == pytest.approx(cooled(tensor), rel=1e-5)
     assert cooled(number) == pytest.approx(cooled(tensor), rel=1e-5)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_number_that_is_changed_late_is_refused(seen):
+    """By what is seen of it, soon; and else in the first step of the last epoch."""
+    hidden = [[[[[[1.0]]]]]]  # deeper than anybody looks
+
+    class Deep(Scaled):
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                scale = self.number * hidden[0][0][0][0][0][0]
+                pyro.sample("z", dist.Normal(self.net(x) * scale, 1.0).to_event(1))
+
+    torch.manual_seed(0)
+    guide, epochs = Deep(), []
+
+    def change(progress):
+        epochs.append(progress.epoch)
+        if progress.epoch == 60:
+            guide.number, hidden[0][0][0][0][0][0] = (0.5, 1.0) if seen else (1.0, 0.5)
+
+    vae = VAE(linear_pair().model, guide, example=X)
+    trainer = Trainer("elbo", epochs=90, batch_size=2, compile="recorded", progress=False, callbacks=[Told(change)])
+    with pytest.raises(CompileError, match="what the steps compute has changed since they were recorded"):
+        trainer.fit(vae, X)
+    assert (epochs[-1] < 66) if seen else (epochs[-1] <= 90)
+
+
+class Told(Callback):
+    """Calls a function after each epoch."""
+
+    def __init__(self, how):
+        self.on_epoch = how
