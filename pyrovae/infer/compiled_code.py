@@ -207,7 +207,6 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         if backend != "inductor":
             return torch.compile(graph, backend=backend)
         from torch._inductor import compile as by_inductor  # a second that only those who compile wait for
-        from torch._inductor.exc import CppCompileError
         from torch.fx.experimental.symbolic_shapes import ShapeEnv  # which changes filters of warnings
 
         device = next((value.device.type for value in example if value.device.type in OPTIONS), "cpu")
@@ -227,9 +226,11 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         code = _MADE.pop(identity, None)
         try:
             code = code or by_inductor(graph, example, options=options)
-        except (CppCompileError, ImportError, OSError) as error:
-            if not _forgets_broken_library(error):
-                if _TRUSTED not in options:
+        except Exception as error:
+            unloaded = isinstance(error, ImportError | OSError)
+            if not (unloaded and _forgets_broken_library(error)):
+                refused = unloaded or "CppCompileError" in f"{type(error).__name__} {error}"  # others may wrap it
+                if not refused or _TRUSTED not in options:
                     raise
                 _forget_instructions()
                 options = OPTIONS[device]

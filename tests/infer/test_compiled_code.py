@@ -125,14 +125,22 @@ def test_the_text_of_graphs_is_not_kept():
     assert graph(torch.ones(1)) == 2
 
 
-def test_instructions_are_trusted_until_the_compiler_refuses_them(monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        CppCompileError(["g++", "-mavx9"], "unrecognized option"),
+        RuntimeError("CppCompileError: C++ compile error"),  # as inductor wraps it
+        OSError("undefined symbol"),
+    ],
+)
+def test_instructions_are_trusted_until_the_compiler_refuses_them(monkeypatch, error):
     """As a compiler that is older than the processor does."""
     asked = []
 
     def by_inductor(graph, example, options):
         asked.append(options.get("cpp.vec_isa_ok"))
         if options.get("cpp.vec_isa_ok"):
-            raise CppCompileError(["g++", "-mavx9"], "unrecognized option")
+            raise error
         return graph
 
     kinds = [type(one).__bool__ for one in cpu_vec_isa.supported_vec_isa_list]
