@@ -109,7 +109,7 @@ def cluster(folder: Path) -> Iterator[None]:
         yield
 
 
-def wait(ready: Callable[[], bool], what: str, seconds: float = 300) -> float:
+def wait(ready: Callable[[], bool], what: str, seconds: float = 900) -> float:
     """Wait until something is so; the seconds that it took."""
     begun = time.monotonic()
     while not ready():
@@ -189,7 +189,7 @@ def main() -> None:
         broken.until_ended()
         print(f"weights after it went on: {compared(broken.run, weights)}", flush=True)
 
-        longer = script.replace("--data digits", "--data digits --epochs 1000")
+        longer = script.replace("--data digits", "--data digits --epochs 600")
         ended = Job(longer, folder, "ended", "--time=2")  # minutes; of which the last one is for saving
         ended.until_ended()
         print(f"its time is over: {ended.state()}; {ended.line('pyrovae:')}", flush=True)
