@@ -183,8 +183,11 @@ def _outside(vae: nn.Module) -> dict[tuple[int, str], Any]:
     """What is seen of the global and enclosing variables that the user's functions name."""
     found: dict[tuple[int, str], Any] = {}
     functions = [one for module in vae.modules() for one in vars(module).values()]
-    functions += [one for kind in {*map(type, vae.modules())} for base in kind.__mro__ for one in vars(base).values()]
-    for function in filter(_is_of_user, functions):
+    kinds = {base for kind in {*map(type, vae.modules())} for base in kind.__mro__ if _is_named_by_user(base)}
+    functions += [one for kind in kinds for one in vars(kind).values()]
+    for function in functions:
+        if not isinstance(function, FunctionType) or not _is_named_by_user(function):
+            continue
         for name in _names_in(function.__code__):
             found[id(function), name] = _look_of(function.__globals__.get(name))
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
@@ -193,10 +196,9 @@ def _outside(vae: nn.Module) -> dict[tuple[int, str], Any]:
     return {place: look for place, look in found.items() if look is not None}
 
 
-def _is_of_user(function: Any) -> bool:
-    if not isinstance(function, FunctionType):
-        return False
-    return function.__module__.partition(".")[0] not in ("torch", "pyro", "pyrovae")
+def _is_named_by_user(of_module: Any) -> bool:
+    """Whether a class or a function is of a module of the user's."""
+    return str(of_module.__module__).partition(".")[0] not in ("torch", "pyro", "pyrovae", "builtins")
 
 
 def _names_in(code: CodeType) -> set[str]:

@@ -115,8 +115,7 @@ class CompiledSteps:
     def __init__(self, loss: CompiledLoss, full: int, *, later: bool, recorded: bool) -> None:
         self.loss, self.full, self.recorded, self._later = loss, full, recorded, later
         self._compiles_last: bool | None = None  # once that was tried
-        self.compares = self._has_changed = False
-        self._seen = ""
+        self.compares, self._seen = False, ""
         self._steps = self._since = self._doubted = self._differing = 0
 
     def prepare(
@@ -136,10 +135,9 @@ class CompiledSteps:
         self._steps, self._since = self._steps + 1, self._since + 1
         early = self._steps <= EARLY and self._steps & (self._steps - 1) == 0
         apart = AT_MOST_APART
-        if first:
+        if first and self._since >= APART:
             before, self._seen = self._seen, self.loss.seen()
-            self._has_changed = self._has_changed or (before != "" and before != self._seen)
-            apart = APART if self._has_changed else min(max(APART, self._steps // 4), FAR_APART)
+            apart = APART if self._seen != before else min(max(APART, self._steps // 4), FAR_APART)
         self.compares = early or self._doubted > 0 or self._since >= apart or (first and last)
 
     def __call__(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> Tensor:
@@ -154,7 +152,7 @@ class CompiledSteps:
         if not self.compares:
             return self.loss(x, beta, **data)
         loss, differs = self.loss.compared(x, beta, **data)
-        self._since, self._doubted, self._has_changed = 0, self._doubted - 1, False
+        self._since, self._doubted = 0, self._doubted - 1
         if differs:
             self._differing, self._doubted = self._differing + 1, _DOUBTED if self._doubted < 0 else self._doubted
             if self._differing >= TRIALS:
