@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from pyrovae.infer.nodes import changed_in_place, root_of
+from pyrovae.infer.nodes import VIEWS, changed_in_place, root_of, value_of
 
 AT_LEAST, AT_MOST = 8, 64
 """Factors between 1 and 2 that are multiplied before a logarithm is taken: their product is far below overflow."""
 _aten: Any = torch.ops.aten
-_VIEWS = (_aten.view.default, _aten.reshape.default, _aten.expand.default, _aten.detach.default)
 _RESHAPES = (_aten.view.default, _aten.reshape.default)
 
 
@@ -81,7 +80,7 @@ def _rewrite_probabilities(graph: GraphModule, after: Node, root: Node, small: N
 def _is_plain(node: Node) -> bool:
     """Whether a node gives the loss of each entry, in place of a mean or a sum, and unweighted."""
     logits, x, *others = node.args
-    value, other = _value(logits), _value(x)
+    value, other = (value_of(one) if isinstance(one, Node) else None for one in (logits, x))
     if others != [None, None, 0] or node.kwargs or value is None or other is None:
         return False
     floating = value.dtype in (torch.float32, torch.float64) and value.dtype == other.dtype
@@ -90,12 +89,12 @@ def _is_plain(node: Node) -> bool:
 
 def _sum_over_last(node: Node) -> Node | None:
     """The sum over the last dimension, or over several that were made one, which is all that is done with a loss."""
-    negative = _only_user(node, _aten.neg.default)
-    summed = None if negative is None else negative
-    if summed is not None and (reshaped := _only_user(summed, *_RESHAPES)) is not None:
-        summed = reshaped
-    total = None if summed is None else _only_user(summed, _aten.sum.dim_IntList)
-    if total is None or summed is None or [*total.args[1:]] != [[-1]] or total.kwargs:
+    summed = _only_user(node, _aten.neg.default)
+    if summed is None:
+        return None
+    summed = _only_user(summed, *_RESHAPES) or summed
+    total = _only_user(summed, _aten.sum.dim_IntList)
+    if total is None or [*total.args[1:]] != [[-1]] or total.kwargs:
         return None
     before, after = _shape(node), _shape(summed)
     return total if after and before[: len(after) - 1] == after[:-1] else None
@@ -108,21 +107,16 @@ def _only_user(node: Node, *targets: Any) -> Node | None:
 
 def _source(node: Any) -> Any:
     """The node behind views that give a tensor of the same shape."""
-    while isinstance(node, Node) and node.target in _VIEWS and isinstance(node.args[0], Node):
-        before, after = _value(node.args[0]), _value(node)
+    while isinstance(node, Node) and node.target in VIEWS and isinstance(node.args[0], Node):
+        before, after = value_of(node.args[0]), value_of(node)
         if before is None or after is None or before.shape != after.shape:
             break
         node = node.args[0]
     return node
 
 
-def _value(node: Any) -> Any:
-    """What is known of the tensor of a node, from its recording."""
-    return None if not isinstance(node, Node) else node.meta.get("val", node.meta.get("tensor_meta"))
-
-
 def _shape(node: Any) -> list[int]:
-    return [*_value(node).shape]
+    return [*value_of(node).shape]
 
 
 def _largest_divisor(number: int) -> int:

@@ -21,7 +21,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn.parameter import is_lazy
 
 from pyrovae.infer.bernoulli_loss import share_exponentials
-from pyrovae.infer.nodes import root_of
+from pyrovae.infer.nodes import VIEWS, root_of
 from pyrovae.infer.products import give_to_onednn
 
 logger = logging.getLogger(__name__)
@@ -252,10 +252,8 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
 def simplify(graph: GraphModule) -> None:
     """Take out what nobody reads, and operations that give their argument as it is."""
     graph.graph.eliminate_dead_code()  # which leaves draws and changes in place
-    aten = torch.ops.aten
-    views = (aten.view.default, aten.reshape.default, aten.expand.default, aten.detach.default)
     for node in list(graph.graph.nodes):
-        if node.target in views and isinstance(node.args[0], Node):
+        if node.target in VIEWS and isinstance(node.args[0], Node):
             before, after = _kind_of_node(node.args[0]), _kind_of_node(node)
             if before is not None and before == after:
                 node.replace_all_uses_with(node.args[0])

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from typing import Any
 
+import torch
 from torch.fx import Graph, Node
+
+_aten: Any = torch.ops.aten
+VIEWS = (_aten.view.default, _aten.reshape.default, _aten.expand.default, _aten.detach.default)
+"""Operations that give their argument as it is, where its shape stays."""
+
+
+def value_of(node: Node) -> Any:
+    """What is known of the tensor of a node, its shape and type, from propagation or from its recording."""
+    return node.meta.get("val", node.meta.get("tensor_meta"))
 
 
 def root_of(node: Node) -> Node:
