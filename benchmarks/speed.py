@@ -1,9 +1,12 @@
 """Time of a training step of a 784-200-50 Bernoulli VAE with Adam: this library beside others, and the ratios.
 
-Everything is measured in one run: rounds of separate processes, in an order that is drawn anew for each round, and the
-medians over the rounds. What is timed is an epoch as a user has it, its shuffling and its batches included, without
-validation, after two epochs of warming up. Processes do not share the machine with anything else: the run is refused
-when it is busy. `--force` measures all the same, and marks the figures as contended.
+Everything is measured in one run, by turns: for each batch size all kinds are trainings in processes of their own. In
+each round each of them, in an order drawn anew, goes on for some epochs while the others stand still. The first epoch
+of a turn is not counted. Ratios are taken within a round, and the median over the rounds is shown, so they do not shift
+when a machine becomes slower or faster. What is timed is an epoch as a user has it, its shuffling and its batches
+included, without validation. Nothing else may share the machine: the run is refused when it is busy. `--force` measures
+all the same, and marks the figures as contended. A virtual machine may move its two processors away from each other in
+the middle (see `processors.py`): with two threads, turns near and far are told apart.
 
     python benchmarks/speed.py                                    # two threads, wall time
     python benchmarks/speed.py --python BENCH_PYTHON              # an interpreter with the extra [bench] for the others
@@ -18,19 +21,22 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import itertools
+import dataclasses
 import json
+import math
 import os
 import pstats
 import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from processors import distance, is_near
 from speed_families import FAMILIES, HIDDEN, LATENT, PIXELS, ROWS, Family, Gaussian
 from torch import Tensor, nn
 
@@ -86,21 +92,48 @@ def stock_pyro(batch: int) -> Callable[[], None]:
     return epoch
 
 
-def ours(batch: int, *, compiled: bool | str) -> list[float]:
-    """Seconds of the epochs of a Trainer."""
+class Clock:
+    """Milliseconds a step of each epoch, and how far the processors were from each other in it."""
+
+    by_turns = False  # each epoch waits for a line of standard input, and prints its time
+
+    def __init__(self, batch: int) -> None:
+        self.steps, self.epochs = ROWS // batch, list[tuple[float, float]]()
+        self._begin()
+
+    def _begin(self) -> None:
+        if self.by_turns and not sys.stdin.readline():
+            raise SystemExit
+        self.distance = self._distance()
+        self.begun = now()
+
+    @staticmethod
+    def _distance() -> float:
+        return distance() if torch.get_num_threads() > 1 else math.nan
+
+    def lap(self) -> None:
+        """An epoch ends, and the next one begins."""
+        ms = (now() - self.begun) / self.steps * 1000
+        self.epochs.append((ms, max(self.distance, self._distance())))
+        if self.by_turns:
+            print("epoch", json.dumps(self.epochs[-1]), flush=True)
+        self._begin()
+
+
+def ours(batch: int, *, compiled: bool | str) -> Clock:
+    """The epochs of a Trainer."""
     from pyrovae.training import Callback, Trainer
 
-    seen: list[float] = []
-
-    class Clock(Callback):
+    class Watch(Callback):
         def on_epoch(self, progress: Any) -> None:
-            seen.append(now())
+            clock.lap()
 
+    clock = Clock(batch)
     trainer = Trainer(
-        family.objective, epochs=EPOCHS + WARM, batch_size=batch, compile=compiled, progress=False, callbacks=[Clock()]
+        family.objective, epochs=EPOCHS + WARM, batch_size=batch, compile=compiled, progress=False, callbacks=[Watch()]
     )
     trainer.fit(pair(), family.data())
-    return [after - before for before, after in itertools.pairwise(seen)][WARM - 1 :]
+    return clock
 
 
 def numpyro(batch: int, *, scan: bool) -> Callable[[], None]:
@@ -153,17 +186,13 @@ def numpyro(batch: int, *, scan: bool) -> Callable[[], None]:
     return epoch
 
 
-def pythae(batch: int) -> list[float]:
-    """Seconds of the epochs of Pythae's trainer, from its own log of them."""
-    import tempfile
-
+def pythae(batch: int) -> Clock:
+    """The epochs of Pythae's trainer."""
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
     from pythae.trainers.training_callbacks import TrainingCallback
-
-    seen: list[float] = []
 
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
@@ -182,9 +211,9 @@ def pythae(batch: int) -> list[float]:
         def forward(self, z: Tensor) -> ModelOutput:
             return ModelOutput(reconstruction=self.body(z).sigmoid())
 
-    class Clock(TrainingCallback):
+    class Watch(TrainingCallback):
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
-            seen.append(now())
+            clock.lap()
 
     config = VAEConfig(input_dim=(PIXELS,), latent_dim=LATENT, reconstruction_loss="bce")
     from pythae.data.datasets import BaseDataset
@@ -202,10 +231,11 @@ def pythae(batch: int) -> list[float]:
             VAE(config, Encoder(), Decoder()),
             BaseDataset(rows, torch.ones(len(rows))),
             training_config=settings,
-            callbacks=[Clock()],
+            callbacks=[Watch()],
         )
+        clock = Clock(batch)
         trainer.train()
-    return [after - before for before, after in itertools.pairwise(seen)][WARM - 1 :]
+    return clock
 
 
 KINDS: dict[str, Callable[[int], Any]] = {
@@ -221,23 +251,99 @@ KINDS: dict[str, Callable[[int], Any]] = {
 }
 OTHERS = ("NumPyro, jit", "NumPyro, scan", "Pythae")
 OURS = ("ours, compiled", "ours, recorded", "ours")
-EPOCHS = 6
+EPOCHS = 3
 now: Callable[[], float] = time.perf_counter
 
 
 def measure(kind: str, batch: int) -> float:
     """Milliseconds a step: the median over the epochs."""
     made = KINDS[kind](batch)
-    if isinstance(made, list):
-        seconds = made
+    if isinstance(made, Clock):
+        clock = made
     else:
-        seconds = []
+        clock = Clock(batch)
         for _ in range(EPOCHS + WARM):
-            start = now()
             made()
-            seconds.append(now() - start)
-        seconds = seconds[WARM:]
-    return statistics.median(seconds) / (ROWS // batch) * 1000
+            clock.lap()
+    return statistics.median(ms for ms, _ in clock.epochs[WARM:])
+
+
+class Turns:
+    """A training in a process of its own, which goes on only in its turns."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment
+        )
+
+    def epoch(self) -> tuple[float, float] | None:
+        """Milliseconds a step of the next epoch, and the distance of the processors; None if the process has ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            print(file=self.process.stdin, flush=True)
+        except BrokenPipeError:
+            return None
+        for line in self.process.stdout:
+            if line.startswith("epoch "):
+                return tuple(json.loads(line.removeprefix("epoch ")))
+        return None
+
+    def turn(self, epochs: int) -> tuple[float, float]:
+        """Medians over the epochs, after one that is not counted; the largest distance."""
+        found = [self.epoch() for _ in range(1 + epochs)]
+        if None in found:
+            raise RuntimeError(self.why())
+        return statistics.median(ms for ms, _ in found[1:]), max(far for _, far in found[1:])
+
+    def why(self) -> str:
+        """The last line of the errors."""
+        self.errors.seek(0)
+        return (self.errors.read().strip().splitlines() or ["no output"])[-1]
+
+    def close(self) -> None:
+        """The process ends."""
+        self.process.communicate()  # an end of its input
+        self.errors.close()
+
+
+@dataclasses.dataclass
+class Figures:
+    """Milliseconds a step by kind and batch size, a number for each round, and the distance of the processors in it."""
+
+    found: dict[tuple[str, int], list[tuple[float, float]]] = dataclasses.field(default_factory=dict)
+
+    def near(self, *, near: bool) -> dict[tuple[str, int], dict[int, float]]:
+        """The rounds in which the processors were near each other, or far."""
+        least = min((far for turns in self.found.values() for _, far in turns), default=math.nan)
+        return {
+            key: {turn: ms for turn, (ms, far) in enumerate(turns) if is_near(far, least) is near}
+            for key, turns in self.found.items()
+        }
+
+    def table(self, kinds: Sequence[str], batches: Sequence[int], *, near: bool) -> Iterator[str]:
+        """Medians over the rounds, with their number; of the ratios within a round, with their quartiles."""
+        found = self.near(near=near)
+        yield "| | " + " | ".join(f"batch {batch}" for batch in batches) + " |"
+        yield "|---" * (1 + len(batches)) + "|"
+        for kind in kinds:
+            rounds = [list(found.get((kind, batch), {}).values()) for batch in batches]
+            cells = [f"{statistics.median(ms):.3f} ({len(ms)})" if ms else "" for ms in rounds]
+            yield f"| {kind} | " + " | ".join(cells) + " |"
+        for name in OURS:
+            for other in ("NumPyro, scan", "by hand", "stock Pyro"):
+                both = [(found.get((name, batch), {}), found.get((other, batch), {})) for batch in batches]
+                ratios = [sorted(a[turn] / b[turn] for turn in a.keys() & b.keys()) for a, b in both]
+                if any(ratios):
+                    yield f"| {name} over {other} | " + " | ".join(map(_spread, ratios)) + " |"
+
+
+def _spread(ratios: list[float]) -> str:
+    if len(ratios) < 2:
+        return f"{ratios[0]:.2f}" if ratios else ""
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def main() -> None:
@@ -245,14 +351,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, nargs="*", default=[32, 128, 512])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="timed epochs of each process")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="timed epochs of each turn")
     parser.add_argument("--family", choices=FAMILIES, default="gaussian")
     parser.add_argument("--kind", nargs="*", choices=KINDS, help="default: all; of other families those in torch")
     parser.add_argument("--python", default=sys.executable, help="interpreter for NumPyro and Pythae")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cpu-time", action="store_true", help="processor time, on one thread")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine, and say so")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help="time one kind alone, in this process")
+    parser.add_argument("--by-turns", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--profile", choices=KINDS, help="show where the time of one kind goes, call by call")
     options = parser.parse_args()
     EPOCHS, family = options.epochs, FAMILIES[options.family]
@@ -273,6 +380,7 @@ def main() -> None:
         torch.set_num_threads(threads)
         if threads == 1:  # JAX takes two threads all the same, unless there is one processor
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        Clock.by_turns = options.by_turns
         print(json.dumps(measure(options.worker, options.batch_size[0])))
         return
     load = os.getloadavg()[0]
@@ -282,7 +390,8 @@ def main() -> None:
         "--family",
         options.family,
         "--epochs",
-        str(EPOCHS),
+        str(options.rounds * (1 + EPOCHS)),
+        "--by-turns",
         "--threads",
         str(threads),
         *(["--cpu-time"] if options.cpu_time else []),
@@ -292,38 +401,35 @@ def main() -> None:
         environment["OMP_WAIT_POLICY"] = "passive"
     if threads == 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    found: dict[tuple[str, int], list[float]] = {}
-    missing: dict[str, str] = {}
-    for _ in range(options.rounds):
-        tasks = [(kind, batch) for kind in options.kind for batch in options.batch_size]
-        random.shuffle(tasks)
-        for kind, batch in tasks:
-            if kind in missing:
-                continue
+    figures, missing = Figures(), dict[str, str]()
+    for batch in options.batch_size:
+        trainings: dict[str, Turns] = {}
+        for kind in options.kind:
             python = options.python if kind in OTHERS else sys.executable
             command = [python, __file__, "--worker", kind, "--batch-size", str(batch), *words]
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-            if done.returncode:
-                missing[kind] = (done.stderr.strip().splitlines() or ["no output"])[-1]
-                continue
-            found.setdefault((kind, batch), []).append(json.loads(done.stdout.strip().splitlines()[-1]))
+            trainings[kind] = Turns(command, environment)
+            for _ in range(WARM):  # before the next one starts
+                trainings[kind].epoch()
+        for _ in range(options.rounds):
+            for kind in random.sample(options.kind, len(options.kind)):
+                if kind in missing:
+                    continue
+                try:
+                    figures.found.setdefault((kind, batch), []).append(trainings[kind].turn(EPOCHS))
+                except RuntimeError as error:
+                    missing[kind] = str(error)
+        for training in trainings.values():
+            training.close()
     busy = f", CONTENDED (load {load:.1f} at the start)" if load > 0.5 else ""
     clock = "processor time" if options.cpu_time else "wall time"
-    print(f"ms a step, {threads} threads, {clock}, medians of {options.rounds} rounds, {options.family}{busy}\n")
-    print("| | " + " | ".join(f"batch {batch}" for batch in options.batch_size) + " |")
-    print("|---" * (1 + len(options.batch_size)) + "|")
-    for kind in options.kind:
-        if kind in missing:
-            print(f"| {kind} | not run: {missing[kind]} |")
-            continue
-        cells = [f"{statistics.median(found[kind, batch]):.3f}" for batch in options.batch_size]
-        print(f"| {kind} | " + " | ".join(cells) + " |")
-    for name in OURS:
-        for other in ("NumPyro, scan", "by hand", "stock Pyro"):
-            if all((kind, batch) in found for kind in (name, other) for batch in options.batch_size):
-                pairs = [(found[name, batch], found[other, batch]) for batch in options.batch_size]
-                cells = [f"{statistics.median(a) / statistics.median(b):.2f}" for a, b in pairs]
-                print(f"| {name} over {other} | " + " | ".join(cells) + " |")
+    for kind, why in missing.items():
+        print(f"{kind} was not run: {why}")
+    print(f"ms a step, {threads} threads, {clock}, medians (of rounds; quartiles), {options.family}{busy}\n")
+    kinds = [kind for kind in options.kind if kind not in missing]
+    print("\n".join(figures.table(kinds, options.batch_size, near=True)))
+    if any(figures.near(near=False).values()):
+        print("\nTurns in which the processors were far from each other (more than twice the least distance):\n")
+        print("\n".join(figures.table(kinds, options.batch_size, near=False)))
 
 
 if __name__ == "__main__":
