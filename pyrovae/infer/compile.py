@@ -156,11 +156,19 @@ class CompiledLoss:
             loss, *gradients = step.code(*self._arguments(inputs, beta))
             targets = self._slots.trained()
             for (place, copied), gradient in zip(step.places, gradients, strict=True):
-                target = targets[place]
-                target.grad = torch.empty_like(target).copy_(gradient) if copied else gradient
+                targets[place].grad = like(targets[place], gradient) if copied else gradient
             for place in step.without:
                 targets[place].grad = None
         return loss
+
+    def bound(self, x: Tensor, beta: float = 1.0, /, **data: Tensor) -> BoundLoss | None:
+        """What a call does for batches like this one, without its looks at what may have changed since the last call.
+
+        None for batches that nothing is compiled for yet. Nothing but the values of tensors may change as long as it is
+        in use: no module, no shape, not which tensors are trained, nor what `known_labels` tells of the batches.
+        """
+        step = self._compiled.get(self._key({"x": x, **data}, beta))
+        return None if step is None else BoundLoss(self, step)
 
     def prepare(self, x: Tensor, beta: float = 1.0, /, **data: Tensor) -> None:
         """Compile for batches like this one; changes no parameter, gradient, buffer or random number of torch.
@@ -253,17 +261,20 @@ class CompiledLoss:
                 )
         shapes = tuple((name, value.shape, value.stride(), value.dtype, value.device) for name, value in inputs.items())
         weighted = self._weighted or isinstance(beta, Tensor) or beta != 1
-        return weighted, self._step.vae.training, self._slots.signature(), shapes, _known(inputs.get("y"))
+        return weighted, self._step.vae.training, self._slots.signature(), shapes, known_labels(inputs.get("y"))
 
     def _arguments(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> list[Tensor]:
         """What a graph takes: trained tensors, the other ones, KL weight and data."""
-        x = inputs["x"]
+        return [*self.tensors(), self._weight_of(beta, inputs["x"]), *inputs.values()]
+
+    def _weight_of(self, beta: float | Tensor, x: Tensor) -> Tensor:
+        """The KL weight as a tensor; the last one is kept."""
         if isinstance(beta, Tensor):
-            return [*self.tensors(), beta, *inputs.values()]
+            return beta
         if self._weight is None or self._weight[0] != (beta, x.dtype, x.device):
             dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
             self._weight = (beta, x.dtype, x.device), torch.as_tensor(beta, dtype=dtype, device=x.device)
-        return [*self.tensors(), self._weight[1], *inputs.values()]
+        return self._weight[1]
 
     @leaving_no_source()
     def _compile(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> CompiledStep:
@@ -334,8 +345,43 @@ class CompiledLoss:
             look(vae.model, vae.guide, data.pop("x"), **data)
 
 
-def _known(y: Any) -> tuple[bool, ...]:
-    """Whether all labels of a batch are known, and whether any is. Programs do another thing then."""
+class BoundLoss:
+    """The compiled loss of batches of one kind, whose gradients are handed out. `CompiledLoss.bound` makes it.
+
+    Parameters
+    ----------
+    loss : CompiledLoss
+        Where it comes from.
+    step : CompiledStep
+        The code.
+
+    Attributes
+    ----------
+    targets : list of Tensor
+        The tensors that have a gradient, in the order in which a call gives these.
+    """
+
+    def __init__(self, loss: CompiledLoss, step: CompiledStep) -> None:
+        trained = loss._slots.trained()
+        self.targets = [trained[place] for place, _ in step.places]
+        self._code, self._copied = step.code, [number for number, (_, copied) in enumerate(step.places) if copied]
+        self._fixed, self._weight_of = loss.tensors(), loss._weight_of
+
+    def __call__(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The loss of a batch, and the gradients of `targets`. Call it without autograd."""
+        loss, *gradients = self._code(*self._fixed, self._weight_of(beta, x), x, *data.values())
+        for number in self._copied:
+            gradients[number] = like(self.targets[number], gradients[number])
+        return loss, gradients
+
+
+def like(target: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient in memory of its own, in the order of its target."""
+    return torch.empty_like(target).copy_(gradient)
+
+
+def known_labels(y: Any) -> tuple[bool, ...]:
+    """Whether all labels of a batch are known, and whether any is: programs do another thing then. Empty without y."""
     if not isinstance(y, Tensor) or y.is_floating_point() or not y.numel():
         return ()
     lowest, highest = label_range(y)

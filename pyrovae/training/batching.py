@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from pyrovae import programs
+from pyrovae.batches import arguments
 from pyrovae.data.dataset import Rows, RowStream
 from pyrovae.distributed import ALONE
 from pyrovae.training.data import Stream, TrainingData
@@ -124,11 +125,7 @@ class HeldBatches:
 
     def epoch(self, state: TrainingState) -> Iterator[Batch]:
         """The minibatches of an epoch, in the order that the state holds; a new one before its first batch."""
-        if state.permutation is None:
-            whole = self.total <= self.batch_size
-            orders = self.parallel.orders
-            state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total, generator=orders)
-        order = state.permutation.to(self.vae.device)
+        order = self._order(state)
         at_once, held, waiting = self._batches_at_once(), self.rows, [0]
         for number in range(state.batch, self.num_batches):
             if len(waiting) == 1:  # the next batches are gathered together
@@ -140,6 +137,35 @@ class HeldBatches:
             start = waiting.pop(0)
             rows = held.take(slice(start, waiting[0]))
             yield self._passed(self._seen(rows)) if len(rows) else rows, len(rows)
+
+    def next(self, state: TrainingState) -> Batch:
+        """The next minibatch alone, where one process trains."""
+        rows = self.rows.gathered(self._order(state)[state.batch * self.batch_size :][: self.batch_size])
+        return self._passed(self._seen(rows)), len(rows)
+
+    def full(self, state: TrainingState) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+        """The next full minibatches as arguments of the programs, where one process trains and nobody changes rows."""
+        size, at_once, order = self.batch_size, self._batches_at_once(), self._order(state)
+        for start in range(state.batch, self.total // size, at_once):
+            held = self.rows.gathered(order[start * size :][: at_once * size])
+            x, data = arguments(self.vae, held)
+            parts = {name: value.split(size) for name, value in data.items() if name not in held.whole}
+            for number, part in enumerate(x.split(size)):
+                if len(part) == size:
+                    yield part, {name: parts[name][number] if name in parts else data[name] for name in data}
+
+    @property
+    def changes_rows(self) -> bool:
+        """Whether a function of the user sees each batch."""
+        return self.data.transform is not None or self.data.collate is not None
+
+    def _order(self, state: TrainingState) -> torch.Tensor:
+        """The order of the rows in this epoch; a new one before its first batch."""
+        if state.permutation is None:
+            whole = self.total <= self.batch_size
+            orders = self.parallel.orders
+            state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total, generator=orders)
+        return state.permutation.to(self.vae.device)
 
     def _batches_at_once(self) -> int:
         """How many batches are gathered by one call, which takes less time than a call for each."""

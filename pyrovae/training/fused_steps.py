@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -60,29 +61,44 @@ class FusedSteps:
             self.optimizer.step()  # which makes the state that is missing
             return
         with torch.no_grad():
-            for call in self._calls:
-                lr, weight_decay, eps, maximize, decoupled, beta1, beta2 = call.settings
-                call.counts.add_(1)
-                (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
-                    call.parameters,
-                    [parameter.grad for parameter in call.parameters],
-                    call.means,
-                    call.squares,
-                    [],
-                    call.steps,
-                    amsgrad=False,
-                    lr=lr,
-                    beta1=beta1,
-                    beta2=beta2,
-                    weight_decay=weight_decay,
-                    eps=eps,
-                    maximize=maximize,
-                    grad_scale=None,
-                    found_inf=skip,
-                )
-            self._count += 1
-            if not self._count % EVERY:
-                self._clear_moments()
+            self._move([[parameter.grad for parameter in call.parameters] for call in self._calls], skip)
+
+    def bound(self, targets: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], None] | None:
+        """What moves these parameters by gradients in their order, without autograd; None if `step` has to look first.
+
+        Nothing of the optimizer but its state may change as long as it is in use.
+        """
+        given = {id(target): number for number, target in enumerate(targets)}
+        if self.standing() is None or {id(p) for call in self._calls for p in call.parameters} != given.keys():
+            return None
+        places = [[given[id(parameter)] for parameter in call.parameters] for call in self._calls]
+        return lambda gradients: self._move([[gradients[place] for place in own] for own in places])
+
+    def _move(self, gradients: list[list[Any]], skip: Tensor | None = None) -> None:
+        """Move the parameters of all calls."""
+        for call, own in zip(self._calls, gradients, strict=True):
+            lr, weight_decay, eps, maximize, decoupled, beta1, beta2 = call.settings
+            call.counts.add_(1)
+            (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
+                call.parameters,
+                own,
+                call.means,
+                call.squares,
+                [],
+                call.steps,
+                amsgrad=False,
+                lr=lr,
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=weight_decay,
+                eps=eps,
+                maximize=maximize,
+                grad_scale=None,
+                found_inf=skip,
+            )
+        self._count += 1
+        if not self._count % EVERY:
+            self._clear_moments()
         self.optimizer._opt_called = True  # what a schedule looks at
 
     def standing(self) -> tuple | None:

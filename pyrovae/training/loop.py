@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -26,7 +26,7 @@ from pyrovae.rng import seeded
 from pyrovae.storage import load_module_tensors, module_tensors
 from pyrovae.support import SupportCheck
 from pyrovae.training.averages import check_averages, is_running_average, restore_averages, running_averages
-from pyrovae.training.batching import Batches, HeldBatches, batches_of
+from pyrovae.training.batching import Batch, Batches, HeldBatches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.captured import CapturedSteps, captured_steps
 from pyrovae.training.checkpoint import RunFolder
@@ -34,6 +34,7 @@ from pyrovae.training.checks import check_objective, check_pair, check_resumed, 
 from pyrovae.training.compiling import CompiledSteps, settings_before, way_of_steps
 from pyrovae.training.data import TrainingData
 from pyrovae.training.data_checks import check_stream, check_support
+from pyrovae.training.direct_steps import DirectSteps, direct_steps
 from pyrovae.training.fused_steps import FusedSteps
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
@@ -120,6 +121,7 @@ class Fit:
         self.losses = Losses(self.device, AT_ONCE.get(self.device.type, 1) if alone else 1)
         self.compiled: CompiledSteps | None = None
         self.captured: CapturedSteps | None = None
+        self.direct: DirectSteps | None = None
         self.before: dict[str, Any] = {}
         self.first = x, given
         measured = [] if self.validation is None else ["validation_loss", *self.figures]
@@ -201,6 +203,7 @@ class Fit:
         if self.compiled is not None and self.before.get("captured", True):
             weighted = self.kl_weight != Constant(1.0)
             self.captured = captured_steps(self.compiled.loss, self.steps, self.losses, self.clip, weighted=weighted)
+        self.direct = direct_steps(self)
         self.started_at -= self.state.seconds
         self.optimizer.zero_grad()  # what others have left
         self.steps.forget()
@@ -252,23 +255,47 @@ class Fit:
         """Do one pass over the data, or the rest of one that was interrupted."""
         state = self.state
         self.vae.train()
-        for rows, count in self.train.epoch(state):
+        for rows, count in self.batches():
             if not self.checked_stream and count:
                 check_stream(self.support, self.vae, rows, state, self.parallel.start)
-            state.rows += self.step(rows, count)
-            state.batch += 1
-            if len(self.losses) >= self.losses.at_once:
-                self.read_losses()
-            self.notify("on_batch")
-            if state.batch != self.train.num_batches:
-                if self.asked_to_stop:
-                    self.stop_for_interrupt()
-                if self.train.resumes_within_epochs:
-                    self.save_if_due()
+            self.end_batch(self.step(rows, count))
         self.checked_stream = True
         self.finish_epoch()
         if self.asked_to_stop and state.stopped is None:
             self.stop_for_interrupt()
+
+    def batches(self) -> Iterator[Batch]:
+        """The rest of an epoch; what direct steps can do of it, they do before the next one is given."""
+        direct, state = self.direct, self.state
+        while direct is not None and direct.pays and state.batch < direct.train.num_batches:
+            begun = direct.run(self)
+            if state.batch < direct.train.num_batches:
+                if not begun:
+                    self.begin_step()
+                yield direct.train.next(state)
+        for batch in self.train.epoch(state):  # none are left after direct steps
+            self.begin_step()
+            yield batch
+
+    def begin_step(self) -> None:
+        """Begin a step, which may be one that the programs do too."""
+        self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
+        if self.compiled is not None:
+            self.compiled.begin(first=not self.state.batch, last=self.state.epoch + 1 == self.options.epochs)
+
+    def end_batch(self, rows: int) -> None:
+        """Count a batch, and do what is to be done between two of them."""
+        state = self.state
+        state.rows += rows
+        state.batch += 1
+        if len(self.losses) >= self.losses.at_once:
+            self.read_losses()
+        self.notify("on_batch")
+        if state.batch != self.train.num_batches:
+            if self.asked_to_stop:
+                self.stop_for_interrupt()
+            if self.train.resumes_within_epochs:
+                self.save_if_due()
 
     @property
     def asked_to_stop(self) -> bool:
@@ -277,11 +304,8 @@ class Fit:
 
     def step(self, rows: Rows, count: int) -> int:
         """Do one step of the optimizer. Return the number of rows of the batch."""
-        self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
         x, data = arguments(self.vae, rows, self.device) if count else (None, {})
         beta, number = self.kl_weight(self.progress.time), self.state.batch + 1
-        if self.compiled is not None:
-            self.compiled.begin(first=not self.state.batch, last=self.state.epoch + 1 == self.options.epochs)
         captures = self.captured is not None and self.compiled is not None and not self.compiled.compares
         if captures and self.captured is not None and x is not None and len(x) == self.full:
             whole = self.captured(x, beta, data)

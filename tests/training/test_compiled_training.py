@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from pyrovae import VAE
 from pyrovae.infer import CompiledLoss, CompileError
 from pyrovae.infer import compile as compile_module
+from pyrovae.infer.compile import BoundLoss
 from pyrovae.training import Callback, Trainer, TrainingInterrupted, compiling, loop
 from pyrovae.training.checkpoint import RunFolder
 
@@ -31,7 +32,13 @@ def recorded(monkeypatch):
             calls.append(len(args[0]))
             return super().__call__(*args, **data)
 
+    class Bound(BoundLoss):
+        def __call__(self, *args):
+            calls.append(len(args[0]))
+            return super().__call__(*args)
+
     monkeypatch.setattr(loop, "CompiledLoss", partial(Counted, backend="eager"))
+    monkeypatch.setattr(compile_module, "BoundLoss", Bound)
     return calls
 
 

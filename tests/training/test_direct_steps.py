@@ -1,0 +1,227 @@
+"""Compiled steps one after another without what lies between them: the same training, bit for bit, or not used."""
+
+import os
+import signal
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pairs import linear_pair, same_weights, weights_of
+from torch import nn
+from training_runs import Watcher
+
+from pyrovae import VAE
+from pyrovae.data import load
+from pyrovae.infer import IWAE, NVIL
+from pyrovae.infer.compile import BoundLoss
+from pyrovae.pairs import find_pair
+from pyrovae.training import Callback, NonFiniteLossError, ProgressBar, Trainer, TrainingInterrupted, loop
+from pyrovae.training.batching import HeldBatches
+from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.fused_steps import FusedSteps
+
+NEXT = HeldBatches.next
+X = torch.randn(72, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """How many steps are done directly; `count.off()` does none from then on."""
+
+    class Count:
+        steps = 0
+
+        def off(self):
+            monkeypatch.setattr(loop, "direct_steps", lambda fit: None)
+            self.steps = 0
+
+    found, call = Count(), BoundLoss.__call__
+
+    def counted(self, *args):
+        found.steps += 1
+        return call(self, *args)
+
+    monkeypatch.setattr(BoundLoss, "__call__", counted)
+    return found
+
+
+class Net(nn.Module):
+    """An encoder with a running statistic and draws of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.ReLU())
+        self.loc, self.scale = nn.Linear(8, 2), nn.Linear(8, 2)
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        hidden = self.body(x)
+        return self.loc(hidden), self.scale(hidden).exp()
+
+
+def pair_with_buffers():
+    encoder, decoder = Net(), nn.Linear(2, 5)
+
+    def model(x, mask=None, shift=None):
+        pyro.module("decoder", decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            loc = decoder(z) if shift is None else decoder(z) + shift
+            likelihood = dist.Normal(loc, 1.0) if mask is None else dist.Normal(loc, 1.0).mask(mask)
+            pyro.sample("x", likelihood.to_event(1), obs=x)
+
+    def guide(x, mask=None, shift=None):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(*encoder(x)).to_event(1))
+
+    return VAE(model, guide, example=X[:2])
+
+
+def train(make=linear_pair, objective="elbo", data=X, run=None, resume=False, **options):
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    vae = make()
+    settings = {"batch_size": 4, "epochs": 4, "progress": False, "compile": "recorded", **options}
+    history = Trainer(objective, **settings).fit(vae, data, run=run, resume=resume)
+    return weights_of(vae), [row["loss"] for row in history.rows], torch.get_rng_state()
+
+
+def both(count, **options):
+    """A training with direct steps and one without give the same; how many were direct."""
+    weights, losses, generator = train(**options)
+    steps = count.steps
+    count.off()
+    other, other_losses, other_generator = train(**options)
+    assert not count.steps
+    assert same_weights(weights, other)
+    assert losses == other_losses
+    assert torch.equal(generator, other_generator)
+    return steps
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"batch_size": 5},  # and a smaller last batch
+        {"batch_size": 5, "drop_last": True},
+        {"kl_weight": "warm-up:3", "lr_schedule": "cosine"},
+        {"objective": IWAE(3)},
+        {"objective": NVIL(), "optimizer": "adamw"},
+        {"make": pair_with_buffers},
+        {"data": {"x": X, "mask": X > 0, "shift": torch.arange(5.0)}, "make": pair_with_buffers},
+        {"validation_data": X[:10], "patience": 2},
+    ],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_the_same_training_bit_for_bit(count, options):
+    if "validation_data" in options:
+        options = {**options, "data": (X, options["validation_data"])}
+        del options["validation_data"]
+    assert both(count, **options) > 20
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_compiled_code(count):
+    assert both(count, compile=True) > 20
+
+
+def test_labels_are_looked_at_in_each_batch(count):
+    """Batches with all labels, some or none of them are other code."""
+    digits = load("digits", labels=400)
+    x, y = digits.train.x[:600], digits.train.y[:600]
+
+    def make():
+        return find_pair("semi-supervised").build(digits, latent_dim=2, hidden=(6,))
+
+    options = {"make": make, "objective": "enum", "data": {"x": x, "y": y}, "batch_size": 2, "epochs": 1}
+    assert both(count, **options) > 10
+
+
+def test_changes_between_epochs_count(count):
+    """A frozen part, other memory of a parameter, and a learning rate."""
+
+    def change(progress):
+        net = progress.vae.guide if isinstance(progress.vae.guide, nn.Module) else progress.vae
+        first, second = list(net.parameters())[:2]
+        if progress.epoch == 1:
+            first.requires_grad_(False)
+        elif progress.epoch == 2:
+            second.data = second.data.clone() * 2
+        elif progress.epoch == 3:
+            first.requires_grad_(True)
+
+    assert both(count, epochs=6, callbacks=[Watcher("on_epoch", change)]) > 20
+
+
+class Silent(ProgressBar):
+    def on_batch(self, progress):
+        pass
+
+
+class Interrupting(Callback):
+    """Ctrl-C with the third save."""
+
+    left = 3
+
+    def on_save(self, progress):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_stopped_in_an_epoch_and_resumed_bit_for_bit(count, tmp_path):
+    straight = train()
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(TrainingInterrupted, match="in epoch 1 after batch 3; everything is saved"):
+        train(run=run, checkpoint_seconds=0.0, callbacks=[Interrupting()])
+    before = count.steps
+    resumed = train(run=run, resume=True)
+    assert count.steps > before
+    assert same_weights(resumed[0], straight[0])
+    assert resumed[1] == straight[1]
+
+
+def test_a_loss_that_is_not_finite_is_placed(count):
+    """By batch and site, in the words of other steps; and the best weights are put back."""
+
+    def spoil(progress):
+        if progress.epoch == 2:
+            with torch.no_grad():
+                next(progress.vae.parameters()).fill_(1e30)
+
+    said = []
+    for _ in range(2):
+        with pytest.raises(NonFiniteLossError) as found:
+            train(callbacks=[Watcher("on_epoch", spoil)], epochs=5)
+        said.append(str(found.value))
+        count.off()
+    assert said[0] == said[1]
+    assert "in epoch 3, batch 1" in said[0]
+
+
+def test_given_up_where_most_steps_cannot_be_done_so(count, monkeypatch):
+    """Here the optimizer has to look for its state each time."""
+    monkeypatch.setattr(FusedSteps, "bound", lambda self, targets: None)
+    asked = []
+    monkeypatch.setattr(HeldBatches, "next", lambda self, state: asked.append(state.batch) or NEXT(self, state))
+    assert both(count) == 0
+    assert len(asked) < 12, "and gathered together from then on"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_clip": 1.0},
+        {"optimizer": "sgd"},
+        {"callbacks": [Watcher("on_batch", lambda progress: None)]},
+        {"callbacks": [Silent()]},
+        {"compile": False},
+    ],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_not_used_where_something_may_come_between(count, options):
+    train(**options)
+    assert not count.steps
