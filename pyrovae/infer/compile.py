@@ -165,7 +165,8 @@ class CompiledLoss:
         """What a call does for batches like this one, without its looks at what may have changed since the last call.
 
         None for batches that nothing is compiled for yet. Nothing but the values of tensors may change as long as it is
-        in use: no module, no shape, not which tensors are trained, nor what `known_labels` tells of the batches.
+        in use: no parameter, buffer or module is assigned anew, modes and shapes stay, as does what is trained, and
+        what `known_labels` tells of the batches.
         """
         step = self._compiled.get(self._key({"x": x, **data}, beta))
         return None if step is None else BoundLoss(self, step)
@@ -381,7 +382,10 @@ def like(target: Tensor, gradient: Tensor) -> Tensor:
 
 
 def known_labels(y: Any) -> tuple[bool, ...]:
-    """Whether all labels of a batch are known, and whether any is: programs do another thing then. Empty without y."""
+    """Whether all labels of a batch are known, and whether any is, because programs do another thing then.
+
+    Empty where there are no rows, or no labels that are whole numbers.
+    """
     if not isinstance(y, Tensor) or y.is_floating_point() or not y.numel():
         return ()
     lowest, highest = label_range(y)

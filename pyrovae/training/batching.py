@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -59,6 +60,23 @@ class Batches(Protocol):
         ...
 
 
+class _Chunk(NamedTuple):
+    """Batches whose rows were gathered together."""
+
+    permutation: torch.Tensor
+    """The order of all rows in this epoch."""
+    numbers: range
+    """Which batches of the epoch they are."""
+    rows: Rows
+    starts: list[int]
+    """Where each of them begins, and the end of the last one."""
+
+    def part(self, number: int) -> slice:
+        """Where the rows of a batch are."""
+        place = number - self.numbers.start
+        return slice(self.starts[place], self.starts[place + 1])
+
+
 class HeldBatches:
     """Minibatches cut from tensors on the device of the pair, shuffled anew in each epoch.
 
@@ -107,6 +125,7 @@ class HeldBatches:
         if not self.num_batches:
             raise ValueError(f"drop_last leaves nothing of {self.total} rows in batches of {batch_size}")
         self._first_name = next(iter(programs.argument_names(vae.model, positional=True)), "x")
+        self._held: _Chunk | None = None
 
     @property
     def smallest(self) -> int:
@@ -125,49 +144,56 @@ class HeldBatches:
 
     def epoch(self, state: TrainingState) -> Iterator[Batch]:
         """The minibatches of an epoch, in the order that the state holds; a new one before its first batch."""
-        order = self._order(state)
-        at_once, held, waiting = self._batches_at_once(), self.rows, [0]
         for number in range(state.batch, self.num_batches):
-            if len(waiting) == 1:  # the next batches are gathered together
-                following = order[number * self.batch_size :][: at_once * self.batch_size]
-                parts = [self.parallel.part(index, self.rows) for index in following.split(self.batch_size)]
-                held = self.rows.gathered(torch.cat(parts) if self.parallel.several else following)
-                waiting = [0, *accumulate(len(part) for part in parts)]
             self.parallel.reseed(state.epoch, number)
-            start = waiting.pop(0)
-            rows = held.take(slice(start, waiting[0]))
-            yield self._passed(self._seen(rows)) if len(rows) else rows, len(rows)
+            yield self._batch(state, number)
 
     def next(self, state: TrainingState) -> Batch:
         """The next minibatch alone, where one process trains."""
-        rows = self.rows.gathered(self._order(state)[state.batch * self.batch_size :][: self.batch_size])
-        return self._passed(self._seen(rows)), len(rows)
+        return self._batch(state, state.batch)
 
     def full(self, state: TrainingState) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
         """The next full minibatches as arguments of the programs, where one process trains and nobody changes rows."""
-        size, at_once, order = self.batch_size, self._batches_at_once(), self._order(state)
-        for start in range(state.batch, self.total // size, at_once):
-            held = self.rows.gathered(order[start * size :][: at_once * size])
-            x, data = arguments(self.vae, held)
-            parts = {name: value.split(size) for name, value in data.items() if name not in held.whole}
-            for number, part in enumerate(x.split(size)):
-                if len(part) == size:
-                    yield part, {name: parts[name][number] if name in parts else data[name] for name in data}
+        chunk = None
+        for number in range(state.batch, self.total // self.batch_size):
+            if chunk is None or number not in chunk.numbers:
+                chunk = self._chunk(state, number)
+                x, data = arguments(self.vae, chunk.rows)
+            part = chunk.part(number)
+            yield x[part], {name: value if name in chunk.rows.whole else value[part] for name, value in data.items()}
 
     @property
     def changes_rows(self) -> bool:
         """Whether a function of the user sees each batch."""
         return self.data.transform is not None or self.data.collate is not None
 
-    def _order(self, state: TrainingState) -> torch.Tensor:
-        """The order of the rows in this epoch; a new one before its first batch."""
-        if state.permutation is None:
-            whole = self.total <= self.batch_size
-            orders = self.parallel.orders
-            state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total, generator=orders)
-        return state.permutation.to(self.vae.device)
+    def _batch(self, state: TrainingState, number: int) -> Batch:
+        chunk = self._chunk(state, number)
+        rows = chunk.rows.take(chunk.part(number))
+        return self._passed(self._seen(rows)) if len(rows) else rows, len(rows)
 
-    def _batches_at_once(self) -> int:
+    def _chunk(self, state: TrainingState, number: int) -> _Chunk:
+        """The batches that are gathered together with this one.
+
+        They are always the same ones, wherever a training was resumed: the products of some libraries round by the
+        place of a row in memory.
+        """
+        chunk = self._held
+        if chunk is None or chunk.permutation is not state.permutation or number not in chunk.numbers:
+            if state.permutation is None:
+                whole = self.total <= self.batch_size
+                orders = self.parallel.orders
+                state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total, generator=orders)
+            first = number // self._at_once * self._at_once
+            numbers = range(first, min(first + self._at_once, self.num_batches))
+            order = state.permutation[first * self.batch_size : numbers.stop * self.batch_size].to(self.vae.device)
+            parts = [self.parallel.part(index, self.rows) for index in order.split(self.batch_size)]
+            rows = self.rows.gathered(torch.cat(parts) if self.parallel.several else order)
+            self._held = chunk = _Chunk(state.permutation, numbers, rows, [0, *accumulate(map(len, parts))])
+        return chunk
+
+    @cached_property
+    def _at_once(self) -> int:
         """How many batches are gathered by one call, which takes less time than a call for each."""
         tensors = [self.rows.x, *(value for value in self.rows.fields().values() if isinstance(value, torch.Tensor))]
         of_row = sum(value.element_size() * value.numel() // max(1, len(value)) for value in tensors)

@@ -66,7 +66,7 @@ class FusedSteps:
     def bound(self, targets: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], None] | None:
         """What moves these parameters by gradients in their order, without autograd; None if `step` has to look first.
 
-        Nothing of the optimizer but its state may change as long as it is in use.
+        Nothing of the optimizer but the values of its state may change as long as it is in use.
         """
         given = {id(target): number for number, target in enumerate(targets)}
         if self.standing() is None or {id(p) for call in self._calls for p in call.parameters} != given.keys():

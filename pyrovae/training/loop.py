@@ -34,7 +34,7 @@ from pyrovae.training.checks import check_objective, check_pair, check_resumed, 
 from pyrovae.training.compiling import CompiledSteps, settings_before, way_of_steps
 from pyrovae.training.data import TrainingData
 from pyrovae.training.data_checks import check_stream, check_support
-from pyrovae.training.direct_steps import DirectSteps, direct_steps
+from pyrovae.training.direct_steps import DirectSteps
 from pyrovae.training.fused_steps import FusedSteps
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
@@ -121,7 +121,7 @@ class Fit:
         self.losses = Losses(self.device, AT_ONCE.get(self.device.type, 1) if alone else 1)
         self.compiled: CompiledSteps | None = None
         self.captured: CapturedSteps | None = None
-        self.direct: DirectSteps | None = None
+        self.direct = DirectSteps()
         self.before: dict[str, Any] = {}
         self.first = x, given
         measured = [] if self.validation is None else ["validation_loss", *self.figures]
@@ -203,7 +203,6 @@ class Fit:
         if self.compiled is not None and self.before.get("captured", True):
             weighted = self.kl_weight != Constant(1.0)
             self.captured = captured_steps(self.compiled.loss, self.steps, self.losses, self.clip, weighted=weighted)
-        self.direct = direct_steps(self)
         self.started_at -= self.state.seconds
         self.optimizer.zero_grad()  # what others have left
         self.steps.forget()
@@ -266,19 +265,17 @@ class Fit:
 
     def batches(self) -> Iterator[Batch]:
         """The rest of an epoch; what direct steps can do of it, they do before the next one is given."""
-        direct, state = self.direct, self.state
-        while direct is not None and direct.pays and state.batch < direct.train.num_batches:
-            begun = direct.run(self)
-            if state.batch < direct.train.num_batches:
-                if not begun:
-                    self.begin_step()
-                yield direct.train.next(state)
-        for batch in self.train.epoch(state):  # none are left after direct steps
+        train = self.train
+        while isinstance(train, HeldBatches) and self.direct.can_run(self) and self.state.batch < train.num_batches:
+            self.direct.run(self, train)
+            if self.state.batch < train.num_batches:
+                yield train.next(self.state)
+        for batch in train.epoch(self.state):
             self.begin_step()
             yield batch
 
     def begin_step(self) -> None:
-        """Begin a step, which may be one that the programs do too."""
+        """Count a step, and decide whether it is compared with the programs."""
         self.progress.epoch, self.progress.batch = self.state.epoch, self.state.batch
         if self.compiled is not None:
             self.compiled.begin(first=not self.state.batch, last=self.state.epoch + 1 == self.options.epochs)
@@ -322,9 +319,7 @@ class Fit:
             self.read_losses()
             own, asked = float(own), [self.interrupt.seen, self.is_due]
             loss, count = self.parallel.reduce(own, count, self.summed, self.learned, asked)
-            if not math.isfinite(loss):
-                self.stop_for_non_finite(f"the loss is {loss}", None if math.isfinite(own) else x, data)
-            self.state.loss_sum += loss
+            self.add_loss(loss, None if math.isfinite(own) else x, data)
         gradients = [p.grad for p in (*leaves, *self.steps.parameters) if p.grad is not None]
         if gradients and not self.per_row:  # none where a mask hides everything
             torch._foreach_mul_(gradients, 1 / count)
@@ -334,6 +329,12 @@ class Fit:
             self.row_steps.step(data["index"], leaves)
         self.steps.forget_gradients()
         return count
+
+    def add_loss(self, loss: float, x: Tensor | None, data: Mapping[str, Tensor]) -> None:
+        """Count the loss of a batch, and stop if it is not finite. `x` is None if another process had the batch."""
+        if not math.isfinite(loss):
+            self.stop_for_non_finite(f"the loss is {loss}", x, data)
+        self.state.loss_sum += loss
 
     def clip(self, leaves: Sequence[Tensor] = ()) -> None:
         """Clip the norm of the gradient, if that is asked for."""

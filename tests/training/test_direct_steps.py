@@ -16,9 +16,10 @@ from pyrovae.data import load
 from pyrovae.infer import IWAE, NVIL
 from pyrovae.infer.compile import BoundLoss
 from pyrovae.pairs import find_pair
-from pyrovae.training import Callback, NonFiniteLossError, ProgressBar, Trainer, TrainingInterrupted, loop
+from pyrovae.training import Callback, NonFiniteLossError, Trainer, TrainingInterrupted, loop
 from pyrovae.training.batching import HeldBatches
 from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.direct_steps import DirectSteps
 from pyrovae.training.fused_steps import FusedSteps
 
 NEXT = HeldBatches.next
@@ -33,7 +34,7 @@ def count(monkeypatch):
         steps = 0
 
         def off(self):
-            monkeypatch.setattr(loop, "direct_steps", lambda fit: None)
+            monkeypatch.setattr(DirectSteps, "can_run", lambda self, fit: False)
             self.steps = 0
 
     found, call = Count(), BoundLoss.__call__
@@ -111,6 +112,7 @@ def both(count, **options):
         {"objective": IWAE(3)},
         {"objective": NVIL(), "optimizer": "adamw"},
         {"make": pair_with_buffers},
+        {"make": pair_with_buffers, "batch_size": 5, "epochs": 6},  # rows that do not begin at a multiple of 16 bytes
         {"data": {"x": X, "mask": X > 0, "shift": torch.arange(5.0)}, "make": pair_with_buffers},
         {"validation_data": X[:10], "patience": 2},
     ],
@@ -156,15 +158,18 @@ def test_changes_between_epochs_count(count):
     assert both(count, epochs=6, callbacks=[Watcher("on_epoch", change)]) > 20
 
 
-class Silent(ProgressBar):
+class Silent(Callback):
+    """Direct steps are not done with it."""
+
     def on_batch(self, progress):
         pass
 
 
 class Interrupting(Callback):
-    """Ctrl-C with the third save."""
+    """Ctrl-C with a save."""
 
-    left = 3
+    def __init__(self, number):
+        self.left = number
 
     def on_save(self, progress):
         self.left -= 1
@@ -172,16 +177,69 @@ class Interrupting(Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_stopped_in_an_epoch_and_resumed_bit_for_bit(count, tmp_path):
-    straight = train()
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("number", [3, 9, 20])
+def test_stopped_in_an_epoch_and_resumed_bit_for_bit(count, tmp_path, direct, number):
+    """Also where rows begin anywhere in memory, by which products may round."""
+    if not direct:
+        count.off()
+    options = {"make": pair_with_buffers, "batch_size": 5}
+    straight = train(**options)
     run = RunFolder(tmp_path / "run")
-    with pytest.raises(TrainingInterrupted, match="in epoch 1 after batch 3; everything is saved"):
-        train(run=run, checkpoint_seconds=0.0, callbacks=[Interrupting()])
+    with pytest.raises(TrainingInterrupted, match=r"after batch [0-9]+; everything is saved"):
+        train(run=run, checkpoint_seconds=0.0, callbacks=[Interrupting(number)], **options)
     before = count.steps
-    resumed = train(run=run, resume=True)
-    assert count.steps > before
+    resumed = train(run=run, resume=True, **options)
+    assert (count.steps > before) == direct
     assert same_weights(resumed[0], straight[0])
     assert resumed[1] == straight[1]
+
+
+def test_saves_change_nothing(count, tmp_path):
+    options = {"make": pair_with_buffers, "batch_size": 5}
+    saved = train(run=RunFolder(tmp_path / "run"), checkpoint_seconds=0.0, **options)
+    assert same_weights(saved[0], train(**options)[0])
+
+
+def test_what_a_callback_changes_with_a_save_counts(count, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Fit, "is_due", property(lambda fit: (fit.state.epoch, fit.state.batch) == (1, 6)))
+
+    def freeze(progress):
+        if progress.batch == 6:
+            next(progress.vae.parameters()).requires_grad_(False)
+
+    trained = {}
+    for direct in (True, False):
+        run = RunFolder(tmp_path / str(direct))
+        trained[direct] = train(run=run, callbacks=[Watcher("on_save", freeze)])[0]
+        assert bool(count.steps) == direct
+        count.off()
+    assert same_weights(trained[True], trained[False])
+
+
+def test_a_callback_that_is_told_of_batches_later(count):
+    """It says so when the training starts, or after an epoch."""
+
+    class Late(Callback):
+        def on_start(self, progress):
+            if self.event == "start":
+                self.on_batch = self.freeze
+
+        def on_epoch(self, progress):
+            if self.event == "epoch":
+                self.on_batch = self.freeze
+
+        def freeze(self, progress):
+            if progress.epoch == 2 and progress.batch == 9:
+                next(progress.vae.parameters()).requires_grad_(False)
+
+    for event in ("start", "epoch"):
+        trained = []
+        for asked in (True, False):
+            callback = Late()
+            callback.event = event
+            trained.append(train(callbacks=[callback, *([] if asked else [Silent()])])[0])
+        assert same_weights(*trained)
 
 
 def test_a_loss_that_is_not_finite_is_placed(count):
@@ -218,6 +276,7 @@ def test_given_up_where_most_steps_cannot_be_done_so(count, monkeypatch):
         {"optimizer": "sgd"},
         {"callbacks": [Watcher("on_batch", lambda progress: None)]},
         {"callbacks": [Silent()]},
+        {"kl_weight": lambda time: 1.0},
         {"compile": False},
     ],
     ids=lambda options: "-".join(options) or "plain",
