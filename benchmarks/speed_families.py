@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,10 +18,10 @@ NUMBERS, BITS, CHOICES, LEVELS = 40, 30, 30, 4
 LAYERS = (256, 256)
 
 
-def pictures() -> Tensor:
+def pictures(pixels: int = PIXELS) -> Tensor:
     """Random pictures of zeros and ones."""
     own = torch.Generator().manual_seed(0)
-    return torch.bernoulli(torch.rand(ROWS, PIXELS, generator=own), generator=own)
+    return torch.bernoulli(torch.rand(ROWS, pixels, generator=own), generator=own)
 
 
 def table() -> Tensor:
@@ -38,7 +39,7 @@ def _dense(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Seq
     return nn.Sequential(*layers[:-1])
 
 
-def gaussian() -> Any:
+def gaussian(pixels: int = PIXELS, hidden: int = HIDDEN, latent: int = LATENT) -> Any:
     """A Gaussian VAE of pictures."""
     from pyrovae import VAE
     from pyrovae.guides import AmortizedGaussian
@@ -47,19 +48,19 @@ def gaussian() -> Any:
     from pyrovae.nn import DenseDecoder, DenseEncoder
     from pyrovae.priors import StandardNormal
 
-    likelihood = BernoulliLikelihood((PIXELS,))
-    model = GaussianVAE(StandardNormal(LATENT), DenseDecoder(LATENT, likelihood.raw_shape, (HIDDEN,)), likelihood)
-    return VAE(model, AmortizedGaussian(DenseEncoder((PIXELS,), (HIDDEN,)), LATENT))
+    likelihood = BernoulliLikelihood((pixels,))
+    model = GaussianVAE(StandardNormal(latent), DenseDecoder(latent, likelihood.raw_shape, (hidden,)), likelihood)
+    return VAE(model, AmortizedGaussian(DenseEncoder((pixels,), (hidden,)), latent))
 
 
 class Gaussian(nn.Module):
     """Its loss, summed over the rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, pixels: int = PIXELS, hidden: int = HIDDEN, latent: int = LATENT) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(PIXELS, HIDDEN), nn.ReLU())
-        self.loc, self.scale = nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, LATENT)
-        self.decoder = _dense(LATENT, HIDDEN, PIXELS)
+        self.encoder = nn.Sequential(nn.Linear(pixels, hidden), nn.ReLU())
+        self.loc, self.scale = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
+        self.decoder = _dense(latent, hidden, pixels)
 
     def forward(self, x: Tensor) -> Tensor:
         """The loss of some rows."""
@@ -205,6 +206,7 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "gaussian": Family(pictures, gaussian, Gaussian, "elbo"),
+    "tiny": Family(partial(pictures, 4), partial(gaussian, 4, 4, 2), partial(Gaussian, 4, 4, 2), "elbo"),
     "sbn": Family(pictures, sbn, BeliefNetwork, "vimco"),
     "stick-breaking": Family(pictures, sticks, Sticks, "mean-field"),
     "table": Family(table, tabular, Table, "mean-field"),
