@@ -37,14 +37,14 @@ class DirectSteps:
     def can_run(self, fit: Fit) -> bool:
         """Whether nothing may change between two steps, and nothing has to be done there.
 
-        That takes one process, a processor, rows that are held, steps that are compiled or recorded, Adam or AdamW
-        without clipping, no parameters of rows, and no function of the user that is called between two batches.
+        That takes one process, a training on the CPU, rows in memory, steps that are compiled or recorded, Adam or
+        AdamW without clipping, no parameters for each row, and no function of the user that is called between batches.
         """
         told = {getattr(callback.on_batch, "__func__", None) for callback in fit.callbacks}
         return (
             fit.compiled is not None
             and fit.captured is None
-            and fit.losses.at_once == 1  # so that losses are read at once
+            and fit.losses.at_once == 1  # as on the CPU
             and not fit.parallel.several
             and isinstance(fit.train, HeldBatches)
             and not fit.train.changes_rows
