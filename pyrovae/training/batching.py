@@ -65,6 +65,8 @@ class _Chunk(NamedTuple):
 
     permutation: torch.Tensor
     """The order of all rows in this epoch."""
+    order: torch.Tensor
+    """The same on the device of the pair, which is waited for once an epoch."""
     numbers: range
     """Which batches of the epoch they are."""
     rows: Rows
@@ -179,18 +181,28 @@ class HeldBatches:
         place of a row in memory.
         """
         chunk = self._held
-        if chunk is None or chunk.permutation is not state.permutation or number not in chunk.numbers:
-            if state.permutation is None:
-                whole = self.total <= self.batch_size
-                orders = self.parallel.orders
-                state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total, generator=orders)
-            first = number // self._at_once * self._at_once
-            numbers = range(first, min(first + self._at_once, self.num_batches))
-            order = state.permutation[first * self.batch_size : numbers.stop * self.batch_size].to(self.vae.device)
-            parts = [self.parallel.part(index, self.rows) for index in order.split(self.batch_size)]
-            rows = self.rows.gathered(torch.cat(parts) if self.parallel.several else order)
-            self._held = chunk = _Chunk(state.permutation, numbers, rows, [0, *accumulate(map(len, parts))])
-        return chunk
+        if chunk is not None and chunk.permutation is state.permutation:
+            if number in chunk.numbers:
+                return chunk
+            permutation, order = chunk.permutation, chunk.order
+        else:
+            permutation = self._permutation(state)
+            order = permutation.to(self.vae.device)
+        first = number // self._at_once * self._at_once
+        numbers = range(first, min(first + self._at_once, self.num_batches))
+        positions = order[first * self.batch_size : numbers.stop * self.batch_size]
+        parts = [self.parallel.part(index, self.rows) for index in positions.split(self.batch_size)]
+        rows = self.rows.gathered(torch.cat(parts) if self.parallel.several else positions)
+        self._held = _Chunk(permutation, order, numbers, rows, [0, *accumulate(map(len, parts))])
+        return self._held
+
+    def _permutation(self, state: TrainingState) -> torch.Tensor:
+        """The order of all rows in this epoch; a new one before its first batch."""
+        if state.permutation is None:
+            whole = self.total <= self.batch_size
+            orders = self.parallel.orders
+            state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total, generator=orders)
+        return state.permutation
 
     @cached_property
     def _at_once(self) -> int:
