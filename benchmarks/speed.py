@@ -97,6 +97,7 @@ class Clock:
     """Milliseconds a step of each epoch, and how far the processors were from each other in it."""
 
     by_turns = False  # each epoch waits for a line of standard input, and prints its time
+    watches = True  # the processors
 
     def __init__(self, batch: int) -> None:
         self.steps, self.epochs = ROWS // batch, list[tuple[float, float]]()
@@ -108,9 +109,8 @@ class Clock:
         self.distance = self._distance()
         self.begun = now()
 
-    @staticmethod
-    def _distance() -> float:
-        return distance() if torch.get_num_threads() > 1 else math.nan
+    def _distance(self) -> float:
+        return distance() if self.watches and torch.get_num_threads() > 1 else math.nan
 
     def lap(self) -> None:
         """An epoch ends, and the next one begins."""
@@ -334,6 +334,8 @@ class Figures:
             yield f"| {kind} | " + " | ".join(cells) + " |"
         for name in OURS:
             for other in ("NumPyro, scan", "by hand", "stock Pyro"):
+                if not {name, other} <= {*kinds}:
+                    continue
                 both = [(found.get((name, batch), {}), found.get((other, batch), {})) for batch in batches]
                 ratios = [sorted(a[turn] / b[turn] for turn in a.keys() & b.keys()) for a, b in both]
                 if any(ratios):
@@ -373,6 +375,7 @@ def main() -> None:
         now = time.process_time
     if options.profile is not None:
         torch.set_num_threads(threads)
+        Clock.watches = False
         profile = cProfile.Profile(now)
         print(f"{profile.runcall(measure, options.profile, options.batch_size[0]):.3f} ms a step, as profiled")
         pstats.Stats(profile).sort_stats("tottime").print_stats(40)
@@ -406,6 +409,8 @@ def main() -> None:
     for batch in options.batch_size:
         trainings: dict[str, Turns] = {}
         for kind in options.kind:
+            if kind in missing:
+                continue
             python = options.python if kind in OTHERS else sys.executable
             command = [python, __file__, "--worker", kind, "--batch-size", str(batch), *words]
             trainings[kind] = Turns(command, environment)
@@ -424,8 +429,10 @@ def main() -> None:
     busy = f", CONTENDED (load {load:.1f} at the start)" if load > 0.5 else ""
     clock = "processor time" if options.cpu_time else "wall time"
     for kind, why in missing.items():
-        print(f"{kind} was not run: {why}")
-    print(f"ms a step, {threads} threads, {clock}, medians (of rounds; quartiles), {options.family}{busy}\n")
+        print(f"{kind} did not run to the end: {why}")
+    apart = [far for turns in figures.found.values() for _, far in turns if not math.isnan(far)]
+    distances = f", processors {min(apart):.0f} to {max(apart):.0f} ns from each other" if apart else ""
+    print(f"ms a step, {threads} threads, {clock}, medians (of rounds; quartiles), {options.family}{busy}{distances}\n")
     kinds = [kind for kind in options.kind if kind not in missing]
     print("\n".join(figures.table(kinds, options.batch_size, near=True)))
     if any(figures.near(near=False).values()):

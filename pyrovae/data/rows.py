@@ -128,6 +128,10 @@ class Rows:
         """The rows at positions from 0, whole numbers ``[M]``, as `take` gives them, in half of the time or less."""
         return self._mapped(lambda value: value.index_select(0, positions))
 
+    def copied(self) -> Rows:
+        """The same rows in memory of their own."""
+        return self._mapped(torch.clone)
+
     def to(self, device: torch.device | str) -> Rows:
         """The same rows on `device`."""
         moved = self._mapped(lambda value: value.to(device))

@@ -186,6 +186,7 @@ class HeldBatches:
                 return chunk
             permutation, order = chunk.permutation, chunk.order
         else:
+            chunk = self._held = None  # whose memory the next one may need
             permutation = self._permutation(state)
             order = permutation.to(self.vae.device)
         first = number // self._at_once * self._at_once
@@ -207,7 +208,8 @@ class HeldBatches:
     @cached_property
     def _at_once(self) -> int:
         """How many batches are gathered by one call, which takes less time than a call for each."""
-        tensors = [self.rows.x, *(value for value in self.rows.fields().values() if isinstance(value, torch.Tensor))]
+        fields = {name: value for name, value in self.rows.fields().items() if name not in self.rows.whole}
+        tensors = [self.rows.x, *(value for value in fields.values() if isinstance(value, torch.Tensor))]
         of_row = sum(value.element_size() * value.numel() // max(1, len(value)) for value in tensors)
         return max(1, _GATHERED // max(1, of_row * self.batch_size))
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _LEFT, _FOR_EACH = 3, 8
 """Steps that may be left because they cannot be done directly: so many, and one more for each so many direct ones."""
 _SCHEDULES = (Constant, WarmUp, Decay, Cyclic)
-_KNOWN = (Callback.on_batch, ProgressBar.on_batch)
 
 
 class DirectSteps:
@@ -40,7 +39,7 @@ class DirectSteps:
         That takes one process, a training on the CPU, rows in memory, steps that are compiled or recorded, Adam or
         AdamW without clipping, no parameters for each row, and no function of the user that is called between batches.
         """
-        told = {getattr(callback.on_batch, "__func__", None) for callback in fit.callbacks}
+        told = [one for one in fit.callbacks if type(one) is not ProgressBar or "on_batch" in vars(one)]
         return (
             fit.compiled is not None
             and fit.captured is None
@@ -52,7 +51,7 @@ class DirectSteps:
             and fit.steps.is_direct
             and fit.options.gradient_clip is None
             and type(fit.kl_weight) in _SCHEDULES
-            and told <= {*_KNOWN}
+            and all(getattr(one.on_batch, "__func__", None) is Callback.on_batch for one in told)
             and self._left <= _LEFT + self._done // _FOR_EACH
         )
 

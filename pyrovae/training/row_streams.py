@@ -98,7 +98,7 @@ class SeededBatches:
             ranks = self.parallel.processes
             how: dict[str, Any] = {"share": (ranks.rank, ranks.size)} if ranks.several else {}
             rest = self.stream.batches(self.seed, which, self.batch_size, start, **how)
-        rows = next(rest)
+        rows = next(rest).copied()  # so that a resumed training has them at the same place, by which products may round
         self.parallel.start = self.parallel.processes.share(
             min(self.batch_size, self.total - start * self.batch_size)
         ).start

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import weakref
 
 import pyro
 import pyro.distributions as dist
@@ -12,15 +13,17 @@ from torch import nn
 from training_runs import Watcher
 
 from pyrovae import VAE
-from pyrovae.data import load
+from pyrovae.data import Rows, load
 from pyrovae.infer import IWAE, NVIL
 from pyrovae.infer.compile import BoundLoss
 from pyrovae.pairs import find_pair
-from pyrovae.training import Callback, NonFiniteLossError, Trainer, TrainingInterrupted, loop
+from pyrovae.training import Callback, NonFiniteLossError, Trainer, TrainingInterrupted, batching, loop
 from pyrovae.training.batching import HeldBatches
 from pyrovae.training.checkpoint import RunFolder
+from pyrovae.training.data import training_data
 from pyrovae.training.direct_steps import DirectSteps
 from pyrovae.training.fused_steps import FusedSteps
+from pyrovae.training.state import TrainingState
 
 NEXT = HeldBatches.next
 X = torch.randn(72, 5, generator=torch.Generator().manual_seed(0))
@@ -123,6 +126,29 @@ def test_the_same_training_bit_for_bit(count, options):
         options = {**options, "data": (X, options["validation_data"])}
         del options["validation_data"]
     assert both(count, **options) > 20
+
+
+def test_chunks_are_the_same_wherever_a_training_goes_on(monkeypatch):
+    """And one of them is held at a time; a tensor for all rows does not count, whatever its shape."""
+    monkeypatch.setattr(batching, "_GATHERED", 560)  # five batches of four rows
+    vae = linear_pair()
+    data = training_data(vae, {"x": X, "temperature": torch.tensor(2.0)})
+    places = {}
+    for start in (0, 2, 5, 7):
+        batches, state = HeldBatches(vae, data.train, data, 4), TrainingState(batch=start)
+        state.permutation = torch.arange(len(X))
+        found = list(batches.epoch(state))
+        places[start] = [part.x.storage_offset() for part, _ in found]
+        assert torch.equal(torch.cat([part.x for part, _ in found]), X[4 * start :])
+    assert places[0][:6] == [0, 20, 40, 60, 80, 0]
+    for start in (2, 5, 7):
+        assert places[start] == places[0][start:]
+    state.permutation = None
+    held = weakref.ref(batches._held.rows.x)
+    del found
+    monkeypatch.setattr(Rows, "gathered", lambda rows, positions: held() or pytest.fail("the last chunk is gone"))
+    with pytest.raises(pytest.fail.Exception, match="the last chunk is gone"):
+        next(batches.epoch(TrainingState()))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
