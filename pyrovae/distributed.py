@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle  # of what the processes of a training say to each other, never of files
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from operator import eq
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyrovae.joining import LostProcessError, forget_groups, join, local_rank, store
+from pyrovae.joining import LostProcessError, finish, forget_groups, join, local_rank, store
 
 __all__ = [
     "ALONE",
@@ -72,18 +73,23 @@ class Processes:
         if self.several:
             import torch.distributed as dist
 
-            self._speak(dist.all_reduce, tensor, group=None if tensor.is_cuda else self._group)
+            self._together(dist.all_reduce, tensor)
         return tensor
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes, by rank."""
         if not self.several:
             return [value]
+        import torch
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.size
-        self._speak(dist.all_gather_object, found, value, group=self._group)
-        return found
+        own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+        lengths = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
+        self._together(dist.all_gather, lengths, torch.tensor([len(own)]))
+        longest = int(max(lengths))
+        found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+        self._together(dist.all_gather, found, torch.nn.functional.pad(own, (0, longest - len(own))))
+        return [pickle.loads(of_one[:length].numpy().data) for of_one, length in zip(found, lengths, strict=True)]
 
     def same(self, value: T) -> T:
         """The value of the first process."""
@@ -96,7 +102,7 @@ class Processes:
             import torch.distributed as dist
 
             given = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor.contiguous()
-            self._speak(dist.broadcast, given, src=0, group=None if tensor.is_cuda else self._group)
+            self._together(dist.broadcast, given, src=0)
             tensor.copy_(given)
 
     def agree(self, what: str, value: Any, advice: str, *, same: Callable[[Any, Any], bool] = eq) -> None:
@@ -244,6 +250,11 @@ class Processes:
                 return False
             time.sleep(0.02)
         return True
+
+    def _together(self, operation: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Do an operation of `torch.distributed` with the other processes, on main memory or on their devices."""
+        cuda = any(getattr(given, "is_cuda", False) for given in args)
+        self._speak(finish, operation, *args, group=None if cuda else self._group, **options)
 
     def _speak(self, operation: Callable[..., T], *args: Any, **options: Any) -> T:
         if self._left:

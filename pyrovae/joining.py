@@ -8,6 +8,8 @@ import os
 import sys
 import time
 import uuid
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -96,10 +98,30 @@ def store() -> Any:
 _kept: Any = None
 
 
+def finish(operation: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """Do an operation of `torch.distributed` to its end, and keep it until its thread has let go of it.
+
+    A thread that is the last to let go of an operation frees its tensors, for which it has to enter Python. If the main
+    thread forks just then, as loaders do that have workers, Python before 3.12 leaves the child waiting for ever.
+    """
+    work = operation(*args, async_op=True, **options)
+    work.wait()
+    now = time.monotonic()
+    while _finished and now - _finished[0][0] > _LETTING_GO:
+        _finished.popleft()
+    _finished.append((now, work))
+
+
+_LETTING_GO = 1.0
+"""Seconds after which a thread has let go of an operation, which takes microseconds where the machine is idle."""
+_finished: deque[tuple[float, Any]] = deque()
+
+
 def forget_groups() -> None:
     """Close the connections to the other processes, so that they notice at once."""
     import torch.distributed as dist
 
+    _finished.clear()  # they hold connections
     with suppress(RuntimeError, AssertionError, ValueError):
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -6,14 +6,19 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from pyrovae.infer.compile import TRIALS, WHY, CompiledLoss, CompileError
 from pyrovae.storage import CheckpointError, load_information
+from pyrovae.training.batching import HeldBatches
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.options import TrainingOptions
+from pyrovae.training.schedules import Constant
+
+if TYPE_CHECKING:
+    from pyrovae.training.loop import Fit
 
 logger = logging.getLogger(__name__)
 ENOUGH_STEPS = 10_000
@@ -177,3 +182,47 @@ class CompiledSteps:
                 logger.info("the last batch of an epoch is not compiled: %s", error)
                 self._compiles_last = False
         return self._compiles_last
+
+
+def compiled_steps(fit: Fit, before: Mapping[str, Any]) -> CompiledSteps | None:
+    """Compiled or recorded steps of a training, if they are asked for, or if they pay; None without.
+
+    Parameters
+    ----------
+    fit : Fit
+        The training.
+    before : mapping
+        What a training that goes on was, see `settings_before`.
+
+    Raises
+    ------
+    CompileError
+        If the pair cannot be compiled, or there is no compiler, unless it was left open whether to compile.
+    """
+    options = fit.options
+    chosen = way_of_steps(options, fit.train.num_batches, before) if options.compile == "auto" else options.compile
+    while chosen:
+        try:
+            return _prepared(fit, before, recorded=chosen == "recorded")
+        except CompileError as error:
+            if options.compile != "auto":
+                raise
+            logger.info("the steps are not %s: %s", "compiled" if chosen is True else "recorded", error)
+        chosen = "recorded" if chosen is True else False
+    return None
+
+
+def _prepared(fit: Fit, before: Mapping[str, Any], *, recorded: bool) -> CompiledSteps:
+    """Compiled or recorded steps, ready for full batches. The first batch shows their shape."""
+    how: dict[str, Any] = {"per_row": not fit.parallel.several, "weighted": fit.kl_weight != Constant(1.0)}
+    # Another choice rounds otherwise; and trainings of earlier versions did without it.
+    how["onednn"] = before.get("onednn", False if before.get("compiled") else None)
+    if recorded:
+        how["backend"] = "eager"
+    x, given = fit.first
+    fit.vae.train()
+    loss = CompiledLoss(fit.vae, fit.objective, num_data=fit.rows, **how)
+    later = isinstance(fit.train, HeldBatches) and not fit.parallel.several
+    compiled = CompiledSteps(loss, fit.full, later=later, recorded=recorded)
+    compiled.prepare(x, fit.kl_weight(0.0), given, fit.picking)
+    return compiled

@@ -76,9 +76,9 @@ class DirectSteps:
                 fit.add_loss(float(loss), x, data)
                 move(gradients)
             self._done += 1
-            saved = fit.saved_at
+            saved = fit.saving.at
             fit.end_batch(len(x))
-            if fit.saved_at != saved:  # callbacks may have changed something when they were told
+            if fit.saving.at != saved:  # callbacks may have changed something when they were told
                 break
         if fit.state.batch < train.num_batches:
             fit.begin_step()

@@ -17,24 +17,23 @@ from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Rows
 from pyrovae.distributed import Processes
-from pyrovae.infer.compile import CompiledLoss, CompileError
 from pyrovae.infer.direct_elbo import Estimator
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.refining import Refinement
-from pyrovae.rng import seeded
-from pyrovae.storage import load_module_tensors, module_tensors
+from pyrovae.storage import load_module_tensors
 from pyrovae.support import SupportCheck
-from pyrovae.training.averages import check_averages, is_running_average, restore_averages, running_averages
-from pyrovae.training.batching import Batch, Batches, HeldBatches, batches_of
+from pyrovae.training.averages import check_averages, is_running_average
+from pyrovae.training.batching import Batch, HeldBatches, batches_of
 from pyrovae.training.callbacks import Progress, ProgressBar
 from pyrovae.training.captured import CapturedSteps, captured_steps
 from pyrovae.training.checkpoint import RunFolder
-from pyrovae.training.checks import check_objective, check_pair, check_resumed, trying
-from pyrovae.training.compiling import CompiledSteps, settings_before, way_of_steps
+from pyrovae.training.checks import check_objective, check_pair, trying
+from pyrovae.training.compiling import CompiledSteps, compiled_steps, settings_before
 from pyrovae.training.data import TrainingData
 from pyrovae.training.data_checks import check_stream, check_support
 from pyrovae.training.direct_steps import DirectSteps
+from pyrovae.training.endings import interrupted, non_finite
 from pyrovae.training.fused_steps import FusedSteps
 from pyrovae.training.history import History, NonFiniteLossError, TrainingInterrupted
 from pyrovae.training.interrupts import Interrupt
@@ -46,11 +45,13 @@ from pyrovae.training.parallel import Parallel
 from pyrovae.training.parallel_checks import check_parallel
 from pyrovae.training.pyro_optimizers import parameter_names
 from pyrovae.training.refined import RefinedTraining
-from pyrovae.training.resuming import apply_settings, check_data, check_settings, settings_of
+from pyrovae.training.resuming import settings_of
 from pyrovae.training.row_steps import row_steps, tables_of
+from pyrovae.training.saving import Saving
 from pyrovae.training.schedules import Constant, parse_schedule
 from pyrovae.training.setup import check_arguments, find_monitor, make_steps, objective_for, validation_batches
-from pyrovae.training.state import TrainingState, load_state, save_best, save_state
+from pyrovae.training.state import TrainingState
+from pyrovae.training.validating import validation_loss
 from pyrovae.vae import VAE
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Fit:
     def __init__(
         self, options: TrainingOptions, vae: VAE, data: TrainingData, run: RunFolder | None, processes: Processes
     ) -> None:
-        self.options, self.vae, self.folder = options, vae, run
+        self.options, self.vae = options, vae
         self.parallel = Parallel(processes, vae, options.seed)
         how: dict[str, Any] = {"drop_last": options.drop_last, "seed": options.seed, "parallel": self.parallel}
         self.train = batches_of(vae, data.train, data, options.batch_size, **how)
@@ -129,15 +130,13 @@ class Fit:
         if not has_sites:
             self.model = programs.with_param_site(vae.model, vae.parameters())
         self.estimate = Estimator(self.objective, vae, self.model)
-        self.state = TrainingState(batch_size=options.batch_size, best=_copy_of(vae), settings=settings_of(options))
+        self.state = TrainingState(batch_size=options.batch_size, settings=settings_of(options))
+        self.state.keep_weights(vae)
         self.progress = Progress(vae, options.epochs, self.train.num_batches, loss=self.mean_loss)
         callbacks = [*([ProgressBar()] if options.progress else []), *options.callbacks]
         self.callbacks = [c for c in callbacks if processes.first or c.everywhere]
-        self.interrupt, self.resumes, self.allows_changed_data = Interrupt(ends=processes.several), False, False
-        self.by_command = False  # whether the command line can resume it as it is
-        self.replaces = False  # an earlier training that the folder holds, with the first save
-        self.saved_at = self.started_at = time.monotonic()
-        self.save_every = options.checkpoint_seconds
+        self.interrupt, self.resumes, self.started_at = Interrupt(ends=processes.several), False, time.monotonic()
+        self.saving = Saving(self, run)
 
     def compile(self, resume: bool) -> None:
         """Compile or record steps for full batches, if that is asked for, or if it pays.
@@ -147,33 +146,8 @@ class Fit:
         CompileError
             If the pair cannot be compiled, or there is no compiler, unless it was left open whether to compile.
         """
-        chosen, self.before = self.options.compile, settings_before(self.folder if resume else None)
-        if chosen == "auto":
-            chosen = way_of_steps(self.options, self.train.num_batches, self.before)
-        while chosen:
-            try:
-                self.compiled = self.prepared(recorded=chosen == "recorded")
-                return
-            except CompileError as error:
-                if self.options.compile != "auto":
-                    raise
-                logger.info("the steps are not %s: %s", "compiled" if chosen is True else "recorded", error)
-            chosen = "recorded" if chosen is True else False
-
-    def prepared(self, *, recorded: bool) -> CompiledSteps:
-        """Compiled or recorded steps, ready for full batches. The first batch shows their shape."""
-        how: dict[str, Any] = {"per_row": not self.parallel.several, "weighted": self.kl_weight != Constant(1.0)}
-        # Another choice rounds otherwise; and trainings of earlier versions did without it.
-        how["onednn"] = self.before.get("onednn", False if self.before.get("compiled") else None)
-        if recorded:
-            how["backend"] = "eager"
-        x, given = self.first
-        self.vae.train()
-        loss = CompiledLoss(self.vae, self.objective, num_data=self.rows, **how)
-        later = isinstance(self.train, HeldBatches) and not self.parallel.several
-        compiled = CompiledSteps(loss, self.full, later=later, recorded=recorded)
-        compiled.prepare(x, self.kl_weight(0.0), given, self.picking)
-        return compiled
+        self.before = settings_before(self.saving.folder if resume else None)
+        self.compiled = compiled_steps(self, self.before)
 
     def refining(self, x: Tensor, given: Mapping[str, Tensor]) -> RefinedTraining:
         """What refines the answers of the guide in each step."""
@@ -185,7 +159,14 @@ class Fit:
         """A context in which tables of rows are those of a batch alone, as leaves with gradients of their own."""
         return nullcontext([]) if self.row_steps is None else self.row_steps.picking(given["index"])
 
-    def run(self, resume: bool, stack: ExitStack, data: Mapping[str, Any] | None = None) -> History:
+    def run(
+        self,
+        resume: bool,
+        stack: ExitStack,
+        data: Mapping[str, Any] | None = None,
+        *,
+        allow_changed_data: bool = False,
+    ) -> History:
         """Train to the end, from the start or from the last state. The caller closes `stack` when the training ends.
 
         `data` is the fingerprint of the training rows, where they are known.
@@ -193,9 +174,10 @@ class Fit:
         self.resumes = resume
         self.parallel.align(self.learned)
         if self.parallel.several:
-            _copy_into(self.state.best, self.vae)
+            self.state.keep_weights(self.vae)
         with self.parallel.processes.together():
-            self.restore(resume, data)
+            if resume:
+                self.saving.restore(data, allow_changed_data=allow_changed_data)
         self.state.data = None if data is None else dict(data)
         recorded = self.compiled is not None and self.compiled.recorded
         self.state.settings["compiled"] = "recorded" if recorded else self.compiled is not None
@@ -208,9 +190,9 @@ class Fit:
         self.steps.forget()
         stack.enter_context(pyro.validation_enabled(False))
         self.progress.resumed = resume
-        if self.folder is not None and not resume and not self.replaces:
+        if self.saving.folder is not None and not resume and not self.saving.replaces:
             with self.parallel.processes.together():
-                self.save()
+                self.saving.save()
         stack.enter_context(self.interrupt)
         try:
             self.notify("on_start")
@@ -228,23 +210,6 @@ class Fit:
         self.vae.eval()
         return History(self.state.history, self.state.best_epoch, self.state.stopped)
 
-    def restore(self, resume: bool, data: Mapping[str, Any] | None) -> None:
-        """Take up the last state, if the training is to be resumed."""
-        if resume and self.folder is not None:
-            rates = [group.get("lr") for group in self.optimizer.param_groups]
-            self.state = load_state(
-                self.folder, self.vae, self.optimizer, self.scheduler, self.learned, self.train.generator
-            )
-            check_resumed(self.folder, self.state, self.train, self.options.batch_size)
-            check_settings(self.folder, self.state, self.options)
-            if not self.allows_changed_data:
-                check_data(self.folder, self.state, data)
-            apply_settings(self.state, self.options, self.optimizer, self.scheduler, rates)
-            restore_averages(self.state.averages)
-            self.state.stopped = self.reason_to_stop()
-            if self.parallel.orders is not None:
-                self.parallel.orders.set_state(torch.get_rng_state())
-
     @property
     def is_new(self) -> bool:
         """Whether the training began in this call, and no epoch of it has ended."""
@@ -261,7 +226,7 @@ class Fit:
         self.checked_stream = True
         self.finish_epoch()
         if self.asked_to_stop and state.stopped is None:
-            self.stop_for_interrupt()
+            raise interrupted(self)
 
     def batches(self) -> Iterator[Batch]:
         """The rest of an epoch; what direct steps can do of it, they do before the next one is given."""
@@ -290,9 +255,9 @@ class Fit:
         self.notify("on_batch")
         if state.batch != self.train.num_batches:
             if self.asked_to_stop:
-                self.stop_for_interrupt()
+                raise interrupted(self)
             if self.train.resumes_within_epochs:
-                self.save_if_due()
+                self.saving.save_if_due()
 
     @property
     def asked_to_stop(self) -> bool:
@@ -317,7 +282,7 @@ class Fit:
             skip = self.losses.skip
         else:
             self.read_losses()
-            own, asked = float(own), [self.interrupt.seen, self.is_due]
+            own, asked = float(own), [self.interrupt.seen, self.saving.is_due]
             loss, count = self.parallel.reduce(own, count, self.summed, self.learned, asked)
             self.add_loss(loss, None if math.isfinite(own) else x, data)
         gradients = [p.grad for p in (*leaves, *self.steps.parameters) if p.grad is not None]
@@ -333,7 +298,7 @@ class Fit:
     def add_loss(self, loss: float, x: Tensor | None, data: Mapping[str, Tensor]) -> None:
         """Count the loss of a batch, and stop if it is not finite. `x` is None if another process had the batch."""
         if not math.isfinite(loss):
-            self.stop_for_non_finite(f"the loss is {loss}", x, data)
+            raise non_finite(self, f"the loss is {loss}", x, data)
         self.state.loss_sum += loss
 
     def clip(self, leaves: Sequence[Tensor] = ()) -> None:
@@ -348,7 +313,7 @@ class Fit:
         for value in values:
             self.state.loss_sum += value
         if bad is not None:
-            self.stop_for_non_finite(f"the loss is {values[-1]}", bad.x, bad.data, bad.batch)
+            raise non_finite(self, f"the loss is {values[-1]}", bad.x, bad.data, bad.batch)
 
     def mean_loss(self) -> float:
         """Mean loss of the epoch so far, or of the one that just ended, in nats per datum."""
@@ -391,12 +356,12 @@ class Fit:
         self.check_parameters()
         row = {"epoch": state.epoch + 1, "loss": state.loss_sum / state.rows}
         if self.validation is not None:
-            row["validation_loss"] = self.validate(self.validation)
+            row["validation_loss"] = validation_loss(self, self.validation)
         row |= {name: compute() for name, compute in self.figures.items()}
         row["kl_weight"] = float(self.kl_weight(state.epoch))
         row |= learning_rates(self.optimizer)
         row["seconds"] = round(time.monotonic() - self.started_at, 3)
-        row, self.parallel.saves = self.parallel.same(row, self.is_due)
+        row, self.parallel.saves = self.parallel.same(row, self.saving.is_due)
         state.seconds = row["seconds"]
         state.history.append(row)
         state.epoch, state.batch, state.rows, state.loss_sum, state.permutation = state.epoch + 1, 0, 0, 0.0, None
@@ -404,14 +369,14 @@ class Fit:
         step_lr_scheduler(self.scheduler, value)
         if state.best_value is None or value < state.best_value or self.compares_nothing(row):
             state.best_value, state.best_epoch = value, state.epoch
-            _copy_into(state.best, self.vae)
+            state.keep_weights(self.vae)
         state.stopped = self.reason_to_stop()
         self.progress.metrics = row
         self.notify("on_epoch")
         if state.stopped is None and self.train.resumes_within_epochs:
-            self.save_if_due()
-        elif self.folder is not None:
-            self.save()
+            self.saving.save_if_due()
+        elif self.saving.folder is not None:
+            self.saving.save()
 
     def compares_nothing(self, row: Mapping[str, float]) -> bool:
         """Whether the monitor is the training loss, and the best epoch had another KL weight than this one.
@@ -431,34 +396,11 @@ class Fit:
             return f"no better {self.monitor} for {options.patience} epochs"
         return None
 
-    @torch.no_grad()
-    def validate(self, validation: Batches) -> float:
-        """The validation loss in nats per datum, at KL weight 1, with the same random numbers every time."""
-        self.vae.eval()
-        total, rows, bad = 0.0, 0, None
-        with seeded(self.parallel.validation_seed()):
-            for part, count in validation.in_order():
-                x, data = arguments(self.vae, part)
-                rows += count
-                with self.vae.minibatch_scale(count, self.rows):
-                    if self.refined is None:
-                        loss = self.objective.loss(self.vae.model, self.vae.guide, x, **data)
-                    else:
-                        loss = self.refined.loss(self.objective, x, data)
-                loss = float(sum(loss) if isinstance(loss, tuple) else loss)
-                if bad is None and not math.isfinite(loss):
-                    bad = x, data
-                total += loss
-        total, rows = self.parallel.total(total, rows)
-        if not math.isfinite(total):
-            self.stop_for_non_finite(f"the validation loss is {total}", *(bad or (None, None)))
-        return total / rows
-
     def check_parameters(self) -> None:
         """Stop if a parameter is not finite, or if the optimizer does not know it."""
         for name, value in self.vae.named_parameters():
             if not value.sum().isfinite() and not value.isfinite().all():  # a sum takes a tenth of the time
-                self.stop_for_non_finite(f"parameter {name!r} is not finite")
+                raise non_finite(self, f"parameter {name!r} is not finite")
         learned = () if self.learned is None else self.learned.parameters()
         known = {id(parameter) for parameter in [*self.vae.parameters(), *learned]}
         for name, in_store in pyro.get_param_store().named_parameters():
@@ -474,110 +416,3 @@ class Fit:
         progress.epoch, progress.batch = state.epoch, state.batch
         for callback in self.callbacks:
             getattr(callback, event)(progress)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether `checkpoint_seconds` have passed since the last save, and 20 times what that took."""
-        writes = self.folder is not None and self.parallel.processes.first
-        return writes and time.monotonic() - self.saved_at >= self.save_every
-
-    def save_if_due(self) -> None:
-        """Save if it is due, where there are several processes for the first of them."""
-        if self.replaces and not self.state.epoch:
-            return  # so that the folder keeps what it holds if the new training fails in its first epoch
-        if self.replaces or (self.parallel.saves if self.parallel.several else self.is_due):
-            self.save()
-
-    def save(self) -> None:
-        """Write the run folder, if there is one."""
-        self.read_losses()
-        if self.captured is not None and self.captured.chosen is not None:
-            self.state.settings["captured"] = self.captured.chosen
-        begun = time.monotonic()
-        self.state.seconds = round(begun - self.started_at, 3)
-        self.state.averages = running_averages()
-        if self.folder is not None and self.row_steps is not None:
-            self.parallel.complete(self.row_steps.tables, self.optimizer)
-        if self.parallel.orders is not None:  # what one process would go on with
-            torch.set_rng_state(self.parallel.orders.get_state())
-        if self.folder is not None and self.parallel.processes.first:
-            generator = self.train.generator
-            try:
-                if self.replaces:
-                    self.folder.forget_training()
-                save_state(self.folder, self.state, self.vae, self.optimizer, self.scheduler, self.learned, generator)
-            except OSError as error:
-                raise self.not_saved(error) from error
-            for callback in self.callbacks:
-                callback.on_save(self.progress)
-        self.replaces = False
-        self.saved_at = time.monotonic()
-        if self.save_every:  # a training that asks to save after every batch has it
-            self.save_every = max(self.options.checkpoint_seconds, _SAVING * (self.saved_at - begun))
-
-    def not_saved(self, error: OSError) -> OSError:
-        """What could not be written, and how to go on."""
-        if self.folder is None or error.errno is None or self.is_new:
-            return error
-        how = f"pyrovae resume {self.folder.path}" if self.by_command else "resume=True"
-        text = f"{error.strerror}; the last save is whole, make room and go on from it: {how}"
-        return OSError(error.errno, text, error.filename)
-
-    def stop_for_interrupt(self) -> None:
-        """Save, and leave after Ctrl-C."""
-        self.read_losses()
-        epoch, batch = self.state.epoch, self.state.batch
-        if self.row_steps is not None:
-            self.parallel.complete(self.row_steps.tables)
-        where = f"in epoch {epoch + 1} after batch {batch}" if batch else f"after epoch {epoch}"
-        if self.folder is None:
-            raise TrainingInterrupted(f"interrupted {where}; the weights are as they were then")
-        saved = "everything is saved"
-        if batch and not self.train.resumes_within_epochs:
-            saved = f"a stream begins its epochs anew, so what is saved is the end of epoch {epoch}"
-        else:
-            self.save()
-        path = self.folder.path
-        how = f", go on with: pyrovae resume {path}" if self.by_command else f" in {path}, go on with resume=True"
-        raise TrainingInterrupted(f"interrupted {where}; {saved}{how}")
-
-    def stop_for_non_finite(
-        self,
-        what: str,
-        x: Tensor | None = None,
-        data: Mapping[str, Tensor] | None = None,
-        batch: int | None = None,
-    ) -> None:
-        """Put the best weights back, and leave with the place where a number stopped being finite."""
-        state = self.state
-        batch = batch or min(state.batch + 1, self.progress.num_batches or state.batch + 1)
-        found = ""
-        if x is not None:
-            found = f"from {programs.find_non_finite(self.vae.model, self.vae.guide, x, **(data or {}))}"
-        found = self.parallel.first_word(found)
-        load_module_tensors(self.vae, state.best, "the best weights")
-        self.optimizer.zero_grad()  # so that a later training can go on
-        kept = "the VAE has"
-        if self.folder is not None and not self.is_new:
-            if self.parallel.processes.first:
-                save_best(self.folder, state)
-            kept = f"the VAE and {self.folder.weights_path} have"
-        weights = f"the best weights before it (epoch {state.best_epoch})" if state.best_epoch else "the first weights"
-        raise NonFiniteLossError(
-            f"{what} in epoch {state.epoch + 1}, batch {batch}{found and ', '}{found}; {kept} {weights}; try a "
-            "smaller learning rate or gradient_clip"
-        )
-
-
-def _copy_into(held: dict[str, Tensor], vae: VAE) -> None:
-    """Put the present weights in place of others, without new memory for those of the same shape."""
-    with torch.no_grad():
-        for name, tensor in module_tensors(vae).items():
-            if name in held and held[name].shape == tensor.shape and held[name].dtype == tensor.dtype:
-                held[name].copy_(tensor)
-            else:
-                held[name] = tensor.detach().clone()
-
-
-def _copy_of(vae: VAE) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in module_tensors(vae).items()}

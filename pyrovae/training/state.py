@@ -60,6 +60,16 @@ class TrainingState:
     settings: dict[str, Any] = field(default_factory=dict)
     """The options of the training, as far as they are told by a word or a number."""
 
+    @torch.no_grad()
+    def keep_weights(self, vae: VAE) -> None:
+        """Take the present weights for the best ones, without new memory where they have their shapes."""
+        for name, tensor in module_tensors(vae).items():
+            kept = self.best.get(name)
+            if kept is not None and kept.shape == tensor.shape and kept.dtype == tensor.dtype:
+                kept.copy_(tensor)
+            else:
+                self.best[name] = tensor.detach().clone()
+
 
 _PLAIN = (
     "epoch",

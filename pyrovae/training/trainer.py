@@ -237,8 +237,7 @@ class Trainer(TrainingOptions):
                     check_groups_learn(self, fit.groups)
                 fit.compile(resume)
                 stack.enter_context(vae.scope())
-                fit.allows_changed_data = allow_changed_data
-                fit.replaces = folder is not None and not resume and folder.holds_training()
+                fit.saving.replaces = folder is not None and not resume and folder.holds_training()
                 prints: dict[str, Any] = {}
                 for name, rows in (("train", data.train), ("validation", data.validation)):
                     if (ranks.several or (folder is not None and name == "train")) and isinstance(rows, Rows):
@@ -249,7 +248,7 @@ class Trainer(TrainingOptions):
                 if folder is not None:
                     from pyrovae.runs import in_python  # not above: runs stand on trainings
 
-                    fit.by_command = in_python.is_by_command(self)
+                    fit.saving.by_command = in_python.is_by_command(self)
                     if ranks.first:
                         writer = in_python.configuration_writer(folder, vae, given, data.train, self, resume=resume)
                         fit.callbacks += writer
@@ -259,13 +258,13 @@ class Trainer(TrainingOptions):
                 for batches in (fit.train, fit.validation):
                     if isinstance(batches, SharedLoader):
                         batches.agree()
-                return fit.run(resume, stack, seen)
+                return fit.run(resume, stack, seen, allow_changed_data=allow_changed_data)
             except KeyboardInterrupt:
                 raise
             except LostProcessError as error:
-                left = kept_in(folder, by_command=fit.by_command, replaces=fit.replaces)
+                left = kept_in(folder, by_command=fit.saving.by_command, replaces=fit.saving.replaces)
                 raise LostProcessError(f"{error}; {left}") from error
             except BaseException:
-                if folder is not None and fit.is_new and not fit.replaces and ranks.first:
+                if folder is not None and fit.is_new and not fit.saving.replaces and ranks.first:
                     folder.discard()  # so that it is not in the way of the corrected call
                 raise

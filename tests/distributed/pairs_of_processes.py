@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from pathlib import Path
 
 import pyro
@@ -142,6 +144,20 @@ def parted(out):
     forget_groups()
     threads = [Path("/proc/self/task", number, "comm").read_text().strip() for number in os.listdir("/proc/self/task")]
     Path(out, f"{processes().rank}.json").write_text(json.dumps([threads, str(kept)]))
+
+
+def freed(out):
+    """How many tensors were freed after sums over the processes, and how many of them by another thread."""
+    by = []
+    for _ in range(1000):
+        tensor = torch.ones(3)
+        weakref.finalize(tensor, lambda: by.append(threading.get_ident()))
+        processes().sum(tensor)
+        del tensor
+    time.sleep(1.0)  # for a thread that still has the last one
+    forget_groups()
+    others = [ident for ident in by if ident != threading.main_thread().ident]
+    Path(out, f"{processes().rank}.json").write_text(json.dumps([len(by), len(others)]))
 
 
 def sums(out):

@@ -69,6 +69,14 @@ def test_no_thread_of_torch_outlives_the_group(tmp_path):
     assert not [name for name in (*threads, *others) if "gloo" in name]
 
 
+def test_no_thread_is_the_last_to_let_go_of_what_was_summed(tmp_path):
+    """It would enter Python, and workers that a loader forks at this moment would never begin, before Python 3.12."""
+    for output, status in together.work(2, "freed", str(tmp_path)):
+        assert status == 0, output
+    for rank in (0, 1):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == [1000, 0]
+
+
 def test_ctrl_c_in_one_process_stops_all_and_they_go_on_bit_for_bit(tmp_path, unbroken):
     stopped = together.work(2, "interrupted", str(tmp_path), 9, 1)
     assert all("interrupted in epoch 2 after batch 4" in output for output, _ in stopped), "at the next sum"

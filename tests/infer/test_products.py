@@ -114,7 +114,7 @@ def test_a_training_keeps_what_it_began_with(monkeypatch, tmp_path):
             super().__init__(*args, **options, backend="eager")
             chosen.append(self.onednn)
 
-    monkeypatch.setattr("pyrovae.training.loop.CompiledLoss", Seen)
+    monkeypatch.setattr("pyrovae.training.compiling.CompiledLoss", Seen)
 
     def train(epochs, resume=False):
         torch.manual_seed(0)

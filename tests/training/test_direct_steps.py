@@ -17,12 +17,13 @@ from pyrovae.data import Rows, load
 from pyrovae.infer import IWAE, NVIL
 from pyrovae.infer.compile import BoundLoss
 from pyrovae.pairs import find_pair
-from pyrovae.training import Callback, NonFiniteLossError, Trainer, TrainingInterrupted, batching, loop
+from pyrovae.training import Callback, NonFiniteLossError, Trainer, TrainingInterrupted, batching
 from pyrovae.training.batching import HeldBatches
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.data import training_data
 from pyrovae.training.direct_steps import DirectSteps
 from pyrovae.training.fused_steps import FusedSteps
+from pyrovae.training.saving import Saving
 from pyrovae.training.state import TrainingState
 
 NEXT = HeldBatches.next
@@ -228,7 +229,7 @@ def test_saves_change_nothing(count, tmp_path):
 
 
 def test_what_a_callback_changes_with_a_save_counts(count, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.Fit, "is_due", property(lambda fit: (fit.state.epoch, fit.state.batch) == (1, 6)))
+    monkeypatch.setattr(Saving, "is_due", property(lambda own: (own._fit.state.epoch, own._fit.state.batch) == (1, 6)))
 
     def freeze(progress):
         if progress.batch == 6:
