@@ -30,6 +30,7 @@ from pyrovae.infer.compiled_code import (
     must_be_copied,
     prepare_headers,
 )
+from pyrovae.infer.entries import Entry, entry_of
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.nodes import changed_in_place
 from pyrovae.infer.objective import Objective
@@ -368,9 +369,17 @@ class BoundLoss:
         self._code, self._copied = step.code, [number for number, (_, copied) in enumerate(step.places) if copied]
         self._fixed, self._weight_of = loss.tensors(), loss._weight_of
 
+    def before(self, beta: float, x: Tensor) -> list[Tensor]:
+        """The arguments of the code before those of a batch."""
+        return [*self._fixed, self._weight_of(beta, x)]
+
+    def entry(self, beta: float, x: Tensor, *data: Tensor) -> Entry | None:
+        """The function behind the code, where it gives all gradients as they are needed; a batch is for a trial."""
+        return None if self._copied else entry_of(self._code, [*self.before(beta, x), x, *data])
+
     def __call__(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The loss of a batch, and the gradients of `targets`. Call it without autograd."""
-        loss, *gradients = self._code(*self._fixed, self._weight_of(beta, x), x, *data.values())
+        loss, *gradients = self._code(*self.before(beta, x), x, *data.values())
         for number in self._copied:
             gradients[number] = like(self.targets[number], gradients[number])
         return loss, gradients

@@ -155,14 +155,25 @@ class HeldBatches:
         return self._batch(state, state.batch)
 
     def full(self, state: TrainingState) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
-        """The next full minibatches as arguments of the programs, where one process trains and nobody changes rows."""
+        """The next full minibatches as arguments of the programs, where one process trains and nobody changes rows.
+
+        The state tells each time which one is the next.
+        """
         chunk = None
-        for number in range(state.batch, self.total // self.batch_size):
+        while (number := state.batch) < self.total // self.batch_size:
             if chunk is None or number not in chunk.numbers:
                 chunk = self._chunk(state, number)
                 x, data = arguments(self.vae, chunk.rows)
             part = chunk.part(number)
             yield x[part], {name: value if name in chunk.rows.whole else value[part] for name, value in data.items()}
+
+    def together(self, state: TrainingState) -> Together:
+        """The full minibatches from the next one on that lie one behind the other in memory, as `full` has them."""
+        chunk = self._chunk(state, state.batch)
+        x, data = arguments(self.vae, chunk.rows)
+        count = min(chunk.numbers.stop, self.total // self.batch_size) - state.batch
+        cut = [True, *(name not in chunk.rows.whole for name in data)]
+        return Together([x, *data.values()], cut, chunk.part(state.batch).start, self.batch_size, count)
 
     @property
     def changes_rows(self) -> bool:
@@ -223,6 +234,27 @@ class HeldBatches:
 
     def _passed(self, rows: Rows) -> Rows:
         return passed(self.vae, self.data, self._first_name, rows)
+
+
+class Together(NamedTuple):
+    """Batches that lie one behind the other in memory."""
+
+    arguments: list[torch.Tensor]
+    """Of the programs. Some have the rows of all batches."""
+    is_cut: list[bool]
+    """Which of them those are."""
+    first: int
+    """The first row of the first batch."""
+    size: int
+    """Rows of a batch."""
+    number: int
+    """How many batches they are."""
+
+    @property
+    def next(self) -> list[torch.Tensor]:
+        """The arguments for the first batch."""
+        rows = slice(self.first, self.first + self.size)
+        return [value[rows] if cut else value for value, cut in zip(self.arguments, self.is_cut, strict=True)]
 
 
 def passed(vae: VAE, data: TrainingData, first_name: str, rows: Rows) -> Rows:

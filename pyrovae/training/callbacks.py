@@ -63,7 +63,11 @@ class Progress:
     @property
     def time(self) -> float:
         """Training time in epochs, with the share of the present one where the number of batches is known."""
-        return self.epoch + (min(self.batch / self.num_batches, 1.0) if self.num_batches else 0.0)
+        return self.time_at(self.batch)
+
+    def time_at(self, batch: int) -> float:
+        """Training time after so many batches of the present epoch."""
+        return self.epoch + (min(batch / self.num_batches, 1.0) if self.num_batches else 0.0)
 
 
 class Callback:
@@ -122,8 +126,10 @@ class ProgressBar(Callback):
 
     def on_batch(self, progress: Progress) -> None:
         """Move the bar."""
-        self._bar.update()
-        if progress.batch % 50 == 0:
+        length = progress.num_batches
+        done = progress.epoch * length + progress.batch - self._bar.n if length else 1
+        self._bar.update(done)  # compiled steps may be done in groups
+        if progress.batch % 50 < done:
             self._describe(progress)
 
     def on_epoch(self, progress: Progress) -> None:

@@ -145,6 +145,15 @@ class CompiledSteps:
             apart = APART if self._seen != before else min(max(APART, self._steps // 4), FAR_APART)
         self.compares = early or self._doubted > 0 or self._since >= apart or (first and last)
 
+    @property
+    def until_compared(self) -> int:
+        """Steps until the next one that may be compared with the programs, if no epoch begins before."""
+        return 0 if self._steps < EARLY or self._doubted > 0 else AT_MOST_APART - 1 - self._since
+
+    def pass_over(self, steps: int) -> None:
+        """Count steps that are not compared, no more than `until_compared`."""
+        self._steps, self._since = self._steps + steps, self._since + steps
+
     def __call__(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> Tensor:
         """The loss of a batch, whose gradients are put into the parameters.
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from pyrovae.infer.compile import BoundLoss, known_labels
 from pyrovae.training.batching import HeldBatches
 from pyrovae.training.callbacks import Callback, ProgressBar
+from pyrovae.training.fused_steps import BoundSteps
+from pyrovae.training.native_steps import NATIVE, can_move
 from pyrovae.training.schedules import Constant, Cyclic, Decay, WarmUp
 
 if TYPE_CHECKING:
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 
 _LEFT, _FOR_EACH = 3, 8
 """Steps that may be left because they cannot be done directly: so many, and one more for each so many direct ones."""
+_BEFORE_GROUPS = 100
+"""Direct steps before the first group: short trainings do not wait for the library that does them."""
+_SECONDS = 0.05
+"""What a group takes about, so that Ctrl-C is heard soon."""
 _SCHEDULES = (Constant, WarmUp, Decay, Cyclic)
 
 
@@ -32,6 +39,7 @@ class DirectSteps:
 
     def __init__(self) -> None:
         self._done = self._left = 0
+        self._at_most = 4  # steps of a group, as far as time goes
 
     def can_run(self, fit: Fit) -> bool:
         """Whether nothing may change between two steps, and nothing has to be done there.
@@ -57,7 +65,7 @@ class DirectSteps:
 
     def run(self, fit: Fit, train: HeldBatches) -> None:
         """Do the next full batches, as far as that goes, and begin the next step."""
-        bound: dict[tuple, tuple[BoundLoss, Callable[[Sequence[Tensor]], None]]] = {}
+        bound: dict[tuple, tuple[BoundLoss, BoundSteps]] = {}
         for x, data in train.full(fit.state):
             fit.begin_step()
             if fit.compiled is None or fit.compiled.compares:
@@ -71,14 +79,51 @@ class DirectSteps:
                     return
                 bound[labels] = loss_of, move
             loss_of, move = bound[labels]
-            with torch.no_grad():
-                loss, gradients = loss_of(x, beta, data)
-                fit.add_loss(float(loss), x, data)
-                move(gradients)
-            self._done += 1
             saved = fit.saving.at
-            fit.end_batch(len(x))
+            if labels or not self._group(fit, train, loss_of, move, beta):
+                with torch.no_grad():
+                    loss, gradients = loss_of(x, beta, data)
+                    fit.add_loss(float(loss), x, data)
+                    move(gradients)
+                del loss, gradients  # so that the next ones lie in the same memory, which the caches still hold
+                self._done += 1
+                fit.end_batch(len(x))
             if fit.saving.at != saved:  # callbacks may have changed something when they were told
                 break
         if fit.state.batch < train.num_batches:
             fit.begin_step()
+
+    def _group(self, fit: Fit, train: HeldBatches, loss_of: BoundLoss, move: BoundSteps, beta: float) -> bool:
+        """Do some steps together, of which the first one has begun, and say whether that was done."""
+        compiled, state = fit.compiled, fit.state
+        if self._done < _BEFORE_GROUPS or compiled is None or compiled.recorded or fit.saving.is_often:
+            return False
+        if len(move.calls) != 1 or not can_move(move.calls[0]) or not NATIVE.is_there():
+            return False
+        batches = train.together(state)
+        most = min(batches.number, 1 + compiled.until_compared, fit.steps.until_cleared, self._at_most)
+        if type(fit.kl_weight) is not Constant:
+            later = range(state.batch + 1, state.batch + most)
+            most = 1 + sum(1 for _ in takewhile(lambda b: fit.kl_weight(fit.progress.time_at(b)) == beta, later))
+        entry = loss_of.entry(beta, *batches.next) if most > 1 else None
+        if entry is None:
+            return False
+        begun = time.monotonic()
+        with torch.no_grad():
+            *losses, last = NATIVE.run(entry, loss_of.before(beta, batches.arguments[0]), batches, most, move)
+        self._at_most = max(2, int(_SECONDS * most / max(time.monotonic() - begun, 1e-9)))
+        if math.isfinite(last):
+            losses.append(last)
+        for loss in losses:
+            state.loss_sum += loss
+        done = len(losses)
+        self._done += done
+        if done:
+            compiled.pass_over(done - 1)
+            fit.steps.count(done)
+        if not math.isfinite(last):
+            state.rows, state.batch = state.rows + done * batches.size, state.batch + done
+            x, data = next(train.full(state))
+            fit.add_loss(last, x, data)  # which says where it comes from
+        fit.end_batch(done * batches.size, done)
+        return True

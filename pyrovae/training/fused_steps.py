@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -45,7 +45,7 @@ class FusedSteps:
         self.can_skip = _can_skip(optimizer)
         self.is_direct = type(optimizer) in (Adam, AdamW) and all(map(_is_plain, optimizer.param_groups))
         self._known: tuple[tuple[bool, ...], list[tuple]] | None = None
-        self._calls: list[_Call] = []
+        self._calls: list[Moves] = []
         self._collected = self._count = 0
 
     def step(self, skip: Tensor | None = None) -> None:
@@ -63,7 +63,7 @@ class FusedSteps:
         with torch.no_grad():
             self._move([[parameter.grad for parameter in call.parameters] for call in self._calls], skip)
 
-    def bound(self, targets: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], None] | None:
+    def bound(self, targets: Sequence[Tensor]) -> BoundSteps | None:
         """What moves these parameters by gradients in their order, without autograd; None if `step` has to look first.
 
         Nothing of the optimizer but the values of its state may change as long as it is in use.
@@ -72,7 +72,7 @@ class FusedSteps:
         if self.standing() is None or {id(p) for call in self._calls for p in call.parameters} != given.keys():
             return None
         places = [[given[id(parameter)] for parameter in call.parameters] for call in self._calls]
-        return lambda gradients: self._move([[gradients[place] for place in own] for own in places])
+        return BoundSteps(self, self._calls, places)
 
     def _move(self, gradients: list[list[Any]], skip: Tensor | None = None) -> None:
         """Move the parameters of all calls."""
@@ -96,7 +96,16 @@ class FusedSteps:
                 grad_scale=None,
                 found_inf=skip,
             )
-        self._count += 1
+        self.count(1)
+
+    @property
+    def until_cleared(self) -> int:
+        """Steps until moments that have become too small are set to zero."""
+        return EVERY - self._count % EVERY
+
+    def count(self, steps: int) -> None:
+        """Count steps that were done, no more than `until_cleared`."""
+        self._count += steps
         if not self._count % EVERY:
             self._clear_moments()
         self.optimizer._opt_called = True  # what a schedule looks at
@@ -160,7 +169,7 @@ class FusedSteps:
             for state, count in zip(states, counts.unbind(), strict=True):
                 state["step"] = count  # so that one operation counts the steps of all
             means, squares, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-            self._calls.append(_Call(own, parameters, means, squares, steps, counts))
+            self._calls.append(Moves(own, parameters, means, squares, steps, counts))
         on_cpu = (call.steps[0] for call in self._calls if call.steps[0].device.type == "cpu")
         self._count = max(map(int, on_cpu), default=0)
         return True
@@ -169,16 +178,38 @@ class FusedSteps:
 _SETTINGS = ("lr", "weight_decay", "eps", "maximize", "decoupled_weight_decay")
 
 
-class _Call(NamedTuple):
+class Moves(NamedTuple):
     """Parameters that one call moves, and what the optimizer keeps of them."""
 
     settings: tuple
+    """Learning rate, weight decay, eps, whether to maximise, whether decay is decoupled, and both betas."""
     parameters: list[Any]
     means: list[Tensor]
     squares: list[Tensor]
     steps: list[Tensor]
     counts: Tensor
     """The memory of `steps`."""
+
+
+class BoundSteps:
+    """What moves parameters by gradients in a known order. `FusedSteps.bound` makes it.
+
+    Parameters
+    ----------
+    steps : FusedSteps
+        Where it comes from.
+    calls : sequence of Moves
+        What is moved.
+    places : sequence of sequence of int
+        For each call the places of the gradients of its parameters.
+    """
+
+    def __init__(self, steps: FusedSteps, calls: Sequence[Moves], places: Sequence[Sequence[int]]) -> None:
+        self.steps, self.calls, self.places = steps, calls, places
+
+    def __call__(self, gradients: Sequence[Tensor]) -> None:
+        """Move the parameters."""
+        self.steps._move([[gradients[place] for place in own] for own in self.places])
 
 
 def _can_skip(optimizer: Optimizer) -> bool:

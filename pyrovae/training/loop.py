@@ -245,11 +245,11 @@ class Fit:
         if self.compiled is not None:
             self.compiled.begin(first=not self.state.batch, last=self.state.epoch + 1 == self.options.epochs)
 
-    def end_batch(self, rows: int) -> None:
-        """Count a batch, and do what is to be done between two of them."""
+    def end_batch(self, rows: int, batches: int = 1) -> None:
+        """Count a batch, or some of together so many rows, and do what is to be done between two of them."""
         state = self.state
         state.rows += rows
-        state.batch += 1
+        state.batch += batches
         if len(self.losses) >= self.losses.at_once:
             self.read_losses()
         self.notify("on_batch")

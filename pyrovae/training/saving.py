@@ -65,6 +65,11 @@ class Saving:
             fit.parallel.orders.set_state(torch.get_rng_state())
 
     @property
+    def is_often(self) -> bool:
+        """Whether the training saves after each batch."""
+        return self.folder is not None and not self._every
+
+    @property
     def is_due(self) -> bool:
         """Whether `checkpoint_seconds` have passed since the last save, and 20 times what that took."""
         writes = self.folder is not None and self._fit.parallel.processes.first

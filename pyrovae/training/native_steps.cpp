@@ -1,0 +1,141 @@
+// Steps of compiled code and of Adam, one after another, without Python between them.
+//
+// `native_steps.py` compiles this file and calls `pyrovae_steps`. It stands on the stable C interface of torch alone, so
+// it takes a second to compile.
+
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_aten.h>
+#include <torch/csrc/stable/c/shim.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <stdexcept>
+#include <vector>
+
+namespace {
+
+using Entry = void (*)(AtenTensorHandle*, AtenTensorHandle*);
+
+void check(AOTITorchError code) {
+  if (code != AOTI_TORCH_SUCCESS) {
+    throw std::runtime_error("torch has said why");  // on the standard error stream
+  }
+}
+
+template <typename T>
+StableIValue packed(T value) {
+  StableIValue found = 0;
+  std::memcpy(&found, &value, sizeof(T));
+  return found;
+}
+
+AtenTensorHandle another(AtenTensorHandle tensor) {
+  AtenTensorHandle found;
+  check(aoti_torch_new_tensor_handle(tensor, &found));
+  return found;
+}
+
+// A list of tensors, which the operation that takes it lets go of.
+StableIValue list_of(AtenTensorHandle* tensors, const int64_t* places, int64_t count) {
+  StableListHandle found;
+  check(torch_new_list_reserve_size(count, &found));
+  for (int64_t i = 0; i < count; ++i) {
+    check(torch_list_push_back(found, packed(another(tensors[places == nullptr ? i : places[i]]))));
+  }
+  return packed(found);
+}
+
+// What a call of compiled code gives, until it is let go of.
+struct Outputs {
+  std::vector<AtenTensorHandle> handles;
+  explicit Outputs(int64_t count) : handles(count, nullptr) {}
+  ~Outputs() {
+    for (auto handle : handles) {
+      if (handle != nullptr) {
+        aoti_torch_delete_tensor_object(handle);
+      }
+    }
+  }
+};
+
+double loss_of(AtenTensorHandle tensor, bool is_double) {
+  double found = 0.0;
+  float single = 0.0f;
+  check(is_double ? aoti_torch_item_float64(tensor, &found) : aoti_torch_item_float32(tensor, &single));
+  return is_double ? found : static_cast<double>(single);
+}
+
+}  // namespace
+
+// Do so many steps; the first batch begins at row `first`. Gives the number of steps done. There are fewer than asked
+// for where a loss is not finite: it stands behind the losses of the steps done, and nothing was moved by it. After an
+// error, which `problem` then tells, it is -1.
+extern "C" int64_t pyrovae_steps(
+    void* entry,
+    int64_t num_inputs,
+    AtenTensorHandle* inputs,  // what the code takes; some hold the rows of many batches
+    const char* is_cut,        // which of them those are
+    int64_t first,
+    int64_t batch,
+    int64_t steps,
+    int64_t num_outputs,       // the loss, and the gradients
+    char is_double,            // the loss
+    int64_t num_moved,
+    const int64_t* places,     // of gradients among the outputs, in the order of the parameters
+    AtenTensorHandle* parameters,
+    AtenTensorHandle* means,
+    AtenTensorHandle* squares,
+    AtenTensorHandle* counts,
+    float* count,              // the memory of `counts`
+    char decoupled,
+    const double* rates,       // learning rate, beta1, beta2, weight decay, eps
+    char maximize,
+    double* losses,
+    char* problem,
+    int64_t room) {
+  try {
+    std::vector<AtenTensorHandle> taken(num_inputs);
+    for (int64_t step = 0; step < steps; ++step) {
+      for (int64_t i = 0; i < num_inputs; ++i) {
+        if (is_cut[i]) {
+          check(aoti_torch_aten_narrow(inputs[i], 0, first + step * batch, batch, &taken[i]));
+        } else {
+          taken[i] = another(inputs[i]);
+        }
+      }
+      Outputs found(num_outputs);
+      reinterpret_cast<Entry>(entry)(taken.data(), found.handles.data());
+      losses[step] = loss_of(found.handles[0], is_double);
+      if (!std::isfinite(losses[step])) {
+        return step;
+      }
+      for (int64_t i = 0; i < num_moved; ++i) {
+        count[i] += 1.0f;
+      }
+      StableIValue stack[] = {
+          list_of(parameters, nullptr, num_moved),
+          list_of(found.handles.data(), places, num_moved),
+          list_of(means, nullptr, num_moved),
+          list_of(squares, nullptr, num_moved),
+          list_of(nullptr, nullptr, 0),
+          list_of(counts, nullptr, num_moved),
+          packed(rates[0]),
+          packed(rates[1]),
+          packed(rates[2]),
+          packed(rates[3]),
+          packed(rates[4]),
+          packed(false),
+          packed(maximize != 0),
+          0,
+          0};
+      check(torch_call_dispatcher(decoupled ? "aten::_fused_adamw_" : "aten::_fused_adam_", "", stack, TORCH_ABI_VERSION));
+    }
+    return steps;
+  } catch (const std::exception& error) {
+    std::snprintf(problem, room, "%s", error.what());
+  } catch (...) {
+    std::snprintf(problem, room, "an error without a text");
+  }
+  return -1;
+}

@@ -1,0 +1,153 @@
+"""Groups of compiled steps that the machine's own code does, without Python between them.
+
+What lies between two steps in Python takes little time by itself, but it takes the data of the step out of the caches.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.infer.entries import Entry, handles_of, tensors_of
+from pyrovae.training.batching import Together
+from pyrovae.training.fused_steps import BoundSteps, Moves
+
+logger = logging.getLogger(__name__)
+_ROOM = 500
+_handle_of = ctypes.pythonapi.PyCapsule_GetPointer
+_handle_of.restype, _handle_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+class NativeSteps:
+    """The library that does groups of steps. It is compiled beside the training, in a second or two, once on a machine.
+
+    Steps are the same with it, bit for bit, so that it does not matter from when on a training has it.
+    """
+
+    def __init__(self) -> None:
+        self._library: ctypes.PyDLL | None = None
+        self._thread: threading.Thread | None = None
+
+    def is_there(self) -> bool:
+        """Whether the library can be used; a first call begins to load or to compile it."""
+        if self._thread is None:
+            # Python ends after the thread, so that no library is left half written.
+            self._thread = threading.Thread(target=self._prepare, daemon=False)
+            self._thread.start()
+        return self._library is not None
+
+    def wait(self) -> None:
+        """Wait until it is known whether there is a library."""
+        if not self.is_there() and self._thread is not None:
+            self._thread.join()
+
+    def _prepare(self) -> None:
+        try:
+            source = resources.files("pyrovae.training").joinpath("native_steps.cpp").read_text(encoding="utf-8")
+            library = _compiled(source)
+            library.pyrovae_steps.restype = ctypes.c_int64
+            self._library = library
+        except Exception as error:  # no compiler, or one that torch has no settings for
+            logger.debug("steps are not grouped: %s", error)
+
+    def run(
+        self, entry: Entry, fixed: Sequence[Tensor], batches: Together, steps: int, move: BoundSteps
+    ) -> list[float]:
+        """Do steps of compiled code and of Adam. Call it without autograd.
+
+        Parameters
+        ----------
+        entry : Entry
+            The code.
+        fixed : sequence of Tensor
+            Its arguments before those of the batch.
+        batches : Together
+            The batches, as many as steps at least.
+        steps : int
+            Number of steps.
+        move : BoundSteps
+            What Adam moves, by one call.
+
+        Returns
+        -------
+        list of float
+            Their losses. A loss that is not finite is the last one, and has moved nothing.
+
+        Raises
+        ------
+        RuntimeError
+            If a step fails.
+        """
+        assert self._library is not None
+        [moves], [places] = move.calls, move.places
+        lists = (
+            [*entry.constants, *fixed, *batches.arguments],
+            moves.parameters,
+            moves.means,
+            moves.squares,
+            moves.steps,
+        )
+        held = [handles_of(tensors) for tensors in lists]
+        try:
+            inputs, *moved = ((ctypes.c_void_p * len(own))(*(_handle_of(one, None) for one in own)) for own in held)
+            cut = bytes([*[False] * (len(inputs) - len(batches.is_cut)), *batches.is_cut])
+            lr, weight_decay, eps, maximize, decoupled, beta1, beta2 = moves.settings
+            losses, problem = (ctypes.c_double * steps)(), ctypes.create_string_buffer(_ROOM)
+            done = self._library.pyrovae_steps(
+                ctypes.c_void_p(entry.address),
+                ctypes.c_int64(len(inputs)),
+                inputs,
+                ctypes.c_char_p(cut),
+                ctypes.c_int64(batches.first),
+                ctypes.c_int64(batches.size),
+                ctypes.c_int64(steps),
+                ctypes.c_int64(entry.num_outputs),
+                ctypes.c_byte(entry.is_double),
+                ctypes.c_int64(len(moves.parameters)),
+                (ctypes.c_int64 * len(places))(*(1 + place for place in places)),
+                *moved,
+                ctypes.c_void_p(moves.counts.data_ptr()),
+                ctypes.c_byte(bool(decoupled)),
+                (ctypes.c_double * 5)(lr, beta1, beta2, weight_decay, eps),
+                ctypes.c_byte(bool(maximize)),
+                losses,
+                problem,
+                ctypes.c_int64(_ROOM),
+            )
+        finally:
+            for own in held:
+                tensors_of(own)
+        if done < 0:
+            raise RuntimeError(f"a compiled step has failed: {problem.value.decode(errors='replace')}")
+        return losses[: min(done + 1, steps)]
+
+
+NATIVE = NativeSteps()
+"""The one library of this process."""
+
+
+def can_move(moves: Moves) -> bool:
+    """Whether the library moves these parameters as torch's optimizer does."""
+    return moves.counts.dtype == torch.float32 and moves.counts.is_contiguous() and not moves.counts.is_cuda
+
+
+def _compiled(source: str) -> Any:
+    """The library, by inductor, which looks into its cache first and knows the compiler."""
+    from torch._inductor import codecache  # a second that only those who compile wait for
+
+    class Code(codecache.CppCodeCache):
+        cache: dict[str, Any] = {}  # noqa: RUF012
+        cpp_compile_command_flags: dict[str, Any] = {"include_pytorch": True, "shared": True}  # noqa: RUF012
+
+        @staticmethod
+        def _load_library_inner(path: str, key: str) -> ctypes.PyDLL:
+            return ctypes.PyDLL(path)  # which keeps the lock of Python, as the code expects
+
+    return Code.load_async(source, "cpu")()
