@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -28,13 +29,23 @@ _SECONDS = 0.05
 _SCHEDULES = (Constant, WarmUp, Decay, Cyclic)
 
 
+@dataclass
+class _Bound:
+    """What does the steps of an epoch, and whether it does them in groups."""
+
+    loss_of: BoundLoss
+    move: BoundSteps
+    is_grouped: bool
+
+
 class DirectSteps:
     """Full batches of an epoch: compiled loss, optimizer, next batch.
 
     The ordinary step of a training looks each time whether the pair, the batch or the optimizer has changed, and hands
     gradients over by the parameters. That takes a tenth of a millisecond, a tenth of the step of a small batch. Here
-    that is checked once, for all steps up to one that is to be compared with the programs, or up to a save. The numbers
-    are the same, bit for bit.
+    that is checked once, for all steps up to one that is to be compared with the programs, or up to a save. Groups of
+    steps with the same KL weight, which one call of Adam moves, are then done by `NativeSteps`, where inductor has
+    compiled them. The numbers are the same, bit for bit.
     """
 
     def __init__(self) -> None:
@@ -65,26 +76,25 @@ class DirectSteps:
 
     def run(self, fit: Fit, train: HeldBatches) -> None:
         """Do the next full batches, as far as that goes, and begin the next step."""
-        bound: dict[tuple, tuple[BoundLoss, BoundSteps]] = {}
+        known: dict[tuple, _Bound] = {}
         for x, data in train.full(fit.state):
             fit.begin_step()
             if fit.compiled is None or fit.compiled.compares:
                 return
             beta, labels = fit.kl_weight(fit.progress.time), known_labels(data.get("y"))
-            if labels not in bound:
+            if labels not in known:
                 loss_of = fit.compiled.loss.bound(x, beta, **data)
                 move = None if loss_of is None else fit.steps.bound(loss_of.targets)
                 if loss_of is None or move is None:
                     self._left += 1
                     return
-                bound[labels] = loss_of, move
-            loss_of, move = bound[labels]
-            saved = fit.saving.at
-            if labels or not self._group(fit, train, loss_of, move, beta):
+                known[labels] = _Bound(loss_of, move, not labels and len(move.calls) == 1 and can_move(move.calls[0]))
+            bound, saved = known[labels], fit.saving.at
+            if not bound.is_grouped or not self._group(fit, train, bound, beta):
                 with torch.no_grad():
-                    loss, gradients = loss_of(x, beta, data)
+                    loss, gradients = bound.loss_of(x, beta, data)
                     fit.add_loss(float(loss), x, data)
-                    move(gradients)
+                    bound.move(gradients)
                 del loss, gradients  # so that the next ones lie in the same memory, which the caches still hold
                 self._done += 1
                 fit.end_batch(len(x))
@@ -93,25 +103,27 @@ class DirectSteps:
         if fit.state.batch < train.num_batches:
             fit.begin_step()
 
-    def _group(self, fit: Fit, train: HeldBatches, loss_of: BoundLoss, move: BoundSteps, beta: float) -> bool:
+    def _group(self, fit: Fit, train: HeldBatches, bound: _Bound, beta: float) -> bool:
         """Do some steps together, of which the first one has begun, and say whether that was done."""
         compiled, state = fit.compiled, fit.state
         if self._done < _BEFORE_GROUPS or compiled is None or compiled.recorded or fit.saving.is_often:
             return False
-        if len(move.calls) != 1 or not can_move(move.calls[0]) or not NATIVE.is_there():
-            return False
-        batches = train.together(state)
-        most = min(batches.number, 1 + compiled.until_compared, fit.steps.until_cleared, self._at_most)
+        most = min(1 + compiled.until_compared, fit.steps.until_cleared, self._at_most)
         if type(fit.kl_weight) is not Constant:
             later = range(state.batch + 1, state.batch + most)
             most = 1 + sum(1 for _ in takewhile(lambda b: fit.kl_weight(fit.progress.time_at(b)) == beta, later))
-        entry = loss_of.entry(beta, *batches.next) if most > 1 else None
-        if entry is None:
+        if most < 2 or not NATIVE.is_there():
             return False
-        begun = time.monotonic()
+        batches = train.together(state)
+        steps = min(most, batches.number)
+        entry = bound.loss_of.entry(beta, *batches.next) if steps > 1 else None
+        if entry is None:
+            bound.is_grouped = steps == 1
+            return False
+        begun, before = time.monotonic(), bound.loss_of.before(beta, batches.arguments[0])
         with torch.no_grad():
-            *losses, last = NATIVE.run(entry, loss_of.before(beta, batches.arguments[0]), batches, most, move)
-        self._at_most = max(2, int(_SECONDS * most / max(time.monotonic() - begun, 1e-9)))
+            *losses, last = NATIVE.run(entry, before, batches, steps, bound.move)
+        self._at_most = max(2, int(_SECONDS * steps / max(time.monotonic() - begun, 1e-9)))
         if math.isfinite(last):
             losses.append(last)
         for loss in losses:
