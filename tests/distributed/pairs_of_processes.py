@@ -220,6 +220,7 @@ def ended(started):
         for process in started:
             process.terminate()
             process.wait()
+            process.stdout.close()
 
 
 def started(size, command):
