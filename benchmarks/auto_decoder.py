@@ -94,16 +94,16 @@ def checkpoint() -> dict[str, float]:
         trainer = Trainer(objective="mean-field", epochs=1, batch_size=20_000, progress=False)
         trainer.fit(vae, x)
         found["peak_mib_without_run"] = peak_mib()
-        from pyrovae.training import loop
+        from pyrovae.training.saving import Saving
 
-        plain, durations = loop.Fit.save, []
+        plain, durations = Saving.save, []
 
         def timed(self: Any) -> None:
             begun = time.perf_counter()
             plain(self)
             durations.append(time.perf_counter() - begun)
 
-        loop.Fit.save = timed  # type: ignore[method-assign]
+        Saving.save = timed  # type: ignore[method-assign]
         trainer.fit(vae, x, run=RunFolder(Path(folder, "run")))
         found["checkpoint_seconds"] = max(durations)
         found["peak_mib_with_run"] = peak_mib()

@@ -99,9 +99,9 @@ def train(case: kill_cases.Case, folder: Path) -> int:
     """Begin the training of a case, or go on with it; in the folder that has the data."""
     if case.backend is not None:
         from pyrovae.infer.compile import CompiledLoss
-        from pyrovae.training import loop
+        from pyrovae.training import compiling
 
-        loop.CompiledLoss = partial(CompiledLoss, backend=case.backend)
+        compiling.CompiledLoss = partial(CompiledLoss, backend=case.backend)
     if (folder / "config.json").exists():
         return command_line(["resume", str(folder), "--quiet"])
     return command_line(["train", *case.words, "--out", str(folder), "--overwrite"])

@@ -253,8 +253,10 @@ class Processes:
 
     def _together(self, operation: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Do an operation of `torch.distributed` with the other processes, on main memory or on their devices."""
-        cuda = any(getattr(given, "is_cuda", False) for given in args)
-        self._speak(finish, operation, *args, group=None if cuda else self._group, **options)
+        if any(getattr(given, "is_cuda", False) for given in args):
+            self._speak(operation, *args, **options)
+        else:
+            self._speak(finish, operation, *args, group=self._group, **options)
 
     def _speak(self, operation: Callable[..., T], *args: Any, **options: Any) -> T:
         if self._left:

@@ -8,7 +8,6 @@ import os
 import sys
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -99,29 +98,32 @@ _kept: Any = None
 
 
 def finish(operation: Callable[..., Any], *args: Any, **options: Any) -> None:
-    """Do an operation of `torch.distributed` to its end, and keep it until its thread has let go of it.
+    """Do an operation of `torch.distributed` on tensors in main memory, until its thread has let go of them.
 
-    A thread that is the last to let go of an operation frees its tensors, for which it has to enter Python. If the main
-    thread forks just then, as loaders do that have workers, Python before 3.12 leaves the child waiting for ever.
+    The thread enters Python when it does so. If the main thread forks just then, as loaders with workers do, the child
+    waits for ever, before Python 3.12.
     """
-    work = operation(*args, async_op=True, **options)
-    work.wait()
-    now = time.monotonic()
-    while _finished and now - _finished[0][0] > _LETTING_GO:
-        _finished.popleft()
-    _finished.append((now, work))
+    tensors = [one for given in args for one in (given if isinstance(given, list) else [given])]
+    before = [_holders(one) for one in tensors]
+    operation(*args, async_op=True, **options).wait()
+    end = time.monotonic() + _LETTING_GO
+    while [_holders(one) for one in tensors] != before and time.monotonic() < end:
+        time.sleep(1e-5)
+
+
+def _holders(tensor: Any) -> tuple[int, int]:
+    """How many hold a tensor in torch, and in Python."""
+    return tensor._use_count(), sys.getrefcount(tensor)
 
 
 _LETTING_GO = 1.0
-"""Seconds after which a thread has let go of an operation, which takes microseconds where the machine is idle."""
-_finished: deque[tuple[float, Any]] = deque()
+"""Seconds that a thread is waited for at most. It takes microseconds where the machine is idle."""
 
 
 def forget_groups() -> None:
     """Close the connections to the other processes, so that they notice at once."""
     import torch.distributed as dist
 
-    _finished.clear()  # they hold connections
     with suppress(RuntimeError, AssertionError, ValueError):
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -228,7 +228,7 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
             code = code or by_inductor(graph, example, options=options)
         except Exception as error:
             unloaded = isinstance(error, ImportError | OSError)
-            if not (unloaded and _forgets_broken_library(error)):
+            if not (unloaded and forgets_broken_library(error)):
                 refused = unloaded or "CppCompileError" in f"{type(error).__name__} {error}"  # others may wrap it
                 if not refused or _TRUSTED not in options:
                     raise
@@ -314,7 +314,7 @@ def _forget_instructions() -> None:
         getattr(function, "cache_clear", lambda: None)()
 
 
-def _forgets_broken_library(error: Exception) -> bool:
+def forgets_broken_library(error: Exception) -> bool:
     """Take a compiled library that cannot be loaded out of inductor's cache, where a compiler was killed writing it."""
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 

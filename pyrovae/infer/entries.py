@@ -71,20 +71,22 @@ def tensors_of(handles: list[Any]) -> list[Tensor]:
     return torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(handles)
 
 
+@torch.no_grad()
 def _found(code: Callable[..., Any], arguments: Sequence[Tensor]) -> Entry | None:
     from torch._inductor.output_code import CompiledFxGraph
 
     constants: list[Tensor] | None = None
     inner: Any = code
+    unchanged = False
     for _ in range(_DEPTH):
         if getattr(inner, "__name__", "") == _NAME:
             break
-        if isinstance(inner, CompiledFxGraph) and (inner.mutated_input_idxs or inner.mutated_inputs):
-            return None  # torch counts such changes outside of the function
+        if isinstance(inner, CompiledFxGraph):  # torch counts changes of what is given outside of the function
+            unchanged = not inner.mutated_input_idxs and not inner.mutated_inputs
         held = _held(inner)
         constants = held.get("params_buffers_flat", constants)
         inner = next(held[name] for name in _INSIDE if callable(held.get(name)))
-    if constants is None or getattr(inner, "__name__", "") != _NAME:
+    if not unchanged or constants is None or getattr(inner, "__name__", "") != _NAME:
         return None
     begun = torch.get_rng_state()
     try:

@@ -251,7 +251,7 @@ class Together(NamedTuple):
     """How many batches they are."""
 
     @property
-    def next(self) -> list[torch.Tensor]:
+    def first_arguments(self) -> list[torch.Tensor]:
         """The arguments for the first batch."""
         rows = slice(self.first, self.first + self.size)
         return [value[rows] if cut else value for value, cut in zip(self.arguments, self.is_cut, strict=True)]

@@ -117,18 +117,21 @@ class ProgressBar(Callback):
     def __init__(self, **options: Any) -> None:
         self.options = options
         self._bar: Any = None  # a tqdm bar, from `on_start` on
+        self._told = 0, 0  # epoch and batch
 
     def on_start(self, progress: Progress) -> None:
         """Open the bar."""
         options = {"unit": "batch", "dynamic_ncols": True, "mininterval": 0.5, **self.options}
         total = progress.epochs * progress.num_batches if progress.num_batches else None
         self._bar = tqdm(total=total, initial=progress.epoch * (progress.num_batches or 0) + progress.batch, **options)
+        self._told = progress.epoch, progress.batch
 
     def on_batch(self, progress: Progress) -> None:
         """Move the bar."""
-        length = progress.num_batches
-        done = progress.epoch * length + progress.batch - self._bar.n if length else 1
-        self._bar.update(done)  # compiled steps may be done in groups
+        epoch, batch = self._told
+        done = progress.batch - (batch if progress.epoch == epoch else 0)  # compiled steps may be done in groups
+        self._told = progress.epoch, progress.batch
+        self._bar.update(done)
         if progress.batch % 50 < done:
             self._describe(progress)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from itertools import takewhile
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _LEFT, _FOR_EACH = 3, 8
 """Steps that may be left because they cannot be done directly: so many, and one more for each so many direct ones."""
 _BEFORE_GROUPS = 100
-"""Direct steps before the first group: short trainings do not wait for the library that does them."""
+"""Direct steps before the first group: short trainings do without the library."""
 _SECONDS = 0.05
 """What a group takes about, so that Ctrl-C is heard soon."""
 _SCHEDULES = (Constant, WarmUp, Decay, Cyclic)
@@ -50,7 +49,7 @@ class DirectSteps:
 
     def __init__(self) -> None:
         self._done = self._left = 0
-        self._at_most = 4  # steps of a group, as far as time goes
+        self._at_most = 1  # steps of a group, as far as time goes
 
     def can_run(self, fit: Fit) -> bool:
         """Whether nothing may change between two steps, and nothing has to be done there.
@@ -91,11 +90,13 @@ class DirectSteps:
                 known[labels] = _Bound(loss_of, move, not labels and len(move.calls) == 1 and can_move(move.calls[0]))
             bound, saved = known[labels], fit.saving.at
             if not bound.is_grouped or not self._group(fit, train, bound, beta):
+                begun = time.monotonic()
                 with torch.no_grad():
                     loss, gradients = bound.loss_of(x, beta, data)
                     fit.add_loss(float(loss), x, data)
                     bound.move(gradients)
                 del loss, gradients  # so that the next ones lie in the same memory, which the caches still hold
+                self._time(1, begun)
                 self._done += 1
                 fit.end_batch(len(x))
             if fit.saving.at != saved:  # callbacks may have changed something when they were told
@@ -116,26 +117,32 @@ class DirectSteps:
             return False
         batches = train.together(state)
         steps = min(most, batches.number)
-        entry = bound.loss_of.entry(beta, *batches.next) if steps > 1 else None
+        entry = bound.loss_of.entry(beta, *batches.first_arguments) if steps > 1 else None
         if entry is None:
             bound.is_grouped = steps == 1
             return False
         begun, before = time.monotonic(), bound.loss_of.before(beta, batches.arguments[0])
         with torch.no_grad():
-            *losses, last = NATIVE.run(entry, before, batches, steps, bound.move)
-        self._at_most = max(2, int(_SECONDS * steps / max(time.monotonic() - begun, 1e-9)))
-        if math.isfinite(last):
-            losses.append(last)
-        for loss in losses:
+            losses, done, problem = NATIVE.run(entry, before, batches, steps, bound.move)
+        self._time(steps, begun)
+        for loss in losses[:done]:
             state.loss_sum += loss
-        done = len(losses)
         self._done += done
         if done:
             compiled.pass_over(done - 1)
             fit.steps.count(done)
-        if not math.isfinite(last):
-            state.rows, state.batch = state.rows + done * batches.size, state.batch + done
-            x, data = next(train.full(state))
-            fit.add_loss(last, x, data)  # which says where it comes from
-        fit.end_batch(done * batches.size, done)
+        if done == steps:
+            fit.end_batch(done * batches.size, done)
+            return True
+        state.rows, state.batch = state.rows + done * batches.size, state.batch + done
+        if done:
+            fit.begin_step()
+        if problem is not None:
+            raise problem
+        x, data = next(train.full(state))
+        fit.add_loss(losses[-1], x, data)  # which says where it comes from
         return True
+
+    def _time(self, steps: int, begun: float) -> None:
+        """Find out how many steps may be done together."""
+        self._at_most = int(_SECONDS * steps / max(time.monotonic() - begun, 1e-9))

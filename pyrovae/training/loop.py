@@ -55,7 +55,6 @@ from pyrovae.training.validating import validation_loss
 from pyrovae.vae import VAE
 
 logger = logging.getLogger(__name__)
-_SAVING = 20.0  # times the duration of a checkpoint that the training goes on before the next one
 
 
 class Fit:

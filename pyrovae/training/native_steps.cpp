@@ -13,6 +13,8 @@
 #include <stdexcept>
 #include <vector>
 
+extern "C" void* PyErr_Occurred(void);  // the headers of Python are not needed for more
+
 namespace {
 
 using Entry = void (*)(AtenTensorHandle*, AtenTensorHandle*);
@@ -46,11 +48,11 @@ StableIValue list_of(AtenTensorHandle* tensors, const int64_t* places, int64_t c
   return packed(found);
 }
 
-// What a call of compiled code gives, until it is let go of.
-struct Outputs {
+// Tensors that are let go of at the end, but for those that somebody took and put nothing in their place.
+struct Handles {
   std::vector<AtenTensorHandle> handles;
-  explicit Outputs(int64_t count) : handles(count, nullptr) {}
-  ~Outputs() {
+  explicit Handles(int64_t count) : handles(count, nullptr) {}
+  ~Handles() {
     for (auto handle : handles) {
       if (handle != nullptr) {
         aoti_torch_delete_tensor_object(handle);
@@ -68,10 +70,10 @@ double loss_of(AtenTensorHandle tensor, bool is_double) {
 
 }  // namespace
 
-// Do so many steps; the first batch begins at row `first`. Gives the number of steps done. There are fewer than asked
-// for where a loss is not finite: it stands behind the losses of the steps done, and nothing was moved by it. After an
-// error, which `problem` then tells, it is -1.
-extern "C" int64_t pyrovae_steps(
+// Do so many steps; the first batch begins at row `first`. `done` counts the steps done. There are fewer than asked for
+// where a loss is not finite: it stands behind the losses of the steps done, and nothing was moved by it. There are also
+// fewer after an error, which `problem` then tells, or Python if it has happened there; the result is then false.
+extern "C" char pyrovae_steps(
     void* entry,
     int64_t num_inputs,
     AtenTensorHandle* inputs,  // what the code takes; some hold the rows of many batches
@@ -92,23 +94,26 @@ extern "C" int64_t pyrovae_steps(
     const double* rates,       // learning rate, beta1, beta2, weight decay, eps
     char maximize,
     double* losses,
+    int64_t* done,
     char* problem,
     int64_t room) {
   try {
-    std::vector<AtenTensorHandle> taken(num_inputs);
     for (int64_t step = 0; step < steps; ++step) {
+      Handles taken(num_inputs), found(num_outputs);
       for (int64_t i = 0; i < num_inputs; ++i) {
         if (is_cut[i]) {
-          check(aoti_torch_aten_narrow(inputs[i], 0, first + step * batch, batch, &taken[i]));
+          check(aoti_torch_aten_narrow(inputs[i], 0, first + step * batch, batch, &taken.handles[i]));
         } else {
-          taken[i] = another(inputs[i]);
+          taken.handles[i] = another(inputs[i]);
         }
       }
-      Outputs found(num_outputs);
-      reinterpret_cast<Entry>(entry)(taken.data(), found.handles.data());
+      reinterpret_cast<Entry>(entry)(taken.handles.data(), found.handles.data());
+      if (PyErr_Occurred() != nullptr) {
+        return false;
+      }
       losses[step] = loss_of(found.handles[0], is_double);
       if (!std::isfinite(losses[step])) {
-        return step;
+        return true;
       }
       for (int64_t i = 0; i < num_moved; ++i) {
         count[i] += 1.0f;
@@ -130,12 +135,13 @@ extern "C" int64_t pyrovae_steps(
           0,
           0};
       check(torch_call_dispatcher(decoupled ? "aten::_fused_adamw_" : "aten::_fused_adam_", "", stack, TORCH_ABI_VERSION));
+      ++*done;
     }
-    return steps;
+    return true;
   } catch (const std::exception& error) {
     std::snprintf(problem, room, "%s", error.what());
   } catch (...) {
     std::snprintf(problem, room, "an error without a text");
   }
-  return -1;
+  return false;
 }

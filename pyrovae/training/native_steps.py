@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.infer.compiled_code import forgets_broken_library
 from pyrovae.infer.entries import Entry, handles_of, tensors_of
 from pyrovae.training.batching import Together
 from pyrovae.training.fused_steps import BoundSteps, Moves
 
 logger = logging.getLogger(__name__)
-_ROOM = 500
-_handle_of = ctypes.pythonapi.PyCapsule_GetPointer
-_handle_of.restype, _handle_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_ROOM = 1 << 16
+_POINTER = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
+_handle_of = _POINTER(("PyCapsule_GetPointer", ctypes.pythonapi))
 
 
 class NativeSteps:
@@ -40,26 +41,34 @@ class NativeSteps:
         if self._thread is None:
             # Python ends after the thread, so that no library is left half written.
             self._thread = threading.Thread(target=self._prepare, daemon=False)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError as error:  # where no further thread is allowed
+                logger.debug("steps are not grouped: %s", error)
         return self._library is not None
 
     def wait(self) -> None:
         """Wait until it is known whether there is a library."""
-        if not self.is_there() and self._thread is not None:
+        if not self.is_there() and self._thread is not None and self._thread.ident is not None:
             self._thread.join()
 
     def _prepare(self) -> None:
         try:
             source = resources.files("pyrovae.training").joinpath("native_steps.cpp").read_text(encoding="utf-8")
-            library = _compiled(source)
-            library.pyrovae_steps.restype = ctypes.c_int64
+            try:
+                library = _compiled(source)
+            except (ImportError, OSError) as error:
+                if not forgets_broken_library(error):
+                    raise
+                library = _compiled(source)
+            library.pyrovae_steps.restype = ctypes.c_bool
             self._library = library
         except Exception as error:  # no compiler, or one that torch has no settings for
             logger.debug("steps are not grouped: %s", error)
 
     def run(
         self, entry: Entry, fixed: Sequence[Tensor], batches: Together, steps: int, move: BoundSteps
-    ) -> list[float]:
+    ) -> tuple[list[float], int, BaseException | None]:
         """Do steps of compiled code and of Adam. Call it without autograd.
 
         Parameters
@@ -77,13 +86,9 @@ class NativeSteps:
 
         Returns
         -------
-        list of float
-            Their losses. A loss that is not finite is the last one, and has moved nothing.
-
-        Raises
-        ------
-        RuntimeError
-            If a step fails.
+        list of float, int and Exception or None
+            The losses, the number of steps done, and what went wrong in the next one, if anything. A loss that is not
+            finite is the last one, and its step is not done.
         """
         assert self._library is not None
         [moves], [places] = move.calls, move.places
@@ -94,13 +99,14 @@ class NativeSteps:
             moves.squares,
             moves.steps,
         )
+        losses, done, text = (ctypes.c_double * steps)(), ctypes.c_int64(0), ctypes.create_string_buffer(_ROOM)
+        problem: BaseException | None = None
         held = [handles_of(tensors) for tensors in lists]
         try:
             inputs, *moved = ((ctypes.c_void_p * len(own))(*(_handle_of(one, None) for one in own)) for own in held)
             cut = bytes([*[False] * (len(inputs) - len(batches.is_cut)), *batches.is_cut])
             lr, weight_decay, eps, maximize, decoupled, beta1, beta2 = moves.settings
-            losses, problem = (ctypes.c_double * steps)(), ctypes.create_string_buffer(_ROOM)
-            done = self._library.pyrovae_steps(
+            self._library.pyrovae_steps(
                 ctypes.c_void_p(entry.address),
                 ctypes.c_int64(len(inputs)),
                 inputs,
@@ -118,15 +124,19 @@ class NativeSteps:
                 (ctypes.c_double * 5)(lr, beta1, beta2, weight_decay, eps),
                 ctypes.c_byte(bool(maximize)),
                 losses,
-                problem,
+                ctypes.byref(done),
+                text,
                 ctypes.c_int64(_ROOM),
             )
+        except BaseException as error:  # of an operation in Python, which the code calls
+            problem = error
         finally:
             for own in held:
                 tensors_of(own)
-        if done < 0:
-            raise RuntimeError(f"a compiled step has failed: {problem.value.decode(errors='replace')}")
-        return losses[: min(done + 1, steps)]
+        if text.value:
+            problem = RuntimeError(text.value.decode(errors="replace"))
+        counted = min(done.value + (problem is None), steps)
+        return losses[:counted], done.value, problem
 
 
 NATIVE = NativeSteps()

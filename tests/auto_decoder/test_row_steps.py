@@ -13,7 +13,7 @@ from pyrovae.guides import PerDatum
 from pyrovae.infer import CompiledLoss
 from pyrovae.nn.row_table import RowTable
 from pyrovae.storage import module_tensors
-from pyrovae.training import Callback, Trainer, TrainingData, loop
+from pyrovae.training import Callback, Trainer, TrainingData, compiling, loop
 from pyrovae.training.row_steps import row_steps
 
 OPTIMIZERS = {
@@ -122,7 +122,7 @@ def test_a_killed_training_resumes_bit_for_bit(options, tmp_path):
 
 def test_compiled_steps_are_the_same(monkeypatch):
     """What is recorded runs as it is, because compiling it takes long."""
-    monkeypatch.setattr(loop, "CompiledLoss", partial(CompiledLoss, backend="eager"))
+    monkeypatch.setattr(compiling, "CompiledLoss", partial(CompiledLoss, backend="eager"))
     x, ends = pictures(20), []
     for compiled in (False, True):
         vae = row_pair(20)

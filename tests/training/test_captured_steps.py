@@ -20,7 +20,7 @@ from pyrovae import VAE
 from pyrovae.data.dataset import DataSpec
 from pyrovae.infer import CompiledLoss
 from pyrovae.pairs import find_pair
-from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted, captured, compiling, loop, losses
+from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted, captured, compiling, losses
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.graphs import GRAPHS
 
@@ -101,7 +101,7 @@ def tapes(monkeypatch):
     monkeypatch.setitem(GRAPHS, "cpu", Tape)
     monkeypatch.setattr(captured, "WORTH", 1)
     never_compared(monkeypatch)
-    monkeypatch.setattr(loop, "CompiledLoss", partial(CompiledLoss, backend="eager"))
+    monkeypatch.setattr(compiling, "CompiledLoss", partial(CompiledLoss, backend="eager"))
     monkeypatch.setattr(Tape, "made", [])
     return Tape.made
 

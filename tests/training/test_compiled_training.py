@@ -16,7 +16,7 @@ from pyrovae import VAE
 from pyrovae.infer import CompiledLoss, CompileError
 from pyrovae.infer import compile as compile_module
 from pyrovae.infer.compile import BoundLoss
-from pyrovae.training import Callback, Trainer, TrainingInterrupted, compiling, loop
+from pyrovae.training import Callback, Trainer, TrainingInterrupted, compiling
 from pyrovae.training.checkpoint import RunFolder
 
 X = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
@@ -37,7 +37,7 @@ def recorded(monkeypatch):
             calls.append(len(args[0]))
             return super().__call__(*args)
 
-    monkeypatch.setattr(loop, "CompiledLoss", partial(Counted, backend="eager"))
+    monkeypatch.setattr(compiling, "CompiledLoss", partial(Counted, backend="eager"))
     monkeypatch.setattr(compile_module, "BoundLoss", Bound)
     return calls
 

@@ -12,7 +12,7 @@ from training_runs import Watcher, rows, seeded
 
 from pyrovae import VAE, programs
 from pyrovae.infer import CompiledLoss
-from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted, compiling, loop, losses
+from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted, compiling, losses
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.losses import Losses
 
@@ -120,7 +120,7 @@ class Reads(TorchDispatchMode):
 )
 def test_no_step_reads_a_number(monkeypatch, options):
     """So that on a GPU no step waits for the one before."""
-    monkeypatch.setattr(loop, "CompiledLoss", partial(CompiledLoss, backend="eager"))
+    monkeypatch.setattr(compiling, "CompiledLoss", partial(CompiledLoss, backend="eager"))
     monkeypatch.setattr(compiling, "EARLY", 0)
     counts = {}
     for at_once in (1, 64):
