@@ -163,6 +163,59 @@ def test_a_loss_that_is_not_finite_stops_at_its_batch(groups, tmp_path):
     assert "in epoch 4" in found[True][0] or "in epoch 5" in found[True][0]
 
 
+class Classes(nn.Module):
+    """A guide that looks a row up for each class."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder, self.table = nn.Linear(2, 5), nn.Embedding(10, 2)
+
+    def model(self, x, c):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x, c):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.table(c), 1.0).to_event(1))
+
+
+class Ends(Callback):
+    """Where a training stands when it ends."""
+
+    def on_end(self, progress):
+        self.seen = progress.epoch, progress.batch, progress.loss
+
+
+def test_a_step_that_fails_stops_at_its_batch(groups):
+    def make():
+        made = Classes()
+        return VAE(made.model, made.guide, example={"x": X[:2], "c": torch.zeros(2, dtype=torch.long)})
+
+    classes, found = torch.arange(72) % 10, {}
+    for native in (True, False):
+        if not native:
+            assert max(groups) > 2
+            groups.off()
+        bad, ends = {"x": X, "c": classes.clone()}, Ends()
+
+        class Spoil(Callback):
+            def on_epoch(self, progress, c=bad["c"]):
+                c[33] = 10 + progress.epoch // 4 if progress.epoch >= 4 else c[33]
+
+        with pytest.raises(RuntimeError, match="index out of bounds") as error:
+            train(make=make, data=bad, callbacks=[Spoil(), ends])
+        found[native] = str(error.value), ends.seen
+    assert found[True] == found[False]
+
+
+def test_slow_steps_are_not_grouped(groups, monkeypatch):
+    """Ctrl-C would wait for all of them."""
+    monkeypatch.setattr(direct_steps, "_SECONDS", 1e-6)
+    train()
+    assert not groups
+
+
 class Interrupting(Callback):
     """Ctrl-C out of another thread, a while after the training has begun."""
 
