@@ -382,7 +382,7 @@ def test_only_libraries_of_the_cache_are_removed(tmp_path: Path, monkeypatch: py
     own, other = tmp_path / "cache" / "a.main.so", tmp_path / "libgomp.so"
     for library, gone in ((own, True), (other, False)):
         library.write_bytes(b"")
-        assert compiled_code._forgets_broken_library(ImportError(f"{library}: cannot read file data")) is gone
+        assert compiled_code.forgets_broken_library(ImportError(f"{library}: cannot read file data")) is gone
         assert library.exists() is not gone
 
 

@@ -129,7 +129,7 @@ def test_without_a_library_the_training_goes_on(monkeypatch, caplog):
         raise OSError("no compiler")
 
     monkeypatch.setattr("pyrovae.training.native_steps._compiled", refuses)
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="pyrovae")
     native = NativeSteps()
     native.wait()
     assert not native.is_there()
