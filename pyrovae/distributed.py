@@ -83,6 +83,7 @@ class Processes:
         import torch
         import torch.distributed as dist
 
+        # all_gather_object does not wait for its thread, see `finish`.
         own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
         lengths = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
         self._together(dist.all_gather, lengths, torch.tensor([len(own)]))

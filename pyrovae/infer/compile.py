@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from pyrovae import programs
-from pyrovae.distributions.labels import label_range
 from pyrovae.infer import products
+from pyrovae.infer.bound_loss import BoundLoss, known_labels, like
 from pyrovae.infer.compared import Generators, Result, copies, difference_of, gradients_of, put_back
 from pyrovae.infer.compiled_code import (
     CompiledStep,
@@ -30,7 +30,6 @@ from pyrovae.infer.compiled_code import (
     must_be_copied,
     prepare_headers,
 )
-from pyrovae.infer.entries import Entry, entry_of
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.nodes import changed_in_place
 from pyrovae.infer.objective import Objective
@@ -345,60 +344,6 @@ class CompiledLoss:
         look = objective.look if isinstance(objective, PyroLoss) else objective.loss
         with torch.no_grad(), programs.evaluating(vae), self._step.context(len(inputs["x"]), beta):
             look(vae.model, vae.guide, data.pop("x"), **data)
-
-
-class BoundLoss:
-    """The compiled loss of batches of one kind, whose gradients are handed out. `CompiledLoss.bound` makes it.
-
-    Parameters
-    ----------
-    loss : CompiledLoss
-        Where it comes from.
-    step : CompiledStep
-        The code.
-
-    Attributes
-    ----------
-    targets : list of Tensor
-        The tensors that have a gradient, in the order in which a call gives these.
-    """
-
-    def __init__(self, loss: CompiledLoss, step: CompiledStep) -> None:
-        trained = loss._slots.trained()
-        self.targets = [trained[place] for place, _ in step.places]
-        self._code, self._copied = step.code, [number for number, (_, copied) in enumerate(step.places) if copied]
-        self._fixed, self._weight_of = loss.tensors(), loss._weight_of
-
-    def before(self, beta: float, x: Tensor) -> list[Tensor]:
-        """The arguments of the code before those of a batch."""
-        return [*self._fixed, self._weight_of(beta, x)]
-
-    def entry(self, beta: float, x: Tensor, *data: Tensor) -> Entry | None:
-        """The function behind the code, where it gives all gradients as they are needed; a batch is for a trial."""
-        return None if self._copied else entry_of(self._code, [*self.before(beta, x), x, *data])
-
-    def __call__(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The loss of a batch, and the gradients of `targets`. Call it without autograd."""
-        loss, *gradients = self._code(*self.before(beta, x), x, *data.values())
-        for number in self._copied:
-            gradients[number] = like(self.targets[number], gradients[number])
-        return loss, gradients
-
-
-def like(target: Tensor, gradient: Tensor) -> Tensor:
-    """A gradient in memory of its own, in the order of its target."""
-    return torch.empty_like(target).copy_(gradient)
-
-
-def known_labels(y: Any) -> tuple[bool, ...]:
-    """Whether all labels of a batch are known, and whether any is, because programs do another thing then.
-
-    Empty where there are no rows, or no labels that are whole numbers.
-    """
-    if not isinstance(y, Tensor) or y.is_floating_point() or not y.numel():
-        return ()
-    lowest, highest = label_range(y)
-    return lowest >= 0, highest >= 0
 
 
 def _place(error: Exception) -> str:

@@ -250,12 +250,6 @@ class Together(NamedTuple):
     number: int
     """How many batches they are."""
 
-    @property
-    def first_arguments(self) -> list[torch.Tensor]:
-        """The arguments for the first batch."""
-        rows = slice(self.first, self.first + self.size)
-        return [value[rows] if cut else value for value, cut in zip(self.arguments, self.is_cut, strict=True)]
-
 
 def passed(vae: VAE, data: TrainingData, first_name: str, rows: Rows) -> Rows:
     """What `collate` makes of some rows; their index stays with them."""

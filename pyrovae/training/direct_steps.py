@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from pyrovae.infer.compile import BoundLoss, known_labels
+from pyrovae.infer.bound_loss import BoundLoss, known_labels
 from pyrovae.training.batching import HeldBatches
 from pyrovae.training.callbacks import Callback, ProgressBar
 from pyrovae.training.fused_steps import BoundSteps
@@ -89,7 +91,7 @@ class DirectSteps:
                     return
                 known[labels] = _Bound(loss_of, move, not labels and len(move.calls) == 1 and can_move(move.calls[0]))
             bound, saved = known[labels], fit.saving.at
-            if not bound.is_grouped or not self._group(fit, train, bound, beta):
+            if not bound.is_grouped or not self._group(fit, train, bound, beta, x, data):
                 begun = time.monotonic()
                 with torch.no_grad():
                     loss, gradients = bound.loss_of(x, beta, data)
@@ -104,7 +106,9 @@ class DirectSteps:
         if fit.state.batch < train.num_batches:
             fit.begin_step()
 
-    def _group(self, fit: Fit, train: HeldBatches, bound: _Bound, beta: float) -> bool:
+    def _group(
+        self, fit: Fit, train: HeldBatches, bound: _Bound, beta: float, x: Tensor, data: Mapping[str, Tensor]
+    ) -> bool:
         """Do some steps together, of which the first one has begun, and say whether that was done."""
         compiled, state = fit.compiled, fit.state
         if self._done < _BEFORE_GROUPS or compiled is None or compiled.recorded or fit.saving.is_often:
@@ -117,11 +121,11 @@ class DirectSteps:
             return False
         batches = train.together(state)
         steps = min(most, batches.number)
-        entry = bound.loss_of.entry(beta, *batches.first_arguments) if steps > 1 else None
+        entry = bound.loss_of.entry(x, beta, data) if steps > 1 else None
         if entry is None:
             bound.is_grouped = steps == 1
             return False
-        begun, before = time.monotonic(), bound.loss_of.before(beta, batches.arguments[0])
+        begun, before = time.monotonic(), bound.loss_of.before(x, beta)
         with torch.no_grad():
             losses, done, problem = NATIVE.run(entry, before, batches, steps, bound.move)
         self._time(steps, begun)

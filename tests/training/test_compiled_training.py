@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from pyrovae import VAE
 from pyrovae.infer import CompiledLoss, CompileError
 from pyrovae.infer import compile as compile_module
-from pyrovae.infer.compile import BoundLoss
+from pyrovae.infer.bound_loss import BoundLoss
 from pyrovae.training import Callback, Trainer, TrainingInterrupted, compiling
 from pyrovae.training.checkpoint import RunFolder
 

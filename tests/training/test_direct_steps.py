@@ -15,7 +15,7 @@ from training_runs import Watcher
 from pyrovae import VAE
 from pyrovae.data import Rows, load
 from pyrovae.infer import IWAE, NVIL
-from pyrovae.infer.compile import BoundLoss
+from pyrovae.infer.bound_loss import BoundLoss
 from pyrovae.pairs import find_pair
 from pyrovae.training import Callback, NonFiniteLossError, Trainer, TrainingInterrupted, batching
 from pyrovae.training.batching import HeldBatches
