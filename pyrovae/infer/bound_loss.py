@@ -42,6 +42,11 @@ class BoundLoss:
         """The arguments of the code before those of a batch."""
         return [*self._fixed, self._weight_of(beta, x)]
 
+    def before_all(self, x: Tensor, betas: list[float]) -> list[Tensor]:
+        """The same of many batches, whose KL weights are then one tensor."""
+        *fixed, weight = self.before(x, betas[0])
+        return [*fixed, weight.new_tensor(betas)]
+
     def entry(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> Entry | None:
         """The function behind the code, where it gives all gradients as they are needed; the batch is for a trial."""
         return None if self._copied else entry_of(self._code, [*self.before(x, beta), x, *data.values()])

@@ -14,6 +14,7 @@ from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Rows, RowStream
 from pyrovae.distributed import ALONE
+from pyrovae.infer.bound_loss import known_labels
 from pyrovae.training.data import Stream, TrainingData
 from pyrovae.training.forms import arguments_of, rows_from
 from pyrovae.training.parallel import Parallel
@@ -23,7 +24,7 @@ from pyrovae.vae import VAE
 Batch = tuple[Rows, int]
 """Rows as the programs get them, and how many they are."""
 VALIDATION_ROWS = 1000
-_GATHERED = 4_000_000  # bytes, which the allocator keeps from one time to the next
+_GATHERED = 16_000_000  # bytes; the allocator keeps as many from one time to the next, and long groups of steps fit in
 
 
 class Batches(Protocol):
@@ -173,7 +174,8 @@ class HeldBatches:
         x, data = arguments(self.vae, chunk.rows)
         count = min(chunk.numbers.stop, self.total // self.batch_size) - state.batch
         cut = [True, *(name not in chunk.rows.whole for name in data)]
-        return Together([x, *data.values()], cut, chunk.part(state.batch).start, self.batch_size, count)
+        labels = None if "y" in chunk.rows.whole else data.get("y")
+        return Together([x, *data.values()], cut, labels, chunk.part(state.batch).start, self.batch_size, count)
 
     @property
     def changes_rows(self) -> bool:
@@ -243,12 +245,21 @@ class Together(NamedTuple):
     """Of the programs. Some have the rows of all batches."""
     is_cut: list[bool]
     """Which of them those are."""
+    labels: torch.Tensor | None
+    """Of all batches, if they have some."""
     first: int
     """The first row of the first batch."""
     size: int
     """Rows of a batch."""
     number: int
     """How many batches they are."""
+
+    def labelled(self, most: int, labels: tuple[bool, ...]) -> int:
+        """How many batches from the first one on are alike in what `known_labels` tells of them, which is `labels`."""
+        if labels and self.labels is not None:
+            parts = self.labels[self.first : self.first + most * self.size].split(self.size)
+            return next((number for number, part in enumerate(parts) if known_labels(part) != labels), most)
+        return most
 
 
 def passed(vae: VAE, data: TrainingData, first_name: str, rows: Rows) -> Rows:

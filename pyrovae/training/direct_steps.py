@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,8 +31,9 @@ _SCHEDULES = (Constant, WarmUp, Decay, Cyclic)
 
 @dataclass
 class _Bound:
-    """What does the steps of an epoch, and whether it does them in groups."""
+    """What does the steps of an epoch whose batches are alike in their labels, and whether it does them in groups."""
 
+    labels: tuple[bool, ...]
     loss_of: BoundLoss
     move: BoundSteps
     is_grouped: bool
@@ -45,8 +45,8 @@ class DirectSteps:
     The ordinary step of a training looks each time whether the pair, the batch or the optimizer has changed, and hands
     gradients over by the parameters. That takes a tenth of a millisecond, a tenth of the step of a small batch. Here
     that is checked once, for all steps up to one that is to be compared with the programs, or up to a save. Groups of
-    steps with the same KL weight, which one call of Adam moves, are then done by `NativeSteps`, where inductor has
-    compiled them. The numbers are the same, bit for bit.
+    steps, each of which one call of Adam moves, are then done by `NativeSteps`, where inductor has compiled them. The
+    numbers are the same, bit for bit.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class DirectSteps:
                 if loss_of is None or move is None:
                     self._left += 1
                     return
-                known[labels] = _Bound(loss_of, move, not labels and len(move.calls) == 1 and can_move(move.calls[0]))
+                known[labels] = _Bound(labels, loss_of, move, len(move.calls) == 1 and can_move(move.calls[0]))
             bound, saved = known[labels], fit.saving.at
             if not bound.is_grouped or not self._group(fit, train, bound, beta, x, data):
                 begun = time.monotonic()
@@ -114,18 +114,18 @@ class DirectSteps:
         if self._done < _BEFORE_GROUPS or compiled is None or compiled.recorded or fit.saving.is_often:
             return False
         most = min(1 + compiled.until_compared, fit.steps.until_cleared, self._at_most)
-        if type(fit.kl_weight) is not Constant:
-            later = range(state.batch + 1, state.batch + most)
-            most = 1 + sum(1 for _ in takewhile(lambda b: fit.kl_weight(fit.progress.time_at(b)) == beta, later))
         if most < 2 or not NATIVE.is_there():
             return False
         batches = train.together(state)
-        steps = min(most, batches.number)
+        steps = batches.labelled(min(most, batches.number), bound.labels)
         entry = bound.loss_of.entry(x, beta, data) if steps > 1 else None
         if entry is None:
             bound.is_grouped = steps == 1
             return False
-        begun, before = time.monotonic(), bound.loss_of.before(x, beta)
+        begun, weight = time.monotonic(), fit.kl_weight
+        moving = type(weight) is not Constant
+        betas = [weight(fit.progress.time_at(state.batch + step)) if moving else beta for step in range(steps)]
+        before = bound.loss_of.before_all(x, betas)
         with torch.no_grad():
             losses, done, problem = NATIVE.run(entry, before, batches, steps, bound.move)
         self._time(steps, begun)

@@ -19,6 +19,8 @@ namespace {
 
 using Entry = void (*)(AtenTensorHandle*, AtenTensorHandle*);
 
+enum Kind : char { SAME, ROWS, NUMBER };
+
 void check(AOTITorchError code) {
   if (code != AOTI_TORCH_SUCCESS) {
     throw std::runtime_error("torch has said why");  // on the standard error stream
@@ -76,8 +78,8 @@ double loss_of(AtenTensorHandle tensor, bool is_double) {
 extern "C" char pyrovae_steps(
     void* entry,
     int64_t num_inputs,
-    AtenTensorHandle* inputs,  // what the code takes; some hold the rows of many batches
-    const char* is_cut,        // which of them those are
+    AtenTensorHandle* inputs,  // what the code takes
+    const char* kinds,         // of each of them: the same in all steps, rows of all batches, or a number for each step
     int64_t first,
     int64_t batch,
     int64_t steps,
@@ -101,8 +103,10 @@ extern "C" char pyrovae_steps(
     for (int64_t step = 0; step < steps; ++step) {
       Handles taken(num_inputs), found(num_outputs);
       for (int64_t i = 0; i < num_inputs; ++i) {
-        if (is_cut[i]) {
+        if (kinds[i] == ROWS) {
           check(aoti_torch_aten_narrow(inputs[i], 0, first + step * batch, batch, &taken.handles[i]));
+        } else if (kinds[i] == NUMBER) {
+          check(aoti_torch__reinterpret_tensor(inputs[i], 0, nullptr, nullptr, step, &taken.handles[i]));
         } else {
           taken.handles[i] = another(inputs[i]);
         }

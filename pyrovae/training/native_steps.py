@@ -22,6 +22,8 @@ from pyrovae.training.fused_steps import BoundSteps, Moves
 
 logger = logging.getLogger(__name__)
 _ROOM = 1 << 16
+_SAME, _ROWS, _NUMBER = range(3)
+"""Kinds of arguments: the same in all steps, rows of all batches, a number for each step."""
 _POINTER = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
 _handle_of = _POINTER(("PyCapsule_GetPointer", ctypes.pythonapi))
 
@@ -76,7 +78,7 @@ class NativeSteps:
         entry : Entry
             The code.
         fixed : sequence of Tensor
-            Its arguments before those of the batch.
+            Its arguments before those of the batch. The last one holds a number for each step.
         batches : Together
             The batches, as many as steps at least.
         steps : int
@@ -104,13 +106,14 @@ class NativeSteps:
         held = [handles_of(tensors) for tensors in lists]
         try:
             inputs, *moved = ((ctypes.c_void_p * len(own))(*(_handle_of(one, None) for one in own)) for own in held)
-            cut = bytes([*[False] * (len(inputs) - len(batches.is_cut)), *batches.is_cut])
+            rows = [_ROWS if cut else _SAME for cut in batches.is_cut]
+            kinds = bytes([*[_SAME] * (len(inputs) - 1 - len(rows)), _NUMBER, *rows])
             lr, weight_decay, eps, maximize, decoupled, beta1, beta2 = moves.settings
             self._library.pyrovae_steps(
                 ctypes.c_void_p(entry.address),
                 ctypes.c_int64(len(inputs)),
                 inputs,
-                ctypes.c_char_p(cut),
+                ctypes.c_char_p(kinds),
                 ctypes.c_int64(batches.first),
                 ctypes.c_int64(batches.size),
                 ctypes.c_int64(steps),

@@ -16,7 +16,9 @@ from pairs import linear_pair, same_weights, weights_of
 from torch import nn
 
 from pyrovae import VAE
+from pyrovae.data import load
 from pyrovae.infer import entries
+from pyrovae.pairs import find_pair
 from pyrovae.training import Callback, NonFiniteLossError, Trainer, TrainingInterrupted, direct_steps
 from pyrovae.training.callbacks import ProgressBar
 from pyrovae.training.checkpoint import RunFolder
@@ -28,9 +30,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
 
 @pytest.fixture
 def groups(monkeypatch):
-    """The sizes of groups; `groups.off()` does none from then on."""
+    """The sizes of groups, and their KL weights; `groups.off()` does none from then on."""
 
     class Groups(list):
+        def __init__(self):
+            self.weights = []
+
         def off(self):
             monkeypatch.setattr(NativeSteps, "is_there", lambda self: False)
             self.clear()
@@ -39,6 +44,7 @@ def groups(monkeypatch):
 
     def watched(self, entry, fixed, batches, steps, move):
         found.append(steps)
+        found.weights.append(fixed[-1].tolist())
         return run(self, entry, fixed, batches, steps, move)
 
     NATIVE.wait()
@@ -109,6 +115,36 @@ def test_the_same_training_bit_for_bit(groups, options):
     assert same_weights(weights, other)
     assert losses == other_losses
     assert torch.equal(generator, other_generator)
+
+
+@pytest.mark.parametrize("weight", ["warm-up:5", "cyclic:2"])
+def test_kl_weights_may_change_within_a_group(groups, weight):
+    options = {"epochs": 12, "kl_weight": weight}
+    weights, losses, _ = train(**options)
+    assert any(len({*one}) > 2 for one in groups.weights)
+    groups.off()
+    other, other_losses, _ = train(**options)
+    assert same_weights(weights, other)
+    assert losses == other_losses
+
+
+@pytest.mark.parametrize("labels", ["some", "all"])
+def test_batches_alike_in_their_labels_are_grouped(groups, labels):
+    """Those with all labels, some or none of them are other code."""
+    digits = load("digits", labels=900 if labels == "some" else None)
+    x, y = digits.train.x[:600], digits.train.y[:600]
+
+    def make():
+        return find_pair("semi-supervised").build(digits, latent_dim=2, hidden=(6,))
+
+    options = {"make": make, "objective": "enum", "data": {"x": x, "y": y}, "batch_size": 3, "epochs": 3}
+    weights, losses, _ = train(**options)
+    assert sum(groups) > 60
+    assert max(groups) > 2
+    groups.off()
+    other, other_losses, _ = train(**options)
+    assert same_weights(weights, other)
+    assert losses == other_losses
 
 
 def test_what_cannot_be_grouped_is_done_step_by_step(groups):
