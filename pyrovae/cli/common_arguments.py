@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pyrovae.cli.facts import facts
 from pyrovae.cli.options import Options, described, flag, pair_dest
 from pyrovae.cli.parsing import Parser
-from pyrovae.cli.values import condition, whole_numbers
+from pyrovae.cli.values import condition, path, whole_numbers
 from pyrovae.options import Option, integers
 
 _PLACEHOLDERS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", integers: "N,N,..."}
@@ -29,7 +28,7 @@ def add_condition(verb: Parser) -> None:
 
 def add_run(verb: Parser, **several: Any) -> None:
     """Add the run folder, or `several`, the pair of a run of one's own, and the device."""
-    verb.add_argument("run", type=Path, metavar="RUN", help="a run folder", **several)
+    verb.add_argument("run", type=path, metavar="RUN", help="a run folder", **several)
     verb.add_argument("--pair", metavar="MODULE:FUNCTION", help="the pair again, for a run of a pair of your own")
     add_device(verb)
 

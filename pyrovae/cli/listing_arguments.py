@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pyrovae.cli.parsing import Parser
+from pyrovae.cli.values import path
 
 
 def schema(verb: Parser) -> None:
     """Add the arguments of `schema`."""
     verb.add_argument(
         "file",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="a .csv, .csv.gz, .tsv or .parquet file; or a table of `pyrovae datasets`",
     )

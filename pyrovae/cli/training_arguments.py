@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from pyrovae.cli.common_arguments import (
     add_allow_changed,
@@ -16,7 +15,7 @@ from pyrovae.cli.common_arguments import (
 from pyrovae.cli.facts import PairFacts, facts
 from pyrovae.cli.options import DATA, TABLES, TRAINING, flag
 from pyrovae.cli.parsing import Parser
-from pyrovae.cli.values import named_value, seed
+from pyrovae.cli.values import named_value, path, seed
 
 _REPLACE = "replace the run that the folder holds, and leave other files beside the new one"
 
@@ -31,7 +30,7 @@ def train(verb: Parser, pair: PairFacts | None = None) -> None:
     )
     verb.add_argument("--data", metavar="FILE_OR_NAME", help=text)
     text = "the run folder (default: runs/PAIR-NAME, with a number behind it if there is one)"
-    verb.add_argument("--out", type=Path, metavar="RUN", help=text)
+    verb.add_argument("--out", type=path, metavar="RUN", help=text)
     add_overwrite(verb, _REPLACE)
     _add_ways_to_train(verb)
     group = verb.add_argument_group("data")
@@ -95,21 +94,21 @@ def resume(verb: Parser) -> None:
 
 def grow(verb: Parser) -> None:
     """Add the arguments of `grow`."""
-    verb.add_argument("run", type=Path, metavar="RUN", help="a run folder of the pair stick-breaking")
+    verb.add_argument("run", type=path, metavar="RUN", help="a run folder of the pair stick-breaking")
     verb.add_argument("--sticks", type=int, metavar="N", default=10, help="sticks to add")
     text = "the new run folder (default: RUN with the number of sticks behind it)"
-    verb.add_argument("--out", type=Path, metavar="RUN", help=text)
+    verb.add_argument("--out", type=path, metavar="RUN", help=text)
     add_overwrite(verb, _REPLACE)
     _add_ways_to_train(verb)
 
 
 def sweep(verb: Parser) -> None:
     """Add the arguments of `sweep`."""
-    verb.add_argument("grid", nargs="?", type=Path, metavar="GRID.json", help="the grid")
+    verb.add_argument("grid", nargs="?", type=path, metavar="GRID.json", help="the grid")
     text = "folder of the run folders; with --collect the .csv file (default: DIR/results.csv)"
-    verb.add_argument("--out", type=Path, metavar="DIR", help=text)
+    verb.add_argument("--out", type=path, metavar="DIR", help=text)
     text = "write options and figures of all points of this folder into one .csv file, and draw what they have"
-    verb.add_argument("--collect", type=Path, metavar="DIR", help=text)
+    verb.add_argument("--collect", type=path, metavar="DIR", help=text)
     verb.add_argument("--jobs", type=int, metavar="N", default=1, help="points that are trained at once")
     text = "a backend of joblib: loky (processes), threading, multiprocessing, dask, ray (default: loky)"
     verb.add_argument("--backend", metavar="NAME", help=text)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pyrovae.cli.common_arguments import (
     add_condition,
     add_device,
@@ -15,7 +13,7 @@ from pyrovae.cli.common_arguments import (
 from pyrovae.cli.facts import facts
 from pyrovae.cli.options import CHUNK_SIZE
 from pyrovae.cli.parsing import Parser
-from pyrovae.cli.values import MODES, file_of_samples, named_value, ratios, seed, words
+from pyrovae.cli.values import MODES, file_of_samples, named_value, path, ratios, seed, words
 
 
 def evaluate(verb: Parser) -> None:
@@ -76,7 +74,7 @@ def encode(verb: Parser) -> None:
     """Add the arguments of `encode`."""
     add_run(verb)
     text = "a .csv, .csv.gz or .parquet file with a line for each row, or an .npz file with an array for each latent"
-    verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
+    verb.add_argument("--out", type=path, metavar="FILE", required=True, help=text)
     add_overwrite(verb)
     add_other_data(verb, "--input")
     text = "which rows; `all` for those of all splits, one after the other"
@@ -86,12 +84,12 @@ def encode(verb: Parser) -> None:
 
 def impute(verb: Parser) -> None:
     """Add the arguments of `impute`."""
-    verb.add_argument("run", type=Path, metavar="RUN", help="a run folder of a table")
+    verb.add_argument("run", type=path, metavar="RUN", help="a run folder of a table")
     add_device(verb)
     text = "the table, a .csv, .csv.gz or .parquet file with the columns of the run"
-    verb.add_argument("--input", type=Path, metavar="FILE", required=True, help=text)
+    verb.add_argument("--input", type=path, metavar="FILE", required=True, help=text)
     text = "the completed table, a .csv, .csv.gz or .parquet file"
-    verb.add_argument("--out", type=Path, metavar="FILE", required=True, help=text)
+    verb.add_argument("--out", type=path, metavar="FILE", required=True, help=text)
     add_overwrite(verb)
     text = (
         "write so many completed tables, one below the other, numbered in a column `draw`; or a file each, if the name "
@@ -110,7 +108,7 @@ def plot(verb: Parser) -> None:
     add_condition(verb)
     add_other_data(verb)
     text = "folder of the figures (default: RUN/figures, where they replace earlier ones)"
-    verb.add_argument("--out", type=Path, metavar="DIR", help=text)
+    verb.add_argument("--out", type=path, metavar="DIR", help=text)
     add_overwrite(verb, "replace figures that are in the folder of --out already")
     verb.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="file format")
     add_fit_steps(verb)
@@ -123,7 +121,7 @@ def report(verb: Parser) -> None:
     add_condition(verb)
     add_other_data(verb)
     text = "the page (default: RUN/report.html, which replaces an earlier one; report.html for several runs)"
-    verb.add_argument("--out", type=Path, metavar="FILE", help=text)
+    verb.add_argument("--out", type=path, metavar="FILE", help=text)
     add_overwrite(verb, "replace the page of --out, or of several runs, if it exists")
     add_fit_steps(verb)
     verb.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the samples")

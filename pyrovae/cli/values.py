@@ -46,6 +46,19 @@ def seed(text: str) -> int:
     return value
 
 
+def path(text: str) -> Path:
+    """A file or a folder.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If nothing is named, as by a variable of the shell that is not set; the working directory is ``.``.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("names no file or folder; the folder you are in is .")
+    return Path(text)
+
+
 def file_of_samples(text: str) -> Path:
     """A file that `sample` writes, told by its ending before anything is imported.
 

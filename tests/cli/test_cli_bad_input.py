@@ -18,6 +18,7 @@ BAD_INPUT = {
     "train gausian --data digits": "unknown pair 'gausian'; known are auto-decoder, categorical, gaussian, ",
     "train gaussian --data digitz": "no data set, file or folder 'digitz'; known are adult, ",
     "train gaussian --data digits --out gaussian": "gaussian already holds a run; go on with it (pyrovae ",
+    "train gaussian --data digits --out=": "--out: names no file or folder; the folder you are in is .",
     "train gaussian --data digits --out mymodule.py/new": "mymodule.py",
     "train gaussian --data digits --pair mymodule:make_vae": "unknown arguments: --pair mymodule:make_vae",
     "resume": "required: RUN",
