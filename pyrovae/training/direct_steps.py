@@ -45,8 +45,7 @@ class DirectSteps:
     The ordinary step of a training looks each time whether the pair, the batch or the optimizer has changed, and hands
     gradients over by the parameters. That takes a tenth of a millisecond, a tenth of the step of a small batch. Here
     that is checked once, for all steps up to one that is to be compared with the programs, or up to a save. Groups of
-    steps, each of which one call of Adam moves, are then done by `NativeSteps`, where inductor has compiled them. The
-    numbers are the same, bit for bit.
+    steps are then done by `NativeSteps`, where inductor has compiled them. The numbers are the same, bit for bit.
     """
 
     def __init__(self) -> None:
@@ -89,7 +88,7 @@ class DirectSteps:
                 if loss_of is None or move is None:
                     self._left += 1
                     return
-                known[labels] = _Bound(labels, loss_of, move, len(move.calls) == 1 and can_move(move.calls[0]))
+                known[labels] = _Bound(labels, loss_of, move, can_move(move))
             bound, saved = known[labels], fit.saving.at
             if not bound.is_grouped or not self._group(fit, train, bound, beta, x, data):
                 begun = time.monotonic()

@@ -63,6 +63,43 @@ struct Handles {
   }
 };
 
+// What one call of Adam moves. `native_steps.py` has the same fields in the same order.
+struct Move {
+  int64_t number;
+  const int64_t* places;     // of gradients among the outputs of the code, in the order of the parameters
+  AtenTensorHandle* parameters;
+  AtenTensorHandle* means;
+  AtenTensorHandle* squares;
+  AtenTensorHandle* counts;
+  float* count;              // the memory of `counts`
+  double lr, beta1, beta2, weight_decay, eps;
+  char maximize, decoupled;
+};
+
+void moved(const Move& move, AtenTensorHandle* outputs) {
+  for (int64_t i = 0; i < move.number; ++i) {
+    move.count[i] += 1.0f;
+  }
+  StableIValue stack[] = {
+      list_of(move.parameters, nullptr, move.number),
+      list_of(outputs, move.places, move.number),
+      list_of(move.means, nullptr, move.number),
+      list_of(move.squares, nullptr, move.number),
+      list_of(nullptr, nullptr, 0),
+      list_of(move.counts, nullptr, move.number),
+      packed(move.lr),
+      packed(move.beta1),
+      packed(move.beta2),
+      packed(move.weight_decay),
+      packed(move.eps),
+      packed(false),
+      packed(move.maximize != 0),
+      0,
+      0};
+  const char* name = move.decoupled ? "aten::_fused_adamw_" : "aten::_fused_adam_";
+  check(torch_call_dispatcher(name, "", stack, TORCH_ABI_VERSION));
+}
+
 double loss_of(AtenTensorHandle tensor, bool is_double) {
   double found = 0.0;
   float single = 0.0f;
@@ -78,23 +115,15 @@ double loss_of(AtenTensorHandle tensor, bool is_double) {
 extern "C" char pyrovae_steps(
     void* entry,
     int64_t num_inputs,
-    AtenTensorHandle* inputs,  // what the code takes
-    const char* kinds,         // of each of them: the same in all steps, rows of all batches, or a number for each step
+    AtenTensorHandle* inputs,
+    const char* kinds,    // of each of them: the same in all steps, rows of all batches, or a number for each step
     int64_t first,
     int64_t batch,
     int64_t steps,
-    int64_t num_outputs,       // the loss, and the gradients
-    char is_double,            // the loss
-    int64_t num_moved,
-    const int64_t* places,     // of gradients among the outputs, in the order of the parameters
-    AtenTensorHandle* parameters,
-    AtenTensorHandle* means,
-    AtenTensorHandle* squares,
-    AtenTensorHandle* counts,
-    float* count,              // the memory of `counts`
-    char decoupled,
-    const double* rates,       // learning rate, beta1, beta2, weight decay, eps
-    char maximize,
+    int64_t num_outputs,  // the loss, and the gradients
+    char is_double,       // the loss
+    int64_t num_moves,
+    const Move* moves,
     double* losses,
     int64_t* done,
     char* problem,
@@ -119,26 +148,9 @@ extern "C" char pyrovae_steps(
       if (!std::isfinite(losses[step])) {
         return true;
       }
-      for (int64_t i = 0; i < num_moved; ++i) {
-        count[i] += 1.0f;
+      for (int64_t i = 0; i < num_moves; ++i) {
+        moved(moves[i], found.handles.data());
       }
-      StableIValue stack[] = {
-          list_of(parameters, nullptr, num_moved),
-          list_of(found.handles.data(), places, num_moved),
-          list_of(means, nullptr, num_moved),
-          list_of(squares, nullptr, num_moved),
-          list_of(nullptr, nullptr, 0),
-          list_of(counts, nullptr, num_moved),
-          packed(rates[0]),
-          packed(rates[1]),
-          packed(rates[2]),
-          packed(rates[3]),
-          packed(rates[4]),
-          packed(false),
-          packed(maximize != 0),
-          0,
-          0};
-      check(torch_call_dispatcher(decoupled ? "aten::_fused_adamw_" : "aten::_fused_adam_", "", stack, TORCH_ABI_VERSION));
       ++*done;
     }
     return true;

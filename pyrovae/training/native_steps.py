@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ class NativeSteps:
         steps : int
             Number of steps.
         move : BoundSteps
-            What Adam moves, by one call.
+            What Adam moves.
 
         Returns
         -------
@@ -93,49 +93,32 @@ class NativeSteps:
             finite is the last one, and its step is not done.
         """
         assert self._library is not None
-        [moves], [places] = move.calls, move.places
-        lists = (
-            [*entry.constants, *fixed, *batches.arguments],
-            moves.parameters,
-            moves.means,
-            moves.squares,
-            moves.steps,
-        )
         losses, done, text = (ctypes.c_double * steps)(), ctypes.c_int64(0), ctypes.create_string_buffer(_ROOM)
         problem: BaseException | None = None
-        held = [handles_of(tensors) for tensors in lists]
-        try:
-            inputs, *moved = ((ctypes.c_void_p * len(own))(*(_handle_of(one, None) for one in own)) for own in held)
-            rows = [_ROWS if cut else _SAME for cut in batches.is_cut]
-            kinds = bytes([*[_SAME] * (len(inputs) - 1 - len(rows)), _NUMBER, *rows])
-            lr, weight_decay, eps, maximize, decoupled, beta1, beta2 = moves.settings
-            self._library.pyrovae_steps(
-                ctypes.c_void_p(entry.address),
-                ctypes.c_int64(len(inputs)),
-                inputs,
-                ctypes.c_char_p(kinds),
-                ctypes.c_int64(batches.first),
-                ctypes.c_int64(batches.size),
-                ctypes.c_int64(steps),
-                ctypes.c_int64(entry.num_outputs),
-                ctypes.c_byte(entry.is_double),
-                ctypes.c_int64(len(moves.parameters)),
-                (ctypes.c_int64 * len(places))(*(1 + place for place in places)),
-                *moved,
-                ctypes.c_void_p(moves.counts.data_ptr()),
-                ctypes.c_byte(bool(decoupled)),
-                (ctypes.c_double * 5)(lr, beta1, beta2, weight_decay, eps),
-                ctypes.c_byte(bool(maximize)),
-                losses,
-                ctypes.byref(done),
-                text,
-                ctypes.c_int64(_ROOM),
-            )
-        except BaseException as error:  # of an operation in Python, which the code calls
-            problem = error
-        finally:
-            for own in held:
-                tensors_of(own)
+        rows = [_ROWS if cut else _SAME for cut in batches.is_cut]
+        kinds = bytes([*[_SAME] * (len(entry.constants) + len(fixed) - 1), _NUMBER, *rows])
+        with _Handles() as handles:
+            try:
+                moves = [_move(*one, handles) for one in zip(move.calls, move.places, strict=True)]
+                self._library.pyrovae_steps(
+                    ctypes.c_void_p(entry.address),
+                    ctypes.c_int64(len(kinds)),
+                    handles([*entry.constants, *fixed, *batches.arguments]),
+                    ctypes.c_char_p(kinds),
+                    ctypes.c_int64(batches.first),
+                    ctypes.c_int64(batches.size),
+                    ctypes.c_int64(steps),
+                    ctypes.c_int64(entry.num_outputs),
+                    ctypes.c_byte(entry.is_double),
+                    ctypes.c_int64(len(moves)),
+                    (_Move * len(moves))(*moves),
+                    losses,
+                    ctypes.byref(done),
+                    text,
+                    ctypes.c_int64(_ROOM),
+                )
+            except BaseException as error:  # of an operation in Python, which the code calls
+                problem = error
         if text.value:
             problem = RuntimeError(text.value.decode(errors="replace"))
         counted = min(done.value + (problem is None), steps)
@@ -146,9 +129,53 @@ NATIVE = NativeSteps()
 """The one library of this process."""
 
 
-def can_move(moves: Moves) -> bool:
+def can_move(move: BoundSteps) -> bool:
     """Whether the library moves these parameters as torch's optimizer does."""
-    return moves.counts.dtype == torch.float32 and moves.counts.device.type == "cpu"
+    return all(call.counts.dtype == torch.float32 and call.counts.device.type == "cpu" for call in move.calls)
+
+
+class _Move(ctypes.Structure):
+    """What one call of Adam moves, as the library takes it."""
+
+    _fields_: ClassVar = [
+        ("number", ctypes.c_int64),
+        ("places", ctypes.POINTER(ctypes.c_int64)),
+        *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("parameters", "means", "squares", "counts")),
+        ("count", ctypes.c_void_p),
+        *((name, ctypes.c_double) for name in ("lr", "beta1", "beta2", "weight_decay", "eps")),
+        *((name, ctypes.c_byte) for name in ("maximize", "decoupled")),
+    ]
+
+
+def _move(call: Moves, places: Sequence[int], handles: _Handles) -> _Move:
+    lr, weight_decay, eps, maximize, decoupled, beta1, beta2 = call.settings
+    return _Move(
+        len(places),
+        (ctypes.c_int64 * len(places))(*(1 + place for place in places)),  # the loss is the first output
+        *map(handles, (call.parameters, call.means, call.squares, call.steps)),
+        call.counts.data_ptr(),
+        *(lr, beta1, beta2, weight_decay, eps),
+        *(bool(maximize), bool(decoupled)),
+    )
+
+
+class _Handles:
+    """Handles of tensors as arrays, which are let go of at the end of the context."""
+
+    def __init__(self) -> None:
+        self._held: list[list[Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for own in self._held:
+            tensors_of(own)
+
+    def __call__(self, tensors: Sequence[Tensor]) -> ctypes.Array:
+        """The handles of some tensors."""
+        self._held.append(handles_of(tensors))
+        return (ctypes.c_void_p * len(tensors))(*(_handle_of(one, None) for one in self._held[-1]))
 
 
 def _compiled(source: str) -> Any:

@@ -83,8 +83,8 @@ class Trainer(TrainingOptions):
         what was decided. A training that is resumed with "auto" stays what it was. On the CPU each step takes some
         tenths of a millisecond more where something happens between two steps: with `gradient_clip`, an optimizer other
         than Adam and AdamW, a callback that has `on_batch`, a KL weight that is a function of your own, rows that are
-        streamed or transformed, parameters for each row, or several processes. Several learning rates, a KL weight that
-        changes, labels and buffers such as those of `BatchNorm` take a tenth.
+        streamed or transformed, parameters for each row, or several processes. Buffers such as those of `BatchNorm`
+        take a tenth.
     refine_steps : int, default 0
         Gradient steps that refine the guide's answer for a batch, in each step of the training. The model then learns
         at the refined posteriors, and the guide on its own bound with the model held fixed. The losses are those at
