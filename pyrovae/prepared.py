@@ -79,6 +79,7 @@ class PreparedPair(PairParameters):
         self._first_sites: frozenset[str] = frozenset()
         self._shared_shapes: dict[str, torch.Size] = {}
         self._data_outside: tuple[str, ...] = ()  # data sites that are no sum over rows
+        self._follows_rows = False  # whether plates over the data had as many rows as these in the first run
         self._shares_scale = True  # whether a minibatch changes what some site counts
         self._vectorize: bool | None = None
         self._means_are_logged = False
@@ -189,6 +190,7 @@ class PreparedPair(PairParameters):
         self._data_outside = tuple(outside)
         sites = [*sample_sites(traces.model).values(), *sample_sites(traces.guide).values()]
         frames = [frame for frame in (data_frame(site, layout.plates) for site in sites) if frame is not None]
+        self._follows_rows = all(frame.size == len(x) for frame in frames)
         self._shares_scale = any(not is_local(site, layout.plates) for site in sites) or any(
             frame.full_size != len(x) for frame in frames
         )
@@ -260,7 +262,7 @@ class PreparedPair(PairParameters):
             model = enumerated(model, self.layout)
             with self.scope(), programs.evaluating(self):
                 few = cut(given, slice(2), len(x))
-                x, given = (x[:2], few) if self._takes(x[:2], few) else (x, given)
+                x, given = (x[:2], few) if self.takes(x[:2], few) else (x, given)
                 self._vectorize = can_vectorize(model, guide, Scorer(self.layout, fixed=condition), (x,), given)
         return self._vectorize
 
@@ -334,10 +336,11 @@ class PreparedPair(PairParameters):
         dim = (self.row_dims.get(name) or 0) - self._event_dims.get(name, 0)
         return len(value) if value.dim() < -dim else value.shape[dim]
 
-    def _takes(self, x: Tensor, given: Mapping[str, Tensor]) -> bool:
-        """Whether the programs run on these rows; some are written for one number of rows."""
+    def takes(self, x: Tensor, given: Mapping[str, Tensor]) -> bool:
+        """Whether the programs run on these rows; some are written for one number of rows, or know a value for each."""
         try:
-            look_at(self.model, self.guide, (x,), given)
+            with torch.random.fork_rng():
+                look_at(self.model, self.guide, (x,), given)
         except Exception:
             return False
         return True
@@ -361,7 +364,8 @@ class PreparedPair(PairParameters):
         self.prepare(x, **data)
         with self.scope(), self.telling_of_data(x, data):
             trace = programs.trace(self.guide, (x,), programs.keywords(self.guide, **data))
-        check_rows((nodes_of(trace)[name] for name in self.latents_of(trace)), self.sites.plates, len(x))
+        sites = (nodes_of(trace)[name] for name in self.latents_of(trace))
+        check_rows(sites, self.sites.plates, len(x), exactly=self._follows_rows)
         return trace
 
     def _traces(

@@ -1,16 +1,37 @@
-"""Random numbers for a block of code that leave the caller's as they were."""
+"""Streams of random numbers by seed, and for a block of code that leaves the caller's numbers as they were."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 
+def mixed(*numbers: int) -> int:
+    """A seed for streams that have nothing to do with each other, from whole numbers that tell them apart."""
+    text = " ".join(map(str, numbers)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
+
+
+def begin(seed: int) -> None:
+    """Begin the stream of a seed in torch's generators.
+
+    It is another one than that of `torch.manual_seed`. Whoever makes data after ``torch.manual_seed(0)`` and trains
+    with ``seed=0`` would otherwise have the data as draws of the latents, and losses that are too low.
+
+    Parameters
+    ----------
+    seed : int
+        The seed.
+    """
+    torch.manual_seed(mixed(seed))
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generators for a block, and put their state back afterwards.
+    """Begin the stream of a seed for a block, as `begin` does, and put the state of the generators back afterwards.
 
     Parameters
     ----------
@@ -27,5 +48,5 @@ def seeded(seed: int) -> Iterator[None]:
     True
     """
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        begin(seed)
         yield

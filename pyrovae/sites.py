@@ -191,7 +191,8 @@ def check_rows(sites: Iterable[Site], plates: Collection[str], rows: int, *, exa
         if exactly and frame.size != rows:
             raise ValueError(
                 f"the plate {frame.name!r} over the data holds {frame.size} rows, and {rows} are asked for; take the "
-                "size of that plate from the data, len(x)"
+                "size of that plate from the data, len(x), or give the rows that a guide with a value for each one, as "
+                "AutoNormal is, was trained on"
             )
 
 

@@ -373,14 +373,15 @@ class VAE(PreparedPair):
         Returns
         -------
         Tensor, shape ``[N, ...]``, or ``[num_draws, N, ...]``
-            The rows, observed entries as they are. A missing entry is the mean of p(x|z) over the posterior, which for
-            a binary entry is its probability; in a table the level that is most probable, of ordered ones the median. A
-            draw takes one of the draws of the latents, with the probability of its weight, and draws from p(x|z).
+            The rows, observed entries as they are, in floating point whatever the type of `x`. A missing entry is the
+            mean of p(x|z) over the posterior, which for a binary entry is its probability; in a table the level that is
+            most probable, of ordered ones the median. A draw takes one of the draws of the latents, with the
+            probability of its weight, and draws from p(x|z).
 
         Raises
         ------
         ValueError
-            If the mask does not fit, or a number is below 1.
+            If the mask does not fit, a number is below 1, or `x` holds whole numbers that floating point cannot hold.
         TypeError
             If a program takes no mask.
 

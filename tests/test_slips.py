@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrovae import VAE, data
+from pyrovae import VAE, data, metrics
 from pyrovae.data import Dataset, Rows
 from pyrovae.pairs import find_pair, registry
 from pyrovae.training import Trainer
@@ -32,6 +32,7 @@ def with_hole(x):
 
 
 SLIPS = {
+    "no rows": (lambda vae, x: metrics.evaluate(vae, x), TypeError, "what is evaluated must be Rows, as in Rows(x)"),
     "a text": (lambda vae, x: Trainer(epochs="3"), TypeError, "epochs must be a number, got '3'"),
     "a fraction": (lambda vae, x: find_pair("gaussian").build(x, latent_dim=2.0), TypeError, "must be a whole number"),
     "a number": (

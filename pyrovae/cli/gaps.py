@@ -14,6 +14,7 @@ from pyrovae import plotting
 from pyrovae.batches import arguments
 from pyrovae.metrics import InferenceGap, inference_gap
 from pyrovae.metrics.evaluation import GREY, scores_grey
+from pyrovae.rng import begin
 from pyrovae.runs import Run, pick_device, posteriors
 from pyrovae.storage import write_atomically
 
@@ -39,7 +40,7 @@ def evaluate_gap(options: argparse.Namespace) -> None:
     dataset, vae = run.dataset(), run.load_vae(device)
     if posteriors.has_rows(vae):
         raise ValueError(f"{run.folder.path} has no encoder, so there is no inference gap to measure")
-    torch.manual_seed(options.seed)
+    begin(options.seed)
     rows = dataset.seen(options.split)
     if not len(rows):
         raise ValueError(f"{dataset.name} has no {options.split} rows; choose others with --split")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pyrovae.data.dataset import Rows
+from pyrovae.rng import begin
 from pyrovae.runs import Run, posteriors
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def completed(
         raise ValueError("the rows of a table come with a mask")
     fitted = posteriors.fitted(vae, rows, fit_steps)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        begin(seed)
         filled = fitted.impute(rows.x, rows.mask, num_samples=NUM_SAMPLES, num_draws=draws)
     copies = filled.unsqueeze(0) if draws is None else filled
     return [codec.schema.fill(frame, codec.complete(copy.cpu().double().numpy())) for copy in copies]

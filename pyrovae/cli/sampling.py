@@ -13,6 +13,7 @@ from pyrovae.cli.using import fixed
 from pyrovae.cli.writing import check_new, write_arrays
 from pyrovae.data.dataset import TABLE
 from pyrovae.metrics.classification import class_site
+from pyrovae.rng import begin
 from pyrovae.runs import Run, pick_device
 from pyrovae.storage import write_atomically
 from pyrovae.vae import VAE
@@ -66,7 +67,7 @@ def sample(options: argparse.Namespace) -> None:
         )
     if options.of_class is not None:
         arguments["y"] = torch.full((options.num,), _class_number(run, vae, options.of_class), device=vae.device)
-    torch.manual_seed(options.seed)
+    begin(options.seed)
     values = vae.sample(options.num, options.output, condition=fixed(options, vae.device), **arguments)
     _check_samples(values, options.out)
     if not isinstance(values, torch.Tensor):

@@ -17,6 +17,7 @@ from pyrovae.cli.options import CHUNK_SIZE, flag, given
 from pyrovae.cli.writing import check_new
 from pyrovae.distributed import processes
 from pyrovae.metrics import known_figures
+from pyrovae.rng import begin
 from pyrovae.runs import Run, pick_device, posteriors
 from pyrovae.runs.own_data import is_function
 
@@ -82,7 +83,7 @@ def plot(options: argparse.Namespace) -> None:
     run = Run.open(options.run, options.pair, options.data, allow_changed_data=options.allow_changed_data)
     dataset, vae = run.dataset(), run.load_vae(pick_device(options.device))
     posteriors.check_steps(vae, options.fit_steps)
-    torch.manual_seed(options.seed)
+    begin(options.seed)
     vae, dataset = posteriors.shown(vae, dataset, options.fit_steps)
     condition = fixed(options, vae.device)
     rows, finished = run.folder.read_metrics(), run.load_finished(str(vae.device))

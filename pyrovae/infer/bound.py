@@ -27,7 +27,7 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
     Raises
     ------
     ValueError
-        If an observed site stands outside the plate over the data.
+        If an observed site stands outside the plate over the data, or the guide draws the latents of all rows at once.
     """
     scorer = Scorer(layout)
     of_model, of_guide = sample_sites(traces.model), latent_sites(traces.guide)
@@ -58,7 +58,11 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
     known = known_divergences(list(traces.guide.nodes), list(traces.model.nodes), latent)
     kl: Any = torch.zeros_like(nll) - prior
     for name, of_posterior in of_guide.items():
-        if name in layout.shared or name in layout.beside:
+        if name in layout.beside:
+            continue
+        if name in layout.shared:
+            if name not in of_model:  # and the latents of the rows are functions of it, as in AutoDiagonalNormal
+                raise OutsidePlateError(outside_plate(name, observed=False, in_model=False))
             continue
         of_prior = of_model.get(name)
         q: Site = of_posterior if of_prior is None else under_mask_of_model(of_posterior, of_prior)

@@ -41,7 +41,10 @@ def impute(
     if mask is None:
         raise TypeError("mask must be a tensor, True where an entry is observed, got None")
     check_entries(x, mask)
+    known = _as_floats(x, mask)
     vae.prepare(x[:2], **cut({**data, "mask": mask}, slice(2), len(x)))
+    if len(sites := vae.sites.all_observed) > 1:
+        raise ValueError(f"impute completes one data site, and the pair has {sorted(sites)}; observe x in one site")
     given = programs.keywords(vae.model, vae.guide, mask=mask, **data)
     refuse_outside(vae, x, given)
     vectorize = num_samples > 1 and vae.vectorizes(x[:2], **cut(given, slice(2), len(x)))
@@ -55,7 +58,25 @@ def impute(
             else:
                 chosen.append(some.choose(num_draws))
         values = torch.cat(means) if num_draws is None else _draws(vae, x, given, chosen, num_draws, chunk_size)
-    return fill_missing(x.expand(values.shape), mask.expand(values.shape), values.to(x.dtype))
+    return fill_missing(known.expand(values.shape), mask.expand(values.shape), values.to(known.dtype))
+
+
+def _as_floats(x: Tensor, mask: Tensor) -> Tensor:
+    """Rows that hold means, too, which are no whole numbers.
+
+    Raises
+    ------
+    ValueError
+        If an observed number is too large for that.
+    """
+    if x.is_floating_point():
+        return x
+    floats = x.to(torch.get_default_dtype())
+    if not torch.equal(floats.to(x.dtype)[mask], x[mask]):
+        raise ValueError(
+            f"x holds whole numbers that {floats.dtype} cannot hold, and completed rows hold means; give x.double()"
+        )
+    return floats
 
 
 def _draws(

@@ -236,7 +236,8 @@ class LogLikelihood(NamedTuple):
     value: Tensor
     """Estimate of log p(x) in nats; its expectation is a lower bound that rises to log p(x) with the samples."""
     standard_error: Tensor
-    """Standard error of `value` by the delta method, in nats; unreliable where few samples carry the weight."""
+    """Standard error of `value` by the delta method, in nats; unreliable where few samples carry the weight. NaN of one
+    sample."""
     effective_sample_size: Tensor
     """Kish's effective number of samples, between 1 and the number drawn."""
 
@@ -270,5 +271,5 @@ class LogWeightSum:
         if self._first is None or self._second is None:
             raise ValueError("no log weights were added")
         size = (2 * self._first - self._second).exp()
-        error = (1 / size - 1 / self.count).clamp(min=0).sqrt()
+        error = (1 / size - 1 / self.count).clamp(min=0).sqrt() if self.count > 1 else torch.full_like(size, math.nan)
         return LogLikelihood(self._first - math.log(self.count), error, size)

@@ -93,6 +93,8 @@ def log_likelihood(
     """
     pairs = _pairs_at_once(x, chunk_size)
     rows = max(1, min(len(x), pairs // (min(num_samples, _SAMPLES) if vectorize else 1)))
+    if rows < len(x) and not vae.takes(x[:rows], cut(data, slice(rows), len(x))):
+        rows = len(x)
     parts, known = [], recordings(vae)
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)

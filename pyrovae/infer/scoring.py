@@ -252,9 +252,8 @@ class Scorer:
             if row_weights and not self._common and self.several:
                 self._refuse_weights(sites, scales)
         else:
-            numbers = not any(isinstance(scale, Tensor) for scale in scales)
-            self._common = numbers and all(scale == first for scale in scales)
-        if self._common and isinstance(first, Tensor):
+            self._common = all(_is_number(scale, first) for scale in scales)
+        if self._common and isinstance(first, Tensor) and first.dim():
             first = first.reshape(-1)
         self.scale = first if self._common else share
 
@@ -346,11 +345,20 @@ def masked_log_prob(site: Site) -> Tensor:
     Raises
     ------
     ValueError
-        If the draw went through a transform that has no inverse, and is not the one that it just drew.
+        If the value is outside of the support or of another shape, or the draw went through a transform that has no
+        inverse, and is not the one that it just drew.
     """
     try:
         value = site["fn"].log_prob(site["value"])
     except ValueError as error:
+        try:
+            torch.broadcast_shapes(site["value"].shape, site["fn"].shape())
+        except RuntimeError:
+            raise ValueError(
+                f"site {site['name']!r} has values of shape {tuple(site['value'].shape)}, and its distribution is of "
+                f"shape {tuple(site['fn'].shape())}; take the size of plates from the data, len(x), and give a guide "
+                "with a value for each row, as AutoNormal is, the rows that it was trained on"
+            ) from error
         support = getattr(site["fn"], "support", None)
         raise ValueError(
             f"site {site['name']!r} has values outside of the support {support}. Expected values that its "
@@ -362,6 +370,14 @@ def masked_log_prob(site: Site) -> Tensor:
             "use an objective that runs the guide once (elbo, iwae, vimco, renyi), or a flow with an inverse"
         ) from error
     return scale_and_mask(value, mask=site["mask"])
+
+
+def _is_number(scale: Any, known: Any) -> bool:
+    """Whether a scale is the same number as another one, which may be a tensor without dimensions."""
+    if not isinstance(scale, Tensor) and not isinstance(known, Tensor):
+        return bool(scale == known)
+    one, other = torch.as_tensor(scale), torch.as_tensor(known)
+    return not one.dim() and torch.equal(one.double(), other.to(one.device).double())
 
 
 def _without_kl_weight(site: Site) -> Any:

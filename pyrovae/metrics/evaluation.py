@@ -157,7 +157,7 @@ def evaluate(
     NonFiniteFigureError
         If figures of a row are NaN or infinite. The message names the rows.
     TypeError
-        If there is a mask, and a program takes none.
+        If there is a mask, and a program takes none, or what is given are no `Rows`.
 
     Examples
     --------
@@ -173,6 +173,8 @@ def evaluate(
     >>> round(result.log_likelihood, 4), result.num_rows, result.latent_dim
     (-1.2655, 4, 1)
     """
+    if not isinstance(split, Rows):
+        raise TypeError(f"what is evaluated must be Rows, as in Rows(x) or dataset.test, got {type(split).__name__}")
     rows = len(split)
     if not rows:
         raise ValueError("there are no rows to evaluate")

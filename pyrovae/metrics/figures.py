@@ -31,7 +31,9 @@ FIGURES = (
         "standard error of `log_likelihood` or `cross_entropy` over rows; null for a single row",
     ),
     EvaluationFigure(
-        "sampling_error", _NATS, "the part of `standard_error` that comes from importance sampling: should be small"
+        "sampling_error",
+        _NATS,
+        "the part of `standard_error` that comes from importance sampling: should be small; null for a single sample",
     ),
     EvaluationFigure("num_samples", "per datum", "number of importance samples"),
     EvaluationFigure("num_rows", "rows", "number of rows that were evaluated"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyrovae import programs
 from pyrovae.infer.objective import Objective
+from pyrovae.rng import begin
 from pyrovae.vae import VAE
 
 COLUMNS = ("objective", "program", "mean_norm", "total_variance", "signal_to_noise")
@@ -110,7 +111,7 @@ def gradient_variance(
         parameters = _by_program(vae, x, given)
         objective: Any  # Pyro's ELBO does not declare what all of its subclasses have
         for name, objective in objectives.items():
-            torch.manual_seed(seed)
+            begin(seed)
             moments = {program: _Moments() for program in parameters}
             for draw in range(num_warmup + num_draws):
                 vae.zero_grad()

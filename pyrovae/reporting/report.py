@@ -13,6 +13,7 @@ from pyrovae.reporting.comparison import compared
 from pyrovae.reporting.opened import draw, opened
 from pyrovae.reporting.page import render
 from pyrovae.reporting.single import described
+from pyrovae.rng import begin
 from pyrovae.runs import Run, posteriors
 from pyrovae.runs.configuration import read_configuration
 from pyrovae.storage import write_atomically
@@ -91,7 +92,7 @@ def report(
     if vaes and not any(map(posteriors.has_rows, vaes)):
         posteriors.check_steps(vaes[0], fit_steps)
     for part in parts:
-        torch.manual_seed(seed)
+        begin(seed)
         draw(part, condition or {}, fit_steps, progress)
     write_atomically(out, render(described(parts[0]) if len(parts) == 1 else compared(parts)))
     return out

@@ -15,6 +15,7 @@ from pyrovae.data.dataset import TABLE, DataSpec
 from pyrovae.data.fingerprints import changed_splits, fingerprints
 from pyrovae.distributed import is_restart, launch, processes
 from pyrovae.pairs.registry import Pair, find_pair
+from pyrovae.rng import begin
 from pyrovae.runs import configuration, evaluations, finishing, own_data, posteriors, same_data
 from pyrovae.runs.configuration import OwnPair
 from pyrovae.storage import CheckpointError, load_weights
@@ -275,7 +276,7 @@ class Run:
             writer = configuration.WriteConfiguration(self.folder, config)
             loop = Trainer(**training, progress=progress, callbacks=[writer, *callbacks])
             if vae is None:
-                torch.manual_seed(training.get("seed", 0))
+                begin(training.get("seed", 0))
                 vae = configuration.build(self.pair, dataset, self.config, stored=resume)
             vae = vae.to(device)
         how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "allow_changed_data": self.allow_changed_data}
@@ -410,7 +411,7 @@ class Run:
         dataset, vae = self.dataset(), self.load_vae(device)
         posteriors.check_steps(vae, fit_steps)
         weights = evaluations.weights_digest(self.folder)
-        torch.manual_seed(seed)
+        begin(seed)
         rows = dataset.seen(split)
         if not len(rows):
             held = " and ".join(name for name, part in dataset.splits().items() if len(part))

@@ -111,7 +111,7 @@ class SharedLoader:
 
     def in_order(self) -> Iterator[Batch]:
         """The parts of this process in all batches, for validation."""
-        batches = self._batches(torch.Generator().manual_seed(0))  # with which one process validates
+        batches = self._batches(self.parallel.validation_orders())
         for rows in self._reading(batches, self.parallel.validation_seed()):
             if len(rows):
                 yield (rows.without_labels() if self.hide_labels else rows), len(rows)

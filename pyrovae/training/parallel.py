@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +17,7 @@ from pyrovae.data.dataset import Rows
 from pyrovae.data.fingerprints import is_same
 from pyrovae.distributed import Processes
 from pyrovae.nn.row_table import RowTable
+from pyrovae.rng import mixed
 from pyrovae.shared_memory import SharedMemory, shared_memory
 from pyrovae.storage import module_tensors
 from pyrovae.vae import VAE
@@ -52,7 +52,7 @@ class Parallel:
         self.seed = 0 if seed is None else seed
         self.stops = self.saves = False
         self.start = 0  # the place of the first row of this process in the present batch of a stream
-        self.orders = torch.Generator().manual_seed(self.seed) if self.several else None
+        self.orders = torch.Generator().manual_seed(mixed(self.seed)) if self.several else None
         self._by_owner = any(isinstance(module, RowTable) for module in vae.modules())
         self._sum: Sum | None = None
         self._on_cpu: bool | None = None
@@ -76,7 +76,7 @@ class Parallel:
     def reseed(self, epoch: int, batch: int) -> None:
         """Begin the stream of random numbers of a step."""
         if self.several:
-            seed = _mixed(self.seed, _NOISE, self.processes.rank, epoch, batch)
+            seed = mixed(self.seed, _NOISE, self.processes.rank, epoch, batch)
             if self._on_cpu is None:
                 self._on_cpu = self.vae.device.type == "cpu"
             # torch.manual_seed takes 80 microseconds to look at devices that nothing is drawn on.
@@ -84,16 +84,20 @@ class Parallel:
 
     def validation_seed(self) -> int:
         """The seed of the random numbers of each validation."""
-        return _mixed(0, _VALIDATION, self.processes.rank) if self.several else 0
+        return mixed(0, _VALIDATION, self.processes.rank)
+
+    def validation_orders(self) -> torch.Generator:
+        """What one process would shuffle validation rows with."""
+        return torch.Generator().manual_seed(mixed(mixed(0, _VALIDATION, 0)))
 
     def workers_seed(self, epoch: int) -> int:
         """The seed of the workers that read the rows of this process."""
-        return _mixed(self.seed, _WORKERS, self.processes.rank, epoch)
+        return mixed(self.seed, _WORKERS, self.processes.rank, epoch)
 
     def drawing(self, epoch: int, batch: int) -> AbstractContextManager[Any]:
         """A context in which latents of all data are drawn from a stream that all processes share."""
         names = self.vae.sites.shared if self.several else ()
-        return SharedDraws(names, _mixed(self.seed, _SHARED, epoch, batch), self.vae.device) if names else nullcontext()
+        return SharedDraws(names, mixed(self.seed, _SHARED, epoch, batch), self.vae.device) if names else nullcontext()
 
     def reduce(
         self, loss: float, count: int, parameters: Sequence[nn.Parameter], learned: nn.Module | None, asked: list[bool]
@@ -347,14 +351,8 @@ class SharedDraws(Messenger):
 def _seeds_from(seed: int) -> Iterator[int]:
     number = 0
     while True:
-        yield _mixed(seed, number)
+        yield mixed(seed, number)
         number += 1
-
-
-def _mixed(*numbers: int) -> int:
-    """A seed for streams that have nothing to do with each other, from whole numbers that tell them apart."""
-    text = " ".join(map(str, numbers)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
 
 
 def _same_rows(first: Any, second: Any) -> bool:

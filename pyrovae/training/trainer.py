@@ -12,6 +12,7 @@ import torch
 from pyrovae.data.fingerprints import fingerprint, is_computed
 from pyrovae.data.rows import Rows
 from pyrovae.distributed import LostProcessError, is_restart, launch, processes
+from pyrovae.rng import begin
 from pyrovae.storage import CheckpointError
 from pyrovae.training.checkpoint import RunFolder, kept_in
 from pyrovae.training.data import Stream, training_data
@@ -231,7 +232,7 @@ class Trainer(TrainingOptions):
                         )
                 if self.seed is not None:
                     stack.enter_context(torch.random.fork_rng())
-                    torch.manual_seed(self.seed)
+                    begin(self.seed)
                 stack.enter_context(nothing_left_behind(self.objective, vae))
                 fit = Fit(self, vae, data, folder, ranks)
                 if not resume:

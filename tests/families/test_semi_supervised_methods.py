@@ -74,6 +74,10 @@ class TestMethods:
     def test_label_that_is_no_class(self, x):
         with pytest.raises(ValueError, match="y holds the label 3, and the classes are 0 to 2"):
             make_pair().posterior(x, y=torch.full((ROWS,), 3))
+        with pytest.raises(ValueError, match="y holds the label -2, and the classes are 0 to 2; -1 means unknown"):
+            make_pair().posterior(x, y=torch.full((ROWS,), -2))
+        with pytest.raises(ValueError, match=r"y must hold whole numbers, got torch.float32"):
+            make_pair().posterior(x, y=torch.ones(ROWS))
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
     def test_labelled_logits(self, dtype):

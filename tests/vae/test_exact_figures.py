@@ -1,0 +1,163 @@
+"""Figures with a value in closed form, where a slip once gave another one without a word."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
+from torch.distributions import constraints
+
+from pyrovae import VAE, metrics
+from pyrovae.data import Rows
+from pyrovae.infer import IWAE, VIMCO, ReweightedWakeSleep
+from pyrovae.layout import OutsidePlateError
+from pyrovae.training import Trainer
+
+
+def shifted(x):
+    """p(x) is Normal(b, 2**0.5)."""
+    b = pyro.param("b", torch.tensor(0.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z + b, 1.0), obs=x)
+
+
+def slope(x):
+    m, t = pyro.param("m", torch.tensor(0.0)), pyro.param("t", torch.tensor(1.0), constraint=constraints.positive)
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x * m, t))
+
+
+def evidence(x, b=0.0):
+    return dist.Normal(b, 2**0.5).log_prob(x)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_data_of_the_same_seed_are_not_the_draws_of_a_training(seed):
+    torch.manual_seed(seed)
+    x = torch.randn(500)
+    vae = VAE(shifted, slope)
+    history = Trainer(epochs=200, lr=0.02, batch_size=500, seed=seed, progress=False).fit(vae, x, x)
+    best = history.rows[history.best_epoch - 1]
+    exact = -evidence(x, vae.param_sites["b"].item()).mean().item()
+    first = 0.5 * (math.log(2 * math.pi) + x.square().mean().item() + 1)  # where the guide is the prior
+    assert history.rows[0]["loss"] == pytest.approx(first, abs=0.2)
+    assert best["validation_loss"] == pytest.approx(exact, abs=0.03)
+    assert history.best_epoch > 20
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_counts_are_completed_by_means(dtype):
+    def model(x, mask):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Gamma(2.0, 1.0))
+            likelihood = dist.Poisson(z.unsqueeze(-1).expand(*z.shape, 2))
+            pyro.sample("x", likelihood.mask(mask).to_event(1), obs=x)
+
+    def guide(x, mask):  # exact for the first column
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Gamma(2.0 + x[:, 0], 2.0))
+
+    x, mask = torch.tensor([[4, 0], [9, 0], [0, 0]], dtype=dtype), torch.tensor([[True, False]] * 3)
+    found = VAE(model, guide).impute(x, mask, num_samples=4000)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[:, 1], torch.tensor([3.0, 5.5, 1.0]), atol=0.15, rtol=0)
+    torch.testing.assert_close(found[:, 0], x[:, 0].float())
+    if dtype == torch.int64:
+        with pytest.raises(ValueError, match=r"float32 cannot hold, .*; give x.double\(\)"):
+            VAE(model, guide).impute(x + 2**24 + 1, mask)
+
+
+def test_probabilities_complete_booleans():
+    def model(x, mask):
+        with pyro.plate("data", len(x)):
+            p = pyro.sample("z", dist.Beta(1.0, 9.0))
+            likelihood = dist.Bernoulli(p.unsqueeze(-1).expand(*p.shape, 2))
+            pyro.sample("x", likelihood.mask(mask).to_event(1), obs=x.float())
+
+    def guide(x, mask):
+        first = x[:, 0].float()
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Beta(1.0 + first, 10.0 - first))
+
+    x, mask = torch.tensor([[False, False], [True, False]]), torch.tensor([[True, False]] * 2)
+    found = VAE(model, guide).impute(x, mask, num_samples=4000)[:, 1]
+    torch.testing.assert_close(found, torch.tensor([1 / 11, 2 / 11]), atol=0.01, rtol=0)
+
+
+def narrow(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 0.01))
+        pyro.sample("x", dist.Normal(z, 0.01), obs=x)
+
+
+def test_a_guide_that_draws_all_rows_at_once_has_no_bound_of_a_datum():
+    x = torch.randn(6) * 0.01
+    guide = AutoDiagonalNormal(narrow)
+    guide(x)
+    vae = VAE(narrow, guide)
+    for figure in (vae.bound_terms, vae.forward):
+        with pytest.raises(OutsidePlateError, match="_AutoDiagonalNormal_latent' lies outside the plate"):
+            figure(x)
+    with pytest.raises(ValueError, match="it has no importance weights"):
+        vae.log_likelihood(x)
+    own = AutoNormal(narrow)
+    own(x)
+    own.locs.z.data.copy_(x / 2)
+    own.scales.z = torch.full((6,), 0.01 * 0.5**0.5)
+    exact = dist.Normal(0.0, 0.01 * 2**0.5).log_prob(x)
+    torch.testing.assert_close(-sum(VAE(narrow, own).bound_terms(x)[1:]), exact)
+
+
+@pytest.mark.parametrize("objective", [IWAE(200), VIMCO(200), ReweightedWakeSleep(200)], ids=["iwae", "vimco", "wake"])
+def test_a_tensor_that_scales_all_sites_is_a_number(objective):
+    x = torch.randn(4, generator=torch.Generator().manual_seed(1))
+    losses = {}
+    for scale in (2.5, torch.tensor(2.5)):
+
+        def model(x, scale=scale):
+            with poutine.scale(scale=scale), pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(x, scale=scale):
+            with poutine.scale(scale=scale), pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x / 2 + 0.7, 1.0))
+
+        pyro.set_rng_seed(0)
+        losses[isinstance(scale, float)] = objective.loss(model, guide, x)
+    assert losses[False] == pytest.approx(losses[True], rel=1e-6)
+    assert losses[False] == pytest.approx(-2.5 * evidence(x).sum().item(), rel=0.05)
+
+
+def test_a_guide_that_knows_its_rows_answers_for_these_alone():
+    torch.manual_seed(1)
+    x = torch.randn(600)
+    with pyro.get_param_store().scope():
+        guide = AutoNormal(shifted)
+        guide(x)
+        guide.locs.z.data.copy_(x / 2)
+        guide.scales.z = torch.full((600,), 0.5**0.5)
+        vae = VAE(shifted, guide)
+        torch.testing.assert_close(vae.log_likelihood(x, 20), evidence(x), atol=1e-4, rtol=0)  # more rows than at once
+        torch.testing.assert_close(-sum(vae.bound_terms(x)[1:]), evidence(x), atol=1e-4, rtol=0)
+        for figure in (vae.bound_terms, vae.forward, vae.reconstruct, vae.encode):
+            for some in (x[:1], x[:3]):
+                with pytest.raises(ValueError, match=f"holds 600 rows, and {len(some)} are asked for"):
+                    figure(some)
+        with pytest.raises(ValueError, match=r"values of shape \(3,\), and its distribution is of shape \(50, 600\)"):
+            vae.log_likelihood(x[:3], 50)
+        assert metrics.evaluate(vae, Rows(x), num_samples=20, batch_size=600).num_rows == 600
+
+
+def test_one_sample_has_no_standard_error():
+    x = torch.randn(4)
+    vae = VAE(shifted, slope)
+    details = vae.log_likelihood(x, 1, return_details=True)
+    assert details.standard_error.isnan().all()
+    assert vae.log_likelihood(x, 2, return_details=True).standard_error.isfinite().all()
+    found = metrics.evaluate(vae, Rows(x), num_samples=1)
+    assert math.isnan(found.sampling_error)
