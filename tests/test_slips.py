@@ -32,7 +32,11 @@ def with_hole(x):
 
 
 SLIPS = {
-    "no rows": (lambda vae, x: metrics.evaluate(vae, x), TypeError, "what is evaluated must be Rows, as in Rows(x)"),
+    "no rows to evaluate": (
+        lambda vae, x: metrics.evaluate(vae, x),
+        TypeError,
+        "what is evaluated must be Rows, as in Rows(x)",
+    ),
     "a text": (lambda vae, x: Trainer(epochs="3"), TypeError, "epochs must be a number, got '3'"),
     "a fraction": (lambda vae, x: find_pair("gaussian").build(x, latent_dim=2.0), TypeError, "must be a whole number"),
     "a number": (
