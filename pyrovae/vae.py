@@ -218,7 +218,8 @@ class VAE(PreparedPair):
             also compiles these operations, which pays from minutes on: it needs a C++ compiler and some ten seconds.
             The figures are those of False, which runs the programs for all samples, up to rounding.
         **data : Tensor
-            `mask`, `y`, `index`.
+            `mask`, `y`, `index` and further arguments of the programs. A tensor as long as `x` is taken for one with a
+            row for each datum, and is cut with `x`; make one that is not an attribute of the programs.
 
         Raises
         ------
