@@ -276,7 +276,7 @@ class Run:
             writer = configuration.WriteConfiguration(self.folder, config)
             loop = Trainer(**training, progress=progress, callbacks=[writer, *callbacks])
             if vae is None:
-                begin(training.get("seed", 0))
+                torch.manual_seed(training.get("seed", 0))  # another stream than that of the training
                 vae = configuration.build(self.pair, dataset, self.config, stored=resume)
             vae = vae.to(device)
         how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "allow_changed_data": self.allow_changed_data}
