@@ -125,3 +125,19 @@ def test_only_what_nan_has_done_is_blamed_on_nan(x):
     with pytest.raises((RuntimeError, ValueError)) as caught:
         vae(holes, c=torch.zeros(40, 4))
     assert "NaN" not in str(caught.value)
+
+
+def test_nan_behind_an_obs_mask_is_named():
+    def model(x, mask):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x, obs_mask=mask)
+
+    def guide(x, mask):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x_unobserved", dist.Normal(0.0, 1.0))
+
+    x = torch.tensor([0.5, torch.nan])
+    with pytest.raises(ValueError, match="site 'x_observed' has NaN; put a number there"):
+        VAE(model, guide).log_likelihood(x, 10, mask=~x.isnan())

@@ -11,7 +11,8 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.infer.scoring import Scorer, masked_log_prob, under_mask_of_model
+from pyrovae.infer.densities import masked_log_prob, under_mask_of_model
+from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Traces
 from pyrovae.sites import Site, is_local, is_point, latent_sites, masked_alike, sample_sites

@@ -30,12 +30,12 @@ from pyrovae.infer.compiled_code import (
     must_be_copied,
     prepare_headers,
 )
+from pyrovae.infer.densities import masked_log_prob
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.nodes import changed_in_place
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.pyro_elbos import PyroLoss
 from pyrovae.infer.recording import difference, reason_of, record, seen_of, unchanged_attributes
-from pyrovae.infer.scoring import masked_log_prob
 
 __all__ = ["CompileError", "CompiledLoss"]
 

@@ -8,10 +8,10 @@ from operator import add
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
+from pyrovae.infer.densities import masked_log_prob, under_one_mask
 from pyrovae.infer.enumeration import summed_log_prob
 from pyrovae.infer.kl_weight import KL_WEIGHT
 from pyrovae.infer.shared import SharedTerms, shared_terms
@@ -23,9 +23,6 @@ from pyrovae.sites import (
     data_frame,
     frames_of,
     is_local,
-    masked_alike,
-    masks_of,
-    name_of,
     sample_sites,
 )
 
@@ -141,7 +138,7 @@ class Scorer:
             guide_sites = {
                 n: s for n, s in guide_sites.items() if n in model_sites or (is_local(s, plates) and n not in not_rows)
             }
-            guide_sites |= _under_one_mask(model_sites, guide_sites)
+            guide_sites |= under_one_mask(model_sites, guide_sites)
         size = self._read_plate(model_sites, guide_sites)
 
         def log_prob(site: Site, weight: Any = 1.0) -> Tensor:
@@ -339,39 +336,6 @@ class Scorer:
         return found
 
 
-def masked_log_prob(site: Site) -> Tensor:
-    """The log-probability of a site under its masks, without scales.
-
-    Raises
-    ------
-    ValueError
-        If the value is outside of the support or of another shape, or the draw went through a transform that has no
-        inverse, and is not the one that it just drew.
-    """
-    try:
-        value = site["fn"].log_prob(site["value"])
-    except ValueError as error:
-        try:
-            torch.broadcast_shapes(site["value"].shape, site["fn"].shape())
-        except RuntimeError:
-            raise ValueError(
-                f"site {site['name']!r} has values of shape {tuple(site['value'].shape)}, and its distribution is of "
-                f"shape {tuple(site['fn'].shape())}; take the size of plates from the data, len(x), and give a guide "
-                "with a value for each row, as AutoNormal is, the rows that it was trained on"
-            ) from error
-        support = getattr(site["fn"], "support", None)
-        raise ValueError(
-            f"site {site['name']!r} has values outside of the support {support}. Expected values that its "
-            f"{name_of(site['fn'])} distribution takes: let the other program draw such ones, or give such data"
-        ) from error
-    except (KeyError, NotImplementedError) as error:
-        raise ValueError(
-            f"site {site['name']!r} has a transform without an inverse, so that draws of another run cannot be scored; "
-            "use an objective that runs the guide once (elbo, iwae, vimco, renyi), or a flow with an inverse"
-        ) from error
-    return scale_and_mask(value, mask=site["mask"])
-
-
 def _is_number(scale: Any, known: Any) -> bool:
     """Whether a scale is the same number as another one, which may be a tensor without dimensions."""
     if not isinstance(scale, Tensor) and not isinstance(known, Tensor):
@@ -392,35 +356,3 @@ def _without(sites: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
 
 def _named(sites: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: site for name, site in sites.items() if name in names and not site["is_observed"]}
-
-
-def _under_one_mask(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> dict[str, Any]:
-    """The guide's sites of what `obs_mask=` makes a latent, each under the model's mask.
-
-    Raises
-    ------
-    ValueError
-        If a latent is masked otherwise in the model than in the guide, so that its density has no counterpart.
-    """
-    changed = {}
-    for name, site in guide_sites.items():
-        of_model = model_sites.get(name)
-        if of_model is None or site["is_observed"] or masked_alike(site, of_model):
-            continue
-        if not name.endswith("_unobserved") or masks_of(site):
-            raise ValueError(
-                f"latent site {name!r} is under one mask in the model and another one in the guide, so that it has no "
-                "importance weight; mask it alike in both"
-            )
-        changed[name] = under_mask_of_model(site, of_model)
-    return changed
-
-
-def under_mask_of_model(site: Site, of_model: Site) -> Site:
-    """A site of the guide that `obs_mask=` asks for, masked as in the model.
-
-    Of the entries that are observed model and figure know nothing, whatever the guide draws there.
-    """
-    if not site["name"].endswith("_unobserved") or masks_of(site):
-        return site
-    return {**site, "mask": of_model["mask"]}
