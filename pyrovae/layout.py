@@ -16,7 +16,7 @@ from pyro.util import check_model_guide_match
 from torch import Tensor
 
 from pyrovae.data.rows import holds_rows
-from pyrovae.infer.points import draws_beside
+from pyrovae.infer.points import draws_of_points
 from pyrovae.programs import Program, Traces, trace, trace_pair, trial
 from pyrovae.sites import (
     Site,
@@ -67,9 +67,15 @@ class Layout(NamedTuple):
     enumerated: tuple[str, ...] = ()
     """Latents that the model marks for enumeration and the guide does not draw."""
     beside: tuple[str, ...] = ()
-    """Draws of the guide that the model does not have and that no latent is a function of, see `draws_beside`."""
+    """Draws of the guide that the model does not have and that no latent is a function of.
+
+    Given them the importance weights of the others are right, and their own density has no counterpart, so that
+    held-out figures leave it out.
+    """
     alone: tuple[str, ...] = ()
     """Those of them whose density makes a loss no bound for certain."""
+    joint: tuple[str, ...] = ()
+    """Draws of the guide alone that are outside the plate over the data, and that latents of rows are functions of."""
 
 
 class OutsidePlateError(ValueError):
@@ -134,13 +140,16 @@ def look_at(
             check_model_guide_match(*traces)  # refuses latents of another shape in the guide
         _check_subsamples(model, traces.guide, args, kwargs)
         layout = find_layout(*traces, rows, None if rows is None else partial(probe, rows))
-        beside = draws_beside(guide, *traces, args, kwargs)
+        own, of_points = draws_of_points(guide, *traces, args, kwargs)
+        beside = tuple(name for name in own if not any(name in draws for draws in of_points.values()))
         # Whether a point is a function of a draw that has no gradient cannot be seen.
         points = any(is_point(site) for site in latent_sites(traces.guide).values())
         drawn = nodes_of(traces.guide)
         alone = tuple(name for name in beside if drawn[name]["value"].is_floating_point() or not points)
         _check_names(*traces, alone)
-        return layout._replace(beside=beside, alone=alone)
+        of_rows = [draws for name, draws in of_points.items() if is_local(drawn[name], layout.plates)]
+        joint = tuple(name for name in own if name in layout.shared and any(name in draws for draws in of_rows))
+        return layout._replace(beside=beside, alone=alone, joint=joint)
 
 
 def _check_names(model: Trace, guide: Trace, alone: Sequence[str]) -> None:

@@ -82,6 +82,7 @@ class PreparedPair(PairParameters):
         self._follows_rows = False  # whether plates over the data had as many rows as these in the first run
         self._shares_scale = True  # whether a minibatch changes what some site counts
         self._vectorize: bool | None = None
+        self._takes_few: bool | None = None
         self._means_are_logged = False
         self._decoding = Decoding(self)
 
@@ -261,8 +262,8 @@ class PreparedPair(PairParameters):
             model, guide = conditioned(self.model, self.guide, condition)
             model = enumerated(model, self.layout)
             with self.scope(), programs.evaluating(self):
-                few = cut(given, slice(2), len(x))
-                x, given = (x[:2], few) if self.takes(x[:2], few) else (x, given)
+                if self.takes_few(x, given):
+                    x, given = x[:2], cut(given, slice(2), len(x))
                 self._vectorize = can_vectorize(model, guide, Scorer(self.layout, fixed=condition), (x,), given)
         return self._vectorize
 
@@ -336,14 +337,17 @@ class PreparedPair(PairParameters):
         dim = (self.row_dims.get(name) or 0) - self._event_dims.get(name, 0)
         return len(value) if value.dim() < -dim else value.shape[dim]
 
-    def takes(self, x: Tensor, given: Mapping[str, Tensor]) -> bool:
-        """Whether the programs run on these rows; some are written for one number of rows, or know a value for each."""
-        try:
-            with torch.random.fork_rng():
-                look_at(self.model, self.guide, (x,), given)
-        except Exception:
-            return False
-        return True
+    def takes_few(self, x: Tensor, given: Mapping[str, Tensor]) -> bool:
+        """Whether the programs run on some of these rows; some are written for one number, or know a value for each."""
+        if self._takes_few is None and len(x) > 1:
+            few = slice(min(2, len(x) - 1))
+            try:
+                with torch.random.fork_rng():
+                    look_at(self.model, self.guide, (x[few],), cut(given, few, len(x)))
+                self._takes_few = True
+            except Exception:
+                self._takes_few = False
+        return self._takes_few is not False
 
     def latents_of(self, trace: Trace) -> list[str]:
         """The names of the latents of each datum in a trace of the guide.

@@ -59,11 +59,9 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
     known = known_divergences(list(traces.guide.nodes), list(traces.model.nodes), latent)
     kl: Any = torch.zeros_like(nll) - prior
     for name, of_posterior in of_guide.items():
-        if name in layout.beside:
-            continue
-        if name in layout.shared:
-            if name not in of_model:  # and the latents of the rows are functions of it, as in AutoDiagonalNormal
-                raise OutsidePlateError(outside_plate(name, observed=False, in_model=False))
+        if name in layout.joint:  # as in AutoDiagonalNormal
+            raise OutsidePlateError(outside_plate(name, observed=False, in_model=False))
+        if name in layout.shared or name in layout.beside:
             continue
         of_prior = of_model.get(name)
         q: Site = of_posterior if of_prior is None else under_mask_of_model(of_posterior, of_prior)

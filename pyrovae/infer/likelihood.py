@@ -93,7 +93,7 @@ def log_likelihood(
     """
     pairs = _pairs_at_once(x, chunk_size)
     rows = max(1, min(len(x), pairs // (min(num_samples, _SAMPLES) if vectorize else 1)))
-    if rows < len(x) and not vae.takes(x[:rows], cut(data, slice(rows), len(x))):
+    if rows < len(x) and not vae.takes_few(x, data):
         rows = len(x)
     parts, known = [], recordings(vae)
     for start in range(0, len(x), rows):

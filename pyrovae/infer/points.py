@@ -191,24 +191,20 @@ def _log_density(site: Any, layout: Layout, row: int) -> Tensor:
     return (log_prob if dim is None else log_prob.movedim(dim, 0)[row]).sum()
 
 
-def draws_beside(
+def draws_of_points(
     guide: Program, model_trace: Trace, guide_trace: Trace, args: tuple, kwargs: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """Draws of the guide that the model does not have and that no `Delta` of the guide is a function of.
+) -> tuple[list[str], dict[str, set[str]]]:
+    """Draws of the guide that the model does not have, and for each `Delta` those that it is a function of.
 
-    Given such draws the importance weights of the others are right, and their own density has no counterpart, so that
-    held-out figures leave it out. A `Delta` at a function of a draw has that draw's density.
+    A `Delta` at a function of a draw has that draw's density.
     """
     latents, in_model = latent_sites(guide_trace), sample_sites(model_trace)
     names = [name for name, site in latents.items() if name not in in_model and not is_point(site)]
     points = [name for name, site in latents.items() if is_point(site)]
     if not names or not points:
-        return tuple(names)
+        return names, {}
     again, leaves = _points_of_draws(guide, guide_trace, names, args, kwargs)
-    counted: set[str] = set()
-    for name in points:
-        counted |= reached(nodes_of(again)[name]["value"], leaves)
-    return tuple(name for name in names if name not in counted)
+    return names, {name: reached(nodes_of(again)[name]["value"], leaves) for name in points}
 
 
 def _points_of_draws(

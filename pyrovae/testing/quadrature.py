@@ -61,7 +61,7 @@ def _discrete_nodes(distribution: Distribution, support: Constraint) -> Nodes:
     if not torch.isfinite(lower).all() or distribution.event_shape:
         raise ValueError(f"{distribution} cannot be summed: give it enumerate_support or an integer support from below")
     first, last = int(lower.min()), float(upper.max())
-    with seeded(0):
+    with seeded(1):
         draw = distribution.sample()
     total = torch.zeros(distribution.batch_shape, dtype=torch.double, device=draw.device)
     pieces, masses, start, size = [], [], first, 1024
@@ -115,7 +115,7 @@ def nodes(distribution: Distribution) -> Nodes:
     size = shape.numel()
     if size not in _NUM_NODES or len(shape) > 1:
         raise ValueError(f"quadrature takes events of one or two free dimensions, {distribution} has {size}")
-    with seeded(0):
+    with seeded(1):
         draws = transform.inv(distribution.sample((1001,)))
     draws = draws.reshape(1001, *distribution.batch_shape, size)
     low, centre, high = torch.nanquantile(draws, draws.new_tensor([0.25, 0.5, 0.75]), dim=0)

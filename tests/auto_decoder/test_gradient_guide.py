@@ -56,7 +56,7 @@ def test_it_trains_and_every_method_works(objective):
     model, x = decoder_model(), pictures(60)
     vae = VAE(model, GradientGuide(model, 2))
     assert sum(p.numel() for p in vae.parameter_groups()["guide"]) == 2
-    settings = {"epochs": 15, "batch_size": 20, "lr": 0.03, "progress": False}
+    settings = {"epochs": 15, "batch_size": 20, "lr": 0.03, "progress": False, "seed": 1}
     history = Trainer(objective=objective, **settings).fit(vae, (x, pictures(20, 3)))
     assert history.rows[-1]["validation_loss"] < history.rows[0]["validation_loss"] - 0.5
     assert vae.log_likelihood(x, 20).shape == (60,)

@@ -6,11 +6,11 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from command_line import error_of
 
 from pyrovae import VAE
 from pyrovae.cli import main
+from pyrovae.rng import begin
 
 PAIR = """
 import os, signal
@@ -103,7 +103,7 @@ def test_every_verb(here, capsys, monkeypatch):
     module = importlib.import_module("covariates")
     vae, test = VAE.load(run, module.make_vae()), module.make_data().test
     vae.prepare(test.x, **test.fields())
-    torch.manual_seed(0)
+    begin(0)
     expected = vae.sample(20, "mean", data=test.x, c=test.more["c"])
     np.testing.assert_allclose(np.loadtxt("a.csv", delimiter=",", skiprows=1), expected.numpy(), rtol=1e-5)
     assert "--data is for a run on data of a function" in error_of(["resume", run, *AGAIN[:2], "--data", "x"], capsys)

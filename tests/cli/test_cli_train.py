@@ -155,8 +155,9 @@ class TestGrow:
 
     @staticmethod
     def train(weights, *words):
-        sizes = ["--truncation", str(weights), "--hidden", "8", "--epochs", "2", "--lr", "0.01", "--quiet", *words]
-        return main(["train", "stick-breaking", "--data", "digits", "--out", f"sticks-of-{weights}", *sizes])
+        sizes = ["--truncation", str(weights), "--hidden", "8", "--epochs", "2", "--lr", "0.01", "--seed", "4"]
+        out = ["--out", f"sticks-of-{weights}", "--quiet", *words]
+        return main(["train", "stick-breaking", "--data", "digits", *sizes, *out])
 
     def test_a_new_run(self, folder, capsys):
         assert self.train(3) == 0

@@ -26,6 +26,7 @@ RULES = [
     ("factor: outside the guide", WEIGHTS, "observed site 'f' lies outside the plate"),
     # Guides.
     ("Auto(Diag|Multi|Low|Lap)[a-zA-Z]*$", SINGLE, "site '_Auto.*' lies outside .*; the guide alone draws it"),
+    ("Auto(Diag|Multi|Low)", "bound forward", "site '_Auto.*' lies outside .*; the guide alone draws it"),
     ("Auto(?!Normal)|likelihood: point", FIGURES, "site 'z' of the guide is a Delta that is no function of"),
     ("(AutoNormal|AutoDelta|likelihood: point)$", DREAMS, "site 'z' of the guide is a Delta"),
     ("Auto.* and a global", "evaluate", "lies outside the plate"),

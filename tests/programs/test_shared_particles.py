@@ -10,7 +10,7 @@ from pyro import poutine
 
 from pyrovae import VAE
 from pyrovae.infer import IWAE, NVIL, VIMCO, KLWeightMessenger, MinibatchScale, ReweightedWakeSleep
-from pyrovae.training import Trainer
+from pyrovae.training import Callback, Trainer
 
 ROWS, K = 5, 4
 
@@ -118,6 +118,17 @@ def test_gradient_of_discrete_draws_is_that_of_the_enumerated_bound(objective):
     assert ((found.mean(0) - exact).abs() < 4 * error).all(), (found.mean(0), exact, error)
 
 
+class Watcher(Callback):
+    """The posterior of the mean after each epoch; the epoch of the lowest loss is one of much noise."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_epoch(self, progress):
+        values = dict(progress.vae.named_parameters())
+        self.found.append((values["param_sites.m"].item(), values["param_sites.s"].exp().item()))
+
+
 def test_posterior_of_a_mean_is_exact_under_minibatches():
     torch.manual_seed(0)
     x = 1.0 + 2**0.5 * torch.randn(60)
@@ -125,11 +136,12 @@ def test_posterior_of_a_mean_is_exact_under_minibatches():
     for batch_size in (60, 20):
         pyro.clear_param_store()
         vae = VAE(model, guide)
-        trainer = Trainer("iwae", num_particles=10, epochs=400 * batch_size // 60, batch_size=batch_size, lr=0.02)
-        trainer.fit(vae, x)
-        found = dict(vae.named_parameters())
-        assert found["param_sites.m"].item() == pytest.approx(variance * x.sum().item() / 2, abs=0.12)
-        assert found["param_sites.s"].exp().item() == pytest.approx(variance**0.5, rel=0.3)
+        watcher, epochs = Watcher(), 400 * batch_size // 60
+        options = {"lr": 0.02, "progress": False, "callbacks": [watcher]}
+        Trainer("iwae", num_particles=10, epochs=epochs, batch_size=batch_size, **options).fit(vae, x)
+        mean, deviation = torch.tensor(watcher.found[-epochs // 4 :]).mean(0).tolist()
+        assert mean == pytest.approx(variance * x.sum().item() / 2, abs=0.06)
+        assert deviation == pytest.approx(variance**0.5, rel=0.15)
 
 
 @pytest.mark.parametrize("vectorize", [True, False])

@@ -16,6 +16,7 @@ from training_runs import Watcher, rows, seeded
 
 from pyrovae.cli.options import optimizer as typed
 from pyrovae.nn.row_table import RowTable
+from pyrovae.rng import begin
 from pyrovae.training import RunFolder, Trainer, TrainingInterrupted
 from pyrovae.training.grouped_optimizer import GroupedOptimizer
 from pyrovae.training.row_steps import row_steps
@@ -34,7 +35,7 @@ def test_each_group_moves_by_its_own_optimizer(store):
     groups = twin.parameter_groups()
     of_model = torch.optim.Adam(groups["model"], lr=0.02, betas=(0.8, 0.9))
     of_guide = torch.optim.SGD(groups["guide"], lr=0.05, momentum=0.5)
-    torch.manual_seed(5)
+    begin(5)
     with pyro.get_param_store().scope():
         scaled = [pyro.poutine.scale(program, scale=1 / 40) for program in (twin.model, twin.guide)]
         for _ in range(4):

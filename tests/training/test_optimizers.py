@@ -11,6 +11,7 @@ from torch.optim import lr_scheduler
 from training_runs import rows, seeded, trained
 
 from pyrovae.infer import NVIL
+from pyrovae.rng import begin
 from pyrovae.training import Trainer
 from pyrovae.training.json_values import as_json, from_json
 
@@ -46,7 +47,7 @@ def test_pyro_optimizers_take_the_steps_of_svi(optimizer, store):
     objective = TraceMeanField_ELBO()
     trainer = Trainer(objective, optimizer=PYRO[optimizer](), epochs=4, batch_size=40, seed=5, progress=False)
     trainer.fit(vae, rows())
-    torch.manual_seed(5)
+    begin(5)
     with pyro.get_param_store().scope():
         scaled = [pyro.poutine.scale(program, scale=1 / 40) for program in (twin.model, twin.guide)]
         svi = SVI(*scaled, PYRO[optimizer](), objective)

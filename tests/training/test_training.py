@@ -12,6 +12,7 @@ from training_runs import Watcher, rows, seeded, trained
 
 from pyrovae import VAE
 from pyrovae.data.dataset import Rows, transform_x
+from pyrovae.rng import begin
 from pyrovae.training import Trainer, TrainingData
 
 # -- what is minimised ------------------------------------------------------------------------------------------------
@@ -23,7 +24,7 @@ def test_a_step_is_that_of_the_mean_gradient():
     kl = TraceMeanField_ELBO()
     trainer = Trainer(objective=kl, optimizer="sgd", lr=0.1, epochs=1, batch_size=16, progress=False, seed=5)
     trainer.fit(vae, x)
-    torch.manual_seed(5)
+    begin(5)
     loss = kl.differentiable_loss(twin.model, twin.guide, x) / 16
     loss.backward()
     for moved, parameter in zip(vae.parameters(), twin.parameters(), strict=True):
