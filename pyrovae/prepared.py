@@ -88,21 +88,27 @@ class PreparedPair(PairParameters):
 
     @contextmanager
     def telling_of_data(self, x: Tensor, data: Mapping[str, Any]) -> Iterator[None]:
-        """A context in which programs that trip over NaN or another shape say so, and not what became of them."""
+        """A context in which programs that trip over NaN, another shape or type say so, and not what became of them."""
         try:
             yield
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             text, seen = str(error), None if self.first_rows is None else self.first_rows.shape[1:]
             hidden = data.get("mask") is not None or not x.is_floating_point()
             if "satisfy the constraint" in text and not hidden and (count := int(x.isnan().sum())):
                 fault = f"x has NaN in {count} entries; give mask=~x.isnan() to a pair that takes a mask, or fill them"
-            elif type(error) is RuntimeError and "Trace Shapes" in text and seen not in (None, x.shape[1:]):
+            elif type(error) in (RuntimeError, IndexError) and seen not in (None, x.shape[1:]):
                 fault = (
                     f"x has rows of shape {tuple(x.shape[1:])}, and the pair has seen rows of shape {tuple(seen or ())}"
                 )
+            elif type(error) is RuntimeError and "same dtype" in text and x.dtype not in (known := self._dtypes()):
+                fault = f"x is of {x.dtype}, and the parameters of the pair of {known[0]}; give x.to({known[0]})"
             else:
                 raise
             raise ValueError(fault) from error
+
+    def _dtypes(self) -> list[torch.dtype]:
+        """The types of floating-point parameters."""
+        return list(dict.fromkeys(p.dtype for p in self.parameters() if p.is_floating_point())) or [torch.float32]
 
     @property
     def sites(self) -> Sites:

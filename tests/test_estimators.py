@@ -163,3 +163,10 @@ def test_scale_of_columns_does_not_matter(blobs, fitted):
 def test_on_cuda(blobs):
     X, y, some = blobs
     assert VAEClassifier(**QUICK, device="cuda").fit(X, some).score(X, y) > 0.9
+
+
+def test_a_text_that_means_unknown_is_no_class(blobs):
+    X, y = blobs
+    labels = [-1 if number % 3 else f"class {label}" for number, label in enumerate(y)]
+    with pytest.raises(ValueError, match="y is an array of texts and holds '-1', which is no -1"):
+        VAEClassifier(**QUICK).fit(X, np.array(labels))

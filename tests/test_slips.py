@@ -32,10 +32,22 @@ def with_hole(x):
 
 
 SLIPS = {
+    "another type": (lambda vae, x: vae.encode(x.double()), ValueError, "x is of torch.float64, and the parameters of"),
+    "a shape of two": (
+        lambda vae, x: vae.encode(x[:, :4]),
+        ValueError,
+        "x has rows of shape .4,., and the pair has seen",
+    ),
+    "a weight that falls": (lambda vae, x: Trainer(kl_weight="warm-up:4:-1"), ValueError, "must be finite and not neg"),
+    "a weight of one's own": (
+        lambda vae, x: Trainer(kl_weight=lambda epoch: -1.0, epochs=1, progress=False).fit(vae, x),
+        ValueError,
+        "kl_weight gives -1.0 after 0 epochs; a weight must be finite and not negative",
+    ),
     "no rows to evaluate": (
         lambda vae, x: metrics.evaluate(vae, x),
         TypeError,
-        "what is evaluated must be Rows, as in Rows(x)",
+        "what is evaluated must be Rows, as in",
     ),
     "a text": (lambda vae, x: Trainer(epochs="3"), TypeError, "epochs must be a number, got '3'"),
     "a fraction": (lambda vae, x: find_pair("gaussian").build(x, latent_dim=2.0), TypeError, "must be a whole number"),

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from pyrovae.data.dataset import DataSpec
 from pyrovae.data.kinds import MEANING, find_kind
+from pyrovae.data.rounding import rounded
 from pyrovae.data.rows import Rows
 from pyrovae.data.stored import Stored
 
 logger = logging.getLogger(__name__)
-
-_LOST = 1e-3  # share of the spread of an entry that rounding may take
 
 
 def is_array(value: Any) -> bool:
@@ -62,12 +61,12 @@ def tensor_of(value: Any, what: str = "the data", dtype: torch.dtype | None = No
     if isinstance(value, Tensor):
         if dtype is None or not value.is_floating_point() or value.dtype == dtype:
             return value
-        return _rounded(value, dtype, what)
+        return rounded(value, dtype, what)
     array = _numbers(value, what)
     if array.dtype == bool:
         return torch.from_numpy(array.copy())
     given = torch.from_numpy(np.ascontiguousarray(array.astype(np.float64)))
-    return _rounded(given, torch.get_default_dtype() if dtype is None else dtype, what)
+    return rounded(given, torch.get_default_dtype() if dtype is None else dtype, what)
 
 
 def rows_of(value: Any, what: str = "the data", dtype: torch.dtype | None = None) -> Rows:
@@ -160,33 +159,3 @@ def _numbers(value: Any, what: str) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{what} hold {array.dtype}, no numbers")
     return array
-
-
-def _rounded(value: Tensor, dtype: torch.dtype, what: str) -> Tensor:
-    """Values in another precision, unless something is lost.
-
-    Raises
-    ------
-    ValueError
-        Naming the entry.
-    """
-    found = value.to(dtype)
-    if torch.finfo(dtype).eps <= torch.finfo(value.dtype).eps or not value.numel():
-        return found
-    bits = torch.finfo(dtype).bits
-    if bool((found.isinf() & value.isfinite()).any()):
-        raise ValueError(f"{what} hold {float(value[found.isinf()][0]):g}, which {bits}-bit numbers cannot; scale them")
-    rows = value.reshape(len(value), -1) if value.dim() else value.reshape(1, 1)
-    seen = rows.isfinite()
-    error = torch.where(seen, (found.reshape(rows.shape).to(value.dtype) - rows).abs(), 0).amax(0)
-    count = seen.sum(0).clamp(min=1)
-    mean = torch.where(seen, rows, 0).sum(0) / count
-    spread = (torch.where(seen, rows - mean, 0).square().sum(0) / count).sqrt()
-    lost = (error > _LOST * spread) & (spread > 0)
-    if bool(lost.any()):
-        entry = int(lost.nonzero()[0])
-        raise ValueError(
-            f"entry {entry} of {what} is about {float(mean[entry]):g} and varies by {float(spread[entry]):.2g}, which "
-            f"{bits}-bit numbers would blur; subtract its mean, or train in double precision (vae.double())"
-        )
-    return found

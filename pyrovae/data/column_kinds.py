@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ MOST_LEVELS = 20
 LARGEST_COUNT = 10_000
 """The largest whole number of a count column. Larger ones are as good as continuous."""
 ASKED = "This kind was asked for."
+_WITH_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*|\s*[+-]?\d{1,3}(,\d{3})+(\.\d+)?\s*")
 
 
 def infer_column(
@@ -105,6 +107,11 @@ def _with_levels(
         return Column(**fixed, kind="ordinal", why="The order of its levels was given.")
     if ordered:
         return Column(**fixed, kind="ordinal", why="It is an ordered category.")
+    if held == "text" and len(found) > MOST_LEVELS and all(map(_WITH_COMMA.fullmatch, found)):
+        raise ValueError(
+            f"column {series.name!r} holds texts such as {found[0]!r}, perhaps numbers with a comma; write them with a "
+            f"point, or say that they are levels, kinds={{{series.name!r}: 'categorical'}}"
+        )
     return Column(**fixed, kind="categorical", why=_why_categorical(held, found))
 
 

@@ -12,6 +12,9 @@ import numpy as np
 from pyrovae.data.download import DataError
 from pyrovae.data.stored import Stored, first_line, labels_of, stored
 
+_FEW = 3
+"""So many numbers may lie at equal steps by chance."""
+
 
 def read_csv(
     path: Path, label_column: str | None = None, columns: Sequence[str] | None = None, need_labels: bool = True
@@ -117,6 +120,11 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
                     first = cells
                 elif not lines:
                     header = _is_header(first, cells, label_column)
+                    if not header and len(first) > _FEW and _is_even(first) and not _is_even(cells):
+                        raise DataError(
+                            f"{path}: its first line has equal steps, {first[0]}, {first[1]}, ..., so it may hold "
+                            "names or a row; write names that are words, or put a line of them above"
+                        )
                     lines = [reader.line_num] if header else [1, reader.line_num]
                 else:
                     lines.append(reader.line_num)
@@ -153,6 +161,14 @@ def _is_header(first: Sequence[str], second: Sequence[str], label_column: str | 
         return True
     words = [not _is_number(cell) for cell in first]
     return all(words) or any(word and _is_number(cell) for word, cell in zip(words, second, strict=True))
+
+
+def _is_even(cells: Sequence[str]) -> bool:
+    """Whether all cells are numbers, with equal steps between them, as names of a series are."""
+    if not all(map(_is_number, cells)) or not all(cell.strip()[-1:].isdigit() for cell in cells):
+        return False
+    steps = np.diff([float(cell) for cell in cells])
+    return bool(steps[0]) and bool(np.allclose(steps, steps[0], rtol=1e-6, atol=0))
 
 
 def _is_number(cell: str) -> bool:

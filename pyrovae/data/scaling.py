@@ -66,8 +66,9 @@ class TableScaler:
         if method != "none" and shifted:
             scaler: Any = StandardScaler() if method == "standardize" else MinMaxScaler()
             with np.errstate(over="ignore", invalid="ignore"):  # such a column is not scaled
-                scaler.fit(values[:, shifted])
-            loc[shifted] = scaler.mean_ if method == "standardize" else scaler.data_min_
+                near, around = _around_zero(values[:, shifted])
+                scaler.fit(around)
+            loc[shifted] = near + (scaler.mean_ if method == "standardize" else scaler.data_min_)
             scale[shifted] = scaler.scale_ if method == "standardize" else scaler.data_range_
         for i, family in enumerate(families):
             if method != "none" and family in POSITIVE:
@@ -86,6 +87,16 @@ class TableScaler:
         """Values ``[..., D]`` in the units of the table."""
         return values * np.array(self.scale) + np.array(self.loc)
 
+    def exactly(self, scaled: float, column: int) -> float:
+        """The value of a column that has been scaled to this one, without what rounding adds to it.
+
+        It is the one with the fewest decimals that is scaled to the same number.
+        """
+        loc, scale = self.loc[column], self.scale[column]
+        value = scaled * scale + loc
+        near = (round(value, decimals) for decimals in range(-20, 21))
+        return next((one for one in near if (one - loc) / scale == scaled), value)
+
     @property
     def log_scale(self) -> Values:
         """What a log-density of each scaled column is larger by than that of the column in its own unit, in nats."""
@@ -99,6 +110,18 @@ class TableScaler:
     def from_dict(cls, values: Mapping[str, Any]) -> TableScaler:
         """What `to_dict` wrote."""
         return cls(tuple(values["loc"]), tuple(values["scale"]))
+
+
+def _around_zero(values: Values) -> tuple[Values, Values]:
+    """A value of each column, and how far the others are from it.
+
+    Sums of large numbers that vary little, such as times in seconds, would lose what they vary by.
+    """
+    observed = ~np.isnan(values)
+    first = np.where(observed.any(0), values[observed.argmax(0), np.arange(values.shape[1])], 0.0)
+    around = values - first
+    fits = ~np.isinf(around).any(0)
+    return np.where(fits, first, 0.0), np.where(fits, around, values)
 
 
 class ScalingMoments:
@@ -153,7 +176,10 @@ class ScalingMoments:
             if family in POSITIVE:
                 scale[i] = np.exp(self.moments[i].mean)
             elif family in _SHIFTED and method == "standardize":
-                loc[i], scale[i] = self.moments[i].mean, self.moments[i].deviation
+                if self.low[i] == self.high[i]:  # whose mean may be rounded
+                    loc[i] = self.low[i]
+                else:
+                    loc[i], scale[i] = self.moments[i].mean, self.moments[i].deviation
             elif family in _SHIFTED:
                 loc[i], scale[i] = self.low[i], self.high[i] - self.low[i]
         usable = np.isfinite(scale) & (scale > 0) & np.isfinite(loc)

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from pyrovae.data.download import DataError
+from pyrovae.data.rounding import LOADED, rounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +106,7 @@ def stored(
         if missing.any():
             mask = ~missing if mask is None else mask & ~missing
     if x.dtype != np.uint8:
-        with np.errstate(over="ignore"):
-            x = x.astype(np.float32)
+        x = _in_single(source, x, mask)
     if mask is not None and mask.all():
         mask = None
     if mask is not None:
@@ -117,6 +118,26 @@ def stored(
             f"{result.place(index)} is {x[tuple(index)]}, expected a finite number, or NaN if it is missing"
         )
     return result
+
+
+def _in_single(source: str, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Numbers in single precision.
+
+    Raises
+    ------
+    DataError
+        If that would blur what an entry says.
+    """
+    with np.errstate(over="ignore"):
+        found = x.astype(np.float32)
+    if np.isinf(found).any() or x.dtype.itemsize <= 2:  # what is infinite is told by its place
+        return found
+    known = x.astype(np.float64) if mask is None else np.where(mask, x, np.nan)
+    try:
+        rounded(torch.from_numpy(known), torch.float32, source, LOADED)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    return found
 
 
 def labels_of(source: str, y: np.ndarray, rows: int) -> tuple[np.ndarray, tuple[str, ...] | None]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyrovae.data.dataset import TABLE, Dataset, Rows, Transform
 from pyrovae.data.scaling import ScalingMoments, TableScaler
 from pyrovae.data.schema import Schema
-from pyrovae.likelihoods.marginals import Marginal
+from pyrovae.likelihoods.marginals import Marginal, at_atom
 from pyrovae.likelihoods.tables import COUNTS, FAMILIES, OF_LEVELS, POSITIVE, ColumnFamilies
 
 FAMILY_OF_KIND = {
@@ -209,7 +209,11 @@ class TableCodec:
     def complete(self, scaled: NDArray) -> NDArray:
         """Values of all columns of the schema, ``[N, D]``, from scaled values of the modelled ones."""
         full = np.full((len(scaled), len(self.schema.columns)), np.nan)
-        full[:, self.modelled] = self.scaler.inverse_transform(scaled)
+        values = self.scaler.inverse_transform(scaled)
+        for number, marginal in enumerate(self.families.marginals):
+            for atom in () if marginal is None else marginal.atoms:
+                values[at_atom(scaled[:, number], atom), number] = self.scaler.exactly(atom, number)
+        full[:, self.modelled] = values
         for position, column in enumerate(self.schema.columns):
             if column.kind == "constant":
                 full[:, position] = column.low

@@ -306,8 +306,13 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         missing = self.unlabelled
         if missing is None or pd.isna(missing):
             return np.asarray(pd.isna(y), dtype=bool)
-        if y.dtype.kind in "US" and not isinstance(missing, str):
-            return np.zeros(len(y), dtype=bool)  # texts are never equal to a number
+        if y.dtype.kind in "US" and not isinstance(missing, str):  # texts are never equal to a number
+            if str(missing) in y:
+                raise ValueError(
+                    f"y is an array of texts and holds {str(missing)!r}, which is no {missing!r}; give an array of "
+                    f"objects, np.array(labels, dtype=object), or unlabelled={str(missing)!r}"
+                )
+            return np.zeros(len(y), dtype=bool)
         return np.array([not pd.isna(label) and label == missing for label in y], dtype=bool)
 
     def _rows(self, X: ArrayLike) -> Tensor:

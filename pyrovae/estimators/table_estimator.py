@@ -160,6 +160,13 @@ class TableEstimator(TransformerMixin, BaseEstimator, ABC):
             on no other row, and errors of unlike rows are independent. After a training with a small `kl_weight` the
             guide is too narrow, so wider draws are mixed in; estimates stay low by some nats for tables of many
             columns, also with many samples. Take 1 if densities matter.
+
+        Notes
+        -----
+        The likelihood of positive and count columns is normal unless `likelihoods` says otherwise. Part of its density
+        lies on values that such a column cannot have, so that the rest integrates to less than 1, and at a count it is
+        a density and no probability. With ``{"positive": "log-normal", "count": "negative-binomial"}`` densities
+        integrate to 1 and counts have probabilities.
         """
         check_is_fitted(self)
         check_scalar(num_samples, "num_samples", Integral, min_val=1)

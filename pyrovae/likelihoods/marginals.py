@@ -105,8 +105,7 @@ class Marginal:
 
     def is_atom(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which values ``[N]`` are atoms, as `MappedNormal` tells them."""
-        atoms = np.array(self.atoms)
-        return (np.abs(values[:, None] - atoms) <= AT_ATOM * (1 + np.abs(atoms))).any(1)
+        return np.any([at_atom(values, atom) for atom in self.atoms], axis=0)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, ready for JSON."""
@@ -116,6 +115,11 @@ class Marginal:
     def from_dict(cls, stored: Mapping[str, Sequence[float]]) -> Marginal:
         """What `to_dict` wrote."""
         return cls(tuple(stored["values"]), tuple(stored["scores"]), tuple(stored["atoms"]))
+
+
+def at_atom(values: NDArray[np.float64], atom: float) -> NDArray[np.bool_]:
+    """Which values are this atom, up to the rounding of single precision."""
+    return np.abs(values - atom) <= AT_ATOM * (1 + abs(atom))
 
 
 UNCHANGED = Marginal((-1.0, 1.0), (-1.0, 1.0))

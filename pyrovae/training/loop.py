@@ -48,7 +48,7 @@ from pyrovae.training.refined import RefinedTraining
 from pyrovae.training.resuming import settings_of
 from pyrovae.training.row_steps import row_steps, tables_of
 from pyrovae.training.saving import Saving
-from pyrovae.training.schedules import Constant, parse_schedule
+from pyrovae.training.schedules import Constant, parse_schedule, value_at
 from pyrovae.training.setup import check_arguments, find_monitor, make_steps, objective_for, validation_batches
 from pyrovae.training.state import TrainingState
 from pyrovae.training.validating import validation_loss
@@ -266,7 +266,7 @@ class Fit:
     def step(self, rows: Rows, count: int) -> int:
         """Do one step of the optimizer. Return the number of rows of the batch."""
         x, data = arguments(self.vae, rows, self.device) if count else (None, {})
-        beta, number = self.kl_weight(self.progress.time), self.state.batch + 1
+        beta, number = value_at(self.kl_weight, self.progress.time), self.state.batch + 1
         captures = self.captured is not None and self.compiled is not None and not self.compiled.compares
         if captures and self.captured is not None and x is not None and len(x) == self.full:
             whole = self.captured(x, beta, data)

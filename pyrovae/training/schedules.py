@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,7 +39,7 @@ class Constant:
     Raises
     ------
     ValueError
-        The value is negative.
+        The value is negative or not finite.
 
     Examples
     --------
@@ -50,8 +51,7 @@ class Constant:
 
     def __post_init__(self) -> None:
         """Check the value."""
-        if not self.value >= 0:
-            raise ValueError(f"a weight or temperature must not be negative, got {self.value}")
+        _check(self.value)
 
     def __call__(self, epoch: float) -> float:
         """Return the value at this time."""
@@ -76,7 +76,7 @@ class WarmUp:
     Raises
     ------
     ValueError
-        `epochs` is not positive.
+        `epochs` is not positive, or a value is negative or not finite.
 
     References
     ----------
@@ -97,6 +97,7 @@ class WarmUp:
         """Check the length."""
         if not self.epochs > 0:
             raise ValueError(f"a warm-up takes a positive number of epochs, got {self.epochs}")
+        _check(self.start, self.end)
 
     def __call__(self, epoch: float) -> float:
         """Return the value at this time."""
@@ -116,6 +117,11 @@ class Decay:
     floor : float, default 0.0
         Smallest value.
 
+    Raises
+    ------
+    ValueError
+        A value is negative or not finite.
+
     Examples
     --------
     >>> Decay()(3.7)
@@ -124,6 +130,10 @@ class Decay:
 
     start: float = 1.0
     floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        _check(self.start, self.floor)
 
     def __call__(self, epoch: float) -> float:
         """Return the value at this time."""
@@ -150,7 +160,7 @@ class Cyclic:
     Raises
     ------
     ValueError
-        `epochs` or `rise` is out of range.
+        `epochs` or `rise` is out of range, or a value is negative or not finite.
 
     References
     ----------
@@ -172,11 +182,32 @@ class Cyclic:
         """Check the cycle."""
         if not (self.epochs > 0 and 0 < self.rise <= 1):
             raise ValueError(f"a cycle needs epochs > 0 and 0 < rise <= 1, got {self.epochs} and {self.rise}")
+        _check(self.start, self.end)
 
     def __call__(self, epoch: float) -> float:
         """Return the value at this time."""
         position = (epoch % self.epochs) / self.epochs
         return self.start + (self.end - self.start) * min(1.0, position / self.rise)
+
+
+def _check(*values: float) -> None:
+    for value in values:
+        if not 0 <= value < math.inf:
+            raise ValueError(f"a weight or temperature must be finite and not negative, got {value}")
+
+
+def value_at(schedule: Schedule, epoch: float) -> float:
+    """The value of a schedule that may be a function of the user.
+
+    Raises
+    ------
+    ValueError
+        If it is no weight.
+    """
+    value = schedule(epoch)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"kl_weight gives {value} after {epoch:g} epochs; a weight must be finite and not negative")
+    return value
 
 
 _KINDS: dict[str, Callable[..., Schedule]] = {

@@ -1,0 +1,86 @@
+"""Numbers that were lost on their way from a file or a table to the model, or back."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pyrovae import data
+from pyrovae.data import Schema
+from pyrovae.data.download import DataError
+from pyrovae.data.scaling import ScalingMoments, TableScaler
+from pyrovae.estimators import VAEImputer
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("ending", ["csv", "npy"])
+def test_files_of_numbers_that_single_precision_blurs(here, ending):
+    times = np.stack([1.6e9 + np.arange(200.0), np.linspace(0.0, 1.0, 200)], 1)
+    same = np.stack(
+        [np.full(200, 1.6e9 + 0.1), np.linspace(0.0, 1.0, 200)], 1
+    )  # which is blurred, and varies by nothing
+    for name, rows in (("times", times), ("same", same)):
+        if ending == "csv":
+            pd.DataFrame(rows, columns=["t", "a"]).to_csv(f"{name}.csv", index=False)
+        else:
+            np.save(f"{name}.npy", rows)
+    with pytest.raises(DataError, match=rf"entry 0 of times.{ending} is about 1.6e\+09 and varies by 58"):
+        data.load(f"times.{ending}", validation=0, test=0)
+    assert len(data.load(f"same.{ending}", validation=0, test=0).train) == 200
+
+
+def test_names_that_are_numbers_are_no_row(here):
+    rows = np.random.default_rng(0).normal(size=(50, 5))
+    pd.DataFrame(rows, columns=[400.0, 400.5, 401.0, 401.5, 402.0]).to_csv("spectra.csv", index=False)
+    with pytest.raises(
+        DataError, match=r"its first line has equal steps, 400.0, 400.5, ..., so it may hold names or a row"
+    ):
+        data.load("spectra.csv", validation=0, test=0)
+    np.savetxt("plain.csv", rows, delimiter=",")
+    assert len(data.load("plain.csv", validation=0, test=0).train) == 50
+    np.savetxt("lines.csv", np.arange(5.0) * np.arange(1, 9)[:, None], delimiter=",")  # all rows have equal steps
+    assert len(data.load("lines.csv", validation=0, test=0).train) == 8
+
+
+@pytest.mark.parametrize("values", [2.0**53 + 2 * np.arange(120), np.full(108, 12345678901234567890.0)])
+def test_large_numbers_are_scaled_by_what_they_vary_by(values):
+    moments = ScalingMoments(("normal",))
+    for part in np.array_split(values[:, None], 3):
+        moments.add(part)
+    for scaler in (TableScaler.fit(values[:, None], ("normal",)), moments.scaler()):
+        found = scaler.transform(values[:, None])
+        spread = (values - values[0]).std()
+        assert np.abs(found.mean()) < 0.05
+        assert found.std() == pytest.approx(1.0 if spread else 0.0, abs=1e-3)
+
+
+def test_atoms_come_back_as_they_were():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=200)
+    z = np.where(rng.random(200) < 0.4, 0.0, np.where(rng.random(200) < 0.3, 0.1234567890123456, np.exp(a)))
+    table = pd.DataFrame({"a": a, "z": z})
+    table.loc[::3, "z"] = np.nan
+    imputer = VAEImputer(marginals="quantile", epochs=5, num_nets=1, trees=False, random_state=0).fit(table)
+    drawn = imputer.sample(2000, random_state=0).z
+    assert (drawn == 0).mean() > 0.2
+    assert not ((drawn != 0) & (drawn.abs() < 1e-6)).any()
+    assert (drawn == 0.1234567890123456).mean() > 0.05
+    for atom in (0.0, 0.1, 1e6, -3.25, 0.1234567890123456):
+        scaler = TableScaler((0.3371,), (2.0199,))
+        assert scaler.exactly((atom - 0.3371) / 2.0199, 0) == atom
+
+
+@pytest.mark.parametrize("form", ["{:.3f}", "{:,.1f}"])
+def test_numbers_with_a_comma_are_no_levels(form):
+    texts = [
+        form.format(value).replace(".", ",") if form == "{:.3f}" else form.format(value)
+        for value in 1000 + np.arange(60.0)
+    ]
+    table = pd.DataFrame({"a": texts, "b": np.arange(60.0)})
+    with pytest.raises(ValueError, match=r"column 'a' holds texts such as '1.*', perhaps numbers with a comma"):
+        Schema.infer(table)
+    assert Schema.infer(table, kinds={"a": "categorical"}).columns[0].kind == "categorical"
