@@ -166,7 +166,7 @@ def test_on_cuda(blobs):
 
 
 def test_a_text_that_means_unknown_is_no_class(blobs):
-    X, y = blobs
+    X, y, _ = blobs
     labels = [-1 if number % 3 else f"class {label}" for number, label in enumerate(y)]
     with pytest.raises(ValueError, match="y is an array of texts and holds '-1', which is no -1"):
         VAEClassifier(**QUICK).fit(X, np.array(labels))
