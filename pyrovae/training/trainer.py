@@ -99,7 +99,9 @@ class Trainer(TrainingOptions):
         restored at the end. Without validation rows it is "loss". Families add columns: "validation_error" is the
         classification error of a pair that infers a class, which sees the labels of validation rows in nothing else.
     seed : int, optional, default 0
-        Seed of the training; the caller's random numbers stay as they were. None uses the caller's.
+        Seed of the training, whose stream is another one than that of `torch.manual_seed`: data drawn after
+        ``torch.manual_seed(0)`` are not its draws. The caller's random numbers stay as they were. None uses the
+        caller's, to draw what a training by stock Pyro draws.
     progress : bool, default True
         Show a progress bar.
     callbacks : sequence of Callback, default ()
