@@ -75,7 +75,10 @@ class Layout(NamedTuple):
     alone: tuple[str, ...] = ()
     """Those of them whose density makes a loss no bound for certain."""
     joint: tuple[str, ...] = ()
-    """Draws of the guide alone that are outside the plate over the data, and that latents of rows are functions of."""
+    """Draws of the guide alone, outside the plate over the data, that points of rows are functions of by themselves.
+
+    Not by way of a latent of all data, which is given.
+    """
 
 
 class OutsidePlateError(ValueError):
@@ -147,9 +150,12 @@ def look_at(
         drawn = nodes_of(traces.guide)
         alone = tuple(name for name in beside if drawn[name]["value"].is_floating_point() or not points)
         _check_names(*traces, alone)
-        of_rows = [draws for name, draws in of_points.items() if is_local(drawn[name], layout.plates)]
-        joint = tuple(name for name in own if name in layout.shared and any(name in draws for draws in of_rows))
-        return layout._replace(beside=beside, alone=alone, joint=joint)
+        joint: list[str] = []
+        if shared := [name for name in own if name in layout.shared and name not in beside]:
+            fixed = [name for name in of_points if not is_local(drawn[name], layout.plates)]
+            _, of_rows = draws_of_points(guide, *traces, args, kwargs, fixed)
+            joint = [name for name in shared if any(name in draws for draws in of_rows.values())]
+        return layout._replace(beside=beside, alone=alone, joint=tuple(joint))
 
 
 def _check_names(model: Trace, guide: Trace, alone: Sequence[str]) -> None:

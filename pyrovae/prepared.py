@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
@@ -96,11 +96,11 @@ class PreparedPair(PairParameters):
             hidden = data.get("mask") is not None or not x.is_floating_point()
             if "satisfy the constraint" in text and not hidden and (count := int(x.isnan().sum())):
                 fault = f"x has NaN in {count} entries; give mask=~x.isnan() to a pair that takes a mask, or fill them"
-            elif type(error) in (RuntimeError, IndexError) and seen not in (None, x.shape[1:]):
+            elif seen not in (None, x.shape[1:]) and _is_of_shape(error):
                 fault = (
                     f"x has rows of shape {tuple(x.shape[1:])}, and the pair has seen rows of shape {tuple(seen or ())}"
                 )
-            elif type(error) is RuntimeError and "same dtype" in text and x.dtype not in (known := self._dtypes()):
+            elif "same dtype" in text and x.dtype not in (known := self._dtypes()) and not _others(data, known):
                 fault = f"x is of {x.dtype}, and the parameters of the pair of {known[0]}; give x.to({known[0]})"
             else:
                 raise
@@ -470,3 +470,17 @@ class PreparedPair(PairParameters):
             log_condition(means)
             self._means_are_logged = True
         return given | means
+
+
+def _is_of_shape(error: Exception) -> bool:
+    """Whether an error of a program is one of shapes."""
+    text = str(error)
+    if type(error) is IndexError:
+        return "Dimension out of range" in text
+    return type(error) is RuntimeError and "Trace Shapes" in text and "same dtype" not in text
+
+
+def _others(data: Mapping[str, Any], known: Collection[torch.dtype]) -> bool:
+    """Whether arguments hold floating-point numbers of another type."""
+    tensors = (value for value in data.values() if isinstance(value, Tensor) and value.is_floating_point())
+    return any(value.dtype not in known for value in tensors)

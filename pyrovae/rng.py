@@ -11,7 +11,7 @@ import torch
 
 def mixed(*numbers: int) -> int:
     """A seed for streams that have nothing to do with each other, from whole numbers that tell them apart."""
-    text = " ".join(map(str, numbers)).encode()
+    text = " ".join(map(str, map(int, numbers))).encode()  # 0.0 and False are 0
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
 
 

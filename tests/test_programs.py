@@ -107,7 +107,7 @@ def test_sites_are_sorted_by_role():
     assert list(sites.sample_sites(trace)) == ["z", "x"]
     assert sites.plate_nesting(trace) == 2
     found = layout.find_layout(trace, trace, 3)
-    assert found == (frozenset({"data"}), 3, 2, (), (), (), ())
+    assert found == (frozenset({"data"}), 3, 2, (), (), (), (), ())
     found = layout.find_sites(trace, trace, found, latent=("z",))
     assert found == ("x", ("z",), 2, (), (), ("x",), frozenset({"data"}))
 

@@ -14,6 +14,7 @@ from pyrovae.cli.writing import TABLES, check_out, write_arrays, write_frame
 from pyrovae.data.dataset import Rows
 from pyrovae.distributed import in_parts, processes
 from pyrovae.metrics import encodings
+from pyrovae.rng import begin
 from pyrovae.runs import Run, pick_device, posteriors
 from pyrovae.vae import VAE
 
@@ -35,7 +36,7 @@ def encode(options: argparse.Namespace) -> None:
     run = Run.open(options.run, options.pair, options.data, allow_changed_data=changed)
     dataset, vae = run.dataset(), run.load_vae(device)
     posteriors.check_steps(vae, options.fit_steps)
-    torch.manual_seed(0)  # of binarisation, say
+    begin(0)  # of binarisation, say
     names = list(dataset.splits()) if options.split == "all" else [options.split]
     numbers: list[int] = []
     labels: list[int] = []

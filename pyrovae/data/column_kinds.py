@@ -18,7 +18,8 @@ MOST_LEVELS = 20
 LARGEST_COUNT = 10_000
 """The largest whole number of a count column. Larger ones are as good as continuous."""
 ASKED = "This kind was asked for."
-_WITH_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*|\s*[+-]?\d{1,3}(,\d{3})+(\.\d+)?\s*")
+_WITH_COMMA = re.compile(r"\s*[+-]?(\d*,\d+|\d{1,3}(,\d{3})+(\.\d*)?)(e[+-]?\d+)?\s*", re.IGNORECASE)
+_PLAIN = re.compile(r"\s*[+-]?\d+(\.\d*)?(e[+-]?\d+)?\s*", re.IGNORECASE)
 
 
 def infer_column(
@@ -107,12 +108,19 @@ def _with_levels(
         return Column(**fixed, kind="ordinal", why="The order of its levels was given.")
     if ordered:
         return Column(**fixed, kind="ordinal", why="It is an ordered category.")
-    if held == "text" and len(found) > MOST_LEVELS and all(map(_WITH_COMMA.fullmatch, found)):
-        raise ValueError(
-            f"column {series.name!r} holds texts such as {found[0]!r}, perhaps numbers with a comma; write them with a "
-            f"point, or say that they are levels, kinds={{{series.name!r}: 'categorical'}}"
-        )
+    if held == "text" and len(found) > MOST_LEVELS:
+        _refuse_commas(str(series.name), found)
     return Column(**fixed, kind="categorical", why=_why_categorical(held, found))
+
+
+def _refuse_commas(name: str, levels: Sequence[str]) -> None:
+    """Refuse texts that are all numbers, some of them with a comma."""
+    with_comma = [level for level in levels if _WITH_COMMA.fullmatch(level)]
+    if with_comma and len(with_comma) + sum(map(bool, map(_PLAIN.fullmatch, levels))) == len(levels):
+        raise ValueError(
+            f"column {name!r} holds texts such as {with_comma[0]!r}, perhaps numbers with a comma; write them with a "
+            f"point, or say that they are levels, kinds={{{name!r}: 'categorical'}} or --column-kind {name}=categorical"
+        )
 
 
 def _asked_levels(

@@ -120,7 +120,7 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
                     first = cells
                 elif not lines:
                     header = _is_header(first, cells, label_column)
-                    if not header and len(first) > _FEW and _is_even(first) and not _is_even(cells):
+                    if not header and len(first) > _FEW and _is_even(first) and _are_apart(first, cells):
                         raise DataError(
                             f"{path}: its first line has equal steps, {first[0]}, {first[1]}, ..., so it may hold "
                             "names or a row; write names that are words, or put a line of them above"
@@ -169,6 +169,13 @@ def _is_even(cells: Sequence[str]) -> bool:
         return False
     steps = np.diff([float(cell) for cell in cells])
     return bool(steps[0]) and bool(np.allclose(steps, steps[0], rtol=1e-6, atol=0))
+
+
+def _are_apart(cells: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether no number of one line lies between the numbers of the other."""
+    known = [float(cell) for cell in others if cell.strip() and _is_number(cell) and cell.strip()[-1].isdigit()]
+    numbers = [float(cell) for cell in cells]
+    return bool(known) and (max(known) < min(numbers) or max(numbers) < min(known))
 
 
 def _is_number(cell: str) -> bool:

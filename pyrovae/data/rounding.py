@@ -6,14 +6,20 @@ import torch
 from torch import Tensor
 
 _LOST = 1e-3  # share of the spread of an entry that rounding may take
+_NOISE = 64  # steps of its own precision by which an entry may vary that is always the same
 LOADED = "or load it yourself and train in double precision"
 """What to do with a file whose numbers 32 bits would blur."""
 
 
 def rounded(
-    value: Tensor, dtype: torch.dtype, what: str, advice: str = "or train in double precision (vae.double())"
+    value: Tensor,
+    dtype: torch.dtype,
+    what: str,
+    *,
+    advice: str = "or train in double precision (vae.double())",
+    first: int = 0,
 ) -> Tensor:
-    """Values in another precision, unless something is lost.
+    """Values in another precision, unless something is lost. `first` is the number of the first entry, for messages.
 
     Raises
     ------
@@ -34,12 +40,13 @@ def rounded(
     above = torch.where(seen, rows - low, 0)  # which is exactly 0 where an entry is always the same
     mean = above.sum(0) / count
     spread = (torch.where(seen, above - mean, 0).square().sum(0) / count).sqrt()
-    lost = (error > _LOST * spread) & (spread > 0)
+    varies = spread > _NOISE * torch.finfo(value.dtype).eps * (low + mean).abs()
+    lost = (error > _LOST * spread) & varies
     if bool(lost.any()):
         entry = int(lost.nonzero()[0])
         about, by = float(low[entry] + mean[entry]), float(spread[entry])
         raise ValueError(
-            f"entry {entry} of {what} is about {about:g} and varies by {by:.2g}, which {bits}-bit numbers would blur; "
-            f"subtract its mean, {advice}"
+            f"entry {first + entry} of {what} is about {about:g} and varies by {by:.2g}, which {bits}-bit numbers "
+            f"would blur; subtract its mean, {advice}"
         )
     return found

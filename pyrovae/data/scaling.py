@@ -64,12 +64,14 @@ class TableScaler:
         loc, scale = np.zeros(len(families)), np.ones(len(families))
         shifted = [i for i, family in enumerate(families) if family in _SHIFTED]
         if method != "none" and shifted:
-            scaler: Any = StandardScaler() if method == "standardize" else MinMaxScaler()
             with np.errstate(over="ignore", invalid="ignore"):  # such a column is not scaled
-                near, around = _around_zero(values[:, shifted])
-                scaler.fit(around)
-            loc[shifted] = near + (scaler.mean_ if method == "standardize" else scaler.data_min_)
-            scale[shifted] = scaler.scale_ if method == "standardize" else scaler.data_range_
+                if method == "standardize":
+                    near, around = _around_zero(values[:, shifted])
+                    mean: Any = StandardScaler().fit(around)
+                    loc[shifted], scale[shifted] = near + mean.mean_, mean.scale_
+                else:
+                    ends: Any = MinMaxScaler().fit(values[:, shifted])
+                    loc[shifted], scale[shifted] = ends.data_min_, ends.data_range_
         for i, family in enumerate(families):
             if method != "none" and family in POSITIVE:
                 scale[i] = np.exp(np.log(values[:, i][values[:, i] > 0]).mean())

@@ -12,6 +12,11 @@ import torch
 from pyrovae.data.download import DataError
 from pyrovae.data.rounding import LOADED, rounded
 
+_WHOLE = 2**24
+"""The largest whole number below which single precision has all others."""
+_AT_ONCE = 32
+"""Entries of a row that are looked at together, which bounds the memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Stored:
@@ -129,14 +134,21 @@ def _in_single(source: str, x: np.ndarray, mask: np.ndarray | None) -> np.ndarra
         If that would blur what an entry says.
     """
     with np.errstate(over="ignore"):
-        found = x.astype(np.float32)
-    if np.isinf(found).any() or x.dtype.itemsize <= 2:  # what is infinite is told by its place
+        found = x.astype(np.float32, copy=False)
+    exact = x.dtype == np.float32 or x.dtype.itemsize <= 2
+    if exact or (x.dtype.kind in "iu" and max(-int(x.min()), int(x.max())) <= _WHOLE):
         return found
-    known = x.astype(np.float64) if mask is None else np.where(mask, x, np.nan)
-    try:
-        rounded(torch.from_numpy(known), torch.float32, source, LOADED)
-    except ValueError as error:
-        raise DataError(str(error)) from None
+    rows, seen = x.reshape(len(x), -1), None if mask is None else mask.reshape(len(x), -1)
+    for first in range(0, rows.shape[1], _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        known = rows[:, part].astype(np.float64)
+        if seen is not None:
+            known[~seen[:, part]] = np.nan
+        known[np.isinf(found.reshape(rows.shape)[:, part])] = np.nan  # which are told by their place
+        try:
+            rounded(torch.from_numpy(known), torch.float32, source, advice=LOADED, first=first)
+        except ValueError as error:
+            raise DataError(str(error)) from None
     return found
 
 

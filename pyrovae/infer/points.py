@@ -192,29 +192,40 @@ def _log_density(site: Any, layout: Layout, row: int) -> Tensor:
 
 
 def draws_of_points(
-    guide: Program, model_trace: Trace, guide_trace: Trace, args: tuple, kwargs: Mapping[str, Any]
+    guide: Program,
+    model_trace: Trace,
+    guide_trace: Trace,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    fixed: Collection[str] = (),
 ) -> tuple[list[str], dict[str, set[str]]]:
     """Draws of the guide that the model does not have, and for each `Delta` those that it is a function of.
 
-    A `Delta` at a function of a draw has that draw's density.
+    A `Delta` at a function of a draw has that draw's density. Those that are `fixed` stay as they are.
     """
     latents, in_model = latent_sites(guide_trace), sample_sites(model_trace)
     names = [name for name, site in latents.items() if name not in in_model and not is_point(site)]
-    points = [name for name, site in latents.items() if is_point(site)]
+    points = [name for name, site in latents.items() if is_point(site) and name not in fixed]
     if not names or not points:
         return names, {}
-    again, leaves = _points_of_draws(guide, guide_trace, names, args, kwargs)
+    again, leaves = _points_of_draws(guide, guide_trace, names, args, kwargs, fixed)
     return names, {name: reached(nodes_of(again)[name]["value"], leaves) for name in points}
 
 
 def _points_of_draws(
-    guide: Program, first: Trace, names: Collection[str], args: tuple, kwargs: Mapping[str, Any]
+    guide: Program,
+    first: Trace,
+    names: Collection[str],
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    fixed: Collection[str] = (),
 ) -> tuple[Trace, dict[str, Tensor]]:
     """A trace of the guide whose Deltas are functions of the draws of another one; and these draws, as leaves."""
     draws, leaves = first.copy(), dict[str, Tensor]()
     for name, site in latent_sites(first).items():
         if is_point(site):
-            draws.remove_node(name)
+            if name not in fixed:
+                draws.remove_node(name)
         elif name in names and site["value"].is_floating_point():
             leaves[name] = site["value"].detach().clone().requires_grad_()
             message: Any = {**site, "value": leaves[name]}

@@ -257,8 +257,10 @@ class Together(NamedTuple):
     def labelled(self, most: int, labels: tuple[bool, ...]) -> int:
         """How many batches from the first one on are alike in what `known_labels` tells of them, which is `labels`."""
         if labels and self.labels is not None:
-            parts = self.labels[self.first : self.first + most * self.size].split(self.size)
-            return next((number for number, part in enumerate(parts) if known_labels(part) != labels), most)
+            for number in range(1, most):
+                start = self.first + number * self.size
+                if known_labels(self.labels[start : start + self.size]) != labels:
+                    return number
         return most
 
 

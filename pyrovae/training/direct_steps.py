@@ -24,6 +24,8 @@ _LEFT, _FOR_EACH = 3, 8
 """Steps that may be left because they cannot be done directly: so many, and one more for each so many direct ones."""
 _BEFORE_GROUPS = 100
 """Direct steps before the first group: short trainings do without the library."""
+_FEWEST = 3
+"""Steps of the smallest group: a group of less takes longer than its steps do."""
 _SECONDS = 0.05
 """What a group takes about, so that Ctrl-C is heard soon."""
 _SCHEDULES = (Constant, WarmUp, Decay, Cyclic)
@@ -113,13 +115,15 @@ class DirectSteps:
         if self._done < _BEFORE_GROUPS or compiled is None or compiled.recorded or fit.saving.is_often:
             return False
         most = min(1 + compiled.until_compared, fit.steps.until_cleared, self._at_most)
-        if most < 2 or not NATIVE.is_there():
+        if most < _FEWEST or not NATIVE.is_there():
             return False
         batches = train.together(state)
         steps = batches.labelled(min(most, batches.number), bound.labels)
-        entry = bound.loss_of.entry(x, beta, data) if steps > 1 else None
+        if steps < _FEWEST:
+            return False
+        entry = bound.loss_of.entry(x, beta, data)
         if entry is None:
-            bound.is_grouped = steps == 1
+            bound.is_grouped = False
             return False
         begun, weight = time.monotonic(), fit.kl_weight
         moving = type(weight) is not Constant

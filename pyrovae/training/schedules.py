@@ -205,7 +205,11 @@ def value_at(schedule: Schedule, epoch: float) -> float:
         If it is no weight.
     """
     value = schedule(epoch)
-    if not 0 <= value < math.inf:
+    try:
+        is_weight = 0 <= value < math.inf
+    except TypeError:
+        is_weight = False
+    if not is_weight:
         raise ValueError(f"kl_weight gives {value} after {epoch:g} epochs; a weight must be finite and not negative")
     return value
 

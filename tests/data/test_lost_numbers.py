@@ -74,13 +74,41 @@ def test_atoms_come_back_as_they_were():
         assert scaler.exactly((atom - 0.3371) / 2.0199, 0) == atom
 
 
-@pytest.mark.parametrize("form", ["{:.3f}", "{:,.1f}"])
-def test_numbers_with_a_comma_are_no_levels(form):
-    texts = [
-        form.format(value).replace(".", ",") if form == "{:.3f}" else form.format(value)
-        for value in 1000 + np.arange(60.0)
-    ]
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"{number:.3f}".replace(".", ",") for number in np.linspace(1, 9, 60)],
+        [f"{number:g}".replace(".", ",") for number in np.arange(0, 30, 0.5)],
+        [f"{number:,.2f}" for number in np.linspace(500, 2000, 60)],
+        [f"{number:.2e}".replace(".", ",") for number in np.linspace(-1, 1, 60)],
+    ],
+    ids=["decimal", "some", "thousands", "exponent"],
+)
+def test_numbers_with_a_comma_are_no_levels(texts):
     table = pd.DataFrame({"a": texts, "b": np.arange(60.0)})
-    with pytest.raises(ValueError, match=r"column 'a' holds texts such as '1.*', perhaps numbers with a comma"):
+    with pytest.raises(ValueError, match=r"column 'a' holds texts such as '.*,.*', perhaps numbers with a comma"):
         Schema.infer(table)
     assert Schema.infer(table, kinds={"a": "categorical"}).columns[0].kind == "categorical"
+    table["a"] = [f"item {text}" for text in texts]
+    assert Schema.infer(table).columns[0].kind == "categorical"
+
+
+def test_noise_of_the_last_bit_is_nothing_that_is_lost(here):
+    shares = np.random.default_rng(0).dirichlet(np.ones(5), 300)
+    np.save("shares.npy", np.concatenate([shares, shares.sum(1, keepdims=True)], 1))
+    assert len(data.load("shares.npy", validation=0, test=0).train) == 300
+
+
+def test_a_hidden_infinity_hides_no_blurred_entry(here):
+    rows, mask = np.stack([1.6e9 + np.arange(200.0), np.zeros(200)], 1), np.ones((200, 2), dtype=bool)
+    rows[3, 1], mask[3, 1] = np.inf, False
+    np.savez("times.npz", x=rows, mask=mask)
+    with pytest.raises(DataError, match=r"entry 0 of times\.npz is about"):
+        data.load("times.npz", validation=0, test=0)
+
+
+def test_a_first_row_of_equal_steps_among_others_of_its_kind(here):
+    rng = np.random.default_rng(0)
+    ranks = np.stack([np.arange(1, 7), *(rng.permutation(6) + 1 for _ in range(20))])
+    np.savetxt("ranks.csv", ranks, delimiter=",", fmt="%d")
+    assert len(data.load("ranks.csv", validation=0, test=0).train) == 21

@@ -161,3 +161,43 @@ def test_one_sample_has_no_standard_error():
     assert vae.log_likelihood(x, 2, return_details=True).standard_error.isfinite().all()
     found = metrics.evaluate(vae, Rows(x), num_samples=1)
     assert math.isnan(found.sampling_error)
+
+
+def test_a_tensor_that_scales_all_sites_is_a_number_in_compiled_steps():
+    x = torch.randn(64, generator=torch.Generator().manual_seed(1))
+    losses = []
+    for scale in (2.5, torch.tensor(2.5)):
+
+        def model(x, scale=scale):
+            b = pyro.param("b", torch.tensor(0.0))
+            with poutine.scale(scale=scale), pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(b, 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(x, scale=scale):
+            with poutine.scale(scale=scale), pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x / 2 + 0.7, 1.0))
+
+        pyro.clear_param_store()
+        trainer = Trainer("iwae", num_particles=5, epochs=3, batch_size=16, compile="recorded", progress=False)
+        losses.append(trainer.fit(VAE(model, guide), x).rows[-1]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_point_given_a_latent_of_all_data_has_a_bound():
+    """The draw of the guide alone is one of `w`, which the bound takes as given."""
+
+    def model(x):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(w, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    of_all = AutoDiagonalNormal(poutine.block(model, hide=["z"]))
+
+    def guide(x):
+        w = of_all(x)["w"]
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta((x + w) / 2))
+
+    assert VAE(model, guide).bound_terms(torch.randn(5))[1].shape == (5,)
