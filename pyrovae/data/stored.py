@@ -134,7 +134,7 @@ def _in_single(source: str, x: np.ndarray, mask: np.ndarray | None) -> np.ndarra
         If that would blur what an entry says.
     """
     with np.errstate(over="ignore"):
-        found = x.astype(np.float32, copy=False)
+        found = x.astype(np.float32)
     exact = x.dtype == np.float32 or x.dtype.itemsize <= 2
     if exact or (x.dtype.kind in "iu" and max(-int(x.min()), int(x.max())) <= _WHOLE):
         return found
