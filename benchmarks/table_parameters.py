@@ -3,7 +3,7 @@
     PYROVAE_DATA=... python benchmarks/table_parameters.py --data boston energy bank avocado
 
 One net of `VAEImputer` without trees, protocol `vaem` of tables.py. For each: error of the hidden entries by VAEM's
-formula; negative log-likelihood of the observed entries of the test rows, in nats an entry and in standardised units,
+formula; negative log-likelihood of the observed entries of the test rows, in nats per entry and in standardised units,
 and of the rows with their hidden entries filled in by the truth; whether losses of all epochs were finite, and the
 largest rise of the loss from one epoch to the next. One line of JSON each.
 """

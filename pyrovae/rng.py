@@ -29,6 +29,11 @@ def begin(seed: int) -> None:
     torch.manual_seed(mixed(seed))
 
 
+def generator(seed: int) -> torch.Generator:
+    """A generator at the beginning of the stream of a seed, which is that of `begin` on the CPU."""
+    return torch.Generator().manual_seed(mixed(seed))
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Begin the stream of a seed for a block, as `begin` does, and put the state of the generators back afterwards.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from pyrovae.data.dataset import Rows
-from pyrovae.rng import begin
+from pyrovae.rng import seeded
 from pyrovae.runs import Run, posteriors
 
 if TYPE_CHECKING:
@@ -49,8 +47,7 @@ def completed(
     if rows.mask is None:
         raise ValueError("the rows of a table come with a mask")
     fitted = posteriors.fitted(vae, rows, fit_steps)
-    with torch.random.fork_rng():
-        begin(seed)
+    with seeded(seed):
         filled = fitted.impute(rows.x, rows.mask, num_samples=NUM_SAMPLES, num_draws=draws)
     copies = filled.unsqueeze(0) if draws is None else filled
     return [codec.schema.fill(frame, codec.complete(copy.cpu().double().numpy())) for copy in copies]

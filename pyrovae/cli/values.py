@@ -67,10 +67,10 @@ def file_of_samples(text: str) -> Path:
     argparse.ArgumentTypeError
         If its ending is none that is known.
     """
-    path(text)
+    found = path(text)
     if not text.lower().endswith((".png", ".csv", ".npz", ".csv.gz", ".parquet")):
         raise argparse.ArgumentTypeError(f"must end in .png, .csv or .npz (tables: also .csv.gz, .parquet), got {text}")
-    return Path(text)
+    return found
 
 
 def rows(text: str) -> int | float | str:

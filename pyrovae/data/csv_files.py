@@ -120,7 +120,7 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
                     first = cells
                 elif not lines:
                     header = _is_header(first, cells, label_column)
-                    if not header and len(first) > _FEW and _is_even(first) and _are_apart(first, cells):
+                    if not header and _may_be_names(first, cells):
                         raise DataError(
                             f"{path}: its first line has equal steps, {first[0]}, {first[1]}, ..., so it may hold "
                             "names or a row; write names that are words, or put a line of them above"
@@ -163,19 +163,19 @@ def _is_header(first: Sequence[str], second: Sequence[str], label_column: str | 
     return all(words) or any(word and _is_number(cell) for word, cell in zip(words, second, strict=True))
 
 
-def _is_even(cells: Sequence[str]) -> bool:
-    """Whether all cells are numbers, with equal steps between them, as names of a series are."""
-    if not all(map(_is_number, cells)) or not all(cell.strip()[-1:].isdigit() for cell in cells):
+def _may_be_names(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether the first line has numbers at equal steps, as names of a series are, beyond all those of the second."""
+    numbers, others = _finite(first), _finite(second)
+    if len(first) <= _FEW or len(numbers) < len(first) or not others:
         return False
-    steps = np.diff([float(cell) for cell in cells])
-    return bool(steps[0]) and bool(np.allclose(steps, steps[0], rtol=1e-6, atol=0))
+    steps = np.diff(numbers)
+    is_even = steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0)
+    return bool(is_even) and (max(others) < min(numbers) or max(numbers) < min(others))
 
 
-def _are_apart(cells: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether no number of one line lies between the numbers of the other."""
-    known = [float(cell) for cell in others if cell.strip() and _is_number(cell) and cell.strip()[-1].isdigit()]
-    numbers = [float(cell) for cell in cells]
-    return bool(known) and (max(known) < min(numbers) or max(numbers) < min(known))
+def _finite(cells: Sequence[str]) -> list[float]:
+    """The numbers of those cells that end in a digit, so that NaN and its like are left out."""
+    return [float(cell) for cell in cells if cell.strip()[-1:].isdigit() and _is_number(cell)]
 
 
 def _is_number(cell: str) -> bool:

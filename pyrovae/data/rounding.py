@@ -7,8 +7,6 @@ from torch import Tensor
 
 _LOST = 1e-3  # share of the spread of an entry that rounding may take
 _NOISE = 64  # steps of its own precision by which an entry may vary that is always the same
-LOADED = "or load it yourself and train in double precision"
-"""What to do with a file whose numbers 32 bits would blur."""
 
 
 def rounded(

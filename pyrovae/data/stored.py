@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pyrovae.data.download import DataError
-from pyrovae.data.rounding import LOADED, rounded
+from pyrovae.data.rounding import rounded
 
 _WHOLE = 2**24
 """The largest whole number below which single precision has all others."""
@@ -146,7 +146,8 @@ def _in_single(source: str, x: np.ndarray, mask: np.ndarray | None) -> np.ndarra
             known[~seen[:, part]] = np.nan
         known[np.isinf(found.reshape(rows.shape)[:, part])] = np.nan  # which are told by their place
         try:
-            rounded(torch.from_numpy(known), torch.float32, source, advice=LOADED, first=first)
+            advice = "or load it yourself and train in double precision"
+            rounded(torch.from_numpy(known), torch.float32, source, advice=advice, first=first)
         except ValueError as error:
             raise DataError(str(error)) from None
     return found

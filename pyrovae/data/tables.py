@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pyrovae.data.dataset import TABLE, Dataset, Rows, Transform
 from pyrovae.data.scaling import ScalingMoments, TableScaler
 from pyrovae.data.schema import Schema
-from pyrovae.likelihoods.marginals import Marginal, at_atom
+from pyrovae.distributions.mapped_normal import at_atom
+from pyrovae.likelihoods.marginals import Marginal
 from pyrovae.likelihoods.tables import COUNTS, FAMILIES, OF_LEVELS, POSITIVE, ColumnFamilies
 
 FAMILY_OF_KIND = {

@@ -18,6 +18,11 @@ AT_ATOM = 1e-5
 """Values that are nearer to an atom than this share of 1 + its size are that atom."""
 
 
+def at_atom(values: Any, atoms: Any) -> Any:
+    """Which values, tensors or arrays, are these atoms, up to the rounding of single precision."""
+    return abs(values - atoms) <= AT_ATOM * (1 + abs(atoms))
+
+
 def mapped_scores(x: Tensor, values: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Scores of values under an increasing piecewise-linear map, and its slope there.
 
@@ -121,7 +126,7 @@ class MappedNormal(TorchDistribution):
         found = found + slope.log()
         if self.log_probs is None or self.atoms is None:
             return found
-        at = (value.unsqueeze(-1) - self.atoms).abs() <= AT_ATOM * (1 + self.atoms.abs())
+        at = at_atom(value.unsqueeze(-1), self.atoms)
         of_atom = torch.where(at, self.log_probs[..., 1:], 0.0).sum(-1)
         return torch.where(at.any(-1), of_atom, found + self.log_probs[..., 0])
 

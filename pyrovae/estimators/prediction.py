@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyrovae.data.rows import slices
 from pyrovae.data.tables import TableCodec
-from pyrovae.distributions.mapped_normal import AT_ATOM
+from pyrovae.distributions.mapped_normal import at_atom
 from pyrovae.estimators.factors import FactorModel
 from pyrovae.estimators.forests import ColumnForests, completed_rows
 from pyrovae.estimators.stacking import Expectations
@@ -282,7 +282,7 @@ class Predictor:
         found = torch.zeros_like(drawn, dtype=torch.bool)
         for column, marginal in enumerate(self.codec.families.marginals):
             for atom in () if marginal is None else marginal.atoms:
-                found[..., column] |= (drawn[..., column] - atom).abs() <= AT_ATOM * (1 + abs(atom))
+                found[..., column] |= at_atom(drawn[..., column], atom)
         return found
 
     def _departures(self, ours: Tensor, x: Tensor, mask: Tensor, uniform: Tensor) -> Tensor:

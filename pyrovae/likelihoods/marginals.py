@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrovae.distributions.mapped_normal import AT_ATOM
+from pyrovae.distributions.mapped_normal import at_atom
 
 KNOTS = 33
 """Knots of a map."""
@@ -105,7 +105,7 @@ class Marginal:
 
     def is_atom(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which values ``[N]`` are atoms, as `MappedNormal` tells them."""
-        return np.any([at_atom(values, atom) for atom in self.atoms], axis=0)
+        return at_atom(values[:, None], np.array(self.atoms)).any(1)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, ready for JSON."""
@@ -115,11 +115,6 @@ class Marginal:
     def from_dict(cls, stored: Mapping[str, Sequence[float]]) -> Marginal:
         """What `to_dict` wrote."""
         return cls(tuple(stored["values"]), tuple(stored["scores"]), tuple(stored["atoms"]))
-
-
-def at_atom(values: NDArray[np.float64], atom: float) -> NDArray[np.bool_]:
-    """Which values are this atom, up to the rounding of single precision."""
-    return np.abs(values - atom) <= AT_ATOM * (1 + abs(atom))
 
 
 UNCHANGED = Marginal((-1.0, 1.0), (-1.0, 1.0))

@@ -13,7 +13,7 @@ from pyrovae.decoding import only_site
 from pyrovae.guides import RowGuide
 from pyrovae.likelihoods import likelihood_of, squared_error
 from pyrovae.masks import fill_missing
-from pyrovae.rng import begin
+from pyrovae.rng import seeded
 from pyrovae.vae import VAE
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
@@ -161,8 +161,7 @@ def missing_errors(
             seen, asked = mask & known, known & ~mask
             if not bool(asked.any()):
                 raise ValueError(f"the mask of share {ratio} hides no entry, so there is nothing to find again")
-            with torch.random.fork_rng(), torch.no_grad():
-                begin(seed)
+            with seeded(seed), torch.no_grad():
                 options = {"refine": refine, "steps": steps, "num_samples": num_samples, **fitting}
                 answer = recover(vae, rows.x, seen, progress=False, **options)
             truth = fill_missing(rows.x, known, 0.0)

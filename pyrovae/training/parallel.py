@@ -17,7 +17,7 @@ from pyrovae.data.dataset import Rows
 from pyrovae.data.fingerprints import is_same
 from pyrovae.distributed import Processes
 from pyrovae.nn.row_table import RowTable
-from pyrovae.rng import mixed
+from pyrovae.rng import generator, mixed
 from pyrovae.shared_memory import SharedMemory, shared_memory
 from pyrovae.storage import module_tensors
 from pyrovae.vae import VAE
@@ -52,7 +52,7 @@ class Parallel:
         self.seed = 0 if seed is None else seed
         self.stops = self.saves = False
         self.start = 0  # the place of the first row of this process in the present batch of a stream
-        self.orders = torch.Generator().manual_seed(mixed(self.seed)) if self.several else None
+        self.orders = generator(self.seed) if self.several else None
         self._by_owner = any(isinstance(module, RowTable) for module in vae.modules())
         self._sum: Sum | None = None
         self._on_cpu: bool | None = None
@@ -88,7 +88,7 @@ class Parallel:
 
     def validation_orders(self) -> torch.Generator:
         """What one process would shuffle validation rows with."""
-        return torch.Generator().manual_seed(mixed(mixed(0, _VALIDATION, 0)))
+        return generator(mixed(0, _VALIDATION, 0))
 
     def workers_seed(self, epoch: int) -> int:
         """The seed of the workers that read the rows of this process."""

@@ -147,7 +147,7 @@ def test_integer_data_do_not_round_the_likelihood():
     assert (value != value.round()).all()
 
 
-# -- one number a datum -----------------------------------------------------------------------------------------------
+# -- one number per datum ---------------------------------------------------------------------------------------------
 
 
 def test_estimate_does_not_depend_on_how_rows_are_split(trained):

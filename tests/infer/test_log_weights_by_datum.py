@@ -12,7 +12,7 @@ from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 
 from pyrovae.infer import KLWeightMessenger, log_weights
 
-# -- one number a datum -----------------------------------------------------------------------------------------------
+# -- one number per datum ---------------------------------------------------------------------------------------------
 
 
 def at(vae, z, *args):
