@@ -12,6 +12,7 @@ the middle (see `processors.py`): with two threads, turns near and far are told 
     python benchmarks/speed.py --python BENCH_PYTHON              # an interpreter with the extra [bench] for the others
     python benchmarks/speed.py --cpu-time --force --rounds 3      # one thread, processor time, on a busy machine
     python benchmarks/speed.py --profile ours --batch-size 128    # what the handlers of Pyro cost
+    python benchmarks/speed.py --device cuda                      # on a GPU
     python benchmarks/speed.py --family sbn --kind "by hand" "ours, compiled"
 
 Families: a Gaussian VAE; one of 4-4-2 units, of which little is arithmetic (`--batch-size 4`); a sigmoid belief network
@@ -42,18 +43,19 @@ from speed_families import FAMILIES, HIDDEN, LATENT, PIXELS, ROWS, Family, Gauss
 from torch import Tensor, nn
 
 WARM = 2  # epochs that are not timed
+device = "cpu"
 family: Family = FAMILIES["gaussian"]
 
 
 def pair() -> Any:
     """The pair of this library."""
     torch.manual_seed(0)
-    return family.pair()
+    return family.pair().to(device)
 
 
 def batches(x: Tensor, batch: int) -> Iterator[Tensor]:
     """An epoch of minibatches."""
-    order = torch.randperm(len(x))
+    order = torch.randperm(len(x), device=x.device)
     for start in range(0, len(x), batch):
         yield x[order[start : start + batch]]
 
@@ -61,18 +63,20 @@ def batches(x: Tensor, batch: int) -> Iterator[Tensor]:
 def by_hand(batch: int, *, compiled: bool = False) -> Callable[[], None]:
     """An epoch written by hand, with fused Adam."""
     torch.manual_seed(0)
-    x, net = family.data(), family.by_hand()
+    x, net = family.data().to(device), family.by_hand().to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-    loss_of: Any = torch.compile(net) if compiled else net
+    on_cpu = x.device.type == "cpu"
+    loss_of: Any = torch.compile(net, mode=None if on_cpu else "reduce-overhead") if compiled else net
 
     def epoch() -> None:
-        total = 0.0
+        total: Any = 0.0
         for part in batches(x, batch):
             loss = loss_of(part) / len(part)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            total += loss.item()
+            total = total + (loss.item() if on_cpu else loss.detach())  # a GPU is waited for once an epoch
+        float(total)
 
     return epoch
 
@@ -83,7 +87,7 @@ def stock_pyro(batch: int) -> Callable[[], None]:
 
     pyro.clear_param_store()
     pyro.settings.set(validate_distributions_pyro=False, validate_infer=False, validate_poutine=False)
-    x, vae = family.data(), pair()
+    x, vae = family.data().to(device), pair()
     svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
 
     def epoch() -> None:
@@ -133,7 +137,7 @@ def ours(batch: int, *, compiled: bool | str) -> Clock:
     trainer = Trainer(
         family.objective, epochs=EPOCHS + WARM, batch_size=batch, compile=compiled, progress=False, callbacks=[Watch()]
     )
-    trainer.fit(pair(), family.data())
+    trainer.fit(pair(), family.data().to(device))
     return clock
 
 
@@ -225,7 +229,7 @@ def pythae(batch: int) -> Clock:
             output_dir=folder,
             num_epochs=EPOCHS + WARM,
             per_device_train_batch_size=batch,
-            no_cuda=True,
+            no_cuda=device == "cpu",
             train_dataloader_num_workers=0,
         )
         trainer = BaseTrainer(
@@ -350,7 +354,7 @@ def _spread(ratios: list[float]) -> str:
 
 
 def main() -> None:
-    global EPOCHS, now, family
+    global EPOCHS, now, family, device
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, nargs="*", default=[32, 128, 512])
     parser.add_argument("--rounds", type=int, default=5)
@@ -359,13 +363,15 @@ def main() -> None:
     parser.add_argument("--kind", nargs="*", choices=KINDS, help="default: all; of other families those in torch")
     parser.add_argument("--python", default=sys.executable, help="interpreter for NumPyro and Pythae")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; JAX takes a GPU if it sees one")
     parser.add_argument("--cpu-time", action="store_true", help="processor time, on one thread")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine, and say so")
     parser.add_argument("--worker", help="time one kind alone, in this process")
     parser.add_argument("--by-turns", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--profile", choices=KINDS, help="show where the time of one kind goes, call by call")
     options = parser.parse_args()
-    EPOCHS, family = options.epochs, FAMILIES[options.family]
+    EPOCHS, family, device = options.epochs, FAMILIES[options.family], options.device
+    Clock.watches = device == "cpu"
     own = KINDS if options.family == "gaussian" else ("by hand", "by hand, compiled", *OURS)
     if any(kind not in own for kind in options.kind or ()):
         parser.error(f"of this family there are {', '.join(own)}")
@@ -398,11 +404,15 @@ def main() -> None:
         "--by-turns",
         "--threads",
         str(threads),
+        "--device",
+        device,
         *(["--cpu-time"] if options.cpu_time else []),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if options.force:  # threads that spin while they wait take the time of others; alone they are as users have them
         environment["OMP_WAIT_POLICY"] = "passive"
+    if device == "cuda":
+        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the others need memory, too
     if threads == 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     figures, missing = Figures(), dict[str, str]()
@@ -432,7 +442,8 @@ def main() -> None:
         print(f"{kind} did not run to the end: {why}")
     apart = [far for turns in figures.found.values() for _, far in turns if not math.isnan(far)]
     distances = f", processors {min(apart):.0f} to {max(apart):.0f} ns from each other" if apart else ""
-    print(f"ms a step, {threads} threads, {clock}, medians (of rounds; quartiles), {options.family}{busy}{distances}\n")
+    where = f"{threads} threads" if device == "cpu" else torch.cuda.get_device_name(device)
+    print(f"ms a step, {where}, {clock}, medians (of rounds; quartiles), {options.family}{busy}{distances}\n")
     kinds = [kind for kind in options.kind if kind not in missing]
     print("\n".join(figures.table(kinds, options.batch_size, near=True)))
     if any(figures.near(near=False).values()):

@@ -132,6 +132,12 @@ class Rows:
         """The same rows in memory of their own."""
         return self._mapped(torch.clone)
 
+    def contiguous(self) -> Rows:
+        """The same rows, each field in one piece of memory, as those that `gathered` gives."""
+        made = self._mapped(Tensor.contiguous)
+        strided = {n: v for n, v in self.whole.items() if isinstance(v, Tensor) and v.layout == torch.strided}
+        return replace(made, whole={**self.whole, **{n: v.contiguous() for n, v in strided.items()}})
+
     def to(self, device: torch.device | str) -> Rows:
         """The same rows on `device`."""
         moved = self._mapped(lambda value: value.to(device))

@@ -102,9 +102,11 @@ def broadcast_floats(*values: Tensor | float) -> tuple[Tensor, ...]:
         One tensor for each value, all of the broadcast shape.
     """
     default = torch.get_default_dtype()
-    return tuple(
-        broadcast_all(*(v.to(default) if isinstance(v, Tensor) and not v.is_floating_point() else v for v in values))
-    )
+    floats = [v.to(default) if isinstance(v, Tensor) and not v.is_floating_point() else v for v in values]
+    first = next((v for v in floats if isinstance(v, Tensor)), None)
+    if first is not None:  # a number is made on the device, which need not be waited for then
+        floats = [v if isinstance(v, Tensor) else first.new_full((), v) for v in floats]
+    return tuple(broadcast_all(*floats))
 
 
 def enumerated(values: Tensor, batch_shape: torch.Size, expand: bool) -> Tensor:

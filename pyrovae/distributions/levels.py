@@ -51,7 +51,7 @@ class Levels(TorchDistribution):
     def __init__(self, natural: Tensor, num_levels: Tensor, *, validate_args: bool | None = None) -> None:
         self.num_levels = num_levels
         levels = torch.arange(natural.shape[-1], device=natural.device)
-        self.natural = torch.where(levels < num_levels.unsqueeze(-1), natural, natural.new_tensor(IMPOSSIBLE))
+        self.natural = torch.where(levels < num_levels.unsqueeze(-1), natural, natural.new_full((), IMPOSSIBLE))
         super().__init__(natural.shape[:-1], validate_args=validate_args)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Levels:

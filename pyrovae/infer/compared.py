@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +35,27 @@ class Generators:
         torch.set_rng_state(state[0])
         if self._device is not None:
             torch.cuda.set_rng_state(state[1], self._device)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """A context in which a GPU multiplies single precision as it is, where it may round factors to ten bits otherwise.
+
+    Convolutions are rounded so by default, and then differ by a thousandth from one kernel to another.
+    """
+    cudnn: Any = torch.backends.cudnn
+    if hasattr(cudnn, "conv"):  # from torch 2.9 on
+        kinds, name, exact = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn), "fp32_precision", "ieee"
+    else:
+        kinds, name, exact = (torch.backends.cuda.matmul, cudnn), "allow_tf32", False
+    before = [getattr(kind, name) for kind in kinds]
+    try:
+        for kind in kinds:
+            setattr(kind, name, exact)
+        yield
+    finally:
+        for kind, value in zip(kinds, before, strict=True):
+            setattr(kind, name, value)
 
 
 class Result(NamedTuple):

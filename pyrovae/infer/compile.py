@@ -19,7 +19,15 @@ from torch.fx import GraphModule
 from pyrovae import programs
 from pyrovae.infer import products
 from pyrovae.infer.bound_loss import BoundLoss, known_labels, like
-from pyrovae.infer.compared import Generators, Result, copies, difference_of, gradients_of, put_back
+from pyrovae.infer.compared import (
+    Generators,
+    Result,
+    copies,
+    difference_of,
+    full_precision,
+    gradients_of,
+    put_back,
+)
 from pyrovae.infer.compiled_code import (
     CompiledStep,
     CompileError,
@@ -83,6 +91,11 @@ class CompiledLoss:
         Let oneDNN multiply large matrices on the CPU. It rounds otherwise than torch's own products. None tries which
         is faster on this processor; the attribute of the same name then tells what was found.
 
+    Attributes
+    ----------
+    labels : tuple of bool or None
+        What `known_labels` tells of all batches, where that is known; None looks at the labels of each.
+
     Raises
     ------
     CompileError
@@ -137,6 +150,7 @@ class CompiledLoss:
         self._slots = Slots(self._step)
         self._compiled: dict[Any, CompiledStep] = {}
         self._weight: tuple[Any, Tensor] | None = None
+        self.labels: tuple[bool, ...] | None = None
 
     def __call__(self, x: Tensor, beta: float | Tensor = 1.0, /, **data: Tensor) -> Tensor:
         """The loss of a batch, its gradients being put into the parameters: a scalar, summed over the rows, in nats.
@@ -186,18 +200,12 @@ class CompiledLoss:
             before, gradients = copies(held), [value.grad for value in held]
             try:
                 for _ in range(TRIALS):  # rounding may turn a draw into another one, but not each time
-                    _, differs = self.compared(x, beta, **data)
+                    with _running():
+                        _, differs = self.compared(x, beta, **data)
                     if not differs:
                         break
                 else:
                     raise CompileError(f"the pair cannot be compiled: {differs}{WHY}")
-            except CompileError:
-                raise
-            except Exception as error:  # whatever an operation trips over once it is recorded
-                raise CompileError(
-                    f"the pair cannot be compiled: what was recorded does not run ({reason_of(error)}); train it "
-                    "without compilation"
-                ) from error
             finally:
                 put_back(slots, held, before)
                 for value, gradient in zip(held, gradients, strict=True):
@@ -222,22 +230,30 @@ class CompiledLoss:
         slots, held, count = self._slots.places(), self.tensors(), len(self._slots.trained())
         before, drawn = copies(held), generators.state()
         loss = self(x, beta, **data)
-        after, then = copies(held), generators.state()
-        ours = Result(loss, [value.grad for value in held[:count]], after)
+        after, then, gradients = copies(held), generators.state(), [value.grad for value in held[:count]]
+        ours = Result(loss, gradients, after)
         put_back(slots, held, before)
         generators.set(drawn)
         try:
-            weight = self._arguments(inputs, beta)[len(held)] if weighted else None
-            with torch.enable_grad():
-                own = self._step(weight, inputs)
-                gradients = gradients_of(own / len(x) if self._per_row else own, held[:count])
-            now = [where[name] for where, name in slots]
-            theirs = Result(own.detach(), gradients, copies(now))
+            with full_precision() if x.is_cuda else nullcontext():
+                if x.is_cuda:  # another call, since the step itself is as precise as all others
+                    again = self(x, beta, **data)
+                    ours = Result(again, [value.grad for value in held[:count]], copies(held))
+                    put_back(slots, held, before)
+                    generators.set(drawn)
+                weight = self._arguments(inputs, beta)[len(held)] if weighted else None
+                with torch.enable_grad():
+                    own = self._step(weight, inputs)
+                    theirs = gradients_of(own / len(x) if self._per_row else own, held[:count])
+                now = [where[name] for where, name in slots]
+                by_programs = Result(own.detach(), theirs, copies(now))
         finally:
             put_back(slots, held, after)
             generators.set(then)
+            for value, gradient in zip(held, gradients, strict=False):
+                value.grad = gradient
         names = [*self._slots.trained_names, *self._slots.kept_names]
-        return loss, difference_of(ours, theirs, names, count, len(x), x.numel())
+        return loss, difference_of(ours, by_programs, names, count, len(x), x.numel())
 
     def standing(self, x: Tensor, beta: float | Tensor = 1.0, /, **data: Tensor) -> tuple:
         """Which code a call runs, and where the tensors of the pair lie. Equal ones may differ in values alone."""
@@ -262,11 +278,23 @@ class CompiledLoss:
                 )
         shapes = tuple((name, value.shape, value.stride(), value.dtype, value.device) for name, value in inputs.items())
         weighted = self._weighted or isinstance(beta, Tensor) or beta != 1
-        return weighted, self._step.vae.training, self._slots.signature(), shapes, known_labels(inputs.get("y"))
+        return weighted, self._step.vae.training, self._slots.signature(), shapes, self._known_labels(inputs.get("y"))
+
+    def _known_labels(self, y: Any) -> tuple[bool, ...]:
+        return known_labels(y) if self.labels is None else self.labels
+
+    @contextmanager
+    def knowing(self, y: Any) -> Iterator[None]:
+        """A context of calls for a batch with these labels, which are then looked at once: a GPU is waited for."""
+        before, self.labels = self.labels, self._known_labels(y)
+        try:
+            yield
+        finally:
+            self.labels = before
 
     def _arguments(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> list[Tensor]:
         """What a graph takes: trained tensors, the other ones, KL weight and data."""
-        return [*self.tensors(), self._weight_of(beta, inputs["x"]), *inputs.values()]
+        return [*self.tensors(), self._weight_of(beta, inputs["x"]), *map(_dense, inputs.values())]
 
     def _weight_of(self, beta: float | Tensor, x: Tensor) -> Tensor:
         """The KL weight as a tensor; the last one is kept."""
@@ -274,7 +302,7 @@ class CompiledLoss:
             return beta
         if self._weight is None or self._weight[0] != (beta, x.dtype, x.device):
             dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-            self._weight = (beta, x.dtype, x.device), torch.as_tensor(beta, dtype=dtype, device=x.device)
+            self._weight = (beta, x.dtype, x.device), torch.full((), beta, dtype=dtype, device=x.device)
         return self._weight[1]
 
     @leaving_no_source()
@@ -293,6 +321,12 @@ class CompiledLoss:
             copied = must_be_copied(graph, [targets[place] for place in found])
             with torch.no_grad():
                 code = compiled(graph, example, self._backend, onednn=self.onednn)
+                with _running():
+                    _, *gradients = code(*example)
+            copied = [
+                copies or gradient.stride() != targets[place].stride()  # convolutions on a GPU choose the order
+                for copies, gradient, place in zip(copied, gradients, found, strict=True)
+            ]
         without = [place for place in range(len(targets)) if place not in found]
         made = CompiledStep(code, list(zip(found, copied, strict=True)), without)
         self._compiled[self._key(inputs, beta)] = made
@@ -344,6 +378,25 @@ class CompiledLoss:
         look = objective.look if isinstance(objective, PyroLoss) else objective.loss
         with torch.no_grad(), programs.evaluating(vae), self._step.context(len(inputs["x"]), beta):
             look(vae.model, vae.guide, data.pop("x"), **data)
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    """A context of trials, which may trip over an operation once it is recorded."""
+    try:
+        yield
+    except CompileError:
+        raise
+    except Exception as error:
+        raise CompileError(
+            f"the pair cannot be compiled: what was recorded does not run ({reason_of(error)}); train it without "
+            "compilation"
+        ) from error
+
+
+def _dense(value: Tensor) -> Tensor:
+    """A tensor as its copies lie in memory, for which code is compiled: columns of a wider one, say, have gaps."""
+    return value if value.is_contiguous() else value.clone()
 
 
 def _place(error: Exception) -> str:

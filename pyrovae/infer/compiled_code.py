@@ -8,6 +8,7 @@ import importlib
 import linecache
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,8 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn.parameter import is_lazy
 
 from pyrovae.infer.bernoulli_loss import share_exponentials
-from pyrovae.infer.nodes import VIEWS, root_of
+from pyrovae.infer.nodes import VIEWS, is_random, root_of
+from pyrovae.infer.on_device import keep_draws, put_constants_on_device
 from pyrovae.infer.products import give_to_onednn
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cuda": {"fallback_random": True},
 }
 """Options of inductor by device: random numbers are torch's own; on the CPU the calls of kernels are compiled too."""
+IN_ORDER = {"reorder_for_peak_memory": False}
+"""Further options where there are several draws, which inductor would do in another order to save memory."""
 
 _TRUSTED = "cpp.vec_isa_ok"
 AT_MOST = 16
@@ -198,6 +202,7 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
     CompileError
         If there is no compiler, or it fails.
     """
+    put_constants_on_device(graph)
     if backend == "eager":
         simplify(graph)
         if onednn and torch.backends.mkldnn.is_available():
@@ -206,12 +211,19 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
     try:
         if backend != "inductor":
             return torch.compile(graph, backend=backend)
-        from torch._inductor import compile as by_inductor  # a second that only those who compile wait for
-        from torch.fx.experimental.symbolic_shapes import ShapeEnv  # which changes filters of warnings
+        # Both are a second that only those who compile wait for. The latter changes filters of warnings.
+        from torch._inductor import compile as compile_graph
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+        def by_inductor(options: dict[str, Any]) -> Any:
+            with warnings.catch_warnings(action="ignore"):  # advice for its developers, and on precision
+                return compile_graph(graph, example, options=options)
 
         device = next((value.device.type for value in example if value.device.type in OPTIONS), "cpu")
         if device == "cpu":
             share_exponentials(graph)
+        else:
+            keep_draws(graph)
         for node in graph.graph.nodes:  # strides of recorded and of real tensors may differ
             if node.target is torch.ops.aten.view.default:
                 node.target = torch.ops.aten.reshape.default
@@ -221,11 +233,11 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         FakeTensorProp(graph, mode).propagate(*example)  # one mode for all nodes
         if onednn and torch.backends.mkldnn.is_available():
             give_to_onednn(graph)
-        options = _options(device)
+        options = _options(device) | (IN_ORDER if sum(map(is_random, graph.graph.nodes)) > 1 else {})
         identity = _identity(graph, example, options)
         code = _MADE.pop(identity, None)
         try:
-            code = code or by_inductor(graph, example, options=options)
+            code = code or by_inductor(options)
         except Exception as error:
             unloaded = isinstance(error, ImportError | OSError)
             if not (unloaded and forgets_broken_library(error)):
@@ -233,8 +245,8 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
                 if not refused or _TRUSTED not in options:
                     raise
                 _forget_instructions()
-                options = OPTIONS[device]
-            code = by_inductor(graph, example, options=options)
+                options = {name: value for name, value in options.items() if name != _TRUSTED}
+            code = by_inductor(options)
         for node in graph.graph.nodes:  # the code holds on to the graph
             node.meta.clear()
         if identity is not None:

@@ -19,6 +19,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyrovae.infer.mean_field import MeanField
+from pyrovae.infer.pyro_elbos import PyroLoss
 from pyrovae.parameters import PairParameters
 from pyrovae.programs import Program, with_param_site, without_param_sites
 from pyrovae.sites import nodes_of
@@ -38,6 +39,9 @@ class Estimator:
         The pair.
     model : callable
         Its model with at least one param site.
+    reads : bool, default True
+        Give the loss as a number. Otherwise it is a tensor that stays on its device, where the objective allows it, so
+        that nobody waits for a GPU.
 
     Attributes
     ----------
@@ -45,14 +49,14 @@ class Estimator:
         Whether the gradients are divided by the number of rows.
     """
 
-    def __init__(self, objective: ELBO, pair: PairParameters, model: Program) -> None:
-        of_pyro: Any = objective
+    def __init__(self, objective: ELBO, pair: PairParameters, model: Program, *, reads: bool = True) -> None:
+        of_pyro: Any = objective if reads or type(objective) is not MeanField else _Staying(objective)
         self.divides = False
         bare, guide = without_param_sites(pair.model), without_param_sites(pair.guide)
         if isinstance(poutine.unwrap(pair.guide), Messenger):
             self.run = partial(of_pyro.loss_and_grads, model, pair.guide)
         elif type(objective) is Trace_ELBO and objective.num_particles == 1 and not objective.vectorize_particles:
-            self.run, self.divides = partial(direct_elbo, objective, bare, guide), True
+            self.run, self.divides = partial(direct_elbo, objective, bare, guide, reads=reads), True
         elif type(objective) is MeanField:
             shown = model if bare is pair.model else with_param_site(bare, pair.parameters())
             self.run = partial(of_pyro.loss_and_grads, shown, guide)
@@ -64,7 +68,29 @@ class Estimator:
         return self.run(count, *args, **kwargs) if self.divides else self.run(*args, **kwargs)
 
 
-def direct_elbo(objective: Trace_ELBO, model: Program, guide: Program, count: int, *args: Any, **kwargs: Any) -> float:
+class _Staying:
+    """An objective of Pyro whose losses stay on their device."""
+
+    def __init__(self, objective: ELBO) -> None:
+        self.loss = PyroLoss(objective)
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss, with its gradients added to the parameters."""
+        loss = self.loss.training_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.loss.objective.retain_graph)
+        return loss.detach()
+
+
+def direct_elbo(
+    objective: Trace_ELBO,
+    model: Program,
+    guide: Program,
+    count: int,
+    *args: Any,
+    reads: bool = True,
+    **kwargs: Any,
+) -> Any:
     """The loss of `Trace_ELBO` with one particle, whose gradients are divided by `count` and added to the parameters'.
 
     Draws, loss and gradients are Pyro's, up to rounding. Where all draws are reparameterised the loss is minus the sum
@@ -80,6 +106,13 @@ def direct_elbo(objective: Trace_ELBO, model: Program, guide: Program, count: in
         What gradients are divided by, the number of rows for those of the mean.
     *args, **kwargs : Any
         Their arguments.
+    reads : bool, default True
+        Give a number, and warn if it is NaN; otherwise a tensor if the loss is one.
+
+    Returns
+    -------
+    float or Tensor
+        The loss.
 
     Examples
     --------
@@ -109,6 +142,8 @@ def direct_elbo(objective: Trace_ELBO, model: Program, guide: Program, count: in
         loss = surrogate = sum(map(_log_prob, _samples(drawn.trace))) - sum(map(_log_prob, _samples(scored.trace)))
     if isinstance(surrogate, Tensor) and surrogate.requires_grad:
         surrogate.backward(surrogate.new_full((), 1 / count), retain_graph=objective.retain_graph)
+    if not reads and isinstance(loss, Tensor):
+        return loss.detach()
     loss = loss.item() if isinstance(loss, Tensor) else loss
     warn_if_nan(loss, "loss")
     return loss

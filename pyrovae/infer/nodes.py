@@ -30,6 +30,11 @@ def root_of(node: Node) -> Node:
     return node
 
 
+def is_random(node: Node) -> bool:
+    """Whether an operation draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
 def changed_in_place(graph: Graph) -> set[Node]:
     """The nodes whose tensors a recording changes in place, by a chain of views as well."""
     return {root_of(node) for changing in graph.nodes for node in _changed_by(changing)}

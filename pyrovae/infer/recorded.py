@@ -14,7 +14,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
 from pyrovae.infer.compiled_code import CompileError, compiled, leaving_no_source
-from pyrovae.infer.nodes import changed_in_place
+from pyrovae.infer.nodes import changed_in_place, is_random
 from pyrovae.infer.products import LARGE
 from pyrovae.infer.recording import reason_of, record, unchanged_attributes
 
@@ -116,7 +116,7 @@ def _split(whole: GraphModule, faster: Sequence[Faster]) -> tuple[GraphModule, G
     `faster` are ways to put another operation in place of one of the rest.
     """
     whole.graph.eliminate_dead_code()  # which leaves draws where they are
-    varying, drawn = _varying(whole.graph), _reaching(whole.graph, _is_random)
+    varying, drawn = _varying(whole.graph), _reaching(whole.graph, is_random)
     before, body = Graph(), Graph()
     copies: dict[Node, Node] = {}
     for node in whole.graph.nodes:
@@ -222,10 +222,6 @@ def _example(node: Any) -> Any:
     return node.meta.get("val", None)
 
 
-def _is_random(node: Node) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
 def _varying(graph: Graph) -> set[Node]:
     """The nodes that a random number reaches, and those whose tensors are changed in place.
 
@@ -239,7 +235,7 @@ def _varying(graph: Graph) -> set[Node]:
         raise CompileError("the programs change a tensor in place that outlives their run")
     found: set[Node] = set()
     for node in graph.nodes:
-        if node.op != "output" and (node in roots or _is_random(node) or not found.isdisjoint(node.all_input_nodes)):
+        if node.op != "output" and (node in roots or is_random(node) or not found.isdisjoint(node.all_input_nodes)):
             found.add(node)
     return found
 

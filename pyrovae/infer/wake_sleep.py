@@ -157,7 +157,7 @@ class ReweightedWakeSleep(Objective):
             whole = pair.scorer.log_q
             if not self.defensive:
                 return weights._replace(log_score=whole)
-            uniform = whole.new_tensor(_uniform_log_prob(drawn))
+            uniform = whole.new_full((), _uniform_log_prob(drawn))
             mixture = torch.logaddexp(math.log1p(-self.defensive) + whole, math.log(self.defensive) + uniform)
             return weights._replace(log_q=pair.scorer.latent_weight * mixture, log_score=whole)
 

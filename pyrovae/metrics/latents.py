@@ -88,7 +88,7 @@ def active_units(
     Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
     """
     means = means_by_site(vae, Rows.of(x, **data), batch_size)
-    variances = torch.cat([torch.zeros(0), *unit_variances(vae, means).values()])
+    variances = torch.cat([torch.zeros(0, device="cpu"), *unit_variances(vae, means).values()])
     return ActiveUnits(int((variances > threshold).sum()), variances)
 
 

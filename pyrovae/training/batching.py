@@ -121,7 +121,8 @@ class HeldBatches:
     ) -> None:
         if not len(rows):
             raise ValueError("there are no rows to train or validate on")
-        self.vae, self.rows, self.data, self.batch_size = vae, rows.to(vae.device), data, batch_size
+        self.vae, self.data, self.batch_size = vae, data, batch_size
+        self.rows = rows.to(vae.device).contiguous()  # so that the first batch lies in memory as the others do
         self.parallel = parallel or Parallel(ALONE, vae, None)
         self.total = len(rows)
         self.num_batches = self.total // batch_size if drop_last else math.ceil(self.total / batch_size)
@@ -178,6 +179,15 @@ class HeldBatches:
         return Together([x, *data.values()], cut, labels, chunk.part(state.batch).start, self.batch_size, count)
 
     @property
+    def known_labels(self) -> tuple[bool, ...] | None:
+        """What `known_labels` tells of every batch, whichever rows it has; None if batches differ in that."""
+        labels = self.rows.y
+        if labels is None or self.changes_rows:
+            return None
+        told = known_labels(labels)
+        return told if told in ((True, True), (False, False)) else None
+
+    @property
     def changes_rows(self) -> bool:
         """Whether a function of the user sees each batch."""
         return self.data.transform is not None or self.data.collate is not None
@@ -215,7 +225,11 @@ class HeldBatches:
         if state.permutation is None:
             whole = self.total <= self.batch_size
             orders = self.parallel.orders
-            state.permutation = torch.arange(self.total) if whole else torch.randperm(self.total, generator=orders)
+            state.permutation = (
+                torch.arange(self.total, device="cpu")
+                if whole
+                else torch.randperm(self.total, generator=orders, device="cpu")
+            )
         return state.permutation
 
     @cached_property

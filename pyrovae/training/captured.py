@@ -92,7 +92,10 @@ class CapturedSteps:
         """Do the step of a batch and return its loss; None, and nothing is done, once there was a reason not to."""
         if self.chosen is False:
             return None
-        inputs = {"x": x, **data}
+        with self.compiled.knowing(data.get("y")):
+            return self._done({"x": x, **data}, beta)
+
+    def _done(self, inputs: Mapping[str, Tensor], beta: float) -> Tensor | None:
         if self._held is None or not self._held.fits(inputs):
             self._held = _Held(inputs, weighted=self._weighted)
             if not self._held.fits(inputs):
@@ -114,7 +117,22 @@ class CapturedSteps:
             if self.chosen is None:
                 logger.info("the steps are captured as one graph; a trial of it gave the same numbers")
             self.chosen, self._captured, self._replays = True, stands, 0
-        self._graph.replay()
+        return self._replayed(self._graph)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a graph."""
+        return self._graph is not None
+
+    def again(self, x: Tensor, beta: float, data: Mapping[str, Tensor]) -> Tensor:
+        """The step of a batch like the last one, if nothing but the values of tensors has changed since."""
+        assert self._held is not None
+        assert self._graph is not None
+        self._held.fill({"x": x, **data}, beta)
+        return self._replayed(self._graph)
+
+    def _replayed(self, graph: Graph) -> Tensor:
+        graph.replay()
         self._replays += 1
         return self._loss.clone()
 
@@ -174,6 +192,7 @@ class CapturedSteps:
             self._loss = graph.record(partial(self._step, held))
             found = two(replayed)
         except Exception as error:
+            logger.debug("where the capture failed:", exc_info=True)
             return reason_of(error)
         finally:
             self.steps.forget_gradients()

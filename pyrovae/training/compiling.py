@@ -231,6 +231,7 @@ def _prepared(fit: Fit, before: Mapping[str, Any], *, recorded: bool) -> Compile
     x, given = fit.first
     fit.vae.train()
     loss = CompiledLoss(fit.vae, fit.objective, num_data=fit.rows, **how)
+    loss.labels = fit.train.known_labels if isinstance(fit.train, HeldBatches) else None
     later = isinstance(fit.train, HeldBatches) and not fit.parallel.several
     compiled = CompiledSteps(loss, fit.full, later=later, recorded=recorded)
     compiled.prepare(x, fit.kl_weight(0.0), given, fit.picking)

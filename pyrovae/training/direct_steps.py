@@ -1,4 +1,4 @@
-"""Compiled steps one after another, without what lies between them in Python."""
+"""Compiled or captured steps one after another, without what lies between them in Python."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from pyrovae.infer.bound_loss import BoundLoss, known_labels
 from pyrovae.training.batching import HeldBatches
 from pyrovae.training.callbacks import Callback, ProgressBar
+from pyrovae.training.captured import CapturedSteps
 from pyrovae.training.fused_steps import BoundSteps
 from pyrovae.training.native_steps import NATIVE, can_move
 from pyrovae.training.schedules import Constant, Cyclic, Decay, WarmUp
@@ -42,7 +43,7 @@ class _Bound:
 
 
 class DirectSteps:
-    """Full batches of an epoch: compiled loss, optimizer, next batch.
+    """Full batches of an epoch: compiled loss, optimizer, next batch; or the replays of a captured graph.
 
     The ordinary step of a training looks each time whether the pair, the batch or the optimizer has changed, and hands
     gradients over by the parameters. That takes a tenth of a millisecond, a tenth of the step of a small batch. Here
@@ -57,27 +58,60 @@ class DirectSteps:
     def can_run(self, fit: Fit) -> bool:
         """Whether nothing may change between two steps, and nothing has to be done there.
 
-        That takes one process, a training on the CPU, rows in memory, steps that are compiled or recorded, Adam or
-        AdamW without clipping, no parameters for each row, and no function of the user that is called between batches.
+        That takes one process, rows in memory, steps that are compiled or recorded, Adam or AdamW, no parameters for
+        each row, and no function of the user that is called between batches. On the CPU gradients must not be clipped;
+        elsewhere the steps must be captured.
         """
         told = [one for one in fit.callbacks if type(one) is not ProgressBar or "on_batch" in vars(one)]
         return (
             fit.compiled is not None
-            and fit.captured is None
-            and fit.losses.at_once == 1  # as on the CPU
             and not fit.parallel.several
             and isinstance(fit.train, HeldBatches)
             and not fit.train.changes_rows
             and fit.row_steps is None
             and fit.steps.is_direct
-            and fit.options.gradient_clip is None
             and type(fit.kl_weight) in _SCHEDULES
             and all(getattr(one.on_batch, "__func__", None) is Callback.on_batch for one in told)
-            and self._left <= _LEFT + self._done // _FOR_EACH
+            and (self._can_bind(fit) if fit.captured is None else self._can_replay(fit, fit.train))
         )
+
+    def _can_bind(self, fit: Fit) -> bool:
+        on_cpu = fit.losses.at_once == 1
+        return on_cpu and fit.options.gradient_clip is None and self._left <= _LEFT + self._done // _FOR_EACH
+
+    @staticmethod
+    def _can_replay(fit: Fit, train: HeldBatches) -> bool:
+        alike = fit.compiled is not None and (fit.compiled.loss.labels is not None or train.rows.y is None)
+        return alike and fit.captured is not None and fit.captured.chosen is True
 
     def run(self, fit: Fit, train: HeldBatches) -> None:
         """Do the next full batches, as far as that goes, and begin the next step."""
+        if fit.captured is None:
+            self._bound_steps(fit, train)
+        else:
+            self._replays(fit, train, fit.captured)
+
+    @staticmethod
+    def _replays(fit: Fit, train: HeldBatches, captured: CapturedSteps) -> None:
+        """Replay a captured graph for the next full batches; for the first one it is looked whether it still holds."""
+        saved, looks = fit.saving.at, True
+        for x, data in train.full(fit.state):
+            fit.begin_step()
+            if fit.compiled is None or fit.compiled.compares:
+                return
+            beta = fit.kl_weight(fit.progress.time)
+            loss = captured(x, beta, data) if looks else captured.again(x, beta, data)
+            if loss is None:
+                return
+            looks = not captured.is_ready
+            fit.losses.add(loss, fit.state.batch + 1, x, data)
+            fit.end_batch(len(x))
+            if fit.saving.at != saved:  # callbacks may have changed something when they were told
+                break
+        if fit.state.batch < train.num_batches:
+            fit.begin_step()
+
+    def _bound_steps(self, fit: Fit, train: HeldBatches) -> None:
         known: dict[tuple, _Bound] = {}
         for x, data in train.full(fit.state):
             fit.begin_step()

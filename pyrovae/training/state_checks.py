@@ -118,5 +118,7 @@ def check_plain(plain: Mapping[str, Any], permutation: Tensor | None, path: Path
         raise CheckpointError(f"{path} is damaged: its history is no list of metrics; {AGAIN}")
     if len(rows) != plain["epoch"]:
         raise CheckpointError(f"{path} is damaged: it has {plain['epoch']} epochs and metrics of {len(rows)}; {AGAIN}")
-    if permutation is not None and not torch.equal(permutation.sort().values, torch.arange(permutation.numel())):
+    if permutation is not None and not torch.equal(
+        permutation.sort().values, torch.arange(permutation.numel(), device=permutation.device)
+    ):
         raise CheckpointError(f"{path} is damaged: the order of its rows leaves some out; {AGAIN}")
