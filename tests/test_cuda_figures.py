@@ -1,4 +1,4 @@
-"""On a GPU every pair has the figures that it has on the CPU, trains by compiled steps, and seldom waits for the GPU."""
+"""Every pair has the figures on a GPU that it has on the CPU, trains by compiled steps, and seldom waits there."""
 
 import warnings
 

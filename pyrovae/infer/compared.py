@@ -44,18 +44,26 @@ def full_precision() -> Iterator[None]:
     Convolutions are rounded so by default, and then differ by a thousandth from one kernel to another.
     """
     cudnn: Any = torch.backends.cudnn
-    if hasattr(cudnn, "conv"):  # from torch 2.9 on
-        kinds, name, exact = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn), "fp32_precision", "ieee"
-    else:
-        kinds, name, exact = (torch.backends.cuda.matmul, cudnn), "allow_tf32", False
-    before = [getattr(kind, name) for kind in kinds]
     try:
-        for kind in kinds:
-            setattr(kind, name, exact)
+        before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    except RuntimeError:  # somebody has set what torch 2.9 has for single operations instead
+        kinds = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+        found = [kind.fp32_precision for kind in kinds]
+        try:
+            for kind in kinds:
+                kind.fp32_precision = "ieee"
+            yield
+        finally:
+            for kind, precision in zip(kinds, found, strict=True):
+                kind.fp32_precision = precision
+        return
+    try:
+        torch.set_float32_matmul_precision("highest")
+        cudnn.allow_tf32 = False
         yield
     finally:
-        for kind, value in zip(kinds, before, strict=True):
-            setattr(kind, name, value)
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
 
 
 class Result(NamedTuple):

@@ -8,6 +8,7 @@ import signal
 from contextlib import nullcontext
 from functools import partial
 from typing import ClassVar
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch.utils._pytree import tree_map
 from training_runs import Watcher, rows, seeded
 
 from pyrovae import VAE
-from pyrovae.data.dataset import DataSpec
+from pyrovae.data.dataset import DataSpec, Rows
 from pyrovae.infer import CompiledLoss
 from pyrovae.pairs import find_pair
 from pyrovae.training import NonFiniteLossError, Trainer, TrainingInterrupted, captured, compiling, losses
@@ -27,6 +28,10 @@ from pyrovae.training.graphs import GRAPHS
 
 def tensors(out):
     return [out] if isinstance(out, torch.Tensor) else list(out or [])
+
+
+def reads(tensor):
+    raise RuntimeError("numbers are read while a graph is recorded")
 
 
 class Tape(TorchDispatchMode):
@@ -61,7 +66,7 @@ class Tape(TorchDispatchMode):
     @torch.no_grad()
     def record(self, body):
         draws = self.draws()
-        with self:
+        with self, patch.object(torch.Tensor, "tolist", reads):
             loss = body()
         for tensor, value in self.before.values():  # since a graph does nothing while it is recorded
             tensor.copy_(value)
@@ -151,6 +156,44 @@ def test_bit_for_bit(monkeypatch, tapes, options):
     assert same(fit(**options), expected)
     assert replays(tapes) == [3 * 4 - 2]
     assert len(tapes[0].operations) > 50
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_replays_without_a_look_between_them(monkeypatch, tapes, watched):
+    """Nothing changes between two steps of an epoch, unless there is a callback that may do so."""
+    looks, looked = [], captured.CapturedSteps.__call__
+    monkeypatch.setattr(captured.CapturedSteps, "__call__", lambda *args: looks.append(1) or looked(*args))
+    options = {"callbacks": [Watcher("on_batch", lambda progress: None)] if watched else []}
+    expected = uncaptured(monkeypatch, **options)
+    assert same(fit(**options), expected)
+    assert replays(tapes) == [3 * 4 - 2]
+    assert len(looks) == (12 if watched else 4 + 2)  # of the first epoch all, since it began without a graph
+
+
+@pytest.mark.parametrize("known", ["all", "none", "some"])
+@pytest.mark.parametrize("name", ["gaussian", "semi-supervised"])
+def test_labels(monkeypatch, tapes, caplog, name, known):
+    """They are looked at before a capture; a GPU would be waited for in each step otherwise."""
+    caplog.set_level("INFO", logger="pyrovae")
+    x = torch.bernoulli(torch.full((64, 20), 0.4), generator=torch.Generator().manual_seed(0))
+    y = {"all": torch.arange(64) % 3, "none": torch.full((64,), -1), "some": torch.arange(64) % 4 - 1}[known]
+    if (name, known) == ("semi-supervised", "none"):
+        y[0] = 2  # it refuses to train without any
+
+    def train():
+        torch.manual_seed(0)
+        spec = DataSpec("bits", (20,), "binary", num_rows=64, num_classes=3)
+        vae = find_pair(name).builder(spec, hidden=(6,), latent_dim=2)
+        options = {"epochs": 3, "batch_size": 16, "progress": False, "compile": True}
+        history = Trainer("enum" if name == "semi-supervised" else "elbo", **options).fit(vae, Rows(x, y))
+        return [row["loss"] for row in history.rows], weights_of(vae)
+
+    with monkeypatch.context() as patched:
+        patched.delitem(GRAPHS, "cpu")
+        expected = train()
+    assert same(train(), expected)
+    assert "not captured" not in caplog.text or (name, known) == ("semi-supervised", "none")
+    assert tapes
 
 
 def test_steps_that_are_compared_are_the_same(monkeypatch, tapes):

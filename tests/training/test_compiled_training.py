@@ -13,6 +13,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyrovae import VAE
+from pyrovae.data import Dataset
+from pyrovae.data.dataset import Rows
 from pyrovae.infer import CompiledLoss, CompileError
 from pyrovae.infer import compile as compile_module
 from pyrovae.infer.bound_loss import BoundLoss
@@ -179,6 +181,29 @@ def test_recorded_training_is_the_same_training(caplog):
     assert losses(compile="recorded") == pytest.approx(losses(), rel=1e-5)
     assert "recording the step for batches of 16 rows" in caplog.text
     assert "compiling the step" not in caplog.text
+
+
+def transformed(x, transform):
+    return Dataset("wide", Rows(x), Rows(x[:0]), Rows(x), "real", transform=transform)
+
+
+@pytest.mark.parametrize("compile", ["recorded", True])
+@pytest.mark.parametrize("rows", ["columns", "gaps", "expanded", "cut by a transform"])
+def test_rows_that_do_not_lie_in_one_piece(rows, compile):
+    """A matrix by columns, every other column of a wider one, one row for all, or batches that are parts of others."""
+    wide = torch.randn(40, 10, generator=torch.Generator().manual_seed(0))
+    x = {"columns": X.t().contiguous().t(), "gaps": wide[:, ::2], "expanded": X[:1].expand(40, 5)}.get(rows, wide)
+
+    def fit(how):
+        torch.manual_seed(0)
+        vae = linear_pair()
+        given = transformed(x, cut) if rows == "cut by a transform" else x
+        return [r["loss"] for r in Trainer(epochs=2, batch_size=16, compile=how, progress=False).fit(vae, given).rows]
+
+    def cut(some):
+        return some.replace(x=some.x[:, ::2])
+
+    assert fit(compile) == pytest.approx(fit(False), rel=1e-5)
 
 
 def test_recorded_training_is_resumed_bit_for_bit(tmp_path):
