@@ -85,10 +85,10 @@ class Processes:
 
         # all_gather_object does not wait for its thread, see `finish`.
         own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
-        lengths = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
-        self._together(dist.all_gather, lengths, torch.tensor([len(own)]))
+        lengths = [torch.empty(1, dtype=torch.int64, device="cpu") for _ in range(self.size)]
+        self._together(dist.all_gather, lengths, torch.tensor([len(own)], device="cpu"))
         longest = int(max(lengths))
-        found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+        found = [torch.empty(longest, dtype=torch.uint8, device="cpu") for _ in range(self.size)]
         self._together(dist.all_gather, found, torch.nn.functional.pad(own, (0, longest - len(own))))
         return [pickle.loads(of_one[:length].numpy().data) for of_one, length in zip(found, lengths, strict=True)]
 

@@ -25,6 +25,7 @@ from pyrovae.infer.points import global_means
 from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout, OutsidePlateError, Sites, find_sites, look_at, outside_plate
 from pyrovae.parameters import PairParameters
+from pyrovae.rng import forked
 from pyrovae.shapes import data_in_order
 from pyrovae.sites import (
     categorical_sites,
@@ -132,7 +133,7 @@ class PreparedPair(PairParameters):
     def _look_without_data(self) -> Sites:
         """Find the sites of a pair that runs without data; those of this library call the data site "x"."""
         theirs = pyro.get_param_store().get_state()
-        with programs.evaluating(self), torch.no_grad(), torch.random.fork_rng():
+        with programs.evaluating(self), torch.no_grad(), forked():
             trace, state = self._collect("model", lambda: programs.trace(self.model, (), {"size": 1}))
         self._adopt("model", state, theirs)
         observed, names = self.chosen_site or "x", sample_sites(trace)
@@ -178,7 +179,7 @@ class PreparedPair(PairParameters):
         if self._layout is not None:
             return self
         theirs = pyro.get_param_store().get_state()
-        with torch.random.fork_rng(), torch.no_grad(), programs.evaluating(self), self.telling_of_data(x, data):
+        with forked(), torch.no_grad(), programs.evaluating(self), self.telling_of_data(x, data):
             # A store of its own for each program, since a shared one hides the second parameter of a name.
             drawn, of_guide = self._collect("guide", lambda: programs.trace(self.guide, (x,), given))
             traces, of_model = self._collect(
@@ -308,7 +309,7 @@ class PreparedPair(PairParameters):
             if same:
                 plain = torch.equal(auxiliary["value"], site["value"])
                 return auxiliary["fn"] if plain else TransformedDistribution(auxiliary["fn"], [transform])
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), forked():
             again = nodes_of(self._guide_trace(x, data))[name]["value"]
         if torch.equal(again, site["value"]):
             return site["fn"]  # a point estimate beside latents that are drawn
@@ -348,7 +349,7 @@ class PreparedPair(PairParameters):
         if self._takes_few is None and len(x) > 1:
             few = slice(min(2, len(x) - 1))
             try:
-                with torch.random.fork_rng():
+                with forked():
                     look_at(self.model, self.guide, (x[few],), cut(given, few, len(x)))
                 self._takes_few = True
             except Exception:
@@ -461,7 +462,7 @@ class PreparedPair(PairParameters):
         missing = [name for name in self.sites.shared if name not in given]
         if not missing:
             return given
-        with self.scope(), programs.evaluating(self), torch.random.fork_rng():
+        with self.scope(), programs.evaluating(self), forked():
             args, kwargs = self.blank_arguments()
             drawn = sample_sites(programs.trace(self.guide, args, kwargs))
             marked = [name for name in missing if is_global(drawn[name])]

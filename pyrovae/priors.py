@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pyrovae.distributions.gaussian_mixture import DiagonalGaussianMixture
 from pyrovae.distributions.sticks import Beta
 from pyrovae.distributions.transforms import log_stick_weights
+from pyrovae.rng import forked
 
 
 def set_learned_or_fixed(module: nn.Module, name: str, value: Tensor, *, learn: bool) -> None:
@@ -171,7 +172,7 @@ class VampPrior(GaussianPrior):
     @property
     def latent_dim(self) -> int:  # type: ignore[override]  # not known before the encoder has run, so no attribute
         """Size of the latent. One run of the encoder finds it."""
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), forked():
             return self.posterior(self.pseudo_inputs[:1]).event_shape[0]
 
     def forward(self) -> DiagonalGaussianMixture:

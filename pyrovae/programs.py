@@ -19,6 +19,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyrovae.rng import forked
 from pyrovae.sites import is_deterministic, is_factor, nodes_of, sample_sites
 
 Program = Callable[..., Any]
@@ -105,7 +106,7 @@ def trial(*programs: Program) -> Iterator[None]:
     store = pyro.get_param_store()
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(forked())
         for module in {id(m): m for program in programs for m in owned_modules(program).values()}.values():
             stack.enter_context(evaluating(module))
         stack.enter_context(store.scope(store.get_state()))

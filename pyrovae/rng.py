@@ -35,6 +35,14 @@ def generator(seed: int) -> torch.Generator:
 
 
 @contextmanager
+def forked() -> Iterator[None]:
+    """Put the state of torch's generators back after a block, with those of all GPUs."""
+    several = torch.cuda.device_count() > 1  # of which torch warns unless they are named
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if several else None):
+        yield
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Begin the stream of a seed for a block, as `begin` does, and put the state of the generators back afterwards.
 
@@ -52,6 +60,6 @@ def seeded(seed: int) -> Iterator[None]:
     >>> torch.equal(first, again)
     True
     """
-    with torch.random.fork_rng():
+    with forked():
         begin(seed)
         yield

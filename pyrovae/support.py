@@ -15,6 +15,7 @@ from pyrovae import programs
 from pyrovae.data.kinds import ROUNDING
 from pyrovae.data.rows import cut, slices
 from pyrovae.distributions.columns import Columns
+from pyrovae.rng import forked
 from pyrovae.sites import data_sites, rows_first
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class SupportCheck:
         """The data sites of one run of the pair, each with its first fault."""
         vae = self.vae
         given = programs.keywords(vae.model, vae.guide, **data)
-        with torch.random.fork_rng(), programs.evaluating(vae), vae.scope():
+        with forked(), programs.evaluating(vae), vae.scope():
             drawn = programs.trace(vae.guide, (x,), programs.keywords(vae.guide, **data))
             trace = programs.trace_pair(vae.model, vae.guide, (x,), given, drawn=drawn).model
         for name, site in data_sites(trace).items():

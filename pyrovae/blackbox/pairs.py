@@ -13,6 +13,7 @@ from pyrovae.blackbox.networks import GenerativeModel, InferenceNetwork
 from pyrovae.blackbox.parts import Joint, Posterior
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.programs import evaluating
+from pyrovae.rng import forked
 
 
 def as_pair(
@@ -144,7 +145,7 @@ class _LatentShapes:
 
     def __call__(self, x: Tensor) -> dict[str, torch.Size]:
         if x.shape[1:] not in self.known:
-            with torch.no_grad(), torch.random.fork_rng(), evaluating(self.network):
+            with torch.no_grad(), forked(), evaluating(self.network):
                 draws = self.network([x[:1]]).sample(1)
             self.known[x.shape[1:]] = [draw.shape[2:] for draw in draws]
         shapes = self.known[x.shape[1:]]

@@ -18,6 +18,7 @@ from pyrovae import programs
 from pyrovae.blackbox.networks import Tensors
 from pyrovae.infer.log_weights import log_weights
 from pyrovae.infer.scoring import Scorer
+from pyrovae.rng import forked
 from pyrovae.sites import PARTICLES, latent_sites, nodes_of, row_dim, sample_sites
 from pyrovae.vae import VAE
 
@@ -68,7 +69,7 @@ class Programs:
         known = {id(parameter) for parameter in modules.parameters()}
         parameters = nn.ParameterDict()
         if self.vae.param_sites:
-            with self.vae.scope(), torch.no_grad(), torch.random.fork_rng(), programs.evaluating(self.vae):
+            with self.vae.scope(), torch.no_grad(), forked(), programs.evaluating(self.vae):
                 trace = programs.trace(program, (self.blank(2),))
             for name, site in trace.nodes.items():
                 parameter = self.vae.param_sites.get(self.vae.key_of(name)) if site["type"] == "param" else None
@@ -98,7 +99,7 @@ class Programs:
             The guide draws a site that is not among the latents of the VAE, or the number of data tensors is wrong.
         """
         x, given = self.split(data)
-        with self.vae.scope(), torch.random.fork_rng():
+        with self.vae.scope(), forked():
             if not self.checked:
                 with torch.no_grad(), programs.evaluating(self.vae):
                     log_weights(self.vae.model, self.vae.guide, 1, x, **given)  # refuses what has no weight per datum

@@ -14,7 +14,7 @@ from pyrovae.cli.writing import TABLES, check_out, write_arrays, write_frame
 from pyrovae.data.dataset import Rows
 from pyrovae.distributed import in_parts, processes
 from pyrovae.metrics import encodings
-from pyrovae.rng import begin
+from pyrovae.rng import begin, forked
 from pyrovae.runs import Run, pick_device, posteriors
 from pyrovae.vae import VAE
 
@@ -46,7 +46,7 @@ def encode(options: argparse.Namespace) -> None:
         rows = dataset.seen(name)
         if not len(rows):
             continue
-        with torch.random.fork_rng():
+        with forked():
             fitted = posteriors.fitted(vae, rows.to(device), options.fit_steps)
         for found_of_part in in_parts(partial(_encodings, fitted, rows), range(len(rows))):
             for key, value in found_of_part.items():

@@ -58,7 +58,7 @@ def evaluate_missing(options: argparse.Namespace) -> None:
         pattern = options.missing_pattern or "entries"
         masks = {r: random_mask(dataset.shape, len(rows), r, pattern, generator) for r in options.missing}
     if options.num_rows is not None and options.num_rows < len(rows):
-        which = torch.randperm(len(rows), generator=generator)[: options.num_rows]
+        which = torch.randperm(len(rows), generator=generator, device="cpu")[: options.num_rows]
         rows, masks = rows.take(which), {ratio: mask[which] for ratio, mask in masks.items()}
     found = missing_errors(
         vae,

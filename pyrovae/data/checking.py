@@ -10,6 +10,7 @@ import torch
 
 from pyrovae.data.dataset import TABLE, Dataset, Rows, check_rows, slices
 from pyrovae.data.kinds import MEANING, ROUNDING, wrong_values
+from pyrovae.rng import forked
 
 _ENTRIES_AT_ONCE = 1 << 24
 _ADVICE = {
@@ -132,5 +133,5 @@ def _parts(rows: Rows, transform: Any) -> Iterator[tuple[int, Rows]]:
         if transform is None:
             yield part.start, some
         else:
-            with torch.random.fork_rng():  # which a transform draws from
+            with forked():  # which a transform draws from
                 yield part.start, transform(some)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
+
+import torch
 
 from pyrovae.data import own
 from pyrovae.data.dataset import TABLE, Dataset
@@ -18,7 +21,21 @@ from pyrovae.data.registry import available, find_entry, load_named
 from pyrovae.data.streamed_loading import is_streamed
 from pyrovae.data.table_loading import idle_likelihoods, load_own_table, load_whole_table
 
+P = ParamSpec("P")
 
+
+def _on_cpu(loads: Callable[P, Dataset]) -> Callable[P, Dataset]:
+    """Load with the CPU as torch's default device, whatever it is otherwise."""
+
+    @wraps(loads)
+    def wrapped(*args: P.args, **options: P.kwargs) -> Dataset:
+        with torch.device("cpu"):
+            return loads(*args, **options)
+
+    return wrapped
+
+
+@_on_cpu
 def load(
     name: str | Path,
     *,
@@ -196,6 +213,7 @@ def load(
     return replace(_prepared(dataset, seed, **preparation), options={**options, **preparation, "seed": seed})
 
 
+@_on_cpu
 def load_to_evaluate(
     name: str | Path, trained_on: Mapping[str, Any], kind: str, schema: Mapping[str, Any] | None = None
 ) -> Dataset:

@@ -183,7 +183,7 @@ def _worst_index(invalid: Tensor, constraint: Constraint, value: Tensor) -> tupl
             excess = torch.maximum(below, above)
         excess = torch.where(value.isnan(), torch.inf, excess)
     else:  # constraints on whole events, such as the simplex, are not ranked: the first is shown
-        excess = torch.zeros(invalid.shape)
+        excess = torch.zeros_like(invalid, dtype=torch.float64)
     excess = torch.where(invalid, excess.to(torch.float64), -torch.inf)
     return tuple(int(i) for i in torch.unravel_index(excess.argmax(), excess.shape))
 

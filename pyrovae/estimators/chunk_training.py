@@ -26,6 +26,7 @@ from pyrovae.estimators.nets import built, varied
 from pyrovae.estimators.prediction import Predictor
 from pyrovae.estimators.table_model import TableModel
 from pyrovae.estimators.table_training import HELD_OUT, fit_trees
+from pyrovae.rng import forked
 from pyrovae.training import History, Trainer, TrainingData
 
 STEPS_OF_CHUNK = 500
@@ -113,7 +114,7 @@ class ChunkTraining:
         rows = Rows(torch.as_tensor(scaled, dtype=torch.float32), mask=torch.as_tensor(mask & ~held))
         if self.vae is None:
             dataset = codec.dataset(rows)
-            with torch.random.fork_rng():
+            with forked():
                 torch.manual_seed(self.seed)
                 self.vae = built(dataset, self.pair).to(self.device)
         if bool((mask & ~held).any()):

@@ -21,6 +21,7 @@ from pyrovae.data import Dataset, Rows
 from pyrovae.metrics import latent_means, stick_weights
 from pyrovae.metrics.classification import class_probabilities
 from pyrovae.pairs.registry import find_pair
+from pyrovae.rng import forked
 from pyrovae.runs import pick_device
 from pyrovae.training import Trainer, TrainingData
 from pyrovae.vae import VAE
@@ -186,7 +187,7 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         return self
 
     def _trained(self, dataset: Dataset, seed: int) -> VAE:
-        with torch.random.fork_rng():
+        with forked():
             torch.manual_seed(seed)
             vae = self._pair(dataset).to(pick_device(self.device))
         trainer = Trainer(

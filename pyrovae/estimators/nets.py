@@ -10,6 +10,7 @@ import torch
 
 from pyrovae.data.dataset import Dataset
 from pyrovae.pairs.registry import find_pair
+from pyrovae.rng import forked
 from pyrovae.runs import saving
 from pyrovae.runs.run import Run
 from pyrovae.training import History, Trainer, TrainingData
@@ -89,7 +90,7 @@ def train_net(
     Trained
         The net in float64, in evaluation mode.
     """
-    with torch.random.fork_rng():
+    with forked():
         torch.manual_seed(seed)
         vae = built(dataset, pair).to(device)
     if first is not None:

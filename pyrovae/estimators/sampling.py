@@ -16,6 +16,7 @@ from pyrovae.data.rows import slices
 from pyrovae.data.tables import TableCodec
 from pyrovae.estimators.latent_mixture import LatentMixture
 from pyrovae.infer.imputation import Mixture
+from pyrovae.rng import forked
 from pyrovae.vae import VAE
 
 _ROWS_AT_ONCE = 4096
@@ -92,7 +93,7 @@ class RowSampler:
         if self.density is not None:
             return torch.as_tensor(self.density.sample(count, generator), device=self.vae.device)
         model: Any = self.vae.model
-        with torch.random.fork_rng():
+        with forked():
             torch.manual_seed(int(generator.randint(np.iinfo(np.int32).max)))
             return model.prior().sample((count,))
 

@@ -44,10 +44,11 @@ def full_precision() -> Iterator[None]:
     Convolutions are rounded so by default, and then differ by a thousandth from one kernel to another.
     """
     cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
     try:
-        before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+        products, before, convolutions = matmul.allow_tf32, torch.get_float32_matmul_precision(), cudnn.allow_tf32
     except RuntimeError:  # somebody has set what torch 2.9 has for single operations instead
-        kinds = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+        kinds = matmul, cudnn.conv, cudnn.rnn
         found = [kind.fp32_precision for kind in kinds]
         try:
             for kind in kinds:
@@ -57,13 +58,32 @@ def full_precision() -> Iterator[None]:
             for kind, precision in zip(kinds, found, strict=True):
                 kind.fp32_precision = precision
         return
+    # Each is switched as it was set: one flag is of the GPU alone, the other one of the processor, too.
+    of_all = getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", "") != "none"
     try:
-        torch.set_float32_matmul_precision("highest")
-        cudnn.allow_tf32 = False
+        if products and of_all:
+            torch.set_float32_matmul_precision("highest")
+        elif products:
+            matmul.allow_tf32 = False
+        if convolutions:
+            cudnn.allow_tf32 = False
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        cudnn.allow_tf32 = before[1]
+        if products and of_all:
+            torch.set_float32_matmul_precision(before)
+        elif products:
+            matmul.allow_tf32 = True
+        if convolutions:
+            cudnn.allow_tf32 = True
+
+
+def precision_of_products() -> tuple[str, ...]:
+    """How single precision is multiplied, in torch's words."""
+    try:
+        return (torch.get_float32_matmul_precision(),)
+    except RuntimeError:  # somebody has set what torch 2.9 has for single operations instead
+        backends: Any = torch.backends
+        return backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision
 
 
 class Result(NamedTuple):

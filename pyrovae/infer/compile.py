@@ -35,6 +35,7 @@ from pyrovae.infer.compiled_code import (
     check_constants,
     compiled,
     leaving_no_source,
+    lies_like,
     must_be_copied,
     prepare_headers,
 )
@@ -44,6 +45,7 @@ from pyrovae.infer.nodes import changed_in_place
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.pyro_elbos import PyroLoss
 from pyrovae.infer.recording import difference, reason_of, record, seen_of, unchanged_attributes
+from pyrovae.rng import forked
 
 __all__ = ["CompileError", "CompiledLoss"]
 
@@ -194,7 +196,7 @@ class CompiledLoss:
             If the pair cannot be compiled, or if what is recorded of it gives something else than its programs.
         """
         inputs = {"x": x, **data}
-        with torch.random.fork_rng():
+        with forked():
             self._compile(inputs, beta)
             slots, held = self._slots.places(), self.tensors()
             before, gradients = copies(held), [value.grad for value in held]
@@ -309,7 +311,7 @@ class CompiledLoss:
     def _compile(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> CompiledStep:
         """Trace and compile for arguments of these shapes; leaves random numbers and buffers as they are."""
         self._key(inputs, beta)  # refuses what is no tensor
-        with torch.random.fork_rng(), pyro.validation_enabled(False):
+        with forked(), pyro.validation_enabled(False):
             self._run_objective_once(inputs, beta)
             self._slots.refresh()  # the first run may make what is learned
             example = [value.detach().clone() for value in self._arguments(inputs, beta)]
@@ -324,7 +326,7 @@ class CompiledLoss:
                 with _running():
                     _, *gradients = code(*example)
             copied = [
-                copies or gradient.stride() != targets[place].stride()  # convolutions on a GPU choose the order
+                copies or not lies_like(gradient.stride(), targets[place])  # convolutions on a GPU choose the order
                 for copies, gradient, place in zip(copied, gradients, found, strict=True)
             ]
         without = [place for place in range(len(targets)) if place not in found]

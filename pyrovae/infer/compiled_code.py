@@ -22,6 +22,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn.parameter import is_lazy
 
 from pyrovae.infer.bernoulli_loss import share_exponentials
+from pyrovae.infer.compared import precision_of_products
 from pyrovae.infer.nodes import VIEWS, is_random, root_of
 from pyrovae.infer.on_device import keep_draws, put_constants_on_device
 from pyrovae.infer.products import give_to_onednn
@@ -33,7 +34,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of inductor by device: random numbers are torch's own; on the CPU the calls of kernels are compiled too."""
 IN_ORDER = {"reorder_for_peak_memory": False}
-"""Further options where there are several draws, which inductor would do in another order to save memory."""
+"""A further option where there are several draws, which inductor would do in another order to save memory."""
 
 _TRUSTED = "cpp.vec_isa_ok"
 AT_MOST = 16
@@ -188,10 +189,18 @@ def must_be_copied(graph: GraphModule, targets: Sequence[Tensor]) -> list[bool]:
     return [
         base.op != "call_function"
         or bases.count(base) > 1
-        or tuple(node.meta["val"].stride() if "val" in node.meta else node.meta["tensor_meta"].stride)
-        != target.stride()
+        or not lies_like(node.meta["val"].stride() if "val" in node.meta else node.meta["tensor_meta"].stride, target)
         for node, base, target in zip(nodes, bases, targets, strict=True)
     ]
+
+
+def lies_like(strides: Sequence[int], target: Tensor) -> bool:
+    """Whether memory with these strides has the order of a tensor.
+
+    Those of dimensions of size 1 mean nothing, but fused optimizers of a GPU look at them all the same.
+    """
+    both = zip(target.shape, strides, target.stride(), strict=True)
+    return all(own == other or (size == 1 and not target.is_cuda) for size, own, other in both)
 
 
 def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bool = False) -> Callable[..., Any]:
@@ -213,6 +222,7 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
             return torch.compile(graph, backend=backend)
         # Both are a second that only those who compile wait for. The latter changes filters of warnings.
         from torch._inductor import compile as compile_graph
+        from torch._inductor import config
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         def by_inductor(options: dict[str, Any]) -> Any:
@@ -233,7 +243,9 @@ def compiled(graph: GraphModule, example: list[Any], backend: str, *, onednn: bo
         FakeTensorProp(graph, mode).propagate(*example)  # one mode for all nodes
         if onednn and torch.backends.mkldnn.is_available():
             give_to_onednn(graph)
-        options = _options(device) | (IN_ORDER if sum(map(is_random, graph.graph.nodes)) > 1 else {})
+        options = _options(device)
+        if sum(map(is_random, graph.graph.nodes)) > 1:
+            options |= {name: value for name, value in IN_ORDER.items() if hasattr(config, name)}  # from torch 2.6 on
         identity = _identity(graph, example, options)
         code = _MADE.pop(identity, None)
         try:
@@ -296,7 +308,7 @@ def _identity(graph: GraphModule, example: list[Tensor], options: Mapping[str, A
     from torch._inductor import config
 
     settings = (
-        *(torch.get_num_threads(), torch.get_default_dtype(), torch.get_float32_matmul_precision()),
+        *(torch.get_num_threads(), torch.get_default_dtype(), precision_of_products()),
         *(torch.are_deterministic_algorithms_enabled(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         *(config.get_hash(), *sorted(options.items())),
     )

@@ -50,7 +50,8 @@ class Estimator:
     """
 
     def __init__(self, objective: ELBO, pair: PairParameters, model: Program, *, reads: bool = True) -> None:
-        of_pyro: Any = objective if reads or type(objective) is not MeanField else _Staying(objective)
+        stays = not reads and type(objective) is MeanField and objective.num_particles == 1
+        of_pyro: Any = _Staying(objective) if stays else objective
         self.divides = False
         bare, guide = without_param_sites(pair.model), without_param_sites(pair.guide)
         if isinstance(poutine.unwrap(pair.guide), Messenger):

@@ -117,7 +117,7 @@ def _generator_state() -> list[bytes]:
     """The state of torch's generators, to see whether somebody drew."""
     states = [torch.get_rng_state()]
     if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states.append(torch.cuda.get_rng_state())
+        states += torch.cuda.get_rng_state_all()
     with torch._C.DisableTorchFunction():  # a recording refuses looks at values
         return [state.numpy().tobytes() for state in states]
 

@@ -8,14 +8,21 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from pyrovae.infer.nodes import changed_in_place
+
 _aten: Any = torch.ops.aten
 _AS_IT_IS = (_aten.lift_fresh_copy.default, _aten.lift_fresh.default, _aten.detach.default)
 _LIBRARY = torch.library.Library("pyrovae", "FRAGMENT")
 
+
+def _shape_of_bits(p: Tensor) -> Tensor:
+    return torch.empty_like(p, memory_format=torch.contiguous_format)
+
+
 if not hasattr(torch.ops.pyrovae, "bernoulli"):  # as when the module is loaded a second time
     _LIBRARY.define("bernoulli(Tensor p) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
     _LIBRARY.impl("bernoulli", torch.bernoulli, "CompositeExplicitAutograd")
-    torch.library.register_fake("pyrovae::bernoulli", torch.empty_like, lib=_LIBRARY)
+    torch.library.register_fake("pyrovae::bernoulli", _shape_of_bits, lib=_LIBRARY)
 
 
 def keep_draws(graph: GraphModule) -> None:
@@ -27,16 +34,20 @@ def keep_draws(graph: GraphModule) -> None:
 
 
 def put_constants_on_device(graph: GraphModule) -> None:
-    """Let numbers that the programs bring to a GPU lie there, instead of a copy in each step, for which it stops."""
+    """Let numbers that the programs bring to a GPU lie there, instead of a copy in each step, for which it stops.
+
+    Those that are changed in place before they are brought there stay as they are.
+    """
+    changed = changed_in_place(graph.graph)
     for node in list(graph.graph.nodes):
         device = node.kwargs.get("device")
         if node.target is not _aten._to_copy.default or device is None or device.type == "cpu":
             continue
         source = node.args[0]
-        while source.op == "call_function" and source.target in _AS_IT_IS:
+        while source not in changed and source.op == "call_function" and source.target in _AS_IT_IS:
             source = source.args[0]
         value = getattr(graph, str(source.target), None) if source.op == "get_attr" else None
-        if not isinstance(value, Tensor) or value.device == device:
+        if source in changed or not isinstance(value, Tensor) or value.device == device:
             continue
         name = f"_on_device{len(graph._buffers)}"
         dtype = node.kwargs.get("dtype") or value.dtype

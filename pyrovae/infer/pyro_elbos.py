@@ -210,7 +210,7 @@ class _Dice(Dice):
 
     def compute_expectation(self, costs: Mapping[frozenset, list[Any]]) -> Any:  # tensors with names of dimensions
         with shared_intermediates() as cache:
-            ring, expected = MarginalRing(cache=cache), torch.zeros(())
+            ring, expected = MarginalRing(cache=cache), torch.zeros((), device="cpu")
             for ordinal, terms in costs.items():
                 given = self._get_log_factors(ordinal)
                 scale = math.exp(sum(factor for factor in given if not isinstance(factor, Tensor)))

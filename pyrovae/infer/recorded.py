@@ -17,6 +17,7 @@ from pyrovae.infer.compiled_code import CompileError, compiled, leaving_no_sourc
 from pyrovae.infer.nodes import changed_in_place, is_random
 from pyrovae.infer.products import LARGE
 from pyrovae.infer.recording import reason_of, record, unchanged_attributes
+from pyrovae.rng import forked
 
 logger = logging.getLogger(__name__)
 Weights = Callable[[Mapping[str, Tensor]], Tensor]
@@ -74,7 +75,7 @@ class RecordedWeights:
         self._before, body = _split(graph, (_product,) if inductor else (_product, _bernoulli, _no_nan))
         self._body: Callable[..., Any] = body
         if inductor:
-            with torch.no_grad(), torch.random.fork_rng():
+            with torch.no_grad(), forked():
                 self._body = compiled(body, [*self._before(*inputs.values())], "inductor")
 
     def started(self, inputs: Mapping[str, Tensor]) -> Draw:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.infer.compiled_code import CompileError
+from pyrovae.rng import forked
 
 _LOOKED_AT = (Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist, Tensor.__repr__)
 """How programs look at values behind torch's back, which no recording sees."""
@@ -46,7 +47,7 @@ def record(run: Callable[..., Any], example: Sequence[Tensor]) -> GraphModule:
         with RecordedFunctions(), _FixedShapes():
             return run(*given)
 
-    with torch.random.fork_rng(), _no_other_generators():
+    with forked(), _no_other_generators():
         return make_fx(watched)(*example)
 
 

@@ -154,7 +154,7 @@ class Scorer:
             log_p = reduce(add, (log_prob(site, self.weight(site)) for site in model_sites.values()))
         log_q = log_score = self.log_q = torch.zeros_like(log_p)
         in_guide: list[Site] = []
-        beside = torch.zeros(())
+        beside = torch.zeros((), device="cpu")
         for name, site in guide_sites.items():
             if site["is_observed"]:
                 in_guide.append(site)

@@ -38,7 +38,7 @@ class SharedTerms(NamedTuple):
 def shared_terms(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> SharedTerms:
     """The terms of sites outside the plate over the data."""
     log_p, log_q = (
-        sum((_log_prob(site, site["scale"]) for site in sites.values()), torch.zeros(()))
+        sum((_log_prob(site, site["scale"]) for site in sites.values()), torch.zeros((), device="cpu"))
         for sites in (model_sites, guide_sites)
     )
     scores = [_log_prob(site) for site in guide_sites.values() if not site["fn"].has_rsample]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.infer.log_weights import log_weights
+from pyrovae.rng import forked
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
@@ -64,7 +65,7 @@ def warn_of_fixed_scale(
         Number of samples.
     """
     median = float(effective.median())
-    with torch.random.fork_rng(), torch.no_grad(), vae.scope():
+    with forked(), torch.no_grad(), vae.scope():
         weights = log_weights(vae.model, vae.guide, _SAMPLES, x, condition=condition, **data).log_weight
     index = float(tail_index(weights).median())
     if median >= FEW * count and index <= HEAVY:

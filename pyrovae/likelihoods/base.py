@@ -132,7 +132,7 @@ def point_estimate(fn: TorchDistribution, kind: str = "mean") -> Tensor:
         return fn.mean
     while hasattr(fn, "base_dist") and not hasattr(fn, "transforms"):  # masks and events; not transformed distributions
         fn = fn.base_dist
-    return fn.mode if kind == "mode" else fn.icdf(torch.tensor(0.5))
+    return fn.mode if kind == "mode" else fn.icdf(torch.tensor(0.5, device="cpu"))
 
 
 def likelihood_of(module: nn.Module) -> Likelihood | None:

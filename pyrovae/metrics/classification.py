@@ -12,7 +12,7 @@ from pyrovae import programs
 from pyrovae.batches import LABEL, arguments, batches
 from pyrovae.data.dataset import Dataset, Rows
 from pyrovae.metrics.latents import latent_means, means_by_site
-from pyrovae.rng import seeded
+from pyrovae.rng import forked, seeded
 from pyrovae.vae import VAE
 
 MASKED_LABEL = f"{LABEL}_unobserved"
@@ -49,7 +49,7 @@ def infers_label(vae: VAE, rows: Rows) -> bool:
         return False
     if site == MASKED_LABEL:
         return True  # drawn where there is no label
-    with torch.no_grad(), torch.random.fork_rng(), programs.evaluating(vae):
+    with torch.no_grad(), forked(), programs.evaluating(vae):
         q, label = vae.posterior(x, **data)[site], data[LABEL]
         label = F.one_hot(label, q.event_shape[0]).to(q.mean) if q.event_shape else label
         return bool((q.log_prob(label) > _CERTAIN).all())
@@ -94,7 +94,7 @@ def class_probabilities(
             f"this pair infers no class: labels tell none of its latents {vae.sites.latent}, of which "
             f"{vae.sites.classes or 'none'} have classes"
         )
-    with programs.evaluating(vae), torch.random.fork_rng():
+    with programs.evaluating(vae), forked():
         first, second = (vae.posterior(x_some, **data_some)[site].probs for _ in range(2))
         draws = 1 if torch.equal(first, second) else _DRAWS
         for rows, part in batches(vae, unlabelled, batch_size):

@@ -27,7 +27,7 @@ from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import infers_label, latents_of
 from pyrovae.metrics.figures import NEIGHBOURS, SHARE_OF_ROWS, Evaluation, known_figures
 from pyrovae.metrics.latents import ACTIVE, knn_error, row_means, unit_variances
-from pyrovae.rng import seeded
+from pyrovae.rng import forked, seeded
 from pyrovae.support import SupportCheck
 from pyrovae.vae import VAE
 
@@ -434,7 +434,7 @@ def scores_grey(p: Any, values: Any, mask: Tensor | None) -> bool:
     """Whether p(x|z) gives probabilities to 0 and 1 alone and the values are others, which then have no likelihood."""
     if not isinstance(values, Tensor) or isinstance(p, Mapping) or not p.support.is_discrete:
         return False
-    with torch.random.fork_rng():  # so that figures do not depend on the question
+    with forked():  # so that figures do not depend on the question
         return not _within_support(p, values, mask)
 
 

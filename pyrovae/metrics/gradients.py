@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyrovae import programs
 from pyrovae.infer.objective import Objective
-from pyrovae.rng import begin
+from pyrovae.rng import begin, forked
 from pyrovae.vae import VAE
 
 COLUMNS = ("objective", "program", "mean_norm", "total_variance", "signal_to_noise")
@@ -107,7 +107,7 @@ def gradient_variance(
         raise ValueError(f"the pair of {programs.describe(vae.model)} has no parameters that are trained")
     rows: list[tuple] = []
     model = programs.with_param_site(vae.model, vae.parameters())
-    with vae.scope(), torch.random.fork_rng(), _gradients_kept(vae):
+    with vae.scope(), forked(), _gradients_kept(vae):
         parameters = _by_program(vae, x, given)
         objective: Any  # Pyro's ELBO does not declare what all of its subclasses have
         for name, objective in objectives.items():

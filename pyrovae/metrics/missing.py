@@ -85,7 +85,10 @@ def recover(
         vae = vae.fit_posterior(x, mask, steps=refine, start="guide", **fitting)
     imputed = vae.impute(x, mask, num_samples=num_samples)
     seen = torch.cat(
-        [only_site(vae.reconstruct(x[part], mask=mask[part])) for part in torch.arange(len(x)).split(1000)]
+        [
+            only_site(vae.reconstruct(x[part], mask=mask[part]))
+            for part in torch.arange(len(x), device=x.device).split(1000)
+        ]
     )
     return torch.where(mask, seen.to(imputed), imputed)
 

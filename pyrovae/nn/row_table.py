@@ -145,7 +145,7 @@ def row_keys(x: Tensor, mask: Tensor | None = None) -> Tensor:
     """
     generator = torch.Generator().manual_seed(20_190_300)
     size = x[0].numel() if len(x) else 0
-    weights = torch.randint(-(2**62), 2**62, (2, size), generator=generator).mul_(2).add_(1).to(x.device)
+    weights = torch.randint(-(2**62), 2**62, (2, size), generator=generator, device="cpu").mul_(2).add_(1).to(x.device)
     found = []
     for start in range(0, len(x), max(1, 4_000_000 // max(1, size))):
         part = slice(start, start + max(1, 4_000_000 // max(1, size)))

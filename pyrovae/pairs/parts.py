@@ -309,7 +309,7 @@ def random_rows(spec: DataSpec, rows: Rows | None, num_rows: int) -> Tensor:
     """
     if rows is None:
         return torch.zeros(num_rows, *spec.shape)
-    some = rows.take(torch.randint(len(rows), (num_rows,)))
+    some = rows.take(torch.randint(len(rows), (num_rows,), device="cpu"))
     return some.x if some.mask is None else fill_missing(some.x, some.mask, mean_of_entries(rows))
 
 

@@ -30,7 +30,7 @@ from pyrovae.metrics.sticks import prior_of_sticks, stick_weights
 from pyrovae.models import StickBreakingVAE
 from pyrovae.nn import MLP, Residual, TiedMLP
 from pyrovae.priors import StickBreakingPrior
-from pyrovae.rng import seeded
+from pyrovae.rng import forked, seeded
 from pyrovae.training import Trainer
 from pyrovae.training.checkpoint import RunFolder
 from pyrovae.vae import VAE
@@ -139,7 +139,7 @@ def needs_sticks(
     if stick_weights(vae, x, **known)[:, -1].mean().item() <= remainder:
         return False
     total, prior = 0.0, prior_of_sticks(vae).base_dist
-    with programs.evaluating(vae), torch.random.fork_rng():
+    with programs.evaluating(vae), forked():
         for rows, given in batches(vae, Rows.of(x, **data), 1000):
             total += _divergence(vae.posterior(rows, **given)["z"].base_dist, prior)[..., -1].sum().item()
     return total / len(x) > divergence

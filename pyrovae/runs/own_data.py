@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pyrovae.data.dataset import Dataset, Rows
 from pyrovae.pairs.registry import find_function, is_own
+from pyrovae.rng import forked
 
 FUNCTION = "function"
 """Key of the name of the function in the data options of a configuration."""
@@ -89,6 +89,6 @@ def first_rows(dataset: Dataset | None) -> Rows | None:
     """A few rows to prepare a pair on, whose programs may need more than blank data."""
     if dataset is None or not len(dataset.train):
         return None
-    with torch.random.fork_rng():
+    with forked():
         rows = dataset.train.take(slice(2))
         return rows if dataset.transform is None else dataset.transform(rows)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Dataset, Rows
 from pyrovae.guides import RowGuide
+from pyrovae.rng import forked
 from pyrovae.vae import VAE
 
 FIT_STEPS = 200
@@ -80,6 +79,6 @@ def shown(vae: VAE, dataset: Dataset, steps: int = FIT_STEPS, *, progress: bool 
     rows = dataset.splits()[name].take(slice(_SHOWN))
     if name == "train":
         return vae, dataset
-    with torch.random.fork_rng():
+    with forked():
         vae = fitted(vae, rows.to(vae.device), steps, progress=progress)
     return vae, replace(dataset, test=rows) if name == "test" else replace(dataset, validation=rows)

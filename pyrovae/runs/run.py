@@ -417,7 +417,7 @@ class Run:
             held = " and ".join(name for name, part in dataset.splits().items() if len(part))
             raise ValueError(f"{dataset.name} has no {split} rows, only {held} rows; choose others with --split")
         if num_rows is not None:
-            rows = rows.take(torch.randperm(len(rows))[:num_rows])
+            rows = rows.take(torch.randperm(len(rows), device="cpu")[:num_rows])
         near = None if split == "train" else dataset.seen("train")  # a training row would be its own neighbour
         options = {"finished": self.load_finished(device), **options}
         if posteriors.has_rows(vae):

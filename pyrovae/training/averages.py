@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyro
-import torch
 from pyro.infer import TraceGraph_ELBO
 from torch import Tensor
 
 from pyrovae import programs
+from pyrovae.rng import forked
 from pyrovae.sites import latent_sites
 from pyrovae.training.batching import Batches, HeldBatches
 from pyrovae.vae import VAE
@@ -58,7 +58,7 @@ def check_averages(vae: VAE, objective: Any, batches: Batches, x: Tensor, data: 
         return
     if batches.smallest == len(x):
         return
-    with torch.random.fork_rng():
+    with forked():
         trace = programs.trace(vae.guide, (x,), programs.keywords(vae.guide, **data))
     for name, site in latent_sites(trace).items():
         if site["infer"].get("baseline", {}).get("use_decaying_avg_baseline"):

@@ -15,6 +15,7 @@ from pyrovae.batches import arguments
 from pyrovae.data.dataset import Rows, RowStream
 from pyrovae.distributed import ALONE
 from pyrovae.infer.bound_loss import known_labels
+from pyrovae.rng import forked
 from pyrovae.training.data import Stream, TrainingData
 from pyrovae.training.forms import arguments_of, rows_from
 from pyrovae.training.parallel import Parallel
@@ -315,7 +316,7 @@ class StreamedBatches:
         """
         own = self.generator
         before = torch.get_rng_state() if own is None else own.get_state()
-        with torch.random.fork_rng():
+        with forked():
             rows = next(iter(self.stream), None)
         if own is not None:
             own.set_state(before)

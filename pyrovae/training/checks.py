@@ -18,6 +18,7 @@ from pyrovae.batches import arguments
 from pyrovae.data.rows import cut, holds_rows
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.objectives import check_pyro_objective
+from pyrovae.rng import forked
 from pyrovae.sites import is_local, latent_sites
 from pyrovae.storage import CheckpointError
 from pyrovae.training.batching import Batches, HeldBatches
@@ -167,8 +168,10 @@ def by_row(vae: VAE, x: Tensor, data: Mapping[str, Any]) -> str | None:
     rows = len(x)
     if rows < 2:
         return None
-    fewer, turned = (cut({"": x, **data}, part, rows) for part in (slice(rows - 1), torch.arange(rows - 1, -1, -1)))
-    with torch.random.fork_rng(), torch.no_grad(), programs.evaluating(vae):
+    fewer, turned = (
+        cut({"": x, **data}, part, rows) for part in (slice(rows - 1), torch.arange(rows - 1, -1, -1, device=x.device))
+    )
+    with forked(), torch.no_grad(), programs.evaluating(vae):
         for label, program in (("guide", vae.guide), ("model", vae.model)):
             name = _grown(vae, label, program, fewer)
             if name is not None:
@@ -285,7 +288,7 @@ def _in_training(vae: VAE, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
     modes = {part: part.training for part in vae.modules()}
     vae.train()
     try:
-        with torch.random.fork_rng(), vae.scope():
+        with forked(), vae.scope():
             yield
     finally:
         for layer in layers.values():

@@ -12,6 +12,7 @@ from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data.checking import check_dataset, check_given, check_labels
 from pyrovae.data.dataset import Dataset, Rows
+from pyrovae.rng import forked
 from pyrovae.support import SupportCheck
 from pyrovae.training.batching import Batches, HeldBatches
 from pyrovae.training.checks import trying
@@ -75,7 +76,7 @@ def check_support(check: SupportCheck, vae: VAE, batches: Batches, name: str, *,
         return
     whole = torch.arange(batches.total)
     options = {"desc": f"checking {name} rows", "delay": 2, "leave": False, "disable": not progress}
-    with torch.random.fork_rng(), tqdm(total=batches.total, unit="row", **options) as bar:
+    with forked(), tqdm(total=batches.total, unit="row", **options) as bar:
         for start in range(0, batches.num_batches * batches.batch_size, batches.batch_size):
             index = whole[start : start + batches.batch_size]
             _check_part(check, vae, batches.some(index), name, start)
@@ -85,7 +86,7 @@ def check_support(check: SupportCheck, vae: VAE, batches: Batches, name: str, *,
 def check_stream(check: SupportCheck, vae: VAE, rows: Rows, state: TrainingState, start: int = 0) -> None:
     """Refuse rows of a batch of a stream that the pair cannot have observed. Their places in it begin at `start`."""
     x, given = arguments(vae, rows)
-    with torch.random.fork_rng():
+    with forked():
         check.check(x, given, lambda row: f"row {start + row} of batch {state.batch + 1} of the stream")
 
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Te
 from pyrovae.data.fingerprints import fingerprint
 from pyrovae.data.rows import Rows
 from pyrovae.nn.row_table import RowTable
+from pyrovae.rng import forked
 from pyrovae.training.batching import Batch
 from pyrovae.training.data import Stream
 from pyrovae.training.parallel import Parallel
@@ -78,7 +79,7 @@ class SharedLoader:
             If there is no batch.
         """
         before = None if self.generator is None else self.generator.get_state()
-        with torch.random.fork_rng():
+        with forked():
             batch = next(iter(self._loader.batch_sampler), None)
             batch = None if batch is None else _listed(batch)
             some = [] if batch is None else batch[: max(1, self.parallel.most(len(batch)))]

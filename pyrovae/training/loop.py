@@ -21,6 +21,7 @@ from pyrovae.infer.direct_elbo import Estimator
 from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.refining import Refinement
+from pyrovae.rng import forked
 from pyrovae.storage import load_module_tensors
 from pyrovae.support import SupportCheck
 from pyrovae.training.averages import check_averages, is_running_average
@@ -84,7 +85,7 @@ class Fit:
         self.rows = self.train.total
         self.kl_weight = parse_schedule(options.kl_weight)
         self.model, self.device = vae.model, vae.device
-        with torch.random.fork_rng():
+        with forked():
             x, given = arguments(vae, self.train.first())
             check_arguments(vae, given)
             with trying("the first batch", x, given):
@@ -98,7 +99,7 @@ class Fit:
                     self.objective.loss(vae.model, vae.guide, x, **given)
                 has_sites = bool(pyro.get_param_store())
         self.figures, self.validation = validation_batches(vae, data, self.parallel)
-        with torch.random.fork_rng():
+        with forked():
             check_parallel(vae, self.objective, options, x, given, processes.size)
             check_pair(vae, self.objective, self.train, self.validation, x, given)
             self.support = SupportCheck(vae, x, given)
@@ -150,7 +151,7 @@ class Fit:
 
     def refining(self, x: Tensor, given: Mapping[str, Tensor]) -> RefinedTraining:
         """What refines the answers of the guide in each step."""
-        with torch.random.fork_rng(), programs.evaluating(self.vae), self.vae.scope():
+        with forked(), programs.evaluating(self.vae), self.vae.scope():
             how = Refinement(self.options.refine_steps, lr=self.options.refine_lr)
             return RefinedTraining(self.vae, how, x, given)
 

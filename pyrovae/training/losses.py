@@ -39,7 +39,7 @@ class Losses:
 
     def __init__(self, device: torch.device, at_once: int) -> None:
         self.at_once = at_once
-        self.skip = torch.zeros((), device=device)
+        self.skip = torch.zeros((), dtype=torch.float32, device=device)  # whatever the dtype of the pair
         self._waiting: list[Waiting] = []
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ from pyrovae.infer.objective import Objective
 from pyrovae.likelihoods.tables import TableLikelihood
 from pyrovae.nn.row_table import RowTable
 from pyrovae.nn.tables import RowFeatures
+from pyrovae.rng import forked
 from pyrovae.sites import latent_sites
 from pyrovae.training.checks import by_row
 from pyrovae.training.data import Stream, TrainingData
@@ -123,7 +124,7 @@ def _check_objective(vae: VAE, objective: Any, x: Tensor, data: Mapping[str, Any
             "objective of this library such as 'iwae', 'renyi' or 'rws', or train in one process"
         )
     if isinstance(objective, TraceGraph_ELBO):
-        with torch.random.fork_rng(), programs.evaluating(vae), vae.scope():
+        with forked(), programs.evaluating(vae), vae.scope():
             trace = programs.trace(vae.guide, (x,), programs.keywords(vae.guide, **data))
         for site_name, site in latent_sites(trace).items():
             baseline = site["infer"].get("baseline", {})
@@ -150,7 +151,7 @@ def _check_buffers(vae: VAE, x: Tensor, data: Mapping[str, Any], size: int) -> N
     modes = {part: part.training for part in vae.modules()}
     vae.train()
     try:
-        with torch.random.fork_rng(), torch.no_grad(), vae.scope():
+        with forked(), torch.no_grad(), vae.scope():
             programs.trace_pair(vae.model, vae.guide, (x,), programs.keywords(vae.model, vae.guide, **data))
         changed = [name for name, b in vae.named_buffers() if name in before and not _equal(before[name], b)]
     finally:

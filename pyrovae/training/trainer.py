@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pyrovae.data.fingerprints import fingerprint, is_computed
 from pyrovae.data.rows import Rows
 from pyrovae.distributed import LostProcessError, is_restart, launch, processes
-from pyrovae.rng import begin
+from pyrovae.rng import begin, forked
 from pyrovae.storage import CheckpointError
 from pyrovae.training.checkpoint import RunFolder, kept_in
 from pyrovae.training.data import Stream, training_data
@@ -233,7 +231,7 @@ class Trainer(TrainingOptions):
                             "(overwrite=True) or choose another folder"
                         )
                 if self.seed is not None:
-                    stack.enter_context(torch.random.fork_rng())
+                    stack.enter_context(forked())
                     begin(self.seed)
                 stack.enter_context(nothing_left_behind(self.objective, vae))
                 fit = Fit(self, vae, data, folder, ranks)

@@ -21,12 +21,12 @@ def pair():
     return seeded(lambda: VAE(Fragile(5, 2), LinearGuide(5, 2)))
 
 
-def fit(at_once, monkeypatch, vae=None, run=None, **options):
+def fit(at_once, monkeypatch, vae=None, run=None, data=None, **options):
     monkeypatch.setitem(losses.AT_ONCE, "cpu", at_once)
     settings = {"epochs": 3, "batch_size": 16, "progress": False, "objective": "iwae", "num_particles": 3, **options}
     resume = settings.pop("resume", False)
     vae = pair() if vae is None else vae
-    history = Trainer(**settings).fit(vae, rows(64), run=run, resume=resume)
+    history = Trainer(**settings).fit(vae, rows(64) if data is None else data, run=run, resume=resume)
     return [row["loss"] for row in history.rows], weights_of(vae)
 
 
@@ -51,6 +51,15 @@ def test_mean_field_up_to_rounding(monkeypatch):
     found, ours = fit(64, monkeypatch, objective="mean-field", **ONE)
     assert found == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(ours, weights, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_double_precision(monkeypatch, optimizer):
+    """Fused optimizers take the tensor that lets them skip a step in single precision alone."""
+    options = {"optimizer": optimizer, "epochs": 1}
+    found = [fit(at_once, monkeypatch, vae=pair().double(), data=rows(64).double(), **options) for at_once in (1, 64)]
+    assert found[0][0] == found[1][0]
+    assert same_weights(found[0][1], found[1][1])
 
 
 def test_few_are_read(monkeypatch):
