@@ -68,6 +68,34 @@ def test_several_nets(blobs, fitted):
     np.testing.assert_allclose(model.transform(X)[same], fitted.transform(X)[same])
 
 
+@pytest.mark.parametrize("classes", [(0, 1), (9, 10, 100), (False, True), (0.0, 1.0), ("9", "10")], ids=str)
+def test_labels_keep_their_type(blobs, classes):
+    """In an array of objects, too, as one with None has; -1 means unknown all the same."""
+    X, y = blobs[:2]
+    labels = [classes[label % len(classes)] for label in y]
+    for unlabelled in (None, -1):
+        some = [unlabelled if place % 3 == 0 else label for place, label in enumerate(labels)]
+        if unlabelled == -1:
+            some = np.array(some, dtype=object)
+        model = VAEClassifier(**QUICK, unlabelled=unlabelled).fit(X, some)
+        assert model.classes_.tolist() == sorted(classes)
+        assert model.score(X, np.array(labels)) > 0.3
+        assert set(model.predict(X).tolist()) <= set(classes)
+
+
+@pytest.mark.parametrize("wrong", [None, pd.NA, np.nan])
+def test_a_missing_label_is_no_class(blobs, wrong):
+    labels = np.array([wrong, *(blobs[1][1:] % 2)], dtype=object)
+    with pytest.raises(ValueError, match="is among the labels; say unlabelled=None if that means that a row has none"):
+        VAEClassifier(**QUICK).fit(blobs[0], labels)
+
+
+def test_labels_of_several_types_are_refused(blobs):
+    labels = np.array(["1", *(blobs[1][1:] % 2)], dtype=object)
+    with pytest.raises(ValueError, match="must be all texts, all numbers or all booleans, got int64 and str"):
+        VAEClassifier(**QUICK).fit(blobs[0], labels)
+
+
 @pytest.mark.parametrize("unlabelled", [None, np.nan, "?", -1], ids=str)
 def test_names_of_classes_and_of_the_unknown(blobs, fitted, unlabelled):
     """The same numbers whatever the classes and the unknown label are called."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyrovae.data.schema import Schema
 
 
-_WHOLE = re.compile(r"[+-]?\d+\.0*")
+_WHOLE = re.compile(r"(?!-0)[+-]?\d+\.0")
 
 
 class WrittenCells(NamedTuple):
@@ -55,11 +55,9 @@ class WrittenCells(NamedTuple):
             observed = np.tile(self.frame[column.name].notna().to_numpy(), times)
             cells = np.tile(self.cells[column.name].to_numpy(dtype=object), times)
             shown = written[column.name].to_numpy(dtype=object)[observed]
-            # 3.0 is how pandas writes the whole numbers of a column with holes.
-            cells[observed] = [
-                cell.partition(".")[0] if _WHOLE.fullmatch(cell) and "." not in text else cell
-                for cell, text in zip(cells[observed], shown, strict=True)
-            ]
+            if not any("." in text for text in shown) and all(map(_WHOLE.fullmatch, cells[observed])):
+                # 3.0 is how pandas writes the whole numbers of a column with holes.
+                cells[observed] = [cell.partition(".")[0] for cell in cells[observed]]
             spelled = {} if column.levels is None else dict(zip(shown[::-1], cells[observed][::-1], strict=True))
             for name in (column.name, f"{column.name}_low", f"{column.name}_high"):
                 if name not in written or (name != column.name and name in schema.names):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyrovae.data.dataset import DataSpec
 from pyrovae.data.kinds import MEANING, find_kind
-from pyrovae.data.rounding import rounded
+from pyrovae.data.rounding import in_double, rounded
 from pyrovae.data.rows import Rows
 from pyrovae.data.stored import Stored
 
@@ -65,7 +65,7 @@ def tensor_of(value: Any, what: str = "the data", dtype: torch.dtype | None = No
     array = _numbers(value, what)
     if array.dtype == bool:
         return torch.from_numpy(array.copy())
-    given = torch.from_numpy(np.ascontiguousarray(array.astype(np.float64)))
+    given = torch.from_numpy(np.ascontiguousarray(in_double(array, what)))
     return rounded(given, torch.get_default_dtype() if dtype is None else dtype, what)
 
 
@@ -144,9 +144,28 @@ def kind_of(rows: Rows) -> tuple[str, str]:
     return find_kind([Stored("the data", (x if x.is_floating_point() else x.float()).numpy(), mask=mask)])
 
 
+def without_mask(value: Any) -> Any:
+    """A masked array of NumPy with NaN where it is masked, or None beside texts; anything else as it is."""
+    if not isinstance(value, np.ma.MaskedArray):
+        return value
+    if not np.ma.is_masked(value):
+        return value.data
+    if value.dtype.kind == "f":
+        return value.filled(np.nan)
+    data, mask = value.data, np.ma.getmaskarray(value)
+    found = data.astype(np.float64 if data.dtype.kind in "iub" else object)
+    found[mask] = np.nan if data.dtype.kind in "iub" else None
+    return found
+
+
 def _numbers(value: Any, what: str) -> np.ndarray:
     if hasattr(value, "dtypes") and hasattr(value, "columns"):  # a frame
-        for name in value.columns:
+        if not value.columns.is_unique:
+            twice = value.columns[value.columns.duplicated()][0]
+            raise ValueError(f"{what} have two columns {twice!r}; give every column a name of its own")
+        for place, name in enumerate(value.columns):
+            if isinstance(value[name].dtype, np.dtype):
+                in_double(value[name].to_numpy(), what, first=place)
             if value[name].dtype.kind not in "fiub":
                 raise TypeError(
                     f"the column {name!r} of {what} holds {value[name].dtype}, no numbers; VAEImputer, VAETransformer "
@@ -155,7 +174,7 @@ def _numbers(value: Any, what: str) -> np.ndarray:
         return np.asarray(value.to_numpy(dtype=np.float64, na_value=np.nan))
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()
-    array = np.asarray(value)
+    array = np.asarray(without_mask(value))
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{what} hold {array.dtype}, no numbers")
     return array

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pyrovae.data.download import DataError
+from pyrovae.data.rounding import in_double
 from pyrovae.data.stored import Stored, first_line, labels_of, stored
 
 _FEW = 3
@@ -85,11 +86,24 @@ def read_csv(
             raise DataError(
                 f"{where} is {column.iloc[wrong[0]]!r}, expected a number, or nothing if it is missing{hint}"
             )
+        if isinstance(numbers.dtype, np.dtype):
+            try:
+                in_double(numbers.to_numpy(), str(path), first=position)
+            except ValueError as error:
+                raise DataError(str(error)) from None
         frame[name] = numbers
     if not len(frame.columns):
         raise DataError(f"{path} has no column besides the labels")
     rows = stored(str(path), frame.to_numpy(np.float64), columns=columns, lines=lines)
     return replace(rows, y=y, classes=classes)
+
+
+def hole(path: Path, line: int) -> str:
+    """What is said of an empty line among the rows of a file of one column."""
+    return (
+        f"{path}, line {line} is empty, which may be a missing value or nothing, since there is one column; write "
+        'NA or "" for a missing value, or take the line out'
+    )
 
 
 def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, list[int]]:
@@ -103,13 +117,16 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
     first: list[str] = []
     last = ""
     lines: list[int] = []
-    header = False
+    header, empty = False, 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, skipinitialspace=True)
             for cells in reader:
-                if len(cells) < 2 and not any(cell.strip() for cell in cells):
-                    continue  # an empty line
+                if not cells or (len(first) != 1 and len(cells) == 1 and not cells[0].strip()):
+                    empty = reader.line_num
+                    continue
+                if len(first) == 1 and empty > 1:
+                    raise DataError(hole(path, empty))
                 if len(cells) != len(first or cells):
                     number = len(first)
                     raise DataError(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pyrovae.data.download import DataError
-from pyrovae.data.rounding import rounded
+from pyrovae.data.rounding import in_double, rounded
 
 _WHOLE = 2**24
 """The largest whole number below which single precision has all others."""
@@ -141,7 +141,10 @@ def _in_single(source: str, x: np.ndarray, mask: np.ndarray | None) -> np.ndarra
     rows, seen = x.reshape(len(x), -1), None if mask is None else mask.reshape(len(x), -1)
     for first in range(0, rows.shape[1], _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
-        known = rows[:, part].astype(np.float64)
+        try:
+            known = in_double(rows[:, part], source, seen=None if seen is None else seen[:, part], first=first)
+        except ValueError as error:
+            raise DataError(str(error)) from None
         if seen is not None:
             known[~seen[:, part]] = np.nan
         known[np.isinf(found.reshape(rows.shape)[:, part])] = np.nan  # which are told by their place

@@ -14,6 +14,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pyrovae.data.csv_files import hole
 from pyrovae.data.download import DataError
 from pyrovae.data.stored import damaged_in_one_line, first_line
 
@@ -186,12 +187,15 @@ def _checked_lines(path: Path, file: TextIO, separator: str) -> tuple[list[str],
     """
     names: list[str] = []
     words: list[int] = []
-    seen_again, rows = False, 0
+    seen_again, rows, empty = False, 0, 0
     reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
     try:
         for cells in reader:
-            if not cells or (len(cells) == 1 and not cells[0].strip()):
-                continue  # an empty line, which pandas leaves out too
+            if not cells or (len(names) != 1 and len(cells) == 1 and not cells[0].strip()):
+                empty = reader.line_num  # which pandas leaves out too
+                continue
+            if len(names) == 1 and empty > 1:
+                raise DataError(hole(path, empty))
             if not names:
                 names = [cell.strip() for cell in cells]
                 if any(map(_NUMBER.fullmatch, names)):

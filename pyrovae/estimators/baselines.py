@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import BayesianRidge
 
+from pyrovae.data.arrays import without_mask
 from pyrovae.data.columns import NUMBERS
 from pyrovae.metrics.imputation import IMPUTED, NOMINAL
 
@@ -67,7 +68,7 @@ def impute_with(
     """
     if name not in BASELINES:
         raise ValueError(f"there is no baseline {name!r}; known are {', '.join(BASELINES)}")
-    train, rows = np.asarray(train, dtype=float), np.asarray(rows, dtype=float)
+    train, rows = (np.asarray(without_mask(table), dtype=float) for table in (train, rows))
     if train.ndim != 2 or rows.ndim != 2 or train.shape[1] != rows.shape[1] or len(kinds) != train.shape[1]:
         shapes = f"{train.shape}, {rows.shape} and {len(kinds)} kinds"
         raise ValueError(f"train and rows must have the same columns, with a kind for each, got {shapes}")

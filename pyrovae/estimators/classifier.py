@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils import assert_all_finite, check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pyrovae.data import Dataset, Rows
+from pyrovae.data.arrays import without_mask
 from pyrovae.metrics import latent_means, stick_weights
 from pyrovae.metrics.classification import class_probabilities
 from pyrovae.pairs.registry import find_pair
@@ -279,7 +281,8 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         """Rows and class numbers, -1 where there is no label."""
         if y is None:
             raise ValueError("VAEClassifier requires y to be passed, but the target y is None")
-        rows: NDArray = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        rows: NDArray = validate_data(self, without_mask(X), dtype=np.float64, ensure_min_samples=2)
+        y = without_mask(y)
         if isinstance(y, list | tuple) and any(isinstance(label, str) for label in y):
             y = np.asarray(y, dtype=object)  # numpy would make texts of what is none, such as -1 and NaN
         given: NDArray = column_or_1d(y, warn=True)
@@ -289,11 +292,11 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
             )
         unknown = self._unknown(given)
         known = given[~unknown]
+        if known.dtype == object:
+            known = _of_one_type(known)
         assert_all_finite(known, input_name="y")
         if not len(known):
             raise ValueError(f"no row has a label: all entries of y are {self.unlabelled!r}")
-        if known.dtype == object and type_of_target(known) == "unknown":
-            known = known.astype(str)
         check_classification_targets(known)
         encoder = LabelEncoder().fit(known)
         self.classes_ = encoder.classes_
@@ -318,4 +321,27 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
 
     def _rows(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        return torch.as_tensor(self._scaler.transform(validate_data(self, X, dtype=np.float64, reset=False)))
+        return torch.as_tensor(
+            self._scaler.transform(validate_data(self, without_mask(X), dtype=np.float64, reset=False))
+        )
+
+
+def _of_one_type(labels: NDArray) -> NDArray:
+    """Labels that were objects, as texts, numbers or booleans, whichever they are.
+
+    Raises
+    ------
+    ValueError
+        If they are of several types, or of another one, or one is missing.
+    """
+    if pd.isna(labels).any():
+        raise ValueError(
+            f"Input y contains NaN: {labels[pd.isna(labels)][0]!r} is among the labels; say unlabelled=None if that "
+            "means that a row has none"
+        )
+    kinds: dict[str, Any] = {"texts": str, "booleans": (bool, np.bool_), "numbers": Real}
+    for kind, types in kinds.items():
+        if all(isinstance(label, types) and (kind != "numbers" or not isinstance(label, bool)) for label in labels):
+            return np.array(labels.tolist())
+    found = sorted({type(label).__name__ for label in labels})
+    raise ValueError(f"the labels must be all texts, all numbers or all booleans, got {' and '.join(found)}")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import _check_feature_names, _check_n_features, check_array, check_scalar
 
+from pyrovae.data.arrays import without_mask
 from pyrovae.data.columns import NUMBERS
 from pyrovae.data.frames import as_frame, import_pyarrow
 from pyrovae.data.scaling import METHODS
@@ -99,8 +100,7 @@ def check_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
     ValueError, TypeError
         As scikit-learn's estimators do: empty data, infinite values, another number or other names of columns.
     """
-    if is_arrow(X):
-        X = as_frame(X)
+    X = as_frame(X) if is_arrow(X) else without_mask(X)
     if isinstance(X, pd.DataFrame):
         if X.shape[0] == 0 or X.shape[1] == 0:
             raise ValueError(

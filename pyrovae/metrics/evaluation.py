@@ -221,7 +221,10 @@ def evaluate(
         bits = bits_per_dimension(log_likelihood, entries / rows, dataset=dataset, kind=kind) if probability else None
         errors = _standard_errors(nll, kl, error, number)
         if bits is not None and rows > 1:
-            errors["bits_per_dimension"] = float(value.std()) / rows**0.5 / (entries / rows * math.log(2))
+            ratio = log_likelihood / (entries / rows)  # of two sums, since rows may have other numbers of entries
+            errors["bits_per_dimension"] = (
+                float((value - ratio * number).std()) / rows**0.5 / (entries / rows * math.log(2))
+            )
         if grey:
             logger.info(GREY)
         figures = {

@@ -17,6 +17,8 @@ def _columns():
         "size": [f"{value:.2f}0" for value in size],
         "number": [str(12345678901234567 + i) for i in range(ROWS)],
         "code": [f"{i % 3:03d}" for i in range(ROWS)],
+        "cents": [f"{i % 40}.00" for i in range(ROWS)],
+        "signed": [f"{i - 20}.0" if i != 20 else "-0.0" for i in range(ROWS)],
         "flag": ["TRUE" if value > 0 else "FALSE" for value in size],
         "since": [f"2024-01-{1 + i % 28:02d}T08:00:00" for i in range(ROWS)],
         "words": ['a, "b"' if value > 0 else "c" for value in size],
@@ -24,7 +26,7 @@ def _columns():
 
 
 def _write(path, named_rows):
-    hidden = np.random.default_rng(1).random((ROWS, 6)) < 0.1
+    hidden = np.random.default_rng(1).random((ROWS, 8)) < 0.1
     columns = _columns()
     with path.open("w", newline="") as file:
         writer = csv.writer(file)

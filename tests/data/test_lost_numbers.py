@@ -3,12 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pyrovae import data
 from pyrovae.data import Schema
+from pyrovae.data.arrays import rows_of
 from pyrovae.data.download import DataError
 from pyrovae.data.scaling import ScalingMoments, TableScaler
-from pyrovae.estimators import VAEImputer
+from pyrovae.estimators import VAEClassifier, VAEImputer
+from pyrovae.estimators.baselines import impute_with
 
 
 @pytest.fixture
@@ -112,3 +115,82 @@ def test_a_first_row_of_equal_steps_among_others_of_its_kind(here):
     ranks = np.stack([np.arange(1, 7), *(rng.permutation(6) + 1 for _ in range(20))])
     np.savetxt("ranks.csv", ranks, delimiter=",", fmt="%d")
     assert len(data.load("ranks.csv", validation=0, test=0).train) == 21
+
+
+@pytest.mark.parametrize("start", [2**24, 2**53, 2**60, -(2**62)])
+@pytest.mark.parametrize("form", ["npz", "csv", "frame", "array"])
+def test_whole_numbers_that_are_too_large(here, start, form):
+    """Their places in floating point are farther apart than they are."""
+    x = np.stack([start + np.arange(40), np.arange(40)], 1)
+    if form == "npz":
+        np.savez("ids.npz", x=x)
+    pd.DataFrame(x, columns=["id", "a"]).to_csv("ids.csv", index=False)
+    read = {
+        "frame": lambda: rows_of(pd.DataFrame(x)),
+        "array": lambda: rows_of(x),
+    }.get(form, lambda: data.load(f"ids.{form}", validation=0, test=0))
+    with pytest.raises(
+        (ValueError, DataError), match=r"entry 0 of .* is about .* and varies by 12, which .* would blur"
+    ):
+        read()
+
+
+def test_large_whole_numbers_that_are_kept(here):
+    """A column that is always the same, and one whose steps are as large as its numbers."""
+    x = np.stack([np.full(40, 2**60 + 1), 2**62 - 2**56 * np.arange(40)], 1)
+    np.savez("ids.npz", x=x)
+    loaded = data.load("ids.npz", validation=0, test=0).train.x
+    assert [len(column.unique()) for column in loaded.T] == [1, 40]
+    assert rows_of(x).x.T[1].unique().numel() == 40
+
+
+def test_masked_entries_are_missing():
+    """Of arrays of NumPy, whose hidden values say nothing."""
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    x[:, 1] += x[:, 0]
+    mask = np.zeros_like(x, bool)
+    mask[7, 0] = True
+    hidden, missing = np.ma.masked_array(np.where(mask, 1e4, x), mask), np.where(mask, np.nan, x)
+    assert torch.equal(rows_of(hidden).x, rows_of(missing).x)
+    assert torch.equal(rows_of(hidden).mask, ~torch.from_numpy(mask))
+    assert rows_of(np.ma.masked_array(x)).mask is None
+    options = {"epochs": 2, "num_nets": 1, "trees": False, "hidden": (8,), "n_components": 2, "random_state": 0}
+    fitted = [VAEImputer(**options, num_samples=5).fit(table) for table in (hidden, missing)]
+    filled = [imputer.transform(table) for imputer in fitted for table in (hidden, missing)]
+    assert all(np.array_equal(one, filled[0]) for one in filled)
+    means = [impute_with("mean-mode", table, table, ["real", "real"]) for table in (hidden, missing)]
+    assert np.array_equal(*means)
+    with pytest.raises(ValueError, match="NaN"):
+        VAEClassifier(epochs=1).fit(hidden, np.arange(60) % 2)
+
+
+@pytest.mark.parametrize("kind", [None, "table"])
+def test_an_empty_line_of_one_column(here, kind):
+    """It may be a row; quotes say that it is one, and lines at the end are nothing."""
+    cells = [f"{i + 0.25}" for i in range(60)]
+    texts = {"empty": [*cells[:5], "", *cells[5:]], "quoted": [*cells[:5], '""', *cells[5:]], "end": [*cells, "", ""]}
+    for name, lines in texts.items():
+        (here / f"{name}.csv").write_text("\n".join(["v", *lines]) + "\n")
+    options = {"validation": 0, "test": 0, **({} if kind is None else {"kind": kind})}
+    with pytest.raises(DataError, match="line 7 is empty, which may be a missing value or nothing"):
+        data.load("empty.csv", **options)
+    quoted = data.load("quoted.csv", **options).train
+    assert len(quoted) == 61
+    assert (~quoted.mask).sum() == 1
+    assert not quoted.mask[5].any()
+    assert len(data.load("end.csv", **options).train) == 60
+
+
+def test_columns_of_one_name():
+    with pytest.raises(ValueError, match="the data have two columns 'a'; give every column a name of its own"):
+        rows_of(pd.DataFrame(np.zeros((4, 2)), columns=["a", "a"]))
+
+
+def test_a_slip_among_numbers_is_no_level():
+    numbers = [f"{i + 0.5}" for i in range(30)]
+    with pytest.raises(ValueError, match="column 'v' holds numbers and texts such as 'x', perhaps a slip"):
+        Schema.infer(pd.DataFrame({"v": [*numbers, "x"]}))
+    levels = Schema.infer(pd.DataFrame({"v": [*numbers, "x"]}), kinds={"v": "categorical"})
+    assert len(levels.columns[0].levels) == 31
+    houses = [str(i) for i in range(20)] + [f"{i}a" for i in range(10)]
+    assert Schema.infer(pd.DataFrame({"v": houses})).columns[0].kind == "categorical"

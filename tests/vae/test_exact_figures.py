@@ -201,3 +201,21 @@ def test_a_point_given_a_latent_of_all_data_has_a_bound():
             pyro.sample("z", dist.Delta((x + w) / 2))
 
     assert VAE(model, guide).bound_terms(torch.randn(5))[1].shape == (5,)
+
+
+def test_error_of_bits_where_rows_have_other_numbers_of_entries():
+    """Each observed entry costs one bit in every row, so that the figure has no error."""
+
+    def model(x, mask):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Bernoulli(torch.full_like(x, 0.5)).mask(mask).to_event(1), obs=x)
+
+    def guide(x, mask):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+    mask = torch.arange(10) < torch.tensor([1, 10] * 4)[:, None]
+    found = metrics.evaluate(VAE(model, guide), Rows(torch.ones(8, 10), mask=mask), num_samples=3, kind="binary")
+    assert found.bits_per_dimension == pytest.approx(1.0)
+    assert found.standard_errors["bits_per_dimension"] == pytest.approx(0.0, abs=1e-6)
