@@ -278,6 +278,26 @@ def check_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor], sourc
                 f"{source} is of another architecture: {name!r} has shape {tuple(tensors[name].shape)} there "
                 f"and {tuple(tensor.shape)} here"
             )
+        there = tensors[name].dtype
+        if _is_wider(there, tensor.dtype):
+            raise CheckpointError(
+                f"{source} holds {name!r} in {str(there).removeprefix('torch.')}, and it is "
+                f"{str(tensor.dtype).removeprefix('torch.')} here; give the pair that precision, as vae.double() does"
+            )
+
+
+def _is_wider(first: torch.dtype, second: torch.dtype) -> bool:
+    """Whether numbers of one type lose something in another one."""
+    both = first.is_floating_point and second.is_floating_point
+    return both and torch.finfo(first).eps < torch.finfo(second).eps
+
+
+def _widen(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a module the precision of the tensors that it is to get, if all of them are more precise than its own."""
+    there = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    here = {tensor.dtype for tensor in module_tensors(module).values() if tensor.is_floating_point()}
+    if len(there) == 1 and here and all(_is_wider(next(iter(there)), own) for own in here):
+        module.to(next(iter(there)))
 
 
 def save_weights(module: nn.Module, path: str | Path, **information: Any) -> None:
@@ -296,7 +316,7 @@ def save_weights(module: nn.Module, path: str | Path, **information: Any) -> Non
 
 
 def load_weights(module: nn.Module, path: str | Path) -> dict[str, Any]:
-    """Read weights written by `save_weights` into a module.
+    """Read weights written by `save_weights` into a module, which gets their precision if that is higher than its own.
 
     Parameters
     ----------
@@ -325,6 +345,7 @@ def load_weights(module: nn.Module, path: str | Path) -> dict[str, Any]:
     {'format_version': 1, 'note': 'first try'}
     """
     tensors, information = load_tensors(Path(path))
+    _widen(module, tensors)
     load_module_tensors(module, tensors, str(path))
     return information
 

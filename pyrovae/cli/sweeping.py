@@ -246,7 +246,7 @@ def train_point(
     figures |= {name: value for name, value in best.items() if name == "loss" or name.startswith("validation_")}
     figures["seconds"] = sum(row.get("seconds", 0.0) for row in history.rows)
     if evaluate or options.evaluate:
-        record = run.evaluate(device=where)
+        record = run.evaluate(device=where, keep=True)
         figures |= {f"test_{name}": value for name, value in record.items() if isinstance(value, int | float)}
     return figures
 

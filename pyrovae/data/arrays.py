@@ -153,8 +153,9 @@ def without_mask(value: Any) -> Any:
     if value.dtype.kind == "f":
         return value.filled(np.nan)
     data, mask = value.data, np.ma.getmaskarray(value)
-    found = data.astype(np.float64 if data.dtype.kind in "iub" else object)
-    found[mask] = np.nan if data.dtype.kind in "iub" else None
+    whole = data.dtype.kind in "iub"
+    found = in_double(data, "a masked array", seen=~mask).copy() if whole else data.astype(object)
+    found[mask] = np.nan if whole else None
     return found
 
 
@@ -164,8 +165,9 @@ def _numbers(value: Any, what: str) -> np.ndarray:
             twice = value.columns[value.columns.duplicated()][0]
             raise ValueError(f"{what} have two columns {twice!r}; give every column a name of its own")
         for place, name in enumerate(value.columns):
-            if isinstance(value[name].dtype, np.dtype):
-                in_double(value[name].to_numpy(), what, first=place)
+            if value[name].dtype.kind in "iu":  # of an extension, too, which may have holes
+                known = value[name].dropna()
+                in_double(known.to_numpy(dtype=known.dtype.kind + "8"), what, first=place)
             if value[name].dtype.kind not in "fiub":
                 raise TypeError(
                     f"the column {name!r} of {what} holds {value[name].dtype}, no numbers; VAEImputer, VAETransformer "

@@ -20,7 +20,7 @@ LARGEST_COUNT = 10_000
 ASKED = "This kind was asked for."
 _MANY_NUMBERS, _TO_A_WORD = 20, 9  # of a column of texts that may be one of numbers with a slip
 _WITH_COMMA = re.compile(r"\s*[+-]?(\d*,\d+|\d{1,3}(,\d{3})+(\.\d*)?)(e[+-]?\d+)?\s*", re.IGNORECASE)
-_PLAIN = re.compile(r"\s*[+-]?\d+(\.\d*)?(e[+-]?\d+)?\s*", re.IGNORECASE)
+_PLAIN = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
 
 
 def infer_column(

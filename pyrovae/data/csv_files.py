@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from pyrovae.data.stored import Stored, first_line, labels_of, stored
 
 _FEW = 3
 """So many numbers may lie at equal steps by chance."""
+
+
+_WHOLE = re.compile(r"[+-]?\d+")
 
 
 def read_csv(
@@ -86,16 +91,48 @@ def read_csv(
             raise DataError(
                 f"{where} is {column.iloc[wrong[0]]!r}, expected a number, or nothing if it is missing{hint}"
             )
-        if isinstance(numbers.dtype, np.dtype):
-            try:
-                in_double(numbers.to_numpy(), str(path), first=position)
-            except ValueError as error:
-                raise DataError(str(error)) from None
+        whole = numbers.to_numpy()
+        if whole.dtype.kind == "f" and np.isnan(whole).any() and (np.abs(whole[~np.isnan(whole)]) >= 2.0**53).any():
+            whole = _whole_cells(path, header.index(name) if header else int(name))  # which pandas made floats of
+        try:
+            in_double(whole, str(path), first=position)
+        except ValueError as error:
+            raise DataError(str(error)) from None
         frame[name] = numbers
     if not len(frame.columns):
         raise DataError(f"{path} has no column besides the labels")
     rows = stored(str(path), frame.to_numpy(np.float64), columns=columns, lines=lines)
     return replace(rows, y=y, classes=classes)
+
+
+def _whole_cells(path: Path, place: int) -> np.ndarray:
+    """The whole numbers of a column, if there is nothing else in its cells, and nothing otherwise."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        cells = [line[place].strip() for line in csv.reader(file, skipinitialspace=True) if len(line) > place]
+    known = [int(cell) for cell in cells[1:] if _WHOLE.fullmatch(cell)]  # the first one may be a name
+    others = sum(1 for cell in cells[1:] if cell and not _WHOLE.fullmatch(cell))
+    fits = known and min(known) >= -(2**63) and max(known) < 2**63
+    return np.array(known if fits and not others else [], dtype=np.int64)
+
+
+class Lines:
+    """The lines of a file, of which the last one is kept as it is written."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self.last = file, ""
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._file:
+            self.last = line
+            yield line
+
+
+def is_empty(cells: Sequence[str], written: str, columns: int) -> bool:
+    """Whether a line is none of the table: it is blank, or one blank cell, but for quotes in a table of one column.
+
+    `columns` is 0 as long as they are not known.
+    """
+    return not cells or (len(cells) == 1 and not cells[0].strip() and (columns != 1 or not written.strip()))
 
 
 def hole(path: Path, line: int) -> str:
@@ -120,12 +157,13 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
     header, empty = False, 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True)
+            written = Lines(file)
+            reader = csv.reader(written, skipinitialspace=True)
             for cells in reader:
-                if not cells or (len(first) != 1 and len(cells) == 1 and not cells[0].strip()):
-                    empty = reader.line_num
+                if is_empty(cells, written.last, len(first)):
+                    empty = reader.line_num if len(first) == 1 else 0
                     continue
-                if len(first) == 1 and empty > 1:
+                if empty:
                     raise DataError(hole(path, empty))
                 if len(cells) != len(first or cells):
                     number = len(first)

@@ -26,7 +26,7 @@ def in_double(array: np.ndarray, what: str, *, seen: np.ndarray | None = None, f
         known = seen.reshape(rows.shape)
         rows = np.where(known, rows, np.take_along_axis(rows, known.argmax(0)[None], 0))
     # The halves of a number have no error in double precision, and nor have differences of alike ones.
-    high, low = rows >> 32, (rows & 0xFFFFFFFF).astype(np.float64)
+    high, low = (rows >> 32).astype(np.int64), (rows & 0xFFFFFFFF).astype(np.float64)
     error = np.abs((high * 2.0**32 - rows.astype(np.float64)) + low).max(0)
     spread = ((high - high[:1]) * 2.0**32 + (low - low[:1])).std(0)
     if (lost := (error > _LOST * spread) & (spread > 0)).any():

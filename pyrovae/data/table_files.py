@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pyrovae.data.csv_files import hole
+from pyrovae.data.csv_files import Lines, hole, is_empty
 from pyrovae.data.download import DataError
 from pyrovae.data.stored import damaged_in_one_line, first_line
 
@@ -188,13 +188,14 @@ def _checked_lines(path: Path, file: TextIO, separator: str) -> tuple[list[str],
     names: list[str] = []
     words: list[int] = []
     seen_again, rows, empty = False, 0, 0
-    reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+    written = Lines(file)
+    reader = csv.reader(written, delimiter=separator, skipinitialspace=True)
     try:
         for cells in reader:
-            if not cells or (len(names) != 1 and len(cells) == 1 and not cells[0].strip()):
-                empty = reader.line_num  # which pandas leaves out too
+            if is_empty(cells, written.last, len(names)):
+                empty = reader.line_num if len(names) == 1 else 0  # pandas leaves it out, too
                 continue
-            if len(names) == 1 and empty > 1:
+            if empty:
                 raise DataError(hole(path, empty))
             if not names:
                 names = [cell.strip() for cell in cells]

@@ -13,6 +13,7 @@ from pyrovae.distributions.fractions import Fractions
 
 _EULER = 0.5772156649015329
 _MINUS_LOG_2 = -0.6931471805599453
+_SMALL_STEP = 50.0  # of the first concentration; from there on its inverse is a small step
 
 
 class Kumaraswamy(Fractions):
@@ -163,7 +164,16 @@ class Kumaraswamy(Fractions):
         log_mean = self._log_moment(1)
         log_square = self._log_moment(2)
         # E[v^2] (1 - E[v]^2 / E[v^2]); the ratio is below 1 but may round to it.
-        variance = torch.exp(log_square + log1mexp((2 * log_mean - log_square).clamp(max=-1e-16)))
+        plain = torch.exp(log_square + log1mexp((2 * log_mean - log_square).clamp(max=-1e-16)))
+        # log E[v^2] - 2 log E[v] is a difference of second differences of lgamma, which cancel where the step 1/a is
+        # small; they are then a series in it: h^2 f''(z) + h^4 f(z) / 12 + h^6 f''(z) / 360 about the middle z.
+        a, b = self.concentration1.double(), self.concentration0.double()
+        step = 1 / a.clamp(min=_SMALL_STEP)
+        spread = torch.zeros_like(a)
+        for order, divisor in ((1, 1.0), (3, 12.0), (5, 360.0)):
+            difference = torch.polygamma(order, 1 + step) - torch.polygamma(order, 1 + b + step)
+            spread = spread + step ** (order + 1) / divisor * difference
+        variance = torch.where(a < _SMALL_STEP, plain, torch.exp(2 * log_mean) * torch.expm1(spread))
         return variance.to(self.concentration1.dtype)
 
     @property

@@ -295,8 +295,9 @@ def prepare(vae: VAE, spec: DataSpec, rows: Rows | None = None) -> None:
         x, given = arguments(vae, rows)
         vae.prepare(x, **given)
         return
+    floats = (value.dtype for value in vae.parameters() if value.is_floating_point())
     blank = Rows(
-        torch.zeros(2, *spec.shape),
+        torch.zeros(2, *spec.shape, dtype=next(floats, None)),
         y=None if spec.num_classes is None else torch.zeros(2, dtype=torch.long),
         index=torch.zeros(2, dtype=torch.long),
     )

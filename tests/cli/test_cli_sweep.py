@@ -123,6 +123,8 @@ def test_switches(folder, out):
         sizes[name] = next(run.load_vae().guide.encoder.parameters()).shape[1]
         figures = json.loads((folder / "grid" / name / "result.json").read_text())["figures"]
         assert re.fullmatch(r"\d+\.\d+", str(figures["test_cross_entropy"]))
+        kept = json.loads((folder / "grid" / name / "metrics.json").read_text())["test"]["figures"]
+        assert kept["cross_entropy"] == figures["test_cross_entropy"], "reports show it"
     assert sizes == {"sees_mask=True": 128, "sees_mask=False": 64}
 
 

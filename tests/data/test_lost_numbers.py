@@ -135,6 +135,28 @@ def test_whole_numbers_that_are_too_large(here, start, form):
         read()
 
 
+def test_holes_among_whole_numbers_that_are_too_large(here):
+    """pandas makes floats of them; extension types and masked arrays keep them."""
+    numbers = [2**60 + i for i in range(40)]
+    (here / "holes.csv").write_text("id,a\n" + "".join(f"{'' if i == 3 else n},{i}\n" for i, n in enumerate(numbers)))
+    with pytest.raises(DataError, match=r"entry 0 of holes.csv is about .* would blur"):
+        data.load("holes.csv", validation=0, test=0)
+    column = pd.array([*numbers, None], dtype="Int64")
+    with pytest.raises(ValueError, match=r"entry 1 of the data is about .* would blur"):
+        rows_of(pd.DataFrame({"a": 1.0, "id": column}))
+    masked = np.ma.masked_array([[n] for n in numbers], [[i == 3] for i in range(40)])
+    with pytest.raises(ValueError, match="would blur"):
+        rows_of(masked)
+    assert rows_of(masked - 2**60).mask.sum() == 39
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
+def test_unsigned_numbers_in_any_order(order):
+    x = np.array([2**63 + 2**32 + 3, 2**63 + 2**32 - 3, 2**63 + 2**32 + 1], dtype=np.uint64)[order, None]
+    with pytest.raises(ValueError, match="would blur"):
+        rows_of(x)
+
+
 def test_large_whole_numbers_that_are_kept(here):
     """A column that is always the same, and one whose steps are as large as its numbers."""
     x = np.stack([np.full(40, 2**60 + 1), 2**62 - 2**56 * np.arange(40)], 1)
@@ -168,17 +190,25 @@ def test_masked_entries_are_missing():
 def test_an_empty_line_of_one_column(here, kind):
     """It may be a row; quotes say that it is one, and lines at the end are nothing."""
     cells = [f"{i + 0.25}" for i in range(60)]
-    texts = {"empty": [*cells[:5], "", *cells[5:]], "quoted": [*cells[:5], '""', *cells[5:]], "end": [*cells, "", ""]}
+    texts = {
+        "empty": ["v", *cells[:5], "", *cells[5:]],
+        "blank": ["v", *cells[:5], "  ", *cells[5:]],
+        "quoted": ["v", *cells[:5], '""', *cells[5:]],
+        "end": ["v", *cells, "", " ", ""],
+        "start": ["", "", "v", *cells],
+    }
     for name, lines in texts.items():
-        (here / f"{name}.csv").write_text("\n".join(["v", *lines]) + "\n")
+        (here / f"{name}.csv").write_text("\n".join(lines) + "\n")
     options = {"validation": 0, "test": 0, **({} if kind is None else {"kind": kind})}
-    with pytest.raises(DataError, match="line 7 is empty, which may be a missing value or nothing"):
-        data.load("empty.csv", **options)
+    for name in ("empty", "blank"):
+        with pytest.raises(DataError, match="line 7 is empty, which may be a missing value or nothing"):
+            data.load(f"{name}.csv", **options)
     quoted = data.load("quoted.csv", **options).train
     assert len(quoted) == 61
     assert (~quoted.mask).sum() == 1
     assert not quoted.mask[5].any()
-    assert len(data.load("end.csv", **options).train) == 60
+    for name in ("end", "start"):
+        assert len(data.load(f"{name}.csv", **options).train) == 60
 
 
 def test_columns_of_one_name():
@@ -187,7 +217,7 @@ def test_columns_of_one_name():
 
 
 def test_a_slip_among_numbers_is_no_level():
-    numbers = [f"{i + 0.5}" for i in range(30)]
+    numbers = [*(f"{i + 0.5}" for i in range(29)), ".5"]
     with pytest.raises(ValueError, match="column 'v' holds numbers and texts such as 'x', perhaps a slip"):
         Schema.infer(pd.DataFrame({"v": [*numbers, "x"]}))
     levels = Schema.infer(pd.DataFrame({"v": [*numbers, "x"]}), kinds={"v": "categorical"})

@@ -272,3 +272,18 @@ def test_loglog_complement_is_its_own_inverse():
     s = torch.linspace(-700, 6, 1000, dtype=torch.float64)
     assert torch.allclose(complement_loglog(complement_loglog(s)), s, rtol=1e-12)
     torch.autograd.gradcheck(complement_loglog, s[::50].clone().requires_grad_(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("a", [49.0, 51.0, 1e3, 1e4, 1e5, 1e6])
+@pytest.mark.parametrize("b", [1e-6, 1.0, 1e4, 1e6])
+def test_variance_of_narrow_densities(a, b):
+    """Where the moments cancel; the gradient is that of the value."""
+    with mpmath.workdps(60):
+        mean, square = (b * mpmath.beta(1 + order / mpmath.mpf(a), b) for order in (1, 2))
+        expected = float(square - mean**2)
+    leaf = torch.tensor(a, dtype=torch.float64, requires_grad=True)
+    found = Kumaraswamy(leaf, torch.tensor(b, dtype=torch.float64)).variance
+    assert found.item() == pytest.approx(expected, rel=2e-6)
+    (gradient,) = torch.autograd.grad(found, leaf)
+    assert gradient.isfinite()
+    assert gradient < 0

@@ -265,3 +265,19 @@ class TestRefused:
         vae = find_pair("gaussian").build(DataSpec("mine", (3,), "real", 10), hidden=(4,), latent_dim=2)
         vae.save(tmp_path)
         assert VAE.load(tmp_path).sample(2).shape == (2, 3)
+
+
+def test_double_precision_is_kept(tmp_path):
+    """The pair that a name builds gets the precision of the weights, so that figures are the same."""
+    digits = data.load("digits", binarize="static")
+    vae = find_pair("gaussian").build(digits, latent_dim=2, hidden=(8,)).double()
+    vae.save(tmp_path / "kept", digits)
+    again = VAE.load(tmp_path / "kept")
+    for name, value in vae.state_dict().items():
+        assert again.state_dict()[name].dtype == value.dtype
+        assert torch.equal(again.state_dict()[name], value)
+    options = {"epochs": 1, "batch_size": 400, "progress": False}
+    Trainer(**options).fit(vae, digits.train.x.double(), run=tmp_path / "run")
+    single = find_pair("gaussian").build(digits, latent_dim=2, hidden=(8,))
+    with pytest.raises(CheckpointError, match="is float32 here; give the pair that precision, as vae"):
+        Trainer(**options | {"epochs": 2}).fit(single, digits.train.x, run=tmp_path / "run", resume=True)
