@@ -18,7 +18,6 @@ MOST_LEVELS = 20
 LARGEST_COUNT = 10_000
 """The largest whole number of a count column. Larger ones are as good as continuous."""
 ASKED = "This kind was asked for."
-_MANY_NUMBERS, _TO_A_WORD = 20, 9  # of a column of texts that may be one of numbers with a slip
 _WITH_COMMA = re.compile(r"\s*[+-]?(\d*,\d+|\d{1,3}(,\d{3})+(\.\d*)?)(e[+-]?\d+)?\s*", re.IGNORECASE)
 _PLAIN = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
 
@@ -110,24 +109,17 @@ def _with_levels(
     if ordered:
         return Column(**fixed, kind="ordinal", why="It is an ordered category.")
     if held == "text" and len(found) > MOST_LEVELS:
-        _refuse_slips(str(series.name), found)
+        _refuse_commas(str(series.name), found)
     return Column(**fixed, kind="categorical", why=_why_categorical(held, found))
 
 
-def _refuse_slips(name: str, levels: Sequence[str]) -> None:
-    """Refuse texts that are all numbers, some of them with a comma, and those of which nearly all are numbers."""
+def _refuse_commas(name: str, levels: Sequence[str]) -> None:
+    """Refuse texts that are all numbers, some of them with a comma."""
     with_comma = [level for level in levels if _WITH_COMMA.fullmatch(level)]
     if with_comma and len(with_comma) + sum(map(bool, map(_PLAIN.fullmatch, levels))) == len(levels):
         raise ValueError(
             f"column {name!r} holds texts such as {with_comma[0]!r}, perhaps numbers with a comma; write them with a "
             f"point, or say that they are levels, kinds={{{name!r}: 'categorical'}} or --column-kind {name}=categorical"
-        )
-    words = [level for level in levels if not _PLAIN.fullmatch(level)]
-    if words and len(levels) - len(words) >= max(_MANY_NUMBERS, _TO_A_WORD * len(words)):
-        raise ValueError(
-            f"column {name!r} holds numbers and texts such as {words[0]!r}, perhaps a slip; correct it, name it as a "
-            f"missing value, or say that they are levels, kinds={{{name!r}: 'categorical'}} or --column-kind "
-            f"{name}=categorical"
         )
 
 

@@ -214,13 +214,3 @@ def test_an_empty_line_of_one_column(here, kind):
 def test_columns_of_one_name():
     with pytest.raises(ValueError, match="the data have two columns 'a'; give every column a name of its own"):
         rows_of(pd.DataFrame(np.zeros((4, 2)), columns=["a", "a"]))
-
-
-def test_a_slip_among_numbers_is_no_level():
-    numbers = [*(f"{i + 0.5}" for i in range(29)), ".5"]
-    with pytest.raises(ValueError, match="column 'v' holds numbers and texts such as 'x', perhaps a slip"):
-        Schema.infer(pd.DataFrame({"v": [*numbers, "x"]}))
-    levels = Schema.infer(pd.DataFrame({"v": [*numbers, "x"]}), kinds={"v": "categorical"})
-    assert len(levels.columns[0].levels) == 31
-    houses = [str(i) for i in range(20)] + [f"{i}a" for i in range(10)]
-    assert Schema.infer(pd.DataFrame({"v": houses})).columns[0].kind == "categorical"

@@ -173,7 +173,7 @@ class TestValidation:
             rows = trainer.fit(vae, replace(digits, validation=validation)).rows
             losses.append(rows[0]["validation_loss"])
             assert ("validation_error" in rows[0]) == (validation is digits.validation)
-        assert losses[0] == losses[1]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6), "weights move in the last bit"
         value = make_objective("enum", max_plate_nesting=1).loss(vae.model, vae.guide, x) / len(x)
         assert losses[0] == pytest.approx(value, rel=0.02)
 
