@@ -115,7 +115,7 @@ class Trainer(TrainingOptions):
 
     Examples
     --------
-    >>> import pyro, pyro.distributions as dist
+    >>> import pyro, torch, pyro.distributions as dist
     >>> def model(x):
     ...     with pyro.plate("data", len(x)):
     ...         z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
