@@ -21,14 +21,14 @@ from pyrovae.data.registry import available, find_entry, load_named
 from pyrovae.data.streamed_loading import is_streamed
 from pyrovae.data.table_loading import idle_likelihoods, load_own_table, load_whole_table
 
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 
 
-def _on_cpu(loads: Callable[P, Dataset]) -> Callable[P, Dataset]:
+def _on_cpu(loads: Callable[_P, Dataset]) -> Callable[_P, Dataset]:
     """Load with the CPU as torch's default device, whatever it is otherwise."""
 
     @wraps(loads)
-    def wrapped(*args: P.args, **options: P.kwargs) -> Dataset:
+    def wrapped(*args: _P.args, **options: _P.kwargs) -> Dataset:
         with torch.device("cpu"):
             return loads(*args, **options)
 
