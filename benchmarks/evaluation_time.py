@@ -75,7 +75,7 @@ KINDS: dict[str, Callable[[Tensor], None]] = {
 
 
 def measure(kind: str, number: int) -> float:
-    """Milliseconds a row of the second batch of an evaluation; imports and the first batch are not timed."""
+    """Milliseconds per row of the second batch of an evaluation; imports and the first batch are not timed."""
     torch.set_num_threads(1)
     rows = pictures()
     with nullcontext() if kind == "before" else sharing_recordings(made()):
@@ -113,7 +113,7 @@ def main() -> None:
             found[kind].append(json.loads(done.stdout.strip().splitlines()[-1]))
     reference = statistics.median(found[kinds[0]])
     print(f"ms of processor time a row, {options.rows} rows, one thread, medians of {options.rounds} rounds\n")
-    print(f"| | ms a row | {kinds[0]} is so many times as slow |")
+    print(f"| | ms per row | {kinds[0]} is so many times as slow |")
     print("|---|---|---|")
     for kind in kinds:
         median = statistics.median(found[kind])

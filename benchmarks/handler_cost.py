@@ -92,7 +92,7 @@ def main() -> None:
                 if number >= 5:
                     found[kind].append(time.process_time() - start)
     print(f"batch {options.batch_size}, one thread, {options.rounds} rounds\n")
-    print("| | ms a step | over by hand |")
+    print("| | ms per step | over by hand |")
     print("|---|---|---|")
     for kind, seconds in found.items():
         ratio = statistics.median(a / b for a, b in zip(seconds, found["by hand"], strict=True))

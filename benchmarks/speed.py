@@ -98,7 +98,7 @@ def stock_pyro(batch: int) -> Callable[[], None]:
 
 
 class Clock:
-    """Milliseconds a step of each epoch, and how far the processors were from each other in it."""
+    """Milliseconds per step of each epoch, and how far the processors were from each other in it."""
 
     by_turns = False  # each epoch waits for a line of standard input, and prints its time
     watches = True  # the processors
@@ -261,7 +261,7 @@ now: Callable[[], float] = time.perf_counter
 
 
 def measure(kind: str, batch: int) -> float:
-    """Milliseconds a step: the median over the epochs."""
+    """Milliseconds per step: the median over the epochs."""
     made = KINDS[kind](batch)
     if isinstance(made, Clock):
         clock = made
@@ -283,7 +283,7 @@ class Turns:
         )
 
     def epoch(self) -> tuple[float, float] | None:
-        """Milliseconds a step of the next epoch, and the distance of the processors; None if the process has ended."""
+        """Milliseconds per step of the next epoch, and the processors' distance; None if the process has ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -315,7 +315,7 @@ class Turns:
 
 @dataclasses.dataclass
 class Figures:
-    """Milliseconds a step by kind and batch size, a number for each round, and the distance of the processors in it."""
+    """Milliseconds per step by kind and batch size, one for each round, and the distance of the processors in it."""
 
     found: dict[tuple[str, int], list[tuple[float, float]]] = dataclasses.field(default_factory=dict)
 
@@ -383,7 +383,7 @@ def main() -> None:
         torch.set_num_threads(threads)
         Clock.watches = False
         profile = cProfile.Profile(now)
-        print(f"{profile.runcall(measure, options.profile, options.batch_size[0]):.3f} ms a step, as profiled")
+        print(f"{profile.runcall(measure, options.profile, options.batch_size[0]):.3f} ms per step, as profiled")
         pstats.Stats(profile).sort_stats("tottime").print_stats(40)
         return
     if options.worker is not None:
@@ -443,7 +443,7 @@ def main() -> None:
     apart = [far for turns in figures.found.values() for _, far in turns if not math.isnan(far)]
     distances = f", processors {min(apart):.0f} to {max(apart):.0f} ns from each other" if apart else ""
     where = f"{threads} threads" if device == "cpu" else torch.cuda.get_device_name(device)
-    print(f"ms a step, {where}, {clock}, medians (of rounds; quartiles), {options.family}{busy}{distances}\n")
+    print(f"ms per step, {where}, {clock}, medians (of rounds; quartiles), {options.family}{busy}{distances}\n")
     kinds = [kind for kind in options.kind if kind not in missing]
     print("\n".join(figures.table(kinds, options.batch_size, near=True)))
     if any(figures.near(near=False).values()):

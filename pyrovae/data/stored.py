@@ -143,12 +143,9 @@ def _in_single(source: str, x: np.ndarray, mask: np.ndarray | None) -> np.ndarra
         part = slice(first, first + _AT_ONCE)
         try:
             known = in_double(rows[:, part], source, seen=None if seen is None else seen[:, part], first=first)
-        except ValueError as error:
-            raise DataError(str(error)) from None
-        if seen is not None:
-            known[~seen[:, part]] = np.nan
-        known[np.isinf(found.reshape(rows.shape)[:, part])] = np.nan  # which are told by their place
-        try:
+            if seen is not None:
+                known[~seen[:, part]] = np.nan
+            known[np.isinf(found.reshape(rows.shape)[:, part])] = np.nan  # which are told by their place
             advice = "or load it yourself and train in double precision"
             rounded(torch.from_numpy(known), torch.float32, source, advice=advice, first=first)
         except ValueError as error:

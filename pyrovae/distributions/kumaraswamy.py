@@ -166,7 +166,7 @@ class Kumaraswamy(Fractions):
         # E[v^2] (1 - E[v]^2 / E[v^2]); the ratio is below 1 but may round to it.
         plain = torch.exp(log_square + log1mexp((2 * log_mean - log_square).clamp(max=-1e-16)))
         # log E[v^2] - 2 log E[v] is a difference of second differences of lgamma, which cancel where the step 1/a is
-        # small; they are then a series in it: h^2 f''(z) + h^4 f(z) / 12 + h^6 f''(z) / 360 about the middle z.
+        # small; they are then a series in it, h^2 f2 + h^4 f4 / 12 + h^6 f6 / 360 with the derivatives at the middle.
         a, b = self.concentration1.double(), self.concentration0.double()
         step = 1 / a.clamp(min=_SMALL_STEP)
         spread = torch.zeros_like(a)

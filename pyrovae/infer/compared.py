@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -43,38 +44,41 @@ def full_precision() -> Iterator[None]:
 
     Convolutions are rounded so by default, and then differ by a thousandth from one kernel to another.
     """
+    switches = _switches()
+    try:
+        for switch in switches:
+            switch.set(switch.exact)
+        yield
+    finally:
+        for switch in switches:
+            switch.set(switch.before)
+
+
+class _Switch(NamedTuple):
+    """A setting of torch: what sets it, what makes it exact, and what it was."""
+
+    set: Callable[[Any], None]
+    exact: Any
+    before: Any
+
+
+def _switches() -> list[_Switch]:
+    """The settings that round factors, each as it was set: others are left alone, lest they count as set."""
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
     try:
         products, before, convolutions = matmul.allow_tf32, torch.get_float32_matmul_precision(), cudnn.allow_tf32
     except RuntimeError:  # somebody has set what torch 2.9 has for single operations instead
         kinds = matmul, cudnn.conv, cudnn.rnn
-        found = [kind.fp32_precision for kind in kinds]
-        try:
-            for kind in kinds:
-                kind.fp32_precision = "ieee"
-            yield
-        finally:
-            for kind, precision in zip(kinds, found, strict=True):
-                kind.fp32_precision = precision
-        return
-    # Each is switched as it was set: one flag is of the GPU alone, the other one of the processor, too.
-    of_all = getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", "") != "none"
-    try:
-        if products and of_all:
-            torch.set_float32_matmul_precision("highest")
-        elif products:
-            matmul.allow_tf32 = False
-        if convolutions:
-            cudnn.allow_tf32 = False
-        yield
-    finally:
-        if products and of_all:
-            torch.set_float32_matmul_precision(before)
-        elif products:
-            matmul.allow_tf32 = True
-        if convolutions:
-            cudnn.allow_tf32 = True
+        return [_Switch(partial(setattr, kind, "fp32_precision"), "ieee", kind.fp32_precision) for kind in kinds]
+    found = []
+    if products:  # by a flag of the GPU alone, or by one that is of the processor, too
+        of_all = getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", "") != "none"
+        of_gpu = _Switch(partial(setattr, matmul, "allow_tf32"), False, True)
+        found.append(_Switch(torch.set_float32_matmul_precision, "highest", before) if of_all else of_gpu)
+    if convolutions:
+        found.append(_Switch(partial(setattr, cudnn, "allow_tf32"), False, True))
+    return found
 
 
 def precision_of_products() -> tuple[str, ...]:

@@ -38,11 +38,13 @@ def put_constants_on_device(graph: GraphModule) -> None:
 
     Those that are changed in place before they are brought there stay as they are.
     """
+    copies = [node for node in graph.graph.nodes if node.target is _aten._to_copy.default]
+    moves = [node for node in copies if getattr(node.kwargs.get("device"), "type", "cpu") != "cpu"]
+    if not moves:
+        return
     changed = changed_in_place(graph.graph)
-    for node in list(graph.graph.nodes):
-        device = node.kwargs.get("device")
-        if node.target is not _aten._to_copy.default or device is None or device.type == "cpu":
-            continue
+    for node in moves:
+        device = node.kwargs["device"]
         source = node.args[0]
         while source not in changed and source.op == "call_function" and source.target in _AS_IT_IS:
             source = source.args[0]
