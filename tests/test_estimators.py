@@ -83,6 +83,20 @@ def test_labels_keep_their_type(blobs, classes):
         assert set(model.predict(X).tolist()) <= set(classes)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "classes"),
+    [("boolean", [False, True]), ("Int64", [2**60, 2**60 + 1]), ("Int64", [-1, 3])],
+    ids=["booleans", "integers", "minus one"],
+)
+def test_labels_of_pandas_keep_their_type(blobs, dtype, classes):
+    """Whole numbers beyond 2^53 would be one class as floats."""
+    X, y = blobs[:2]
+    some = pd.Series([pd.NA if row % 3 == 0 else classes[label % 2] for row, label in enumerate(y)], dtype=dtype)
+    model = VAEClassifier(**QUICK, unlabelled=None).fit(X, some)
+    assert model.classes_.tolist() == classes
+    assert model.classes_.dtype.kind == some.dtype.kind
+
+
 @pytest.mark.parametrize("wrong", [None, pd.NA, np.nan])
 def test_a_missing_label_is_no_class(blobs, wrong):
     labels = np.array([wrong, *(blobs[1][1:] % 2)], dtype=object)

@@ -285,6 +285,8 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         y = without_mask(y)
         if isinstance(y, list | tuple) and any(isinstance(label, str) for label in y):
             y = np.asarray(y, dtype=object)  # numpy would make texts of what is none, such as -1 and NaN
+        elif isinstance(kind := getattr(y, "dtype", None), pd.api.extensions.ExtensionDtype) and kind.kind in "biu":
+            y = np.asarray(y, dtype=object)  # scikit-learn would make floats of integers and booleans of pandas
         given: NDArray = column_or_1d(y, warn=True)
         if len(given) != len(rows):
             raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -294,8 +294,8 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
             The ends. They are the entry itself where it is observed. Levels without an order have no interval: they
             are missing.
         """
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage must be between 0 and 1, got {coverage}")
+        if not (isinstance(coverage, Real) and 0 < coverage < 1):
+            raise ValueError(f"coverage must be between 0 and 1, got {coverage!r}")
         check_scalar(num_draws, "num_draws", Integral, min_val=2)
         frame, x, mask, missing = self._encoded(X)
         levels, sampling = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,8 +40,8 @@ class Pooled(NamedTuple):
         ValueError
             For a coverage outside of (0, 1).
         """
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage must be between 0 and 1, got {coverage}")
+        if not (isinstance(coverage, Real) and 0 < coverage < 1):
+            raise ValueError(f"coverage must be between 0 and 1, got {coverage!r}")
         half = stats.t.ppf((1 + coverage) / 2, self.degrees_of_freedom) * self.standard_error
         return self.estimate - half, self.estimate + half
 

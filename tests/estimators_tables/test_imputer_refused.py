@@ -116,6 +116,7 @@ def test_before_fit(method, tmp_path):
         ("intervals", {"num_draws": 1}, "num_draws == 1, must be >= 2"),
         ("intervals", {"coverage": 1.0}, r"coverage must be between 0 and 1, got 1\.0"),
         ("intervals", {"coverage": float("nan")}, "coverage must be between 0 and 1, got nan"),
+        ("intervals", {"coverage": "90%"}, "coverage must be between 0 and 1, got '90%'"),
         ("score_samples", {"num_samples": 0}, "num_samples == 0, must be >= 1"),
     ],
 )
