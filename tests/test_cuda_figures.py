@@ -14,7 +14,7 @@ from pyrovae.data.dataset import Rows
 from pyrovae.distributed import Processes
 from pyrovae.estimators import VAEClassifier, VAETransformer
 from pyrovae.guides import GradientGuide
-from pyrovae.infer.compile import CompileError
+from pyrovae.infer.compile_errors import CompileError
 from pyrovae.metrics import evaluate
 from pyrovae.pairs import find_pair, pairs
 from pyrovae.training import Callback, Trainer

@@ -1,6 +1,7 @@
 """Log weights, bounds and objectives."""
 
-from pyrovae.infer.compile import CompiledLoss, CompileError
+from pyrovae.infer.compile import CompiledLoss
+from pyrovae.infer.compile_errors import CompileError
 from pyrovae.infer.functional import LogLikelihood, effective_sample_size, log_mean_exp
 from pyrovae.infer.iwae import IWAE, Renyi
 from pyrovae.infer.kl_weight import KLWeightMessenger

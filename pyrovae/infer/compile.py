@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import linecache
-import os
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
 from pyro.infer import ELBO
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule
 
 from pyrovae import programs
@@ -28,9 +24,9 @@ from pyrovae.infer.compared import (
     gradients_of,
     put_back,
 )
+from pyrovae.infer.compile_errors import WHY, CompileError, place_of, reason_of, running
 from pyrovae.infer.compiled_code import (
     CompiledStep,
-    CompileError,
     Slots,
     check_constants,
     compiled,
@@ -39,26 +35,18 @@ from pyrovae.infer.compiled_code import (
     must_be_copied,
     prepare_headers,
 )
-from pyrovae.infer.densities import masked_log_prob
-from pyrovae.infer.kl_weight import KLWeightMessenger
 from pyrovae.infer.nodes import changed_in_place
 from pyrovae.infer.objective import Objective
+from pyrovae.infer.pair_step import PairStep, loss_and_gradients
 from pyrovae.infer.pyro_elbos import PyroLoss
-from pyrovae.infer.recording import difference, reason_of, record, seen_of, unchanged_attributes
+from pyrovae.infer.recording import difference, record, seen_of, unchanged_attributes
 from pyrovae.rng import forked
-
-__all__ = ["CompileError", "CompiledLoss"]
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
 
 TRIALS = 3
 """Steps of which one must give what the programs give, up to rounding, before compiled code is used."""
-WHY = (
-    "; a recording holds what the programs decide in Python, or assign anew, as it was; make it an argument or a "
-    "buffer that is changed in place, or train without compilation"
-)
-"""What to do where a recording and the programs differ."""
 
 
 class CompiledLoss:
@@ -147,7 +135,7 @@ class CompiledLoss:
                 "a list or behind another function; name them in the programs, or write the pair as modules, to compile"
             )
         self.onednn = products.is_faster() if onednn is None else onednn
-        self._step = _Step(vae, followed, num_data)
+        self._step = PairStep(vae, followed, num_data)
         self._per_row, self._weighted, self._backend = per_row, weighted, backend
         self._slots = Slots(self._step)
         self._compiled: dict[Any, CompiledStep] = {}
@@ -202,7 +190,7 @@ class CompiledLoss:
             before, gradients = copies(held), [value.grad for value in held]
             try:
                 for _ in range(TRIALS):  # rounding may turn a draw into another one, but not each time
-                    with _running():
+                    with running():
                         _, differs = self.compared(x, beta, **data)
                     if not differs:
                         break
@@ -312,18 +300,21 @@ class CompiledLoss:
         """Trace and compile for arguments of these shapes; leaves random numbers and buffers as they are."""
         self._key(inputs, beta)  # refuses what is no tensor
         with forked(), pyro.validation_enabled(False):
-            self._run_objective_once(inputs, beta)
+            self._step.run_once(inputs, beta)
             self._slots.refresh()  # the first run may make what is learned
             example = [value.detach().clone() for value in self._arguments(inputs, beta)]
             found: list[int] = []
-            run = self._function(inputs, weighted=self._key(inputs, beta)[0], found=found)
+            weighted = self._key(inputs, beta)[0]
+            run = loss_and_gradients(
+                self._step, self._slots, inputs, weighted=weighted, per_row=self._per_row, found=found
+            )
             graph = self._recorded(run, example)
             check_constants(graph)
             targets = self._slots.trained()
             copied = must_be_copied(graph, [targets[place] for place in found])
             with torch.no_grad():
                 code = compiled(graph, example, self._backend, onednn=self.onednn)
-                with _running():
+                with running():
                     _, *gradients = code(*example)
             copied = [
                 copies or not lies_like(gradient.stride(), targets[place])  # convolutions on a GPU choose the order
@@ -346,7 +337,7 @@ class CompiledLoss:
                 raise CompileError("the programs change a tensor in place that is no buffer of theirs")
         except Exception as error:
             raise CompileError(
-                f"the pair cannot be compiled{_place(error)} ({reason_of(error)}); train it without compilation, "
+                f"the pair cannot be compiled{place_of(error)} ({reason_of(error)}); train it without compilation, "
                 "or write it without branches on values, and with buffers for what changes"
             ) from error
         if changed := difference(graph, again):
@@ -357,86 +348,7 @@ class CompiledLoss:
             )
         return graph
 
-    def _function(self, inputs: Mapping[str, Tensor], *, weighted: bool, found: list[int]) -> Callable[..., Any]:
-        """The step as a function of tensors alone. Running it tells in `found` which of them have a gradient."""
-        trained, kept, names, rows = self._slots.trained_names, self._slots.kept_names, [*inputs], len(inputs["x"])
-
-        def step(*given: Tensor) -> tuple[Tensor, ...]:
-            leaves = {name: value.detach().requires_grad_() for name, value in zip(trained, given, strict=False)}
-            buffers = dict(zip(kept, given[len(trained) :], strict=False))
-            weight, *data = given[len(trained) + len(kept) :]
-            arguments = weight if weighted else None, dict(zip(names, data, strict=True))
-            loss = torch.func.functional_call(self._step, {**buffers, **leaves}, arguments)
-            descended = loss / rows if self._per_row else loss
-            gradients = torch.autograd.grad(descended, list(leaves.values()), allow_unused=True)
-            found[:] = [place for place, gradient in enumerate(gradients) if gradient is not None]
-            return loss.detach(), *(gradient for gradient in gradients if gradient is not None)
-
-        return step
-
-    def _run_objective_once(self, inputs: Mapping[str, Tensor], beta: float | Tensor) -> None:
-        """Run the objective as it is, because its first call looks into the pair and may make what it learns."""
-        data, vae, objective = dict(inputs), self._step.vae, self._step.objective
-        look = objective.look if isinstance(objective, PyroLoss) else objective.loss
-        with torch.no_grad(), programs.evaluating(vae), self._step.context(len(inputs["x"]), beta):
-            look(vae.model, vae.guide, data.pop("x"), **data)
-
-
-@contextmanager
-def _running() -> Iterator[None]:
-    """A context of trials, which may trip over an operation once it is recorded."""
-    try:
-        yield
-    except CompileError:
-        raise
-    except Exception as error:
-        raise CompileError(
-            f"the pair cannot be compiled: what was recorded does not run ({reason_of(error)}); train it without "
-            "compilation"
-        ) from error
-
 
 def _dense(value: Tensor) -> Tensor:
     """A tensor as its copies lie in memory, for which code is compiled: columns of a wider one, say, have gaps."""
     return value if value.is_contiguous() else value.clone()
-
-
-def _place(error: Exception) -> str:
-    """The site and the line of the program where tracing stopped, in words, as far as its frames show them."""
-    site = line = ""
-    libraries = tuple(str(Path(module.__file__ or "").parent) for module in (torch, pyro, programs, os))
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        name, local = frame.f_code.co_filename, frame.f_locals
-        if frame.f_code is pyro.sample.__code__:
-            site = f" at site {local['name']!r}"
-        elif frame.f_code is masked_log_prob.__code__:
-            site = f" at site {local['site']['name']!r}"
-        elif not name.startswith((*libraries, "<")):
-            line = f", {Path(name).name} line {number}: {linecache.getline(name, number).strip()}"
-    return site + line
-
-
-class _Step(nn.Module):
-    """The loss as a function of all that is learned or kept: the pair's parameters and buffers and the objective's."""
-
-    def __init__(self, vae: VAE, objective: Objective | PyroLoss, num_data: int | None) -> None:
-        super().__init__()
-        self.num_data = num_data
-        self.vae = vae
-        self.learned = objective.module
-        self.objective = objective
-
-    def forward(self, beta: Tensor | None, inputs: Mapping[str, Tensor]) -> Tensor:
-        data = dict(inputs)
-        x = data.pop("x")
-        with self.context(len(x), 1.0 if beta is None else beta):
-            return self.objective.training_loss(self.vae.model, self.vae.guide, x, **data)
-
-    @contextmanager
-    def context(self, rows: int, beta: float | Tensor) -> Iterator[None]:
-        """The context in which the programs run."""
-        plain = not isinstance(beta, Tensor) and beta == 1
-        weight = nullcontext() if plain else KLWeightMessenger(beta)
-        share = nullcontext() if self.num_data is None else self.vae.minibatch_scale(rows, self.num_data)
-        with self.vae.scope(), weight, share:
-            yield

@@ -23,6 +23,7 @@ from torch.nn.parameter import is_lazy
 
 from pyrovae.infer.bernoulli_loss import share_exponentials
 from pyrovae.infer.compared import precision_of_products
+from pyrovae.infer.compile_errors import CompileError
 from pyrovae.infer.nodes import VIEWS, is_random, root_of
 from pyrovae.infer.on_device import keep_draws, put_constants_on_device
 from pyrovae.infer.products import give_to_onednn
@@ -41,10 +42,6 @@ AT_MOST = 16
 """Codes that are kept for a graph that is the same. Each takes some memory, which torch keeps in part anyway."""
 _LITERAL = 100  # numbers
 _MADE: dict[tuple | None, Callable[..., Any]] = {}
-
-
-class CompileError(ValueError):
-    """A pair, an objective or this machine does not allow compilation; the message says which and why."""
 
 
 def prepare_headers() -> threading.Thread | None:

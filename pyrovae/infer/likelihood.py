@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrovae.data.rows import cut
 from pyrovae.infer.compared import Generators
-from pyrovae.infer.compile import CompileError
+from pyrovae.infer.compile_errors import CompileError
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
 from pyrovae.infer.log_weights import conditioned, weights_of

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
-from pyrovae.infer.compiled_code import CompileError, compiled, leaving_no_source
+from pyrovae.infer.compile_errors import CompileError, reason_of
+from pyrovae.infer.compiled_code import compiled, leaving_no_source
 from pyrovae.infer.nodes import changed_in_place, is_random
 from pyrovae.infer.products import LARGE
-from pyrovae.infer.recording import reason_of, record, unchanged_attributes
+from pyrovae.infer.recording import record, unchanged_attributes
 from pyrovae.rng import forked
 
 logger = logging.getLogger(__name__)

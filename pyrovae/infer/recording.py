@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.infer.compiled_code import CompileError
+from pyrovae.infer.compile_errors import CompileError
 from pyrovae.rng import forked
 
 _LOOKED_AT = (Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist, Tensor.__repr__)
@@ -85,12 +85,6 @@ def _same(first: Any, second: Any) -> bool:
     if not (isinstance(first, Tensor) and isinstance(second, Tensor)) or first is second:
         return first is second
     return first.shape == second.shape and first.dtype == second.dtype and is_same(first, second)
-
-
-def reason_of(error: Exception) -> str:
-    """Why programs could not be recorded, in one line."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return "a value of a tensor is needed in Python" if "_local_scalar_dense" in text else text
 
 
 class RecordedFunctions(TorchFunctionMode):

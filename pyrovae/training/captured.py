@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyrovae.data.rows import holds_rows
 from pyrovae.infer.compile import CompiledLoss
-from pyrovae.infer.recording import is_same, reason_of
+from pyrovae.infer.compile_errors import reason_of
+from pyrovae.infer.recording import is_same
 from pyrovae.training.fused_steps import FusedSteps
 from pyrovae.training.graphs import GRAPHS, Graph
 from pyrovae.training.losses import Losses

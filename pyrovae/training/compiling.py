@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from pyrovae.infer.compile import TRIALS, WHY, CompiledLoss, CompileError
+from pyrovae.infer.compile import TRIALS, CompiledLoss
+from pyrovae.infer.compile_errors import WHY, CompileError
 from pyrovae.storage import CheckpointError, load_information
 from pyrovae.training.batching import HeldBatches
 from pyrovae.training.checkpoint import RunFolder
