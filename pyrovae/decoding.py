@@ -15,7 +15,16 @@ from torch import Tensor
 from pyrovae import programs
 from pyrovae.infer.points import global_means
 from pyrovae.layout import OutsidePlateError, outside_plate
-from pyrovae.sites import check_rows, data_sites, is_factor, name_of, nodes_of, rows_first, sample_sites
+from pyrovae.sites import (
+    check_rows,
+    data_sites,
+    is_factor,
+    name_of,
+    nodes_of,
+    refuse_subsamples,
+    rows_first,
+    sample_sites,
+)
 
 if TYPE_CHECKING:
     from pyrovae.prepared import PreparedPair
@@ -181,6 +190,7 @@ class Decoding:
     def values(self, trace: Trace, output: str) -> Tensor | dict[str, Tensor]:
         """Draws, means or modes of the data in a trace of the model, rows first."""
         found = {}
+        refuse_subsamples(self._data_sites(trace).values(), self.vae.sites.plates, "whole datum to give")
         for name, site in self._data_sites(trace).items():
             value = _drawn(trace, name) if output == "draw" else _point(name, site["fn"], output)
             if not value.dim():

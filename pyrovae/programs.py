@@ -84,17 +84,28 @@ class Unconditioned(Messenger):
     """Draw observed sites from their distributions, as `poutine.uncondition` does; what is no draw stays as it is.
 
     Pyro's own handler draws `pyro.deterministic` sites too, which a plate expands, and factors.
+
+    Parameters
+    ----------
+    site : str, optional
+        The only site to draw; None means all of them.
     """
 
+    def __init__(self, site: str | None = None) -> None:
+        super().__init__()
+        self.site = site
+
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if self.site is not None and msg["name"] != self.site:
+            return
         if msg["is_observed"] and not is_deterministic(msg) and not is_factor(msg):
             msg["infer"] = {**(msg["infer"] or {}), "was_observed": True, "obs": msg["value"]}
             msg["is_observed"], msg["value"], msg["done"] = False, None, False
 
 
-def unconditioned(program: Program) -> Program:
-    """A program that draws its data."""
-    return Unconditioned()(program)
+def unconditioned(program: Program, site: str | None = None) -> Program:
+    """A program that draws its data, or those of one site."""
+    return Unconditioned(site)(program)
 
 
 @contextmanager

@@ -26,8 +26,10 @@ def nodes_of(trace: Trace) -> Mapping[str, Any]:
 
 
 def is_deterministic(site: Site) -> bool:
-    """Whether a trace site was written by `pyro.deterministic`."""
-    return bool(site["infer"].get("_deterministic"))
+    """Whether a trace site was written by `pyro.deterministic`, or as such by a reparameterizer of Pyro."""
+    if site["infer"].get("_deterministic"):
+        return True
+    return bool(site["is_observed"]) and is_point(site) and any(mask is False for mask in masks_of(site))
 
 
 def objective_term(name: str, value: Tensor) -> None:
@@ -215,6 +217,32 @@ def rows_first(value: Tensor, site: Site, plates: Collection[str]) -> Tensor:
     """A value of a site with the rows of the data as its first dimension."""
     dim = row_dim(site, plates)
     return value if dim is None else value.movedim(dim - site["fn"].event_dim, 0)
+
+
+def refuse_subsamples(sites: Iterable[Site], plates: Collection[str], what: str) -> None:
+    """Refuse sites of which a plate draws some elements of a datum, where the whole datum counts.
+
+    Parameters
+    ----------
+    sites : iterable of mapping
+        Sites of traces.
+    plates : collection of str
+        The plates over the data, which may draw rows.
+    what : str
+        What there is none of, for the message.
+
+    Raises
+    ------
+    ValueError
+        Naming the plate.
+    """
+    for site in sites:
+        for frame in frames_of(site):
+            if frame.full_size != frame.size and frame.name not in plates:
+                raise ValueError(
+                    f"the plate {frame.name!r} around site {site['name']!r} draws {frame.size} of {frame.full_size} "
+                    f"elements of a datum, so there is no {what}; give all of them"
+                )
 
 
 def check_shapes(*traces: Trace) -> None:

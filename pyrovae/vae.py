@@ -16,9 +16,10 @@ from pyrovae import programs
 from pyrovae.data.dataset import Dataset, DataSpec
 from pyrovae.data.rows import cut
 from pyrovae.infer.bound import bound_terms
+from pyrovae.infer.density_checks import ROWS_COMPARED, check_densities
 from pyrovae.infer.functional import LogLikelihood
 from pyrovae.infer.likelihood import check_compile, check_counts, log_likelihood
-from pyrovae.infer.points import MeanMessenger, check_densities
+from pyrovae.infer.points import MeanMessenger
 from pyrovae.layout import OutsidePlateError, outside_plate
 from pyrovae.prepared import PreparedPair
 from pyrovae.records import OUTPUTS, Forward, MadeBy
@@ -253,7 +254,8 @@ class VAE(PreparedPair):
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
             if not self._has_densities:
-                check_densities(self.model, self.guide, self.layout, (x,), given, condition)
+                some = slice(min(ROWS_COMPARED, chunk_size) if self.takes_few(x, given) else None)
+                check_densities(self.model, self.guide, self.layout, (x[some],), cut(given, some, len(x)), condition)
             self._has_densities = True
             how = chunk_size, vectorize, condition, given, compile
             result = log_likelihood(self, self.layout, x, num_samples, *how)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,22 @@ def holds_rows(value: Any, rows: int) -> bool:
 
 
 def cut(data: Mapping[str, Any], which: Tensor | slice, rows: int) -> dict[str, Any]:
-    """Some rows of those values that hold `rows` rows; the others as they are."""
+    """Some rows of those values that hold `rows` rows; the others as they are.
+
+    Raises
+    ------
+    TypeError
+        For numbers of all rows that are no tensor, of which some are asked for.
+    """
+    for name, value in data.items():
+        numbers = isinstance(value, np.ndarray) or (
+            isinstance(value, list | tuple) and all(isinstance(one, int | float) for one in value)
+        )
+        if numbers and np.shape(value)[:1] == (rows,) and isinstance(which, slice) and len(range(rows)[which]) < rows:
+            raise TypeError(
+                f"{name}= is a {type(value).__name__} with a number for each of the {rows} rows, and only a tensor "
+                f"follows the rows; give torch.as_tensor({name})"
+            )
     return {name: value[which] if holds_rows(value, rows) else value for name, value in data.items()}
 
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.infer.densities import masked_log_prob, under_mask_of_model
+from pyrovae.infer.density_checks import check_kinds
 from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Traces
-from pyrovae.sites import Site, is_local, is_point, latent_sites, masked_alike, sample_sites
+from pyrovae.sites import Site, is_local, is_point, latent_sites, masked_alike, refuse_subsamples, sample_sites
 
 
 def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
@@ -28,10 +29,13 @@ def bound_terms(traces: Traces, layout: Layout) -> tuple[Tensor, Tensor]:
     Raises
     ------
     ValueError
-        If an observed site stands outside the plate over the data, or the guide draws the latents of all rows at once.
+        If an observed site stands outside the plate over the data, the guide draws the latents of all rows at once, a
+        latent is continuous in one program and discrete in the other, or a plate draws some elements of a datum.
     """
     scorer = Scorer(layout)
     of_model, of_guide = sample_sites(traces.model), latent_sites(traces.guide)
+    check_kinds(of_model, of_guide)
+    refuse_subsamples([*of_model.values(), *of_guide.values()], layout.plates, "bound of the whole")
     summed = layout.enumerated
 
     def per_datum(value: Tensor, site: Mapping[str, Any]) -> Tensor:

@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from pyro import poutine
+from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
+from torch.distributions import Independent
 
 from pyrovae import programs
 from pyrovae.data.rows import cut, slices
 from pyrovae.decoding import only_site
 from pyrovae.distributions import OrderedLogits
 from pyrovae.distributions.columns import Columns
+from pyrovae.infer.density_checks import check_densities
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.likelihood import check_counts
 from pyrovae.infer.log_weights import conditioned
 from pyrovae.infer.particles import over_particles, particle_dim
-from pyrovae.infer.points import check_densities
 from pyrovae.infer.scoring import LogWeights, Score, Scorer
 from pyrovae.likelihoods.tables import level_probs
 from pyrovae.masks import check_entries, fill_missing
-from pyrovae.sites import data_frame, is_point, latent_sites, nodes_of
+from pyrovae.sites import data_frame, is_point, latent_sites, name_of, nodes_of
 from pyrovae.support import refuse_outside
 
 if TYPE_CHECKING:
@@ -43,8 +45,11 @@ def impute(
     check_entries(x, mask)
     known = _as_floats(x, mask)
     vae.prepare(x[:2], **cut({**data, "mask": mask}, slice(2), len(x)))
-    if len(sites := vae.sites.all_observed) > 1:
-        raise ValueError(f"impute completes one data site, and the pair has {sorted(sites)}; observe x in one site")
+    if vae.chosen_site is None and len(sites := vae.sites.all_observed) > 1:
+        raise ValueError(
+            f"impute completes one data site, and the pair has {sorted(sites)}; observe x in one site and name that, "
+            "VAE(..., observed=NAME)"
+        )
     given = programs.keywords(vae.model, vae.guide, mask=mask, **data)
     refuse_outside(vae, x, given)
     vectorize = num_samples > 1 and vae.vectorizes(x[:2], **cut(given, slice(2), len(x)))
@@ -58,6 +63,12 @@ def impute(
             else:
                 chosen.append(some.choose(num_draws))
         values = torch.cat(means) if num_draws is None else _draws(vae, x, given, chosen, num_draws, chunk_size)
+    if values.shape[-x.dim() :] != x.shape:
+        shape = tuple(values.shape[1 if num_draws is None else 2 :])
+        raise ValueError(
+            f"impute completes x, and the data site {vae.sites.observed!r} holds rows of shape {shape} where x has "
+            f"{tuple(x.shape[1:])}; observe x in one site"
+        )
     return fill_missing(known.expand(values.shape), mask.expand(values.shape), values.to(known.dtype))
 
 
@@ -88,7 +99,7 @@ def _draws(
     choose it.
     """
     fixed = vae._with_marked_means({})
-    model = programs.unconditioned(conditioned(vae.model, vae.guide, {})[0])
+    model = programs.unconditioned(conditioned(vae.model, vae.guide, {})[0], vae.chosen_site)
     parts = []
     for latents, rows in _joined(chosen):
         places = {name: _place(vae, name) for name in latents}
@@ -148,13 +159,15 @@ class _Completion:
             check_densities(vae.model, vae.guide, vae.layout, (x[:2],), cut(data, slice(2), len(x)), fixed)
         self.nesting = vae.layout.max_plate_nesting if vectorize and count > 1 else None
         self.found: list[programs.Traces] = []
+        alone = programs.trace(self.programs[0], (x,), data)
+        _refuse_alone(alone, first, fixed)
+        _refuse_coupled(vae, nodes_of(alone)[vae.sites.observed]["fn"], data["mask"])
 
         def run(model: programs.Program, guide: programs.Program, score: Score) -> LogWeights:
             traces = programs.trace_pair(model, guide, (x,), data)
             self.found.append(traces)
             return score(*traces)
 
-        _refuse_alone(programs.trace(self.programs[0], (x,), data), first, fixed)
         scorer = Scorer(vae.layout, fixed=fixed)
         self.vectorized = self.nesting is not None
         weights = over_particles(run, model, self.programs[1], count, self.nesting, scorer).log_weight
@@ -165,9 +178,6 @@ class _Completion:
     def means(self) -> Tensor:
         """The weighted mean of p(x|z) over the draws, ``[B, ...]``; of levels of tables the most probable one."""
         name = self.vae.sites.observed
-        if len(self.vae.sites.all_observed) > 1:
-            everything: dict[str, Any] = dict.fromkeys(self.vae.sites.all_observed)
-            only_site(everything)  # which says how to choose one
         columns = _columns(nodes_of(self.found[0].model)[name]["fn"])
         if columns is not None:
             return self._levels_and_numbers(name)
@@ -240,6 +250,21 @@ def _refuse_alone(of_model: programs.Trace, of_guide: programs.Trace, fixed: Map
                 f"latent site {name!r} is drawn by the model alone, so that what is observed tells nothing of it; draw "
                 "it in the guide, too"
             )
+
+
+def _refuse_coupled(vae: VAE, fn: Any, mask: Tensor) -> None:
+    """Refuse entries that depend on each other given the latents: their mean would ignore those that are observed."""
+    name = vae.sites.observed
+    while _columns(fn) is None and isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    if _columns(fn) is not None or not fn.event_dim:
+        return
+    event = mask.flatten(1) if name in vae.flat_sites else mask.flatten(-fn.event_dim)
+    if bool((event.any(-1) & ~event.all(-1)).any()):
+        raise ValueError(
+            f"the entries of site {name!r} depend on each other given the latents ({name_of(fn)}), and impute takes "
+            "them for independent; hide whole data alone, or make what they share a latent"
+        )
 
 
 def _columns(fn: Any) -> Columns | None:

@@ -9,9 +9,10 @@ from typing import Any
 from pyro import poutine
 from torch import Tensor
 
+from pyrovae.infer.density_checks import check_densities
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.particles import can_vectorize, over_particles
-from pyrovae.infer.points import check_densities, global_means
+from pyrovae.infer.points import global_means
 from pyrovae.infer.scoring import LogWeights, Score, Scorer
 from pyrovae.layout import OutsidePlateError, look_at
 from pyrovae.programs import Program, trace_pair, trial

@@ -15,9 +15,9 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyrovae.infer import shared
+from pyrovae.infer.density_checks import check_densities
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.particles import can_vectorize, over_particles
-from pyrovae.infer.points import check_densities
 from pyrovae.infer.scoring import LogWeights, Run, Score, Scorer
 from pyrovae.layout import Layout, look_at
 from pyrovae.programs import Program, owned_modules, trace, trace_pair

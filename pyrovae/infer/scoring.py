@@ -18,11 +18,11 @@ from pyrovae.infer.shared import SharedTerms, shared_terms
 from pyrovae.layout import Layout, OutsidePlateError, outside_plate
 from pyrovae.programs import Program
 from pyrovae.sites import (
-    PARTICLES,
     Site,
     data_frame,
     frames_of,
     is_local,
+    refuse_subsamples,
     sample_sites,
 )
 
@@ -225,7 +225,9 @@ class Scorer:
             share, size, self.data_dim = frame.full_size / frame.size, frame.size, frame.dim
             share *= observed[0]["infer"].get(DATA_SHARE, 1.0)
         if not self.weighted:
-            self._refuse_subsamples(counted)
+            refuse_subsamples(counted, plates, "log-likelihood of the whole")
+        elif self.several:  # the scale of such a plate would stand within the logarithm
+            refuse_subsamples(counted, plates, "bound of several particles (objective='elbo' has one)")
         self._find_scale(counted, share, size)
         return size
 
@@ -304,15 +306,6 @@ class Scorer:
             return site["infer"][KL_WEIGHT][0] if KL_WEIGHT in site["infer"] else 1.0
         scale = site["scale"]
         return scale if isinstance(self.scale, float) and self.scale == 1 else scale / self.scale
-
-    def _refuse_subsamples(self, sites: Sequence[Site]) -> None:
-        for site in sites:
-            for frame in site["cond_indep_stack"]:
-                if frame.full_size != frame.size and frame.name not in self.layout.plates and frame.name != PARTICLES:
-                    raise ValueError(
-                        f"the plate {frame.name!r} around site {site['name']!r} draws {frame.size} of {frame.full_size}"
-                        " elements of a datum, so there is no log-likelihood of the whole; give all of them"
-                    )
 
     def _draws(self, guide_sites: Mapping[str, Site], particles: tuple[int, int] | None) -> dict[str, Tensor]:
         """The draws of the guide, particles and rows first."""

@@ -1,0 +1,292 @@
+"""Guides whose densities cannot be set against the model's, or only for a part of the values or of the datum."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.distributions import transforms
+from pyro.infer.reparam import LocScaleReparam
+
+from pyrovae import VAE
+from pyrovae.infer import IWAE, VIMCO, Renyi
+from pyrovae.training import Trainer
+
+X = torch.tensor([0.3, -1.2, 2.0, 0.05])
+HALF = torch.tensor(0.5)
+
+
+def pair(prior, posterior, likelihood):
+    """A model of one latent and its guide."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", prior)
+            pyro.sample("x", likelihood(z), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", posterior(x))
+
+    return model, guide
+
+
+def around(z):
+    return dist.Normal(z, 1.0)
+
+
+def both(x):
+    """Probabilities of two levels."""
+    return torch.stack([torch.sigmoid(x), torch.sigmoid(-x)], -1)
+
+
+def second(z):
+    return dist.Normal(2 * z[..., 1], 1.0)
+
+
+OTHER_KINDS = {
+    "straight-through": (
+        dist.Bernoulli(torch.tensor(0.3)),
+        lambda x: dist.RelaxedBernoulliStraightThrough(HALF, torch.sigmoid(x)),
+        around,
+    ),
+    "one-hot straight-through": (
+        dist.OneHotCategorical(torch.tensor([0.7, 0.3])),
+        lambda x: dist.RelaxedOneHotCategoricalStraightThrough(HALF, both(x)),
+        second,
+    ),
+    "relaxed": (
+        dist.Bernoulli(torch.tensor(0.3), validate_args=False),
+        lambda x: dist.RelaxedBernoulli(HALF, torch.sigmoid(x)),
+        around,
+    ),
+    "discrete": (dist.Normal(0.0, 1.0), lambda x: dist.Bernoulli(torch.sigmoid(x)), around),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_KINDS)
+def test_a_density_is_not_set_against_a_probability(name):
+    model, guide = pair(*OTHER_KINDS[name])
+    ways = {
+        "log_likelihood": lambda: VAE(model, guide).log_likelihood(X, 10),
+        "bound_terms": lambda: VAE(model, guide).bound_terms(X),
+        "forward": lambda: VAE(model, guide)(X),
+        "IWAE": lambda: IWAE(5).loss(model, guide, X),
+        "VIMCO": lambda: VIMCO(5).loss(model, guide, X),
+        "Trainer": lambda: Trainer("iwae", epochs=1, progress=False).fit(VAE(model, guide), X),
+    }
+    for call in ways.values():
+        with pytest.raises(ValueError, match=r"site 'z' is (continuous|discrete) in the guide") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_straight_through_of_one_kind():
+    prior = torch.tensor([0.7, 0.3])
+    model, guide = pair(
+        dist.OneHotCategorical(prior), lambda x: dist.OneHotCategoricalStraightThrough(probs=both(X[: len(x)])), second
+    )
+    exact = torch.logsumexp(prior.log() + dist.Normal(torch.tensor([0.0, 2.0]), 1.0).log_prob(X.unsqueeze(-1)), -1)
+    torch.testing.assert_close(VAE(model, guide).log_likelihood(X, 20_000), exact, atol=0.03, rtol=0)
+
+
+TOO_NARROW = {
+    "positive": (dist.Normal(0.0, 1.0), lambda x: dist.LogNormal(x, 1.0), around, "-0.001 in the guide (LogNormal)"),
+    "interval": (dist.Normal(0.0, 1.0), lambda x: dist.Uniform(x - 1, x + 1), around, "in the guide (Uniform)"),
+    "above": (dist.HalfNormal(1.0), lambda x: dist.Uniform(0 * x, 1.0), around, "1.002 in the guide (Uniform)"),
+    "vectors": (
+        dist.Normal(torch.zeros(3), 1.0).to_event(1),
+        lambda x: dist.Uniform(x[:, None].expand(-1, 3) - 1, x[:, None] + 1).to_event(1),
+        lambda z: around(z.sum(-1)),
+        "in the guide (Uniform)",
+    ),
+    "counts": (dist.Poisson(2.0), lambda x: dist.Binomial(3, torch.sigmoid(x)), around, "4 in the guide (Binomial)"),
+    "levels": (
+        dist.Categorical(torch.ones(4)),
+        lambda x: dist.Categorical(torch.ones(len(x), 3)),
+        around,
+        "3 in the guide (Categorical)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_NARROW)
+def test_values_that_the_guide_never_draws(name):
+    prior, posterior, likelihood, words = TOO_NARROW[name]
+    vae = VAE(*pair(prior, posterior, likelihood))
+    with pytest.raises(ValueError, match="importance weights leave a part of the evidence out") as caught:
+        vae.log_likelihood(X, 10)
+    assert words in str(caught.value)
+    assert IWAE(5).loss(vae.model, vae.guide, X) > 0  # a bound all the same
+    if name != "levels":  # torch has a divergence for equally many alone
+        vae.bound_terms(X)
+
+
+@pytest.mark.parametrize(
+    ("prior", "posterior", "likelihood"),
+    [
+        (dist.Normal(0.0, 1.0), lambda x: dist.Uniform(x - 12, x + 12), around),
+        (dist.Uniform(0.0, 1.0), lambda x: dist.Uniform(0 * x, 1.0), around),
+        (dist.Gamma(2.0, 1.0), lambda x: dist.LogNormal(x, 1.0), around),
+        (dist.Poisson(2.0), lambda x: dist.Geometric(0.3 + 0 * x), around),
+        (
+            dist.VonMises(0.0, 1.0),
+            lambda x: dist.Uniform(0 * x - torch.pi, torch.pi),
+            lambda z: dist.Normal(z.cos(), 1.0),
+        ),
+        (
+            dist.Exponential(1.0),
+            lambda x: dist.TransformedDistribution(
+                dist.Exponential(torch.ones(len(x))), [transforms.AffineTransform(x.abs(), 1.0)]
+            ),
+            lambda z: dist.Uniform(-z, z),
+        ),
+    ],
+    ids=["far tails", "equal", "positive", "counts", "angles", "of the data alone"],
+)
+def test_values_that_the_posterior_does_not_have_either(prior, posterior, likelihood):
+    """By numerical integration or sums."""
+    vae = VAE(*pair(prior, posterior, likelihood))
+    torch.manual_seed(0)
+    discrete = prior.support.is_discrete
+    grid = torch.arange(60.0) if discrete else torch.linspace(-15, 30, 900_001)
+    low, high = {"VonMises": (-math.pi, math.pi), "Uniform": (0.0, 1.0)}.get(type(prior).__name__, (-15, 30))
+    if type(prior).__name__ not in ("Normal", "VonMises"):
+        low = max(low, 0.0)
+    grid = grid[(grid >= low) & (grid <= high) & (grid > 0 if type(prior).__name__ == "Gamma" else grid == grid)]
+    exact = []
+    for value in X:
+        able = grid > value.abs() if type(prior).__name__ == "Exponential" else torch.ones_like(grid).bool()
+        log_p = prior.log_prob(grid[able]) + likelihood(grid[able]).log_prob(value)
+        exact.append(log_p.logsumexp(0) + (0.0 if discrete else math.log(45 / 900_000)))
+    torch.testing.assert_close(vae.log_likelihood(X, 40_000), torch.stack(exact), atol=0.04, rtol=0)
+
+
+def some_pixels(x):
+    """A plate within the datum that draws a quarter of its entries."""
+    with pyro.plate("data", len(x), dim=-2):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("pixels", x.shape[1], subsample_size=5, dim=-1) as index:
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, index])
+
+
+def of_all_pixels(x):
+    scale = pyro.param("scale", torch.tensor(21**-0.5))
+    with pyro.plate("data", len(x), dim=-2):
+        pyro.sample("z", dist.Normal(x.sum(-1, keepdim=True) / 21, scale))
+
+
+def test_a_part_of_a_datum_has_no_figures_of_the_whole():
+    torch.manual_seed(0)
+    x = torch.randn(6, 20)
+    vae = VAE(some_pixels, of_all_pixels).prepare(x)
+    for call in (vae.bound_terms, vae, vae.reconstruct, lambda x: vae.sample(3), lambda x: vae.log_likelihood(x, 5)):
+        with pytest.raises(ValueError, match="'pixels' around site 'x' draws 5 of 20 elements of a datum") as caught:
+            call(x)
+        assert "\n" not in str(caught.value)
+    for objective in (IWAE(10), IWAE(10, vectorize_particles=False), Renyi(num_particles=10), VIMCO(10)):
+        with pytest.raises(ValueError, match="no bound of several particles"):
+            objective.loss(some_pixels, of_all_pixels, x)
+    with pytest.raises(ValueError, match="no bound of several particles"):
+        Trainer("iwae", epochs=1, progress=False).fit(vae, x)
+
+
+def test_one_particle_of_a_part_of_a_datum_is_the_elbo():
+    torch.manual_seed(0)
+    x = torch.randn(6, 20)
+    exact = dist.MultivariateNormal(torch.zeros(20), torch.eye(20) + 1).log_prob(x).sum()
+    losses = torch.tensor([IWAE(1).loss(some_pixels, of_all_pixels, x) for _ in range(800)])
+    assert -losses.mean() == pytest.approx(exact.item(), abs=4 * losses.std().item() / 800**0.5)  # the guide is exact
+    Trainer("elbo", epochs=1, progress=False).fit(VAE(some_pixels, of_all_pixels), x)
+
+
+def test_what_a_reparameterizer_of_pyro_writes_is_no_data():
+    weight = torch.tensor([1.0, 0.5, -1.0])
+
+    def plain(x, mask=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 2.0))
+            likelihood = dist.Normal(weight * z.unsqueeze(-1), 1.0)
+            pyro.sample("x", (likelihood if mask is None else likelihood.mask(mask)).to_event(1), obs=x)
+
+    def guide(x, mask=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z_decentered", dist.Normal(torch.zeros(len(x)), 1.0))
+
+    vae = VAE(poutine.reparam(plain, {"z": LocScaleReparam(0.0)}), guide)
+    x, mask = torch.tensor([[1.5, 0.0, 0.0]]), torch.tensor([[True, False, False]])
+    completed = vae.impute(x, mask, num_samples=20_000)
+    assert vae.sites.all_observed == ("x",)
+    assert vae.sites.latent == ("z_decentered",)
+    mean = 1.5 * 4 / 5  # of z given the first entry
+    torch.testing.assert_close(completed, torch.tensor([[1.5, mean / 2, -mean]]), atol=0.05, rtol=0)
+    assert vae.sample(4).shape == (4, 3)
+    exact = dist.MultivariateNormal(torch.zeros(3), torch.eye(3) + 4 * weight.outer(weight)).log_prob(x)
+    torch.testing.assert_close(vae.log_likelihood(x, 40_000), exact, atol=0.05, rtol=0)
+
+
+def labelled(x, mask, c):
+    """The observed label shifts the data."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("c", dist.Normal(z, 1.0), obs=c)
+        pyro.sample("x", dist.Normal(z.unsqueeze(-1) + c.unsqueeze(-1), 1.0).mask(mask).to_event(1), obs=x)
+
+
+def of_prior(x, mask, c):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+
+def test_a_named_data_site_is_completed_given_the_others():
+    x, mask = torch.tensor([[3.0, 0.0], [0.0, 0.0]]), torch.tensor([[True, False], [False, False]])
+    c = torch.tensor([1.0, -4.0])
+    torch.manual_seed(0)
+    vae = VAE(labelled, of_prior, observed="x")
+    # z given c, and x - c where it is observed: prior 0, all of them with variance 1.
+    expected = torch.tensor([[3.0, (1.0 + 2.0) / 3 + 1.0], [-2.0 - 4.0, -2.0 - 4.0]])
+    torch.testing.assert_close(vae.impute(x, mask, num_samples=40_000, c=c), expected, atol=0.15, rtol=0)
+    draws = vae.impute(x, mask, num_samples=2000, num_draws=2000, c=c)
+    torch.testing.assert_close(draws.mean(0), expected, atol=0.3, rtol=0)
+    with pytest.raises(ValueError, match=r"the pair has \['c', 'x'\]; .* VAE\(..., observed=NAME\)"):
+        VAE(labelled, of_prior).impute(x, mask, c=c)
+    with pytest.raises(ValueError, match=r"site 'c' holds rows of shape \(\) where x has \(2,\)"):
+        VAE(labelled, of_prior, observed="c").impute(x, mask, c=c)
+
+
+def test_entries_that_depend_on_each_other_given_the_latents_are_not_completed():
+    loc = torch.tensor([[3.0, 3.0], [-3.0, -3.0]])
+
+    def model(x, mask):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 0.1))
+            parts = dist.Normal(loc + z[..., None, None], 1.0).mask(mask.unsqueeze(-2)).to_event(1)
+            pyro.sample("x", dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), parts), obs=x)
+
+    def guide(x, mask):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 0.1))
+
+    x = torch.tensor([[3.0, 0.0], [0.0, -3.0]])
+    vae = VAE(model, guide)
+    with pytest.raises(ValueError, match=r"entries of site 'x' depend on each other .*MixtureSameFamily"):
+        vae.impute(x, torch.tensor([[True, False], [True, True]]))
+    completed = vae.impute(x, torch.tensor([[False, False], [True, True]]), num_samples=500)
+    torch.testing.assert_close(completed, torch.tensor([[0.0, 0.0], [0.0, -3.0]]), atol=0.1, rtol=0)
+
+
+def test_numbers_of_all_rows_are_a_tensor():
+    def model(x, c):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, torch.as_tensor(c)), obs=x)
+
+    def guide(x, c):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    with pytest.raises(TypeError, match="c= is a list with a number for each of the 4 rows"):
+        VAE(model, guide).log_likelihood(X, 10, chunk_size=2, c=[1.0, 2.0, 3.0, 4.0])
+    assert VAE(model, guide).log_likelihood(X, 10, chunk_size=2, c=torch.tensor([1.0, 2.0, 3.0, 4.0])).shape == (4,)
