@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
-from pathlib import Path
 
 import torch
 
 from pyrovae import plotting
 from pyrovae.batches import arguments
-from pyrovae.metrics import InferenceGap, inference_gap
+from pyrovae.data.fingerprints import changed_splits
+from pyrovae.metrics import inference_gap
 from pyrovae.metrics.evaluation import GREY, scores_grey
 from pyrovae.rng import begin
-from pyrovae.runs import Run, pick_device, posteriors
-from pyrovae.storage import write_atomically
+from pyrovae.runs import Run, measured, pick_device, posteriors
 
 logger = logging.getLogger(__name__)
 
-GAP_FILE = "inference-gap.csv"
 NUM_ROWS, NUM_SAMPLES = 1000, 1000
 
 
@@ -55,9 +52,10 @@ def evaluate_gap(options: argparse.Namespace) -> None:
         logger.info(GREY)
     settings = {"num_samples": samples, "chunk_size": options.chunk_size, "seed": options.seed}
     gap = inference_gap(vae, x, **settings, **data)
-    write_atomically(run.folder.path / GAP_FILE, as_csv(gap))
     path = run.folder.figures_path / "inference_gap.png"
     plotting.save_figure(plotting.inference_gaps(gap), path)
+    if options.split not in changed_splits(dataset, run.config.get("fingerprints") or {}):
+        measured.keep_gap(run.folder, options.split, gap)
     found = {"run": str(run.folder.path), "data": dataset.name, "split": options.split, "num_rows": len(rows)}
     if options.json:
         print(json.dumps({**found, **gap.means()}))
@@ -67,28 +65,3 @@ def evaluate_gap(options: argparse.Namespace) -> None:
     for name, value in gap.means().items():
         print(f"{name.replace('_', ' '):22} {value:>10.4f}  nats per datum")
     print(path)
-
-
-def as_csv(gap: InferenceGap) -> str:
-    """The bounds of the rows as a table, with a line for each."""
-    columns = zip(*(values.double().tolist() for values in gap), strict=True)
-    return "\n".join([",".join(gap._fields), *(",".join(map(repr, line)) for line in columns)]) + "\n"
-
-
-def gap_of(folder: Path) -> InferenceGap | None:
-    """The bounds that a run folder holds, or None.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged.
-    """
-    path = folder / GAP_FILE
-    try:
-        lines = list(csv.DictReader(path.read_text().splitlines()))
-        columns = {name: torch.tensor([float(line[name]) for line in lines]) for name in InferenceGap._fields}
-    except FileNotFoundError:
-        return None
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is damaged; evaluate --inference-gap writes it again") from None
-    return InferenceGap(**columns) if lines else None

@@ -297,6 +297,8 @@ def _value_of(schema: Schema, name: str, text: str) -> tuple[str, Any]:
     column = columns[name]
     if column.levels is not None:
         by_text = {_shown(level): level for level in column.levels}
+        if all(isinstance(level, bool) for level in column.levels):
+            text = text.title() if text.title() in by_text else text  # files write true, TRUE and True
         if text not in by_text and not _is_number_of(text, column.levels):
             known = ", ".join(list(by_text)[:20]) + (", ..." if len(by_text) > 20 else "")
             raise ValueError(f"--given {name}={text}: the levels of {name} are {known}")

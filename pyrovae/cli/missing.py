@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,13 @@ from tqdm.auto import tqdm
 
 from pyrovae import plotting
 from pyrovae.cli.options import flag
-from pyrovae.data import DataError, Rows
+from pyrovae.data import DataError, Dataset, Rows
 from pyrovae.data.dataset import TABLE
+from pyrovae.data.fingerprints import changed_splits
 from pyrovae.data.hdf5 import HDF5_FORMATS, ratios_of, read_missing
 from pyrovae.data.patterns import random_mask
 from pyrovae.metrics.missing import MissingError, missing_errors
-from pyrovae.runs import Run, pick_device, posteriors
-from pyrovae.storage import write_atomically
-
-_PREFIX = "missing-"
+from pyrovae.runs import Run, measured, pick_device, posteriors
 
 
 def evaluate_missing(options: argparse.Namespace) -> None:
@@ -71,10 +68,9 @@ def evaluate_missing(options: argparse.Namespace) -> None:
         seed=options.seed,
         progress=partial(tqdm, desc="shares of missing entries", disable=options.json),
     )
-    path = run.folder.path / f"{_file_name(options)}.csv"
-    write_atomically(path, as_csv(found))
+    path = measured.keep_errors(run.folder, _way(options, run, dataset), options.split, found)
     figure = run.folder.figures_path / "missing_errors.png"
-    plotting.save_figure(plotting.missing_errors(curves_of(run.folder.path)), figure)
+    plotting.save_figure(plotting.missing_errors(measured.errors_of(run.folder).fresh), figure)
     if options.json:
         print(json.dumps([error._asdict() for error in found]))
         return
@@ -121,45 +117,19 @@ def _from_files(options: argparse.Namespace, run: Run) -> tuple[Rows, dict[float
     return truth, masks
 
 
-def _file_name(options: argparse.Namespace) -> str:
+def _way(options: argparse.Namespace, run: Run, dataset: Dataset) -> str:
+    """How errors were measured, in the name of their file: test rows of the run's own data go without saying."""
     parts = [options.missing_mode]
     parts += [options.missing_pattern] if options.missing_pattern not in (None, "entries") else []
     parts += [f"refined-{options.refine}"] if options.refine else []
-    return _PREFIX + "-".join(parts)
+    parts += [options.split] if options.split != "test" else []
+    if options.split in changed_splits(dataset, run.config.get("fingerprints") or {}):
+        parts.append(re.sub(r"[^\w.=+-]+", "-", Path(dataset.name).stem))
+    return "-".join(parts)
 
 
-def as_csv(errors: Iterable[MissingError]) -> str:
-    """Errors as a table with a line for each share."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(MissingError._fields)
-    writer.writerows(errors)
-    return text.getvalue()
-
-
-def curves_of(folder: Path) -> dict[str, list[MissingError]]:
-    """The errors that a run folder holds, by how they were measured.
-
-    Raises
-    ------
-    ValueError
-        If a file is damaged.
-    """
-    found = {}
-    for path in sorted(folder.glob(f"{_PREFIX}*.csv")):
-        try:
-            lines = list(csv.DictReader(path.read_text().splitlines()))
-            errors = [MissingError._make(float(line[name]) for name in MissingError._fields) for line in lines]
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{path} is damaged; evaluate --missing writes it again") from None
-        if errors:
-            found[path.stem.removeprefix(_PREFIX)] = errors
-    return found
-
-
-def curves_of_runs(folders: Mapping[str, Path]) -> dict[str, list[MissingError]]:
-    """The errors of several runs, by the name of the run and how they were measured."""
-    all_curves = {name: curves_of(folder) for name, folder in folders.items()}
+def named(all_curves: Mapping[str, Mapping[str, list[MissingError]]]) -> dict[str, list[MissingError]]:
+    """The errors of several runs in one, by the name of the run and how they were measured."""
     several = len({way for curves in all_curves.values() for way in curves}) > 1
     return {
         f"{name}, {way}" if several else name: errors

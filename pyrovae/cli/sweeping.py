@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -14,14 +15,17 @@ from tqdm.auto import tqdm
 
 from pyrovae import plotting
 from pyrovae.cli.arguments import make_parser, options_of_train, pair_facts
-from pyrovae.cli.missing import curves_of, curves_of_runs
+from pyrovae.cli.missing import named
 from pyrovae.cli.options import TRAINING, flag, given, pair_dest
 from pyrovae.cli.writing import check_new
 from pyrovae.data.loading import check_known
+from pyrovae.metrics.missing import MissingError
 from pyrovae.pairs.registry import find_pair
 from pyrovae.runs import sweep as sweeps
 from pyrovae.runs.configuration import suited_training
+from pyrovae.runs.measured import STALE, errors_of, point_figures
 from pyrovae.storage import write_atomically
+from pyrovae.training.checkpoint import RunFolder
 from pyrovae.training.options import TrainingOptions
 
 _OF_THE_SWEEP = {
@@ -128,10 +132,19 @@ def read_grid(path: Path) -> Any:
     Raises
     ------
     ValueError
-        If it is no JSON.
+        If it is no JSON, or a grid names an option twice.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{path} names {twice!r} twice in one grid; give its values as a list")
+        return found
+
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(), object_pairs_hook=once)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no JSON file: {error}") from None
 
@@ -199,7 +212,8 @@ def parsed(point: Mapping[str, Any], folder: Path) -> argparse.Namespace:
     words = words_of({name: value for name, value in point.items() if name not in left_out}, folder)
     options, unknown = make_parser(pair).parse_known_args(words)
     if unknown:
-        raise ValueError(f"the grid has what train does not take: {' '.join(unknown)}")
+        of = next((f" (option {name!r})" for name, value in point.items() if str(value) in unknown), "")
+        raise ValueError(f"the grid has what train does not take: {' '.join(unknown)}{of}")
     return options
 
 
@@ -240,15 +254,10 @@ def train_point(
             run = Run.open(folder, pair, options.data if is_function(options.data) else None)
         else:
             run = new_run(options)
-        history = run.train(resume=started, device=where, progress=False, overwrite=overwrite)
-    best = history.rows[history.best_epoch - 1]
-    figures: dict[str, Any] = {"best_epoch": history.best_epoch, "epochs_done": len(history.rows)}
-    figures |= {name: value for name, value in best.items() if name == "loss" or name.startswith("validation_")}
-    figures["seconds"] = sum(row.get("seconds", 0.0) for row in history.rows)
+        run.train(resume=started, device=where, progress=False, overwrite=overwrite)
     if evaluate or options.evaluate:
-        record = run.evaluate(device=where, keep=True)
-        figures |= {f"test_{name}": value for name, value in record.items() if isinstance(value, int | float)}
-    return figures
+        run.evaluate(device=where, keep=True)
+    return point_figures(run.folder)
 
 
 def _collect(folder: Path, out: Path | None, overwrite: bool) -> None:
@@ -256,16 +265,20 @@ def _collect(folder: Path, out: Path | None, overwrite: bool) -> None:
 
     if out is not None:
         check_new(out, overwrite)
-    rows = sweeps.collect(folder)
+    rows, all_curves = sweeps.collect(folder), dict[str, dict[str, list[MissingError]]]()
     for row in rows:
-        for way, errors in curves_of(folder / row["run"]).items():
+        name = row["run"]
+        all_curves[name], stale = errors_of(RunFolder(folder / name))
+        for way in stale:
+            print(f"{name}: {STALE.format(way=way)}", file=sys.stderr)
+        for way, errors in all_curves[name].items():
             row |= {f"error_missing.{way}.{error.ratio:g}": error.error_missing for error in errors}
     path = out or folder / "results.csv"
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
     states = [row["state"] for row in rows]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print(f"{len(rows)} points ({counts}): {path}")
-    if curves := curves_of_runs({row["run"]: folder / row["run"] for row in rows}):
+    if curves := named(all_curves):
         figure = folder / "figures" / "missing_errors.png"
         plotting.save_figure(plotting.missing_errors(curves), figure)
         print(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +13,13 @@ from tqdm.auto import tqdm
 
 from pyrovae import plotting
 from pyrovae.cli.gaps import evaluate_gap
-from pyrovae.cli.missing import curves_of, evaluate_missing
+from pyrovae.cli.missing import evaluate_missing
 from pyrovae.cli.options import CHUNK_SIZE, flag, given
 from pyrovae.cli.writing import check_new
 from pyrovae.distributed import processes
 from pyrovae.metrics import known_figures
 from pyrovae.rng import begin
-from pyrovae.runs import Run, pick_device, posteriors
+from pyrovae.runs import Run, measured, pick_device, posteriors
 from pyrovae.runs.own_data import is_function
 
 
@@ -89,8 +90,11 @@ def plot(options: argparse.Namespace) -> None:
     rows, finished = run.folder.read_metrics(), run.load_finished(str(vae.device))
     how: dict[str, Any] = {"condition": condition, "finished": finished, "progress": bar_of_figures}
     figures = plotting.run_figures(vae, dataset, rows, **how)
-    if curves := curves_of(run.folder.path):
-        figures["missing_errors"] = plotting.missing_errors(curves)
+    curves = measured.errors_of(run.folder)
+    if curves.fresh:
+        figures["missing_errors"] = plotting.missing_errors(curves.fresh)
+    for way in curves.stale:
+        print(measured.STALE.format(way=way), file=sys.stderr)
     folder = run.folder.figures_path if options.out is None else options.out
     paths = {name: folder / f"{name}.{options.format}" for name in figures}
     for path in paths.values() if options.out is not None else ():

@@ -41,7 +41,12 @@ def encode_column(column: Column, series: pd.Series, unseen: str = "raise") -> n
         return _codes(column, series, unseen)
     if (held == "date") != (column.origin is not None) or held in ("text", "category"):
         expected = "numbers" if column.origin is None else "dates"
-        value, row = series.dropna().iloc[0], row_of(series, series.notna().to_numpy())
+        wrong = series.notna().to_numpy()
+        if column.origin is None and held in ("text", "category"):
+            no_number = wrong & pd.to_numeric(series.astype(object), errors="coerce").isna().to_numpy()
+            if no_number.any():  # texts of numbers beside one are as they should be
+                wrong = no_number
+        value, row = series[wrong].iloc[0], row_of(series, wrong)
         raise TypeError(f"column {column.name!r} must hold {expected}, not {value!r} in row {row!r}")
     if column.origin is not None:
         days = days_between(times_of(series), np.datetime64(column.origin, "us"))

@@ -17,7 +17,9 @@ from torch import Tensor
 from pyrovae.data.frames import as_frame
 from pyrovae.estimators.prediction import Sampling
 from pyrovae.estimators.table_estimator import TableEstimator, seed_of
+from pyrovae.estimators.table_model import draws_for
 from pyrovae.estimators.table_options import as_given, check_frame, is_arrow, raw_columns
+from pyrovae.metrics.imputed_rows import NUM_DRAWS
 from pyrovae.pairs import table_defaults as defaults
 
 
@@ -56,7 +58,8 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
     scale_where : {"outside", "inside", "batch"}, default "outside"
         Where numbers are scaled: before they reach the nets; within the likelihood, whose densities are then in the
         units of the table; or there by the mean and standard deviation of each batch in training, with the scaling
-        "standardize". The first two are the same up to rounding.
+        "standardize". The first two are the same up to rounding, and
+        scores up to the noise of their samples.
     marginals : {"none", "quantile"}, default "none"
         "quantile" gives numbers the likelihood of that name, where `likelihoods` gives none: a normal seen through an
         increasing map of each column's own, with values that hold more than 5 % of the column, such as zeros, kept
@@ -276,7 +279,7 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         drawn = self.model_.draws(x, mask, num_draws, Sampling(self.num_samples, self.weights, seed), missing=missing)
         return [self._filled(X, frame, values) for values in drawn]
 
-    def intervals(self, X: ArrayLike, coverage: float = 0.9, num_draws: int = 200) -> tuple[Any, Any]:
+    def intervals(self, X: ArrayLike, coverage: float = 0.9, num_draws: int | None = None) -> tuple[Any, Any]:
         """Intervals of the missing entries that hold the true value with some probability.
 
         Parameters
@@ -285,24 +288,28 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
             The rows.
         coverage : float, default 0.9
             That probability, in (0, 1).
-        num_draws : int, default 200
-            Draws whose quantiles are taken.
+        num_draws : int, optional
+            Draws of each entry, of which two are the ends. None takes 200, or as many as a coverage beyond 0.99 needs:
+            2 / (1 - coverage). More give ends that vary less.
 
         Returns
         -------
         low, high : DataFrame or ndarray, shape ``[N, D]``
             The ends. They are the entry itself where it is observed. Levels without an order have no interval: they
             are missing.
+
+        Raises
+        ------
+        ValueError
+            For a coverage outside of (0, 1), or one that so few draws do not have.
         """
         if not (isinstance(coverage, Real) and 0 < coverage < 1):
             raise ValueError(f"coverage must be between 0 and 1, got {coverage!r}")
-        check_scalar(num_draws, "num_draws", Integral, min_val=2)
+        count = max(NUM_DRAWS, draws_for(coverage)) if num_draws is None else num_draws
+        check_scalar(count, "num_draws", Integral, min_val=2)
         frame, x, mask, missing = self._encoded(X)
-        levels, sampling = (
-            [(1 - coverage) / 2, (1 + coverage) / 2],
-            Sampling(self.num_samples, self.weights, self._seed),
-        )
-        ends = self.model_.quantiles(x, mask, levels, num_draws, sampling, missing)
+        sampling = Sampling(self.num_samples, self.weights, self._seed)
+        (ends,) = self.model_.intervals(x, mask, [coverage], count, sampling, missing)
         nominal = [c.kind in ("categorical", "binary") for c in self.schema_.columns]
         ends[:, :, nominal] = np.nan
         low, high = (self._filled(X, frame, end) for end in ends)

@@ -49,6 +49,11 @@ LATENT_DRAWS = 5
 """Draws of the latent of each row of a small table, to find where they lie."""
 
 
+def draws_for(coverage: float) -> int:
+    """The least number of draws of which some two bound an interval of this coverage."""
+    return math.ceil(2 / (1 - coverage) - 1 - 1e-6)
+
+
 @dataclass
 class TableModel:
     """A trained pair of the kind `tabular` with the codec of its table. Inference is in float64.
@@ -276,22 +281,38 @@ class TableModel:
         drawn = self.predictor.draws(x, mask, num_draws, sampling, by_row=by_row, missing=missing)
         return np.stack([self.codec.complete(draw) for draw in drawn])
 
-    def quantiles(
+    def intervals(
         self,
         x: Tensor,
         mask: Tensor,
-        levels: Sequence[float],
+        coverages: Sequence[float],
         num_draws: int,
         sampling: Sampling,
         missing: Tensor | None = None,
     ) -> NDArray[np.float64]:
-        """Quantiles of draws of the missing entries, ``[len(levels), N, D]``, in the units of the columns."""
+        """Ends of intervals of the missing entries, ``[len(coverages), 2, N, D]``, in the units of the columns.
+
+        They are the k-th draws from below and from above. A number drawn like these lies between them with probability
+        1 - 2 k / (num_draws + 1), and k is the largest for which that is no less than the coverage.
+
+        Raises
+        ------
+        ValueError
+            If so many draws have no such interval.
+        """
+        places = []
+        for coverage in coverages:
+            place = math.floor((1 - coverage) / 2 * (num_draws + 1) + 1e-9)
+            if not place:
+                least = draws_for(coverage)
+                raise ValueError(f"coverage {coverage:g} needs num_draws of at least {least}, got {num_draws}")
+            places.append([place - 1, num_draws - place])
         found = []
         for part in slices(len(x), max(1, _NUMBERS_AT_ONCE // (num_draws * x.shape[1]))):
             absent = None if missing is None else missing[part]
             drawn = self.draws(x[part], mask[part], num_draws, sampling, by_row=False, missing=absent)
-            found.append(np.quantile(drawn, levels, axis=0, method="nearest"))
-        return np.concatenate(found, 1)
+            found.append(np.sort(drawn, axis=0)[np.array(places)])
+        return np.concatenate(found, 2)
 
     @torch.no_grad()
     def log_prob(

@@ -48,7 +48,12 @@ class VAEMError(NamedTuple):
 
 
 def column_errors(
-    truth: ArrayLike, filled: ArrayLike, hidden: ArrayLike, kinds: Sequence[str], num_levels: ArrayLike
+    truth: ArrayLike,
+    filled: ArrayLike,
+    hidden: ArrayLike,
+    kinds: Sequence[str],
+    num_levels: ArrayLike,
+    ranges: ArrayLike | None = None,
 ) -> list[ColumnError]:
     """Compute the error of each column in the unit that suits its kind.
 
@@ -66,11 +71,14 @@ def column_errors(
         The kind of each column: "real", "positive", "count", "binary", "categorical" or "ordinal".
     num_levels : array of int, shape ``[D]``
         The number of levels of each column. Only that of ordinal columns is used.
+    ranges : array, shape ``[D]``, optional
+        What errors of numbers are divided by: the range of the whole table, training rows included. The default is the
+        range of the known values in `truth`, largest minus smallest. The entries of columns of levels are not used.
 
     Returns
     -------
     list of ColumnError, length D
-        For numbers the root mean squared error over the range, largest minus smallest known value. For nominal columns
+        For numbers the root mean squared error over the range. For nominal columns
         the share of wrong levels. For ordinal columns the mean absolute difference of the codes over the number of
         levels.
 
@@ -91,13 +99,13 @@ def column_errors(
     _check_kinds(kinds, values.shape[1])
     if levels.shape != (values.shape[1],):
         raise ValueError(f"num_levels has shape {levels.shape}, and there are {values.shape[1]} columns")
-    ranges = _ranges(values)
+    scale = _scale(values, ranges)
     found = []
     for column, kind in enumerate(kinds):
         rows = asked[:, column]
         difference = values[rows, column] - guesses[rows, column]
         if kind in NUMBERS:
-            error, unit = np.sqrt(_mean(difference**2)) / ranges[column], "RMSE / range"
+            error, unit = np.sqrt(_mean(difference**2)) / scale[column], "RMSE / range"
         elif kind == "ordinal":
             error, unit = _mean(np.abs(difference)) / levels[column], "mean level difference / levels"
         else:
@@ -161,8 +169,7 @@ def vaem_rmse(
     truth, filled, hidden, kinds
         See `column_errors`.
     ranges : array, shape ``[D]``, optional
-        What errors of numbers are divided by: the range of the whole table, training rows included. The default is the
-        range of the known values in `truth`. The entries of columns of levels are not used.
+        See `column_errors`.
 
     Returns
     -------
@@ -191,9 +198,7 @@ def vaem_rmse(
     values, guesses, asked = _checked(truth, filled, hidden)
     _check_kinds(kinds, values.shape[1])
     numeric = np.isin(kinds, NUMBERS)
-    scale = _ranges(values) if ranges is None else np.asarray(ranges, dtype=float)
-    if scale.shape != numeric.shape:
-        raise ValueError(f"ranges has shape {scale.shape}, and there are {len(numeric)} columns")
+    scale = _scale(values, ranges)
     squared = np.where(numeric, ((values - guesses) / np.where(numeric, scale, 1.0)) ** 2, values != guesses)
     errors = np.array([_mean(squared[rows, column]) for column, rows in enumerate(asked.T)])
     rmse = np.sqrt(np.nansum(errors)) / (~np.isnan(errors)).sum()
@@ -276,11 +281,16 @@ def _check_kinds(kinds: Sequence[str], columns: int) -> None:
         raise ValueError(f"unknown kind {unknown[0]!r}; known are {', '.join(IMPUTED)}")
 
 
-def _ranges(values: np.ndarray) -> np.ndarray:
-    """Largest minus smallest known value of each column; 1 where it is 0, so that an error stays visible."""
-    known = ~np.isnan(values)
-    ranges = np.where(known, values, -np.inf).max(axis=0) - np.where(known, values, np.inf).min(axis=0)
-    return np.where(ranges > 0, ranges, 1.0)
+def _scale(values: np.ndarray, ranges: ArrayLike | None) -> np.ndarray:
+    """What errors of numbers are divided by; where a range is 0 it is 1, so that an error stays visible."""
+    if ranges is None:
+        known = ~np.isnan(values)
+        scale = np.where(known, values, -np.inf).max(axis=0) - np.where(known, values, np.inf).min(axis=0)
+        return np.where(scale > 0, scale, 1.0)
+    scale = np.asarray(ranges, dtype=float)
+    if scale.shape != values.shape[1:]:
+        raise ValueError(f"ranges has shape {scale.shape}, and there are {values.shape[1]} columns")
+    return scale
 
 
 def _mean(errors: np.ndarray) -> float:

@@ -211,17 +211,13 @@ class ImputedRows:
 
     def _inside(self, levels: Sequence[float]) -> list[NDArray[np.bool_]]:
         """Which entries lie in their interval of each level, ``[N, D]``."""
-        ends = [end for level in levels for end in ((1 - level) / 2, (1 + level) / 2)]
-        found = self.model.quantiles(self.x, self.seen, ends, NUM_DRAWS, self.sampling, ~self.mask)
-        bounds = [self._as_encoded(end) for end in found]
+        found = self.model.intervals(self.x, self.seen, levels, NUM_DRAWS, self.sampling, ~self.mask)
+        bounds = [[self._as_encoded(end) for end in ends] for ends in found]
         # A part in a million, which rows in float32 do not tell.
         slack = np.nan_to_num(1e-6 * np.fmax(np.abs(self.table.low), np.abs(self.table.high)))
         values = self.table.values
         with np.errstate(invalid="ignore"):
-            return [
-                (values >= low - slack) & (values <= high + slack)
-                for low, high in zip(bounds[::2], bounds[1::2], strict=True)
-            ]
+            return [(values >= low - slack) & (values <= high + slack) for low, high in bounds]
 
     def baselines(
         self, train: Rows | None, names: Sequence[str] | None, progress: Progress | None = None

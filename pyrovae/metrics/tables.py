@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyrovae.data.columns import NUMBERS
 from pyrovae.families import EvaluationFigure, Family, Measure
 from pyrovae.metrics.evaluation import Evaluated, NonFiniteFigureError
 from pyrovae.metrics.held_entries import held_entry_figures
@@ -53,8 +54,8 @@ FIGURES = (
     EvaluationFigure(
         "imputation_by_column",
         "share",
-        "error of each column: of numbers the root mean squared error over the range, of ordered levels the mean "
-        "difference over their number, of other levels the share of wrong ones",
+        "error of each column: of numbers the root mean squared error over the range (in training rows and these), of "
+        "ordered levels the mean difference over their number, of other levels the share of wrong ones",
     ),
     EvaluationFigure("imputation_seconds", "s", "the time that each took, with the fit of the other imputers"),
     EvaluationFigure(
@@ -160,15 +161,18 @@ TABLES = Family(
 """The family of pairs of tables."""
 
 
-def _errors(table: Table, filled: NDArray[np.float64], asked: NDArray[np.bool_]) -> dict[str, float]:
-    from pyrovae.metrics.imputation import NUMBERS, vaem_rmse
-
-    # The range of the whole table: that of the training rows, and of these.
+def _ranges(table: Table) -> NDArray[np.float64]:
+    """The range of each column in the whole table: in the training rows, and in these."""
     known = ~np.isnan(table.values)
     low = np.fmin(table.low, np.where(known, table.values, np.inf).min(0))
     high = np.fmax(table.high, np.where(known, table.values, -np.inf).max(0))
-    ranges = np.where(np.isin(table.kinds, NUMBERS) & (high > low), high - low, 1.0)
-    error = vaem_rmse(table.values, filled, asked, table.kinds, ranges)
+    return np.where(np.isin(table.kinds, NUMBERS) & (high > low), high - low, 1.0)
+
+
+def _errors(table: Table, filled: NDArray[np.float64], asked: NDArray[np.bool_]) -> dict[str, float]:
+    from pyrovae.metrics.imputation import vaem_rmse
+
+    error = vaem_rmse(table.values, filled, asked, table.kinds, _ranges(table))
     return {"rmse": error.rmse, "numeric": error.numeric, "categorical": error.categorical}
 
 
@@ -192,7 +196,7 @@ def _check_values(what: str, values: NDArray[np.float64], asked: NDArray[np.bool
 def _by_column(table: Table, filled: NDArray[np.float64], asked: NDArray[np.bool_]) -> Sequence[float | None]:
     from pyrovae.metrics.imputation import column_errors
 
-    errors = column_errors(table.values, filled, asked, table.kinds, table.num_levels)
+    errors = column_errors(table.values, filled, asked, table.kinds, table.num_levels, _ranges(table))
     return [_finite(error.value) for error in errors]
 
 

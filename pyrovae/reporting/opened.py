@@ -10,15 +10,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pyrovae import plotting
-from pyrovae.cli.gaps import GAP_FILE, gap_of
-from pyrovae.cli.missing import curves_of
 from pyrovae.data import DataError, Dataset
 from pyrovae.data.fingerprints import changed_splits
-from pyrovae.metrics import InferenceGap
 from pyrovae.metrics.evaluation import Progress
 from pyrovae.metrics.missing import MissingError
-from pyrovae.runs import Run, evaluations, posteriors
+from pyrovae.runs import Run, evaluations, measured, posteriors
 from pyrovae.runs.evaluations import Kept
+from pyrovae.runs.measured import Gap
 from pyrovae.storage import CheckpointError, load_information
 from pyrovae.vae import VAE
 
@@ -38,7 +36,7 @@ class Opened:
     """Held-out figures of the present weights, by split."""
     vae: VAE | None
     dataset: Dataset | None
-    gap: InferenceGap | None
+    gap: Gap
     missing: dict[str, list[MissingError]]
     notes: list[str]
     """What is not there, a line each."""
@@ -103,19 +101,13 @@ def opened(run: Run, name: str, device: str = "cpu") -> Opened:
         if dataset is not None and (changed := changed_splits(dataset, known)):
             which = f"{dataset.name} ({' and '.join(changed)} rows)"
             notes.append(f"Figures are drawn of other data than the run was trained on: {which}")
-    gap, missing = None, {}
+    gap, missing = Gap(None, "", is_stale=False), dict[str, list[MissingError]]()
     if trained:
-        stale = folder.weights_path.stat().st_mtime
-        if (folder.path / GAP_FILE).exists():
-            if (folder.path / GAP_FILE).stat().st_mtime >= stale:
-                gap = gap_of(folder.path)
-            else:
-                notes.append("The inference gap was measured with earlier weights, and is left out")
-        for way, errors in curves_of(folder.path).items():
-            if (folder.path / f"missing-{way}.csv").stat().st_mtime >= stale:
-                missing[way] = errors
-            else:
-                notes.append(f"Errors of missing entries ({way}) were measured with earlier weights, and are left out")
+        gap = measured.gap_of(folder)
+        if gap.is_stale:
+            notes.append("The inference gap was measured with earlier weights, and is left out")
+        missing, stale = measured.errors_of(folder)
+        notes += [measured.STALE.format(way=way).capitalize() for way in stale]
     return Opened(run, name, rows, state, kept, vae, dataset, gap, missing, notes)
 
 
@@ -131,8 +123,8 @@ def draw(run: Opened, condition: Mapping[str, Any], fit_steps: int, progress: Pr
         )
     elif run.rows:
         run.figures["training_curves"] = plotting.training_curves(run.rows)
-    if run.gap is not None:
-        run.figures["inference_gap"] = plotting.inference_gaps(run.gap)
+    if run.gap.gap is not None:
+        run.figures["inference_gap"] = plotting.inference_gaps(run.gap.gap)
     if run.missing:
         run.figures["missing_errors"] = plotting.missing_errors(run.missing)
     run.notes += [f"{name.replace('_', ' ')} cannot be drawn: {reason}" for name, reason in problems.items()]

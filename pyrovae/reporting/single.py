@@ -75,11 +75,10 @@ def pictured(run: Opened) -> list[Section]:
         taken(name.capitalize(), mine)
     for title, names in _LAST.items():
         taken(title, names)
-    if run.gap is not None:
-        rows = [
-            Row(_spelt(name), [Cell(f"{value:.2f}", repr(value))], key=name) for name, value in run.gap.means().items()
-        ]
-        caption = f"Means over {len(run.gap.refined)} rows, in nats per datum"
+    gap, split, _ = run.gap
+    if gap is not None:
+        rows = [Row(_spelt(name), [Cell(f"{value:.2f}", repr(value))], key=name) for name, value in gap.means().items()]
+        caption = f"Means over {len(gap.refined)} {split} rows, in nats per datum"
         next(s for s in sections if s.title == "Inference gap").tables.append(Table((), rows, caption))
     taken("More figures", list(left))
     return sections

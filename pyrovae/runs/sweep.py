@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyrovae.storage import write_atomically
+from pyrovae.runs.evaluations import weights_digest
+from pyrovae.runs.measured import point_figures
+from pyrovae.storage import CheckpointError, write_atomically
+from pyrovae.training.checkpoint import RunFolder
 
 POINT, RESULT = "point.json", "result.json"
 """Files in the folder of a point: what the point is, and what came of it."""
@@ -212,6 +215,8 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 def collect(folder: str | Path) -> list[dict[str, Any]]:
     """A row for each point of a sweep: its folder, its state, its options and its figures.
 
+    Where a point was trained further since the sweep, the figures are those that its folder has now.
+
     Parameters
     ----------
     folder : str or Path
@@ -237,7 +242,7 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
         result = read_result(path.parent)
         state = "unfinished" if result is None else "finished" if result.get("error") is None else "failed"
         row = {"run": path.parent.name, "state": state, **{name: _plain(value) for name, value in options.items()}}
-        for name, value in ((result or {}).get("figures") or {}).items():
+        for name, value in _figures(path.parent, result).items():
             row[f"figure.{name}" if name in row else name] = _plain(value)
         if state == "failed":
             row["error"] = (result or {})["error"]
@@ -247,6 +252,24 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _figures(folder: Path, result: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The figures of a point, which are those of its folder where the weights are others than the sweep left there."""
+    if result is None or result.get("error") is not None:
+        return {}
+    if _weights(folder) == result.get("weights"):
+        return dict(result.get("figures") or {})
+    try:
+        return point_figures(RunFolder(folder))
+    except (OSError, KeyError, IndexError, CheckpointError) as error:
+        raise ValueError(f"{folder} has other weights than its sweep left there, and no figures: {error}") from None
+
+
+def _weights(folder: Path) -> str | None:
+    """The digest of the weights of a point; None where it has none, as one that failed."""
+    run = RunFolder(folder)
+    return weights_digest(run) if run.weights_path.exists() else None
+
+
 def run_point(point: Point, path: Path, start: Start) -> Result:
     """Train one point and write down what came of it. Errors are noted, and not raised."""
     try:
@@ -254,7 +277,8 @@ def run_point(point: Point, path: Path, start: Start) -> Result:
             figures, error = dict(start(point.options, path)), None
     except Exception as problem:  # whatever a pair raises must not end the other points
         figures, error = {}, " ".join(f"{type(problem).__name__}: {problem}".split())
-    write_atomically(path / RESULT, json.dumps({"figures": figures, "error": error}, indent=2) + "\n")
+    result = {"figures": figures, "error": error, "weights": _weights(path)}
+    write_atomically(path / RESULT, json.dumps(result, indent=2) + "\n")
     return Result(point, path, figures, error)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 from command_line import error_of
@@ -28,7 +29,10 @@ def files(folder):
 
 def lines(path):
     with open(path) as file:
-        return [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
+        return [
+            {name: float(value) for name, value in line.items() if name not in ("split", "weights")}
+            for line in csv.DictReader(file)
+        ]
 
 
 def test_random_masks(folder, out):
@@ -102,6 +106,56 @@ def test_a_sweep_draws_what_its_points_have(folder, out):
     for row in collected:
         (found,) = lines(f"grid/{row['run']}/missing-random.csv")
         assert float(row["error_missing.random.0.5"]) == found["error_missing"]
+
+
+def test_errors_of_earlier_weights_are_left_out(folder, out, capsys):
+    grid = {"pair": "gaussian", "data": "digits", "epochs": 1, "hidden": "8", "latent_dim": [2, 3]}
+    (folder / "grid.json").write_text(json.dumps({**grid, "likelihood": "bernoulli"}))
+    assert main(["sweep", "grid.json", "--out", "grid", "--quiet", "--evaluate"]) == 0
+    words = ["--missing", "0.5", "--num-samples", "2", "--num-rows", "9"]
+    for name in ("latent_dim=2", "latent_dim=3"):
+        assert main(["evaluate", f"grid/{name}", *words]) == 0
+    assert main(["resume", "grid/latent_dim=3", "--epochs", "4", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["sweep", "--collect", "grid"]) == 0
+    assert "latent_dim=3: errors of missing entries (random) were measured with earlier" in capsys.readouterr().err
+    with open("grid/results.csv") as file:
+        first, second = csv.DictReader(file)
+    assert float(first["error_missing.random.0.5"]) > 0
+    assert second["error_missing.random.0.5"] == ""
+    # The figures of the point are those of the longer training, and its old evaluation is none of them.
+    epochs = Run.open("grid/latent_dim=3").folder.read_metrics()
+    assert (int(first["epochs_done"]), int(second["epochs_done"])) == (1, 4)
+    assert float(second["loss"]) == pytest.approx(epochs[int(second["best_epoch"]) - 1]["loss"])
+    assert float(first["test_cross_entropy"]) > 0
+    assert second["test_cross_entropy"] == ""
+    assert main(["plot", "grid/latent_dim=3"]) == 0
+    captured = capsys.readouterr()
+    assert "missing_errors" not in captured.out
+    assert "measured with earlier weights" in captured.err
+    assert main(["evaluate", "grid/latent_dim=3", *words]) == 0
+    assert main(["evaluate", "grid/latent_dim=3", "--num-samples", "20"]) == 0
+    assert main(["sweep", "--collect", "grid"]) == 0
+    with open("grid/results.csv") as file:
+        _, second = csv.DictReader(file)
+    assert float(second["error_missing.random.0.5"]) > 0
+    assert float(second["test_cross_entropy"]) > 0
+
+
+def test_other_rows_than_test_rows_have_files_of_their_own(folder, out):
+    words = ["evaluate", "gaussian", "--missing", "0.5", "--num-samples", "2", "--num-rows", "9"]
+    assert main(words) == 0
+    held_out = (folder / "gaussian" / "missing-random.csv").read_text()
+    assert main([*words, "--split", "train"]) == 0
+    digits = data.load("digits")
+    other = {"x_train": digits.train.x[:50], "x_validation": digits.train.x[50:90], "x_test": digits.train.x[100:140]}
+    np.savez(folder / "others.npz", **{name: x.numpy() for name, x in other.items()})
+    assert main([*words, "--data", "others.npz"]) == 0
+    assert {path.name for path in (folder / "gaussian").glob("missing-*")} == {
+        f"missing-random{more}.csv" for more in ("", "-train", "-others")
+    }
+    assert (folder / "gaussian" / "missing-random.csv").read_text() == held_out
+    assert ",train," in (folder / "gaussian" / "missing-random-train.csv").read_text().splitlines()[1]
 
 
 @pytest.mark.parametrize(

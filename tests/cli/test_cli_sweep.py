@@ -75,6 +75,7 @@ def test_a_broken_off_point_goes_on(folder, capsys, monkeypatch):
         ({**BASE, "out": "there"}, "'out' is no option of a grid"),
         ({**BASE, "latent_dim": True}, "takes a value, got true"),
         ({**BASE, "optimizer": "adamm"}, "adamm"),
+        ({**BASE, "drop_last": "yes"}, "what train does not take: yes (option 'drop_last')"),
         ({**BASE, "epochs": [1, 0]}, "epochs must be positive, got 0"),
         ({**BASE, "data": ["digits", "digitz"]}, "no data set, file or folder 'digitz'; known are "),
         ({**BASE, "data": "mine.npz"}, "there is no file or folder mine.npz"),
@@ -95,6 +96,7 @@ def test_a_wrong_grid_is_refused_before_anything_runs(grid, message, folder, cap
         (["--collect", "nowhere"], "holds no points"),
         (["nowhere.json", "--out", "grid"], "nowhere.json: No such file"),
         (["half.json", "--out", "grid"], "half.json is no JSON file"),
+        (["twice.json", "--out", "grid"], "twice.json names 'epochs' twice in one grid"),
         (["grid.json", "--out", "grid", "--jobs", "0"], "at least 1, got 0"),
         (["grid.json", "--out", "grid", "--backend", "slurm"], "slurm"),
     ],
@@ -102,6 +104,7 @@ def test_a_wrong_grid_is_refused_before_anything_runs(grid, message, folder, cap
 def test_wrong_arguments(words, message, folder, capsys):
     write_grid(folder)
     (folder / "half.json").write_text('{"pair": ')
+    (folder / "twice.json").write_text('{"pair": "gaussian", "data": "digits", "epochs": 1, "epochs": 2}')
     assert message in error_of(["sweep", *words, *([] if "--collect" in words else ["--quiet"])], capsys)
 
 

@@ -13,6 +13,7 @@ from command_line import enter, error_of, files_in
 from safetensors.torch import load_file
 
 from pyrovae.cli import main
+from pyrovae.data.columns import NUMBERS
 from pyrovae.estimators import VAEImputer
 from pyrovae.runs import Run
 from pyrovae.training import Callback
@@ -132,6 +133,10 @@ def test_evaluate(place, out, more):
     assert list(found["imputation_by_column"]) == list(houses())
     assert all(list(part) == methods for part in found["imputation_by_column"].values())
     assert 0 < found["imputation"]["vae"]["numeric"] < 1
+    kinds = {column["name"]: column["kind"] for column in run.spec.schema["schema"]["columns"]}
+    for method, errors in found["imputation"].items():  # the same entries over the same ranges
+        numbers = [part[method] for name, part in found["imputation_by_column"].items() if kinds[name] in NUMBERS]
+        assert errors["numeric"] == pytest.approx(np.mean(numbers))
 
 
 def test_figures_do_not_move_with_the_chunk_size(place, out):
@@ -249,7 +254,7 @@ class TestSample:
             "--given",
             "colour=red",
             "--given",
-            "garden=True",
+            "garden=TRUE",
         ]
         assert main([*words, "--given", "size=100.5", "--given", "sold=2024-03-01"]) == 0
         new = pd.read_csv("new.csv")

@@ -73,6 +73,12 @@ BAD_ROWS = {
     "infinite": (lambda f: f.assign(weight=-np.inf), {}, "'weight' has the value -inf in row 3; replace"),
     "infinite, lax": (lambda f: f.assign(weight=-np.inf), {"unseen": "missing"}, "'weight' has the value -inf in row"),
     "text": (lambda f: f.assign(weight="heavy"), {}, "'weight' must hold numbers, not 'heavy' in row 3"),
+    "a slip": (
+        lambda f: f.assign(weight=["43.5", *["2.5"] * (len(f) - 2), "abc"]),
+        {},
+        "'weight' must hold numbers, not 'abc' in row",
+    ),
+    "numbers as texts": (lambda f: f.assign(weight="43.5"), {}, "'weight' must hold numbers, not '43.5' in row 3"),
     "date": (lambda f: f.assign(weight=NOW), {}, "'weight' must hold numbers, not .* in row 3"),
     "negative count": (lambda f: f.assign(age=-1), {}, "'age' is of kind count and holds whole numbers from 0, not -1"),
     "twice": (lambda f: pd.concat([f, f], axis=1), {}, "the table has two columns 'age'"),

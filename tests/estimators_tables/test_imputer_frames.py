@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+from pyrovae.estimators.prediction import Sampling
 from pyrovae.storage import CheckpointError
 
 PRINT_DIGEST = """
@@ -319,6 +320,26 @@ def test_intervals(frame, fitted):
     for name in ("flag", "text", "sort", "object"):
         assert low[name].isna().equals(frame[name].isna()), "levels without an order have no interval"
     assert (low["same"] == 7.5).all()
+
+
+def test_intervals_are_as_wide_as_their_coverage(frame, fitted):
+    """Between the k-th draws from below and above lies a further draw with probability 1 - 2 k / (M + 1)."""
+    widths = []
+    for coverage in (0.5, 0.9, 0.99, 0.999):
+        low, high = fitted.intervals(frame, coverage)
+        widths.append(float((high["real"] - low["real"]).mean()))
+    assert widths == sorted(widths)  # those of numbers end where their range does
+    assert widths[0] < widths[1] < widths[2]
+    with pytest.raises(ValueError, match=r"coverage 0\.999 needs num_draws of at least 1999, got 1998"):
+        fitted.intervals(frame, 0.999, num_draws=1998)
+    x, mask, missing = fitted._encoded(frame)[1:]
+    sampling = Sampling(fitted.num_samples, fitted.weights, fitted._seed)
+    for coverage, count in ((0.9, 199), (0.9, 200), (0.5, 3), (0.01, 3)):
+        (ends,) = fitted.model_.intervals(x, mask, [coverage], count, sampling, missing)
+        drawn = np.sort(fitted.model_.draws(x, mask, count, sampling, by_row=False, missing=missing), 0)
+        place = int((1 - coverage) / 2 * (count + 1) + 1e-9)
+        np.testing.assert_array_equal(ends, drawn[[place - 1, count - place]])
+        assert 1 - 2 * place / (count + 1) >= coverage - 1e-9 > 1 - 2 * (place + 1) / (count + 1) - 1e-9
 
 
 @pytest.mark.parametrize("likelihood", ["normal", "student-t"])

@@ -44,6 +44,13 @@ def test_column_errors():
     assert [error.unit for error in found] == units
 
 
+def test_column_errors_with_ranges_of_the_whole_table():
+    found = column_errors(TRUTH, FILLED, HIDDEN, KINDS, LEVELS, ranges=[16.0, NAN, NAN, 1.0])
+    np.testing.assert_allclose([error.value for error in found], [np.sqrt(12.5) / 16, NOMINAL, ORDINAL, NAN])
+    with pytest.raises(ValueError, match=r"ranges has shape \(2,\), and there are 4 columns"):
+        column_errors(TRUTH, FILLED, HIDDEN, KINDS, LEVELS, ranges=[16.0, 1.0])
+
+
 def test_hivae_error():
     """The column whose only hidden entry has no known truth does not count."""
     found = hivae_error(TRUTH, FILLED, HIDDEN, KINDS, LEVELS)

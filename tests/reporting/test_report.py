@@ -11,15 +11,15 @@ from pages import read
 
 from pyrovae import VAE, plotting
 from pyrovae.cli import main
-from pyrovae.cli.gaps import gap_of
-from pyrovae.cli.missing import curves_of
 from pyrovae.metrics import InferenceGap, known_figures
 from pyrovae.metrics.missing import MissingError
 from pyrovae.pairs import find_pair
 from pyrovae.reporting import report
 from pyrovae.runs import Run
+from pyrovae.runs.measured import errors_of, gap_of
 from pyrovae.storage import CheckpointError
 from pyrovae.training.callbacks import Callback
+from pyrovae.training.checkpoint import RunFolder
 
 
 def test_figures_are_those_of_the_folder(runs, capsys):
@@ -196,13 +196,16 @@ def test_gaps_and_errors_of_missing_entries_are_those_of_the_files(runs):
     assert main(["evaluate", "plain", "--missing", "0.2,0.5", "--num-samples", "2", "--num-rows", "30"]) == 0
     page = read(report("plain"))
     assert {"inference_gap", "missing_errors"} <= page.pictures.keys()
-    gap = gap_of(runs / "plain")
+    folder = RunFolder(runs / "plain")
+    gap, split, _ = gap_of(folder)
     assert isinstance(gap, InferenceGap)
+    assert split == "test"
     for name, value in gap.means().items():
         assert page.figures[name] == [value]
-    assert all(isinstance(error, MissingError) for error in curves_of(runs / "plain")["random"])
-    # Weights that are newer than what was measured.
-    (runs / "plain/model.safetensors").touch()
+    assert all(isinstance(error, MissingError) for error in errors_of(folder).fresh["random"])
+    (runs / "plain/model.safetensors").touch()  # as a copy of the folder does
+    assert {"inference_gap", "missing_errors"} <= read(report("plain")).pictures.keys()
+    assert main(["resume", "plain", "--epochs", str(len(folder.read_metrics()) + 3), "--quiet"]) == 0
     later = read(report("plain"))
     assert not {"inference_gap", "missing_errors"} & later.pictures.keys()
     assert sum("measured with earlier weights" in note for note in later.notes) == 2

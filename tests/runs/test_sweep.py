@@ -146,4 +146,4 @@ class TestCollect:
 def test_points_are_json(tmp_path):
     list(sweep(points_of({"x": 1, "names": [["a=real", "b=count"]]}), tmp_path, squares))
     assert json.loads((tmp_path / "run" / POINT).read_text()) == {"x": 1, "names": ["a=real", "b=count"]}
-    assert sweeps.read_result(tmp_path / "run") == {"figures": {"square": 1}, "error": None}
+    assert sweeps.read_result(tmp_path / "run") == {"figures": {"square": 1}, "error": None, "weights": None}

@@ -1,0 +1,130 @@
+"""What a run folder holds of its weights: figures of the training, errors of hidden entries, the inference gap."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pyrovae.metrics import InferenceGap
+from pyrovae.metrics.missing import MissingError
+from pyrovae.runs import evaluations
+from pyrovae.storage import load_information, write_atomically
+from pyrovae.training.checkpoint import RunFolder
+
+GAP_FILE = "inference-gap.csv"
+STALE = "errors of missing entries ({way}) were measured with earlier weights, and are left out"
+"""What to say of such errors."""
+_PREFIX = "missing-"
+_WEIGHTS, _SPLIT = "weights", "split"
+"""Columns of these files beside the figures: the digest of the weights that were measured, and the rows."""
+
+
+class Curves(NamedTuple):
+    """Errors of hidden entries, by how they were measured."""
+
+    fresh: dict[str, list[MissingError]]
+    """Those of the present weights."""
+    stale: list[str]
+    """How those of earlier weights were measured."""
+
+
+class Gap(NamedTuple):
+    """The inference gap of some rows."""
+
+    gap: InferenceGap | None
+    """None if there is none of the present weights."""
+    split: str
+    """The rows."""
+    is_stale: bool
+    """Whether there is one of earlier weights."""
+
+
+def keep_errors(folder: RunFolder, way: str, split: str, errors: Sequence[MissingError]) -> Path:
+    """Write errors of hidden entries into a run folder, in place of earlier ones that were measured the same way."""
+    path = folder.path / f"{_PREFIX}{way}.csv"
+    write_atomically(path, _as_csv(folder, split, MissingError._fields, errors))
+    return path
+
+
+def errors_of(folder: RunFolder) -> Curves:
+    """The errors of hidden entries that a run folder holds.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged.
+    """
+    curves = Curves({}, [])
+    for path in sorted(folder.path.glob(f"{_PREFIX}*.csv")):
+        way = path.stem.removeprefix(_PREFIX)
+        try:
+            lines = list(csv.DictReader(path.read_text().splitlines()))
+            errors = [MissingError._make(float(line[name]) for name in MissingError._fields) for line in lines]
+            fresh = _is_fresh(folder, lines)
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path} is damaged; evaluate --missing writes it again") from None
+        if errors and fresh:
+            curves.fresh[way] = errors
+        elif errors:
+            curves.stale.append(way)
+    return curves
+
+
+def keep_gap(folder: RunFolder, split: str, gap: InferenceGap) -> Path:
+    """Write the bounds of rows into a run folder, a line for each."""
+    path = folder.path / GAP_FILE
+    lines = zip(*(values.double().tolist() for values in gap), strict=True)
+    write_atomically(path, _as_csv(folder, split, gap._fields, lines))
+    return path
+
+
+def gap_of(folder: RunFolder) -> Gap:
+    """The inference gap that a run folder holds.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    path = folder.path / GAP_FILE
+    try:
+        lines = list(csv.DictReader(path.read_text().splitlines()))
+        columns = {name: torch.tensor([float(line[name]) for line in lines]) for name in InferenceGap._fields}
+        fresh, split = _is_fresh(folder, lines), lines[0][_SPLIT] if lines else ""
+    except FileNotFoundError:
+        return Gap(None, "", is_stale=False)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} is damaged; evaluate --inference-gap writes it again") from None
+    return Gap(InferenceGap(**columns) if lines and fresh else None, split, is_stale=bool(lines) and not fresh)
+
+
+def point_figures(folder: RunFolder) -> dict[str, Any]:
+    """The figures of a run as a row of a sweep has them: those of its best epoch, and of the test rows where known."""
+    rows, best = folder.read_metrics(), int(load_information(folder.state_path)["best_epoch"])
+    figures: dict[str, Any] = {"best_epoch": best, "epochs_done": len(rows)}
+    figures |= {
+        name: value for name, value in rows[best - 1].items() if name == "loss" or name.startswith("validation_")
+    }
+    figures["seconds"] = sum(row.get("seconds", 0.0) for row in rows)
+    kept = evaluations.kept(folder).get("test")
+    if kept is not None and kept.weights == evaluations.weights_digest(folder):
+        figures |= {f"test_{name}": value for name, value in kept.figures.items() if isinstance(value, int | float)}
+    return figures
+
+
+def _as_csv(folder: RunFolder, split: str, names: Iterable[str], lines: Iterable[Iterable[float]]) -> str:
+    text, weights = io.StringIO(), evaluations.weights_digest(folder)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, _SPLIT, _WEIGHTS])
+    writer.writerows([*line, split, weights] for line in lines)
+    return text.getvalue()
+
+
+def _is_fresh(folder: RunFolder, lines: Sequence[Mapping[str, str]]) -> bool:
+    """Whether figures are of the present weights of a run."""
+    return {line[_WEIGHTS] for line in lines} == {evaluations.weights_digest(folder)}
