@@ -91,12 +91,22 @@ def check_densities(
 def check_kinds(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> None:
     """Refuse a latent that is drawn from a density by one program and from probabilities by the other.
 
-    Points, which are no draws, are let through.
-
     Raises
     ------
     ValueError
         Naming the site.
+    """
+    if found := of_two_kinds(of_model, of_guide):
+        raise ValueError(
+            f"{found}, so a density would be compared with a probability and there is no bound; take one kind in both, "
+            "such as a relaxed distribution, or OneHotCategoricalStraightThrough beside OneHotCategorical"
+        )
+
+
+def of_two_kinds(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> str:
+    """In words the latent that is continuous in one program and discrete in the other; empty without one.
+
+    Points, which are no draws, are left alone.
     """
     for name, q in of_guide.items():
         p = of_model.get(name)
@@ -105,13 +115,10 @@ def check_kinds(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> N
         theirs, ours = _is_discrete(q), _is_discrete(p)
         if theirs is None or ours is None or theirs == ours:
             continue
-        kinds = "discrete" if theirs else "continuous", "discrete" if ours else "continuous"
-        raise ValueError(
-            f"site {name!r} is {kinds[0]} in the guide ({name_of(q['fn'])}) and {kinds[1]} in the model "
-            f"({name_of(p['fn'])}), so that a density would be compared with a probability and there is no bound; take "
-            "one kind in both, such as a relaxed distribution, or OneHotCategoricalStraightThrough beside "
-            "OneHotCategorical"
-        )
+        words = {True: "discrete", False: "continuous"}
+        in_guide = f"{words[theirs]} in the guide ({name_of(q['fn'])})"
+        return f"site {name!r} is {in_guide} and {words[ours]} in the model ({name_of(p['fn'])})"
+    return ""
 
 
 def check_reach(

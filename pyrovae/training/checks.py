@@ -16,10 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data.rows import cut, holds_rows
+from pyrovae.infer.density_checks import of_two_kinds
 from pyrovae.infer.objective import Objective
 from pyrovae.infer.objectives import check_pyro_objective
 from pyrovae.rng import forked
-from pyrovae.sites import is_local, latent_sites
+from pyrovae.sites import is_local, latent_sites, sample_sites
 from pyrovae.storage import CheckpointError
 from pyrovae.training.batching import Batches, HeldBatches
 from pyrovae.training.checkpoint import RunFolder
@@ -101,6 +102,8 @@ def check_objective(vae: VAE, objective: Any, x: Tensor, data: Mapping[str, Any]
     with programs.trial(vae.model, vae.guide):
         traces = programs.trace_pair(vae.model, vae.guide, (x,), given)
     check_pyro_objective(objective, traces.model, traces.guide)
+    if found := of_two_kinds(sample_sites(traces.model), latent_sites(traces.guide)):
+        logger.warning("%s, so the loss compares a density with a probability, as in Pyro, and is no bound", found)
 
 
 @contextmanager

@@ -83,6 +83,19 @@ def test_a_density_is_not_set_against_a_probability(name):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("compile", [False, "recorded"])
+def test_an_elbo_of_pyro_says_that_it_is_none(compile, caplog):
+    def guide(x):
+        shift = pyro.param("shift", torch.tensor(0.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.RelaxedBernoulliStraightThrough(HALF, torch.sigmoid(x + shift)))
+
+    model = pair(*OTHER_KINDS["straight-through"])[0]
+    caplog.set_level("WARNING", logger="pyrovae")
+    Trainer("elbo", epochs=1, progress=False, compile=compile).fit(VAE(model, guide), X)
+    assert caplog.text.count("compares a density with a probability, as in Pyro, and is no bound") == 1
+
+
 def test_straight_through_of_one_kind():
     prior = torch.tensor([0.7, 0.3])
     model, guide = pair(
