@@ -478,7 +478,8 @@ def _is_of_shape(error: Exception) -> bool:
     text = str(error)
     if type(error) is IndexError:
         return "Dimension out of range" in text
-    return type(error) is RuntimeError and "Trace Shapes" in text and "same dtype" not in text
+    shapes = ("Trace Shapes", "cannot be multiplied", "must match the size")
+    return type(error) is RuntimeError and any(words in text for words in shapes) and "same dtype" not in text
 
 
 def _others(data: Mapping[str, Any], known: Collection[torch.dtype]) -> bool:

@@ -274,7 +274,10 @@ class Fit:
             if whole is not None:
                 self.losses.add(whole, number, x, data)
                 return count
-        own, leaves = (0.0, []) if x is None else self.gradients(x, data, beta, count)
+        own, leaves = 0.0, list[Tensor]()
+        if x is not None:
+            with self.vae.telling_of_data(x, data):
+                own, leaves = self.gradients(x, data, beta, count)
         skip = None
         if isinstance(own, Tensor) and x is not None and self.losses.at_once > 1:
             self.losses.add(own, number, x, data)

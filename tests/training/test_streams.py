@@ -85,3 +85,17 @@ def test_patience_and_best_weights_of_a_stream(tmp_path):
     losses = [row["validation_loss"] for row in history.rows]
     assert history.best_epoch == 1 + losses.index(min(losses))
     assert len(losses) == history.best_epoch + 3
+
+
+@pytest.mark.parametrize("compile", [False, "recorded"])
+@pytest.mark.parametrize("objective", ["elbo", "mean-field", "iwae"])
+def test_a_later_batch_of_another_width(objective, compile):
+    class Wider(IterableDataset):
+        def __iter__(self):
+            part = rows(10)
+            return iter([part, part, torch.cat([part, part], 1)])
+
+    with pytest.raises(
+        ValueError, match=r"^x has rows of shape \(\d+,\), and the pair has seen rows of shape"
+    ):
+        Trainer(objective, epochs=2, progress=False, compile=compile).fit(linear_pair(), Wider())
