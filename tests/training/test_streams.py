@@ -95,7 +95,5 @@ def test_a_later_batch_of_another_width(objective, compile):
             part = rows(10)
             return iter([part, part, torch.cat([part, part], 1)])
 
-    with pytest.raises(
-        ValueError, match=r"^x has rows of shape \(\d+,\), and the pair has seen rows of shape"
-    ):
+    with pytest.raises(ValueError, match=r"^x has rows of shape \(\d+,\), and the pair has seen rows of shape"):
         Trainer(objective, epochs=2, progress=False, compile=compile).fit(linear_pair(), Wider())
