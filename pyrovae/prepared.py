@@ -18,7 +18,7 @@ from pyrovae import programs
 from pyrovae.data.rows import Rows, cut, to_device
 from pyrovae.decoding import Decoding
 from pyrovae.infer.enumeration import enumerated
-from pyrovae.infer.log_weights import conditioned, log_condition
+from pyrovae.infer.log_weights import log_condition
 from pyrovae.infer.minibatch import MinibatchScale
 from pyrovae.infer.particles import can_vectorize
 from pyrovae.infer.points import global_means
@@ -266,7 +266,7 @@ class PreparedPair(PairParameters):
             given = programs.keywords(self.model, self.guide, **data)
             self.prepare(x, **data)
             condition = self._with_marked_means(condition, tell=False)
-            model, guide = conditioned(self.model, self.guide, condition)
+            model, guide = programs.conditioned(self.model, self.guide, condition)
             model = enumerated(model, self.layout)
             with self.scope(), programs.evaluating(self):
                 if self.takes_few(x, given):
@@ -386,7 +386,7 @@ class PreparedPair(PairParameters):
         with self.scope():
             given = programs.keywords(self.model, **data)
             if condition:
-                model, guide = conditioned(self.model, self.guide, condition)
+                model, guide = programs.conditioned(self.model, self.guide, condition)
                 traces = programs.trace_pair(model, guide, (x,), given)
                 for name in condition:
                     traces.model.remove_node(name)  # it is given, and so no term of the bound
@@ -403,7 +403,7 @@ class PreparedPair(PairParameters):
         """Traces whose model takes all values of the latents that it marks for enumeration, at the same draws."""
         if not self.layout.enumerated:
             return traces
-        model, guide = conditioned(self.model, self.guide, condition)
+        model, guide = programs.conditioned(self.model, self.guide, condition)
         model, given = enumerated(model, self.layout), programs.keywords(self.model, **data)
         with self.scope():
             summed = programs.trace_pair(model, guide, (x,), given, drawn=traces.guide)

@@ -80,6 +80,15 @@ def trace_pair(
     return Traces(trace(poutine.replay(model, trace=drawn), args, kwargs), drawn)
 
 
+def conditioned(model: Program, guide: Program, condition: Mapping[str, Tensor] | None) -> tuple[Program, Program]:
+    """The two programs with some latents fixed, whose densities are left out of the guide."""
+    if not condition:
+        return model, guide
+    # The guide's other sites may depend on the fixed ones, so they get the value before they are hidden.
+    fixed_guide = poutine.block(poutine.condition(guide, data=dict(condition)), hide=list(condition))
+    return poutine.condition(model, data=dict(condition)), fixed_guide
+
+
 class Unconditioned(Messenger):
     """Draw observed sites from their distributions, as `poutine.uncondition` does; what is no draw stays as it is.
 

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent, constraints
 
 from pyrovae import programs
 from pyrovae.data.kinds import ROUNDING
-from pyrovae.data.rows import cut, slices
+from pyrovae.data.rows import cut, refuse_lists, slices
 from pyrovae.distributions.columns import Columns
 from pyrovae.rng import forked
 from pyrovae.sites import data_sites, rows_first
@@ -160,6 +160,7 @@ def refuse_outside(vae: VAE, x: Tensor, data: Mapping[str, Any], rows_at_once: i
         Naming the row, the entry, the value and what is expected.
     """
     check = None
+    refuse_lists(data, len(x), rows_at_once)
     for part in slices(len(x), rows_at_once):
         some, given = x[part], cut(data, part, len(x))
         check = SupportCheck(vae, some, given) if check is None else check

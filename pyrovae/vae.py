@@ -16,7 +16,7 @@ from pyrovae import programs
 from pyrovae.data.dataset import Dataset, DataSpec
 from pyrovae.data.rows import cut
 from pyrovae.infer.bound import bound_terms
-from pyrovae.infer.density_checks import ROWS_COMPARED, check_densities
+from pyrovae.infer.density_checks import check_all_rows
 from pyrovae.infer.functional import LogLikelihood
 from pyrovae.infer.likelihood import check_compile, check_counts, log_likelihood
 from pyrovae.infer.points import MeanMessenger
@@ -94,7 +94,9 @@ class VAE(PreparedPair):
                 raise TypeError(f"{label} must be callable, got {type(program).__name__}")
         super().__init__(model, guide, observed, latent)
         self.made_by: MadeBy | None = None
-        self._has_densities = False  # whether the guide was found to have importance weights
+        self._ranges_vary: bool | None = (
+            None  # whether the ranges of latents are others for other rows; None: not known
+        )
         if isinstance(example, Mapping):
             first = programs.argument_names(model)[0]
             if first not in example:
@@ -253,10 +255,7 @@ class VAE(PreparedPair):
             refuse_outside(self, x, given, min(chunk_size, 1024))
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
-            if not self._has_densities:
-                some = slice(min(ROWS_COMPARED, chunk_size) if self.takes_few(x, given) else None)
-                check_densities(self.model, self.guide, self.layout, (x[some],), cut(given, some, len(x)), condition)
-            self._has_densities = True
+            self._ranges_vary = check_all_rows(self, x, given, condition, chunk_size, self._ranges_vary)
             how = chunk_size, vectorize, condition, given, compile
             result = log_likelihood(self, self.layout, x, num_samples, *how)
         if rows_guide is not None and rows_guide.has_fixed_scale and num_samples > 1:

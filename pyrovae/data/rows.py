@@ -31,23 +31,26 @@ def holds_rows(value: Any, rows: int) -> bool:
 
 
 def cut(data: Mapping[str, Any], which: Tensor | slice, rows: int) -> dict[str, Any]:
-    """Some rows of those values that hold `rows` rows; the others as they are.
+    """Some rows of those values that hold `rows` rows; the others as they are."""
+    return {name: value[which] if holds_rows(value, rows) else value for name, value in data.items()}
+
+
+def refuse_lists(data: Mapping[str, Any], rows: int, at_once: int) -> None:
+    """Refuse what is no tensor and may be a value for each row, where rows are taken in parts: it would stay whole.
 
     Raises
     ------
     TypeError
-        For numbers of all rows that are no tensor, of which some are asked for.
+        Naming the argument.
     """
-    for name, value in data.items():
-        numbers = isinstance(value, np.ndarray) or (
-            isinstance(value, list | tuple) and all(isinstance(one, int | float) for one in value)
-        )
-        if numbers and np.shape(value)[:1] == (rows,) and isinstance(which, slice) and len(range(rows)[which]) < rows:
+    for name, value in data.items() if at_once < rows else ():
+        if isinstance(value, np.ndarray) and not value.ndim:
+            continue
+        if isinstance(value, list | tuple | np.ndarray) and len(value) == rows:
             raise TypeError(
-                f"{name}= is a {type(value).__name__} with a number for each of the {rows} rows, and only a tensor "
-                f"follows the rows; give torch.as_tensor({name})"
+                f"{name}= is a {type(value).__name__} as long as the {rows} rows, and only tensors follow the rows; "
+                "give a tensor if it has a value for each of them, and make it an attribute of the programs if not"
             )
-    return {name: value[which] if holds_rows(value, rows) else value for name, value in data.items()}
 
 
 def to_device(value: Any, device: torch.device | str) -> Any:
@@ -193,7 +196,10 @@ class Rows:
         ------
         ValueError
             If `batch_size` is below 1.
+        TypeError
+            For a list or an array as long as the rows, of which parts are taken.
         """
+        refuse_lists(self.whole, len(self), batch_size)
         return (self.take(part) for part in slices(len(self), batch_size))
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> Rows:

@@ -13,14 +13,13 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from pyrovae import programs
-from pyrovae.data.rows import cut, slices
+from pyrovae.data.rows import cut, refuse_lists, slices
 from pyrovae.decoding import only_site
 from pyrovae.distributions import OrderedLogits
 from pyrovae.distributions.columns import Columns
-from pyrovae.infer.density_checks import check_densities
+from pyrovae.infer.density_checks import check_all_rows
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.likelihood import check_counts
-from pyrovae.infer.log_weights import conditioned
 from pyrovae.infer.particles import over_particles, particle_dim
 from pyrovae.infer.scoring import LogWeights, Score, Scorer
 from pyrovae.likelihoods.tables import level_probs
@@ -30,6 +29,9 @@ from pyrovae.support import refuse_outside
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
+
+
+_AROUND = Independent | MaskedDistribution | ExpandedDistribution
 
 
 @torch.no_grad()
@@ -55,9 +57,12 @@ def impute(
     vectorize = num_samples > 1 and vae.vectorizes(x[:2], **cut(given, slice(2), len(x)))
     means: list[Tensor] = []
     chosen: list[_Chosen] = []
+    refuse_lists(given, len(x), max(1, chunk_size // num_samples))
     with vae.scope():
         for part in slices(len(x), max(1, chunk_size // num_samples)):
             some = _Completion(vae, x[part], cut(given, part, len(x)), num_samples, vectorize)
+            if not part.start and not some.is_point:
+                check_all_rows(vae, x, given, vae._with_marked_means({}), chunk_size, None)
             if num_draws is None:
                 means.append(some.means())
             else:
@@ -99,7 +104,7 @@ def _draws(
     choose it.
     """
     fixed = vae._with_marked_means({})
-    model = programs.unconditioned(conditioned(vae.model, vae.guide, {})[0], vae.chosen_site)
+    model = programs.unconditioned(programs.conditioned(vae.model, vae.guide, {})[0], vae.chosen_site)
     parts = []
     for latents, rows in _joined(chosen):
         places = {name: _place(vae, name) for name in latents}
@@ -148,15 +153,13 @@ class _Completion:
     def __init__(self, vae: VAE, x: Tensor, data: Mapping[str, Any], count: int, vectorize: bool) -> None:
         self.vae, self.x, self.data = vae, x, data
         fixed = vae._with_marked_means({})
-        self.programs = conditioned(vae.model, vae.guide, fixed)
+        self.programs = programs.conditioned(vae.model, vae.guide, fixed)
         model = enumerated(self.programs[0], vae.layout)
         first = programs.trace(self.programs[1], (x,), data)
         local = {name: nodes_of(first)[name] for name in vae.latents_of(first)}
         self.is_point = bool(local) and all(is_point(site) for site in local.values())
         if self.is_point:
             count = 1
-        else:
-            check_densities(vae.model, vae.guide, vae.layout, (x[:2],), cut(data, slice(2), len(x)), fixed)
         self.nesting = vae.layout.max_plate_nesting if vectorize and count > 1 else None
         self.found: list[programs.Traces] = []
         alone = programs.trace(self.programs[0], (x,), data)
@@ -255,7 +258,7 @@ def _refuse_alone(of_model: programs.Trace, of_guide: programs.Trace, fixed: Map
 def _refuse_coupled(vae: VAE, fn: Any, mask: Tensor) -> None:
     """Refuse entries that depend on each other given the latents: their mean would ignore those that are observed."""
     name = vae.sites.observed
-    while _columns(fn) is None and isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
+    while _columns(fn) is None and (isinstance(fn, _AROUND) or _is_of_entries(fn)):
         fn = fn.base_dist
     if _columns(fn) is not None or not fn.event_dim:
         return
@@ -265,6 +268,12 @@ def _refuse_coupled(vae: VAE, fn: Any, mask: Tensor) -> None:
             f"the entries of site {name!r} depend on each other given the latents ({name_of(fn)}), and impute takes "
             "them for independent; hide whole data alone, or make what they share a latent"
         )
+
+
+def _is_of_entries(fn: Any) -> bool:
+    """Whether a distribution is made by transforms of single entries."""
+    ends = [end for one in getattr(fn, "transforms", ()) for end in (one.domain, one.codomain)]
+    return bool(ends) and not any(end.event_dim for end in ends)
 
 
 def _columns(fn: Any) -> Columns | None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import reduce
-from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pyro import poutine
+from pyro.distributions import Delta, Empirical, ExpandedDistribution, MaskedDistribution, ZeroInflatedDistribution
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import VonMises, biject_to, constraints
+from torch.distributions import Independent, biject_to
 
-from pyrovae.infer.densities import masked_log_prob
+from pyrovae.data.rows import cut, slices
 from pyrovae.infer.points import points_of_draws, reached
-from pyrovae.infer.scoring import Scorer
+from pyrovae.infer.reach import check_reach
 from pyrovae.layout import Layout
-from pyrovae.programs import Program, trace, trace_pair, trial
+from pyrovae.programs import Program, conditioned, trace_pair, trial
 from pyrovae.sites import (
     Site,
     is_local,
@@ -30,16 +28,13 @@ from pyrovae.sites import (
     sample_sites,
 )
 
+if TYPE_CHECKING:
+    from pyrovae.prepared import PreparedPair
+
 MOST_ENTRIES = 1000
 """The largest number of entries of a datum's latents whose change of variables is compared."""
 ROWS_COMPARED = 8
 """Rows for which it is."""
-NEGLIGIBLE = 30.0
-"""Nats below the density at the best of some draws, from which on values that the guide cannot draw are left alone."""
-DRAWS = 10
-"""How many."""
-STEP = 1e-3
-"""How far beyond the values of the guide the model is asked for its density, relative to the edge."""
 
 
 def check_densities(
@@ -48,15 +43,20 @@ def check_densities(
     layout: Layout,
     args: tuple,
     kwargs: Mapping[str, Any],
-    fixed: Collection[str] = (),
     *,
     points_allowed: bool = False,
-) -> None:
+) -> bool:
     """Refuse a guide without importance weights: a latent of a datum that is no draw, or one over other values.
 
     A `Delta` at a function of a draw of the datum that the model does not have is let through where its density is that
     of the draw, corrected by its `log_density`, as Pyro's AutoGuides and EasyGuides write it. With `points_allowed`
     points are let through too, for training, and a guide that cannot draw some values of the model, whose bound is one.
+    What is given is to be fixed in both programs.
+
+    Returns
+    -------
+    bool
+        Whether the ranges of latents may be others for other rows, so that `check_reach` is to look at these, too.
 
     Raises
     ------
@@ -67,13 +67,12 @@ def check_densities(
     with trial(model, guide):
         traces = trace_pair(model, guide, args, kwargs)
         first, in_model = traces.guide, sample_sites(traces.model)
-        check_kinds(in_model, {n: s for n, s in latent_sites(first).items() if n not in fixed})
-        if not points_allowed:
-            check_reach(model, guide, layout, args, kwargs, fixed)
-        sites = {n: s for n, s in latent_sites(first).items() if n not in fixed and is_local(s, layout.plates)}
+        check_kinds(in_model, latent_sites(first))
+        vary = not points_allowed and check_reach(model, guide, layout, args, kwargs)
+        sites = {n: s for n, s in latent_sites(first).items() if is_local(s, layout.plates)}
         points = [name for name, site in sites.items() if is_point(site)]
         if not points:
-            return
+            return vary
         again, leaves = points_of_draws(guide, first, [name for name in sites if name not in in_model], args, kwargs)
         of_draws = {name for name in points if reached(nodes_of(again)[name]["value"], leaves)}
         for name in points:
@@ -86,6 +85,50 @@ def check_densities(
         scored = [name for name in points if name in of_draws and name in in_model]
         if scored:
             _check_log_density(again, scored, leaves, layout, in_model)
+    return vary
+
+
+def check_all_rows(
+    vae: PreparedPair,
+    x: Tensor,
+    given: Mapping[str, Any],
+    condition: Mapping[str, Tensor],
+    chunk_size: int,
+    vary: bool | None,
+) -> bool:
+    """Check the densities of a pair: with some rows once, and with all rows where ranges are those of the rows.
+
+    Parameters
+    ----------
+    vae : VAE
+        The pair, prepared.
+    x, given, condition : Tensor and mappings
+        Rows, further arguments of the programs, and values of latents.
+    chunk_size : int
+        Rows at a time.
+    vary : bool or None
+        What the last call returned; None before the first one.
+
+    Returns
+    -------
+    bool
+        Whether the ranges of latents are those of the rows.
+    """
+    few = vae.takes_few(x, given)
+
+    def part(rows: slice) -> tuple[Program, Program, tuple[Tensor], dict[str, Any]]:
+        fixed = {name: vae.cut_latent(name, value, rows, len(x)) for name, value in condition.items()}
+        model, guide = conditioned(vae.model, vae.guide, fixed)
+        return model, guide, (x[rows],), cut(given, rows, len(x))
+
+    if vary is None:
+        model, guide, args, kwargs = part(slice(min(ROWS_COMPARED, chunk_size) if few else None))
+        vary = check_densities(model, guide, vae.layout, args, kwargs)
+    for rows in slices(len(x), chunk_size if few else len(x)) if vary else ():
+        model, guide, args, kwargs = part(rows)
+        with trial(vae.model, vae.guide):
+            check_reach(model, guide, vae.layout, args, kwargs, first_row=rows.start)
+    return vary
 
 
 def check_kinds(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> None:
@@ -106,117 +149,35 @@ def check_kinds(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> N
 def of_two_kinds(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> str:
     """In words the latent that is continuous in one program and discrete in the other; empty without one.
 
-    Points, which are no draws, are left alone.
+    Points of the guide, which are no draws, are left alone.
     """
     for name, q in of_guide.items():
         p = of_model.get(name)
-        if p is None or q["is_observed"] or is_point(q) or is_point(p):
+        if p is None or p["is_observed"] or q["is_observed"] or is_point(q):
             continue
-        theirs, ours = _is_discrete(q), _is_discrete(p)
-        if theirs is None or ours is None or theirs == ours:
-            continue
-        words = {True: "discrete", False: "continuous"}
-        in_guide = f"{words[theirs]} in the guide ({name_of(q['fn'])})"
-        return f"site {name!r} is {in_guide} and {words[ours]} in the model ({name_of(p['fn'])})"
+        theirs, ours = _kind(q), _kind(p)
+        if theirs is not None and ours is not None and theirs != ours:
+            of_guide_is = f"{theirs} in the guide ({name_of(q['fn'])})"
+            return f"site {name!r} is {of_guide_is} and {ours} in the model ({name_of(p['fn'])})"
     return ""
 
 
-def check_reach(
-    model: Program, guide: Program, layout: Layout, args: tuple, kwargs: Mapping[str, Any], fixed: Collection[str] = ()
-) -> None:
-    """Refuse a latent of a datum with values that the model has and the guide never draws, if they have probability.
-
-    Importance weights would leave out their share of the evidence, whatever the number of samples.
-
-    Raises
-    ------
-    ValueError
-        Naming the site and a value.
-    """
-    traces, best = trace_pair(model, guide, args, kwargs), None
-    of_model = sample_sites(traces.model)
-    for name, q in latent_sites(traces.guide).items():
-        p = of_model.get(name)
-        if p is None or name in fixed or is_point(q) or is_point(p) or not is_local(q, layout.plates):
-            continue
-        value = _out_of_reach(q, p)
-        if value is None:
-            continue
-        drawn = traces.guide.copy()
-        message: Any = {**q, "value": value}
-        drawn.nodes[name] = message
-        if best is None:
-            some = (sample_sites(trace_pair(model, guide, args, kwargs).model) for _ in range(DRAWS))
-            best = torch.stack([_density(sites, layout) for sites in (of_model, *some)]).amax(0)
-        try:
-            beyond = _density(sample_sites(trace(poutine.replay(model, trace=drawn), args, kwargs)), layout)
-        except ValueError:
-            continue  # the data are impossible there, and so are such values of the posterior
-        if bool((beyond > best - NEGLIGIBLE).any()):
-            changed = value != q["value"]
-            raise ValueError(
-                f"site {name!r} is never {float(value[changed].flatten()[0]):.4g} in the guide ({name_of(q['fn'])}), "
-                f"where the model ({name_of(p['fn'])}) has probability, so importance weights leave a part of the "
-                "evidence out; give the guide a distribution over all values of the model's"
-            )
-
-
-def _is_discrete(site: Site) -> bool | None:
+def _kind(site: Site) -> str | None:
+    """What a distribution gives its values: "discrete" is probabilities; None if that is not known."""
+    fn = site["fn"]
+    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    if isinstance(fn, Delta):
+        return "of a single value"
+    if isinstance(fn, Empirical):
+        return "discrete"
     try:
-        return bool(site["fn"].support.is_discrete)
+        discrete = bool(fn.support.is_discrete)
     except (NotImplementedError, AttributeError):
         return None
-
-
-def _density(sites: Mapping[str, Site], layout: Layout) -> Tensor:
-    """The log-probability of each datum with its latents, ``[B]``."""
-    scorer = Scorer(layout)
-    local = [site for site in sites.values() if is_local(site, layout.plates)]
-    return reduce(add, (scorer.per_datum(masked_log_prob(site), site)[0] for site in local))
-
-
-def _out_of_reach(q: Site, p: Site) -> Tensor | None:
-    """A draw with an entry of each datum where the model has values and the guide has none; None if there is none."""
-    value = q["value"]
-    ours, theirs = _ends(p["fn"], value.device), _ends(q["fn"], value.device)
-    if ours is None or theirs is None:
-        return None
-    (low, high), (first, last) = ours, theirs
-    discrete, margin = bool(q["fn"].support.is_discrete), 1e-6
-    below = (first > low + margin * (1 + first.abs())).expand(value.shape)
-    above = (last < high - margin * (1 + last.abs())).expand(value.shape)
-    if not bool((below | above).any()):
-        return None
-    if discrete:
-        under, over = first - 1, last + 1
-    else:  # not beyond the values of the model
-        under, over = first - STEP * (1 + first.abs()), last + STEP * (1 + last.abs())
-        under = torch.where(under > low, under, (first + low) / 2)
-        over = torch.where(over < high, over, (last + high) / 2)
-    event_dim = q["fn"].event_dim
-    entries = (below | above).reshape(*value.shape[: value.dim() - event_dim], -1)
-    one = (entries & (entries.cumsum(-1) == 1)).reshape(value.shape)  # others of the datum stay as they are
-    return torch.where(one, torch.where(below, under, over).to(value.dtype), value)
-
-
-def _ends(fn: Any, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """The least and the largest value of the entries of a distribution; None if they are no range of numbers."""
-    try:
-        support: Any = fn.support
-    except (NotImplementedError, AttributeError):
-        return None
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-    if name_of(fn) == VonMises.__name__:
-        low, high = -torch.pi, torch.pi  # torch calls them real, since angles repeat
-    elif support is constraints.boolean:
-        low, high = 0, 1
-    elif low is None and high is None and support is not constraints.real:
-        return None
-    ends = (-torch.inf if low is None else low), (torch.inf if high is None else high)
-    first, last = (torch.as_tensor(end, dtype=torch.float64, device=device) for end in ends)
-    return first, last
+    if isinstance(fn, ZeroInflatedDistribution) and not discrete:
+        return "continuous but for 0"
+    return "discrete" if discrete else "continuous"
 
 
 def _check_log_density(

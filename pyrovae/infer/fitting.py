@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from tqdm.auto import tqdm
 
 from pyrovae import programs
-from pyrovae.data.rows import cut, to_device
+from pyrovae.data.rows import cut, refuse_lists, to_device
 from pyrovae.infer.likelihood import check_counts
 from pyrovae.infer.refining import Refinement, RowBounds, better_of, held_fixed, refine
 from pyrovae.masks import check_entries
@@ -60,6 +60,7 @@ def fit_posterior(
             if not all(site_reparameterised(fn) for fn in guide.row_sites.distributions(values[:1]).values()):
                 how = replace(how, num_particles=max(how.num_particles, _DISCRETE_PARTICLES))
             rows_of_parts = range(0, len(x), batch_size)
+            refuse_lists(given, len(x), batch_size)
             bar = tqdm(
                 total=how.steps * len(x), desc="fitting posteriors", unit="row step", delay=2, disable=not progress
             )

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pyrovae.data.rows import cut
+from pyrovae.data.rows import cut, refuse_lists
 from pyrovae.infer.compared import Generators
 from pyrovae.infer.compile_errors import CompileError
 from pyrovae.infer.enumeration import enumerated
 from pyrovae.infer.functional import LogLikelihood, LogWeightSum
-from pyrovae.infer.log_weights import conditioned, weights_of
+from pyrovae.infer.log_weights import weights_of
 from pyrovae.infer.recorded import Draw, Recordings, recordings
 from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout
-from pyrovae.programs import describe
+from pyrovae.programs import conditioned, describe
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
@@ -95,6 +95,7 @@ def log_likelihood(
     rows = max(1, min(len(x), pairs // (min(num_samples, _SAMPLES) if vectorize else 1)))
     if rows < len(x) and not vae.takes_few(x, data):
         rows = len(x)
+    refuse_lists(data, len(x), rows)
     parts, known = [], recordings(vae)
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)

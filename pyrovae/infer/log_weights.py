@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from pyro import poutine
 from torch import Tensor
 
 from pyrovae.infer.density_checks import check_densities
@@ -15,7 +14,7 @@ from pyrovae.infer.particles import can_vectorize, over_particles
 from pyrovae.infer.points import global_means
 from pyrovae.infer.scoring import LogWeights, Score, Scorer
 from pyrovae.layout import OutsidePlateError, look_at
-from pyrovae.programs import Program, trace_pair, trial
+from pyrovae.programs import Program, conditioned, trace_pair, trial
 from pyrovae.sites import is_global, latent_sites
 
 __all__ = ["LogWeights", "OutsidePlateError", "conditioned", "log_condition", "log_weights", "weights_of"]
@@ -98,9 +97,9 @@ def log_weights(
         condition = marked_means(model, guide, args, kwargs) or None
         if condition:
             log_condition(condition)
-    if not weighted:
-        check_densities(model, guide, layout, args, kwargs, condition or ())
     programs = conditioned(model, guide, condition)
+    if not weighted:
+        check_densities(*programs, layout, args, kwargs)
     programs = enumerated(programs[0], layout, max_plate_nesting), programs[1]
     if num_particles > 1 and vectorize is None:
         vectorize = can_vectorize(
@@ -139,12 +138,3 @@ def log_condition(means: Mapping[str, Tensor]) -> None:
     """Say that global sites stand at their posterior means."""
     values = ", ".join(f"{name} = {value.tolist()}" for name, value in means.items())
     logger.info("global latents are fixed at their posterior means: %s; condition= chooses other values", values)
-
-
-def conditioned(model: Program, guide: Program, condition: Mapping[str, Tensor] | None) -> tuple[Program, Program]:
-    """The two programs with some latents fixed, whose densities are left out of the guide."""
-    if not condition:
-        return model, guide
-    # The guide's other sites may depend on the fixed ones, so they get the value before they are hidden.
-    fixed_guide = poutine.block(poutine.condition(guide, data=dict(condition)), hide=list(condition))
-    return poutine.condition(model, data=dict(condition)), fixed_guide

@@ -13,6 +13,7 @@ import torch
 from pyrovae import programs
 from pyrovae.batches import arguments
 from pyrovae.data.dataset import Rows, RowStream
+from pyrovae.data.rows import refuse_lists
 from pyrovae.distributed import ALONE
 from pyrovae.infer.bound_loss import known_labels
 from pyrovae.rng import forked
@@ -122,6 +123,7 @@ class HeldBatches:
     ) -> None:
         if not len(rows):
             raise ValueError("there are no rows to train or validate on")
+        refuse_lists(rows.whole, len(rows), batch_size)
         self.vae, self.data, self.batch_size = vae, data, batch_size
         self.rows = rows.to(vae.device).contiguous()  # so that the first batch lies in memory as the others do
         self.parallel = parallel or Parallel(ALONE, vae, None)
