@@ -14,7 +14,7 @@ from pyrovae.data.fingerprints import changed_splits
 from pyrovae.metrics import inference_gap
 from pyrovae.metrics.evaluation import GREY, scores_grey
 from pyrovae.rng import begin
-from pyrovae.runs import Run, measured, pick_device, posteriors
+from pyrovae.runs import Run, evaluations, measured, pick_device, posteriors
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ def evaluate_gap(options: argparse.Namespace) -> None:
         pick_device(options.device),
     )
     dataset, vae = run.dataset(), run.load_vae(device)
+    weights = evaluations.weights_digest(run.folder)
     if posteriors.has_rows(vae):
         raise ValueError(f"{run.folder.path} has no encoder, so there is no inference gap to measure")
     begin(options.seed)
@@ -53,9 +54,11 @@ def evaluate_gap(options: argparse.Namespace) -> None:
     settings = {"num_samples": samples, "chunk_size": options.chunk_size, "seed": options.seed}
     gap = inference_gap(vae, x, **settings, **data)
     path = run.folder.figures_path / "inference_gap.png"
+    if options.split in changed_splits(dataset, run.config.get("fingerprints") or {}):
+        path = path.with_stem("inference_gap_of_other_data")
+    else:
+        measured.keep_gap(run.folder, options.split, weights, gap)
     plotting.save_figure(plotting.inference_gaps(gap), path)
-    if options.split not in changed_splits(dataset, run.config.get("fingerprints") or {}):
-        measured.keep_gap(run.folder, options.split, gap)
     found = {"run": str(run.folder.path), "data": dataset.name, "split": options.split, "num_rows": len(rows)}
     if options.json:
         print(json.dumps({**found, **gap.means()}))

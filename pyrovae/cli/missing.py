@@ -22,7 +22,7 @@ from pyrovae.data.fingerprints import changed_splits
 from pyrovae.data.hdf5 import HDF5_FORMATS, ratios_of, read_missing
 from pyrovae.data.patterns import random_mask
 from pyrovae.metrics.missing import MissingError, missing_errors
-from pyrovae.runs import Run, measured, pick_device, posteriors
+from pyrovae.runs import Run, evaluations, measured, pick_device, posteriors
 
 
 def evaluate_missing(options: argparse.Namespace) -> None:
@@ -44,6 +44,7 @@ def evaluate_missing(options: argparse.Namespace) -> None:
         if value is not None and value < least:
             raise ValueError(f"{flag(name)} must be at least {least}, got {value}")
     dataset, vae = run.dataset(), run.load_vae(device)
+    weights = evaluations.weights_digest(run.folder)
     posteriors.check_steps(vae, options.fit_steps)
     rows = dataset.seen(options.split)
     if not len(rows):
@@ -68,7 +69,7 @@ def evaluate_missing(options: argparse.Namespace) -> None:
         seed=options.seed,
         progress=partial(tqdm, desc="shares of missing entries", disable=options.json),
     )
-    path = measured.keep_errors(run.folder, _way(options, run, dataset), options.split, found)
+    path = measured.keep_errors(run.folder, _way(options, run, dataset), options.split, weights, found)
     figure = run.folder.figures_path / "missing_errors.png"
     plotting.save_figure(plotting.missing_errors(measured.errors_of(run.folder).fresh), figure)
     if options.json:
@@ -118,13 +119,13 @@ def _from_files(options: argparse.Namespace, run: Run) -> tuple[Rows, dict[float
 
 
 def _way(options: argparse.Namespace, run: Run, dataset: Dataset) -> str:
-    """How errors were measured, in the name of their file: test rows of the run's own data go without saying."""
+    """How errors were measured, in the name of their file; test rows of the run's own data are not named."""
     parts = [options.missing_mode]
     parts += [options.missing_pattern] if options.missing_pattern not in (None, "entries") else []
     parts += [f"refined-{options.refine}"] if options.refine else []
     parts += [options.split] if options.split != "test" else []
     if options.split in changed_splits(dataset, run.config.get("fingerprints") or {}):
-        parts.append(re.sub(r"[^\w.=+-]+", "-", Path(dataset.name).stem))
+        parts.append(re.sub(r"[^\w.=+-]+", "-", str(Path(dataset.name).with_suffix(""))).strip("-."))
     return "-".join(parts)
 
 

@@ -22,6 +22,9 @@ from pyrovae.estimators.table_options import as_given, check_frame, is_arrow, ra
 from pyrovae.metrics.imputed_rows import NUM_DRAWS
 from pyrovae.pairs import table_defaults as defaults
 
+MOST_DRAWS = 20_000
+"""Draws of each entry for an interval, unless more are asked for."""
+
 
 class VAEImputer(OneToOneFeatureMixin, TableEstimator):
     """An imputer for scikit-learn that completes tables of mixed types by a variational autoencoder.
@@ -301,11 +304,15 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
         Raises
         ------
         ValueError
-            For a coverage outside of (0, 1), or one that so few draws do not have.
+            For a coverage outside of (0, 1), one that so few draws do not have, and one that needs more than 20 000.
         """
         if not (isinstance(coverage, Real) and 0 < coverage < 1):
             raise ValueError(f"coverage must be between 0 and 1, got {coverage!r}")
         count = max(NUM_DRAWS, draws_for(coverage)) if num_draws is None else num_draws
+        if num_draws is None and count > MOST_DRAWS:
+            raise ValueError(
+                f"coverage {coverage:g} needs {count} draws of each entry, which take long; give num_draws={count}"
+            )
         check_scalar(count, "num_draws", Integral, min_val=2)
         frame, x, mask, missing = self._encoded(X)
         sampling = Sampling(self.num_samples, self.weights, self._seed)

@@ -123,8 +123,8 @@ def draw(run: Opened, condition: Mapping[str, Any], fit_steps: int, progress: Pr
         )
     elif run.rows:
         run.figures["training_curves"] = plotting.training_curves(run.rows)
-    if run.gap.gap is not None:
-        run.figures["inference_gap"] = plotting.inference_gaps(run.gap.gap)
+    if run.gap.bounds is not None:
+        run.figures["inference_gap"] = plotting.inference_gaps(run.gap.bounds)
     if run.missing:
         run.figures["missing_errors"] = plotting.missing_errors(run.missing)
     run.notes += [f"{name.replace('_', ' ')} cannot be drawn: {reason}" for name, reason in problems.items()]

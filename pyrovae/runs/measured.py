@@ -36,7 +36,7 @@ class Curves(NamedTuple):
 class Gap(NamedTuple):
     """The inference gap of some rows."""
 
-    gap: InferenceGap | None
+    bounds: InferenceGap | None
     """None if there is none of the present weights."""
     split: str
     """The rows."""
@@ -44,10 +44,13 @@ class Gap(NamedTuple):
     """Whether there is one of earlier weights."""
 
 
-def keep_errors(folder: RunFolder, way: str, split: str, errors: Sequence[MissingError]) -> Path:
-    """Write errors of hidden entries into a run folder, in place of earlier ones that were measured the same way."""
+def keep_errors(folder: RunFolder, way: str, split: str, weights: str, errors: Sequence[MissingError]) -> Path:
+    """Write errors of hidden entries into a run folder, in place of earlier ones that were measured the same way.
+
+    `weights` is the digest of what was measured, taken when it was loaded: a training may go on meanwhile.
+    """
     path = folder.path / f"{_PREFIX}{way}.csv"
-    write_atomically(path, _as_csv(folder, split, MissingError._fields, errors))
+    write_atomically(path, _as_csv(split, weights, MissingError._fields, errors))
     return path
 
 
@@ -59,13 +62,13 @@ def errors_of(folder: RunFolder) -> Curves:
     ValueError
         If a file is damaged.
     """
-    curves = Curves({}, [])
+    curves, present = Curves({}, []), _present(folder)
     for path in sorted(folder.path.glob(f"{_PREFIX}*.csv")):
         way = path.stem.removeprefix(_PREFIX)
         try:
             lines = list(csv.DictReader(path.read_text().splitlines()))
             errors = [MissingError._make(float(line[name]) for name in MissingError._fields) for line in lines]
-            fresh = _is_fresh(folder, lines)
+            fresh = _is_of(present, lines)
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path} is damaged; evaluate --missing writes it again") from None
         if errors and fresh:
@@ -75,11 +78,11 @@ def errors_of(folder: RunFolder) -> Curves:
     return curves
 
 
-def keep_gap(folder: RunFolder, split: str, gap: InferenceGap) -> Path:
-    """Write the bounds of rows into a run folder, a line for each."""
+def keep_gap(folder: RunFolder, split: str, weights: str, gap: InferenceGap) -> Path:
+    """Write the bounds of rows into a run folder, a line for each; `weights` as in `keep_errors`."""
     path = folder.path / GAP_FILE
     lines = zip(*(values.double().tolist() for values in gap), strict=True)
-    write_atomically(path, _as_csv(folder, split, gap._fields, lines))
+    write_atomically(path, _as_csv(split, weights, gap._fields, lines))
     return path
 
 
@@ -95,7 +98,7 @@ def gap_of(folder: RunFolder) -> Gap:
     try:
         lines = list(csv.DictReader(path.read_text().splitlines()))
         columns = {name: torch.tensor([float(line[name]) for line in lines]) for name in InferenceGap._fields}
-        fresh, split = _is_fresh(folder, lines), lines[0][_SPLIT] if lines else ""
+        fresh, split = _is_of(_present(folder), lines), lines[0].get(_SPLIT, "") if lines else ""
     except FileNotFoundError:
         return Gap(None, "", is_stale=False)
     except (KeyError, TypeError, ValueError):
@@ -117,14 +120,19 @@ def point_figures(folder: RunFolder) -> dict[str, Any]:
     return figures
 
 
-def _as_csv(folder: RunFolder, split: str, names: Iterable[str], lines: Iterable[Iterable[float]]) -> str:
-    text, weights = io.StringIO(), evaluations.weights_digest(folder)
+def _as_csv(split: str, weights: str, names: Iterable[str], lines: Iterable[Iterable[float]]) -> str:
+    text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*names, _SPLIT, _WEIGHTS])
     writer.writerows([*line, split, weights] for line in lines)
     return text.getvalue()
 
 
-def _is_fresh(folder: RunFolder, lines: Sequence[Mapping[str, str]]) -> bool:
-    """Whether figures are of the present weights of a run."""
-    return {line[_WEIGHTS] for line in lines} == {evaluations.weights_digest(folder)}
+def _present(folder: RunFolder) -> str | None:
+    """The digest of the present weights; None without any."""
+    return evaluations.weights_digest(folder) if folder.weights_path.exists() else None
+
+
+def _is_of(weights: str | None, lines: Sequence[Mapping[str, str]]) -> bool:
+    """Whether figures are of these weights."""
+    return {line.get(_WEIGHTS) for line in lines} == {weights}

@@ -225,8 +225,9 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        `run`, `state` ("finished", "failed" or "unfinished"), the options by name, the figures by name, and `error` of
-        those that failed. A name that is an option and a figure is ``figure.NAME`` as a figure.
+        `run`, `state` ("finished", "failed", "unfinished" or "damaged"), the options by name, the figures by name, and
+        `error` of those that failed or are damaged. A name that is an option and a figure is ``figure.NAME`` as a
+        figure.
 
     Raises
     ------
@@ -242,10 +243,15 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
         result = read_result(path.parent)
         state = "unfinished" if result is None else "finished" if result.get("error") is None else "failed"
         row = {"run": path.parent.name, "state": state, **{name: _plain(value) for name, value in options.items()}}
-        for name, value in _figures(path.parent, result).items():
+        error = (result or {}).get("error")
+        try:
+            figures = _figures(path.parent, result)
+        except (OSError, KeyError, IndexError, CheckpointError) as problem:
+            figures, row["state"], error = {}, "damaged", " ".join(str(problem).split())
+        for name, value in figures.items():
             row[f"figure.{name}" if name in row else name] = _plain(value)
-        if state == "failed":
-            row["error"] = (result or {})["error"]
+        if error is not None:
+            row["error"] = error
         rows.append(row)
     if not rows:
         raise ValueError(f"{folder} holds no points of a sweep")
@@ -253,15 +259,16 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def _figures(folder: Path, result: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The figures of a point, which are those of its folder where the weights are others than the sweep left there."""
+    """The figures of a point. Where it was trained further, those of its folder, and none for others of the sweep."""
     if result is None or result.get("error") is not None:
         return {}
-    if _weights(folder) == result.get("weights"):
-        return dict(result.get("figures") or {})
-    try:
-        return point_figures(RunFolder(folder))
-    except (OSError, KeyError, IndexError, CheckpointError) as error:
-        raise ValueError(f"{folder} has other weights than its sweep left there, and no figures: {error}") from None
+    figures, run = dict(result.get("figures") or {}), RunFolder(folder)
+    if "weights" not in result or not run.state_path.exists():
+        return figures
+    now = point_figures(run)
+    if _weights(folder) != result["weights"]:
+        return dict.fromkeys(figures) | now
+    return figures | {name: value for name, value in now.items() if name in figures}
 
 
 def _weights(folder: Path) -> str | None:
@@ -274,10 +281,10 @@ def run_point(point: Point, path: Path, start: Start) -> Result:
     """Train one point and write down what came of it. Errors are noted, and not raised."""
     try:
         with _ONE_AT_A_TIME:
-            figures, error = dict(start(point.options, path)), None
+            figures, error, weights = dict(start(point.options, path)), None, _weights(path)
     except Exception as problem:  # whatever a pair raises must not end the other points
-        figures, error = {}, " ".join(f"{type(problem).__name__}: {problem}".split())
-    result = {"figures": figures, "error": error, "weights": _weights(path)}
+        figures, error, weights = {}, " ".join(f"{type(problem).__name__}: {problem}".split()), None
+    result = {"figures": figures, "error": error, "weights": weights}
     write_atomically(path / RESULT, json.dumps(result, indent=2) + "\n")
     return Result(point, path, figures, error)
 

@@ -1,5 +1,6 @@
 """`pyrovae sweep`: grids of options of `train`, one run folder for each point."""
 
+import csv
 import json
 import re
 
@@ -9,6 +10,7 @@ from command_line import error_of, files_in
 
 from pyrovae.cli import main
 from pyrovae.cli.sweeping import words_of
+from pyrovae.metrics.missing import MissingError
 from pyrovae.runs import Run
 
 BASE = {"pair": "gaussian", "data": "digits", "epochs": 2, "hidden": "8", "likelihood": "bernoulli"}
@@ -140,3 +142,23 @@ def test_the_folder_of_a_run_takes_no_sweep(folder, capsys):
         capsys.readouterr().err == "pyrovae: run is the folder of a run; give another --out for the runs of a sweep\n"
     )
     assert [path.name for path in (folder / "run").iterdir()] == ["config.json"]
+
+
+def test_points_that_are_damaged_or_older_do_not_end_the_collection(folder, out):
+    write_grid(folder, latent_dim=[2, 3])
+    assert main(["sweep", "grid.json", "--out", "grid", "--quiet"]) == 0
+    points = sorted(path.parent for path in (folder / "grid").glob("*/point.json"))
+    older = json.loads((points[0] / "result.json").read_text())
+    del older["weights"]  # as of an earlier version
+    (points[0] / "result.json").write_text(json.dumps(older))
+    fields = MissingError._fields
+    (points[0] / "missing-random.csv").write_text(f"{','.join(fields)}\n{','.join('1' for _ in fields)}\n")
+    (points[1] / "last" / "state.safetensors").write_bytes(b"no state")
+    out()
+    assert main(["sweep", "--collect", "grid"]) == 0
+    assert "1 damaged" in out()
+    with open("grid/results.csv") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert float(rows[points[0].name]["loss"]) == older["figures"]["loss"]
+    assert rows[points[1].name]["state"] == "damaged"
+    assert "state.safetensors" in rows[points[1].name]["error"]

@@ -482,6 +482,8 @@ def test_numbers_of_all_rows_are_a_tensor():
     ):
         with pytest.raises(TypeError, match=r"c= is a (list|tuple|ndarray) as long as the 4 rows"):
             VAE(model, guide).log_likelihood(X, 10, chunk_size=2, c=c)
-        with pytest.raises(TypeError, match=r"c= is a (list|tuple|ndarray) as long as the 4 rows"):
+    for c in (values, tuple(values)):  # a training makes a tensor of an array
+        with pytest.raises(TypeError, match=r"c= is a (list|tuple) as long as the 4 rows"):
             Trainer(epochs=1, batch_size=2, progress=False).fit(VAE(model, guide), {"x": X, "c": c})
+    Trainer(epochs=1, batch_size=2, progress=False).fit(VAE(model, guide), {"x": X, "c": np.array(values)})
     assert VAE(model, guide).log_likelihood(X, 10, chunk_size=2, c=torch.tensor([1.0, 2.0, 3.0, 4.0])).shape == (4,)
