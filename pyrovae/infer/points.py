@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from pyrovae.programs import Program, trace, trial
@@ -20,17 +21,27 @@ class MeanMessenger(Messenger):
     """Give every latent site the mean of its distribution where that is a possible value, instead of a draw.
 
     Where there is no mean, as of a Cauchy distribution, it is the mode.
+
+    Attributes
+    ----------
+    draws : bool
+        Whether some site was drawn all the same, as discrete ones are.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws = False
+
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"] or msg["done"] or not getattr(msg["fn"], "has_rsample", False):
+        if msg["is_observed"] or msg["done"] or isinstance(msg["fn"], _Subsample):
             return
-        for kind in ("mean", "mode"):
+        for kind in ("mean", "mode") if getattr(msg["fn"], "has_rsample", False) else ():
             with suppress(NotImplementedError, AttributeError):  # a transformed distribution, say, which is drawn
                 value = getattr(msg["fn"], kind)
                 if bool(value.isfinite().all()):
                     msg["value"], msg["done"] = value, True
                     return
+        self.draws = True
 
 
 def global_means(

@@ -141,7 +141,12 @@ def latents_of(vae: VAE, rows: Rows, *, batch_size: int = 1000) -> Tensor:
 
 def latents_by_site(vae: VAE, rows: Rows, *, batch_size: int = 1000) -> dict[str, Tensor]:
     """What `latents_of` puts side by side, by the name of the latent."""
-    means = means_by_site(vae, with_inferred_labels(vae, rows), batch_size)
+    means = means_by_site(vae, with_inferred_labels(vae, rows), batch_size).values
+    return without_class(vae, means)
+
+
+def without_class(vae: VAE, means: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Means by site without those of the class that a VAE infers, unless there are no others."""
     return {name: mean for name, mean in means.items() if name != class_site(vae)} or means
 
 

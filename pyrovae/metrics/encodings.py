@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from pyro.distributions import Independent, TorchDistribution
 from torch import Tensor
@@ -12,9 +14,9 @@ from pyrovae.batches import batches
 from pyrovae.data.dataset import Rows
 from pyrovae.families import families_of
 from pyrovae.metrics.classification import class_probabilities, class_site, with_inferred_labels
-from pyrovae.metrics.latents import mean_of
+from pyrovae.metrics.latents import at_draws, mean_of
 from pyrovae.rng import seeded
-from pyrovae.vae import VAE, MeanMessenger
+from pyrovae.vae import VAE
 
 _DRAWS = 100  # for the scale of a posterior that has none in closed form
 
@@ -37,8 +39,9 @@ def encodings(vae: VAE, rows: Rows, batch_size: int = 1000) -> dict[str, Tensor]
     dict of str to Tensor, each ``[N, D]``
         On the CPU. For every latent site ``SITE_mean`` and ``SITE_scale``, the standard deviation; for a class
         ``SITE_probability`` of each of them; and what the family adds, such as ``weights`` of a stick. A site that
-        depends on others is taken at their means, and at the most probable class. Where a distribution does not give
-        its mean or its variance, that of 100 draws is taken, always the same ones.
+        depends on others is taken at their means, at the most probable class, and at 100 draws of other discrete
+        latents. Where a distribution does not give its mean or its variance, that of 100 draws is taken. Draws are
+        always the same ones.
 
     Raises
     ------
@@ -58,19 +61,13 @@ def encodings(vae: VAE, rows: Rows, batch_size: int = 1000) -> dict[str, Tensor]
     inferred = class_site(vae) if labelled is not rows else None
     with programs.evaluating(vae):
         for x, data in batches(vae, labelled, batch_size):
-            with MeanMessenger():
-                posterior = vae.posterior(x, **data)
-            for name, q in posterior.items():
+            for name, moments in _moments(vae, x, data).items():
                 if name == inferred:
                     continue
-                for part, value in _moments(name, q).items():
-                    dim = vae.row_dims[name]
-                    if dim is None:
-                        raise ValueError(f"latent site {name!r} belongs to no single row, so no row has one")
-                    value = value.movedim(dim + len(q.batch_shape), 0)
+                for part, value in moments.items():
                     if len(value) != len(x):
                         raise ValueError(f"site {name!r} has latents for {len(value)} rows where there are {len(x)}")
-                    found.setdefault(part, []).append(value.reshape(len(x), -1).cpu())
+                    found.setdefault(f"{name}_{part}", []).append(value.reshape(len(x), -1).cpu())
     result = {name: torch.cat(parts) for name, parts in found.items()}
     if inferred is not None:
         result[f"{inferred}_probability"] = class_probabilities(vae, rows.x, batch_size=batch_size, **rows.fields())
@@ -79,13 +76,26 @@ def encodings(vae: VAE, rows: Rows, batch_size: int = 1000) -> dict[str, Tensor]
     return result
 
 
-def _moments(name: str, q: TorchDistribution) -> dict[str, Tensor]:
+def _moments(vae: VAE, x: Tensor, data: Mapping[str, Tensor | None]) -> dict[str, dict[str, Tensor]]:
+    """Probabilities of classes, mean and standard deviation of other latents of rows, by site and name."""
+    found = dict[str, dict[str, Tensor]]()
+    draws = at_draws(vae, x, data, _parts)
+    for (name, part), value in draws.items():
+        if part == "variance":
+            mean = draws[name, "mean"]  # the variance within and between draws of other latents
+            found[name]["scale"] = (value.mean(0) + mean.var(0, correction=0)).sqrt()
+        else:
+            found.setdefault(name, {})[part] = value.mean(0)
+    return found
+
+
+def _parts(q: TorchDistribution) -> dict[str, Tensor]:
     base = q.base_dist if isinstance(q, Independent) else q
     if isinstance(base, Categorical):
-        return {f"{name}_probability": base.probs}
+        return {"probability": base.probs}
     try:
-        scale = q.variance.sqrt()
+        variance = q.variance
     except NotImplementedError:
         with seeded(0):
-            scale = q.sample((_DRAWS,)).std(0)
-    return {f"{name}_mean": mean_of(q), f"{name}_scale": scale}
+            variance = q.sample((_DRAWS,)).var(0)
+    return {"mean": mean_of(q), "variance": variance}

@@ -26,7 +26,7 @@ from pyrovae.likelihoods import Likelihood, likelihood_of, squared_error
 from pyrovae.masks import fill_missing
 from pyrovae.metrics.classification import infers_label, latents_of
 from pyrovae.metrics.figures import NEIGHBOURS, SHARE_OF_ROWS, Evaluation, known_figures
-from pyrovae.metrics.latents import ACTIVE, knn_error, row_means, unit_variances
+from pyrovae.metrics.latents import ACTIVE, SiteMeans, joined, knn_error, row_means, unit_variances
 from pyrovae.rng import forked, seeded
 from pyrovae.support import SupportCheck
 from pyrovae.vae import VAE
@@ -187,7 +187,7 @@ def evaluate(
     with programs.evaluating(vae):
         seed = int(torch.randint(2**31, ()))  # parts have streams of their own, so that processes can share them
 
-        def figures_of(some: Sequence[slice]) -> list[tuple[list[Tensor], bool, bool, list[str]]]:
+        def figures_of(some: Sequence[slice]) -> list[tuple[list[Tensor], bool, bool, SiteMeans]]:
             found = []
             for part in some if progress is None else progress(some):
                 with seeded((seed + part.start) % 2**31):
@@ -200,21 +200,21 @@ def evaluate(
                     means = row_means(vae, x, data)
                     observed, mask = vae.observed_values(x, **data), data.get("mask")
                     probable, is_grey = _is_probability(p, observed, mask, kind), scores_grey(p, observed, mask)
-                values = [*estimate, nll, kl, error, count, *means.values()]
-                found.append(([value.detach().cpu() for value in values], probable, is_grey, [*means]))
+                values = [value.detach().cpu() for value in (*estimate, nll, kl, error, count)]
+                found.append((values, probable, is_grey, joined([means])))
             return found
 
         with sharing_recordings(vae):
             found_of_parts = [one for some in in_parts(figures_of, parts_of_rows) for one in some]
-        parts, probable, are_grey, names = zip(*found_of_parts, strict=True)
-        probability, grey, means = all(probable), any(are_grey), names[0]
+        parts, probable, are_grey, means_of_parts = zip(*found_of_parts, strict=True)
+        probability, grey, means = all(probable), any(are_grey), joined(means_of_parts)
         columns = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
-        value, sampling, size, nll, kl, error, number, *sites = columns
+        value, sampling, size, nll, kl, error, number = columns
         _check_finite({"log-likelihood": value, "negative log-likelihood": nll, "KL divergence": kl})
         # A distribution such as Cauchy has no mean.
-        found = {name: part for name, part in zip(means, sites, strict=True) if not part.isnan().all()}
+        found = {name: part.double() for name, part in means.values.items() if not part.isnan().all()}
         _check_finite({f"posterior mean of {name}": part for name, part in found.items()})
-        variances = unit_variances(vae, found)
+        variances = unit_variances(vae, SiteMeans(found, means.noise))
         active = {name: int((part > ACTIVE).sum()) for name, part in variances.items()}
         entries = float(number.sum())
         log_likelihood = float(value.mean())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,9 +34,10 @@ class ActiveUnits(NamedTuple):
 def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | None) -> Tensor:
     """Compute the mean of q(z|x) of every datum. Where there are several sites, their means stand side by side.
 
-    Use it for figures and classifiers of latents. A site that depends on another one is taken at the mean of that one.
-    The mean of a class variable is the vector of its class probabilities. Where a distribution does not give its mean,
-    that of 100 draws is taken, always the same ones.
+    Use it for figures and classifiers of latents. A site that depends on another one is taken at the mean of that one;
+    where that has none, as a discrete latent, at 100 draws of it, over which its mean is taken. The mean of a class
+    variable is the vector of its class probabilities. Where a distribution does not give its mean, that of 100 draws is
+    taken. Draws are always the same ones.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | N
     Tensor, shape ``[N, latent_dim]``
         The means, on the CPU.
     """
-    return torch.cat(list(means_by_site(vae, Rows.of(x, **data), batch_size).values()), 1)
+    return torch.cat(list(means_by_site(vae, Rows.of(x, **data), batch_size).values.values()), 1)
 
 
 def active_units(
@@ -63,7 +64,8 @@ def active_units(
     """Count the latent dimensions u that carry information: those with Var_x(E_q[u]) above a threshold.
 
     Some latents have a variance under the prior that is far from 1, such as the fractions of a stick. Their variances
-    are divided by it. A class that the VAE infers is not counted.
+    are divided by it. A class that the VAE infers is not counted. Of a mean over draws, see `latent_means`, what the
+    draws add to the variance is taken off.
 
     Parameters
     ----------
@@ -146,28 +148,87 @@ def knn_error(
     return {count: 1 - float(KNeighborsClassifier(count).fit(z, y).score(z_test, y_test)) for count in k}
 
 
-@torch.no_grad()
+class SiteMeans(NamedTuple):
+    """Latent means by site, rows first."""
+
+    values: dict[str, Tensor]
+    noise: dict[str, Tensor]
+    """The variance of means that are those of draws, for these sites alone."""
+
+
 def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Tensor]:
     """Compute the mean of q(z|x) by site, each ``[B, ...]``; see `latent_means` for sites without a closed form."""
-    with MeanMessenger():
-        posterior = vae.posterior(x, **data)
-    means = {}
-    for name, q in posterior.items():
-        mean, dim = mean_of(q), vae.row_dims[name]
-        if dim is None:
-            raise ValueError(f"latent site {name!r} belongs to no single row, so it has no mean for each")
-        means[name] = mean.movedim(dim + len(q.batch_shape), 0)
-    return means
+    return _means(vae, x, data).values
 
 
-def row_means(vae: VAE, x: Tensor, data: dict[str, Tensor]) -> dict[str, Tensor]:
+def _means(vae: VAE, x: Tensor, data: Mapping[str, Tensor | None]) -> SiteMeans:
+    """Latent means; of sites behind a draw, of a class for instance, the means over several draws of that one."""
+    draws = {name: part for (name, _), part in at_draws(vae, x, data, lambda q: {"mean": mean_of(q)}).items()}
+    noise = {name: part.var(0) / len(part) for name, part in draws.items() if len(part) > 1}
+    return SiteMeans({name: part.mean(0) for name, part in draws.items()}, noise)
+
+
+@torch.no_grad()
+def at_draws(
+    vae: VAE,
+    x: Tensor,
+    data: Mapping[str, Tensor | None],
+    read: Callable[[TorchDistribution], dict[str, Tensor]],
+) -> dict[tuple[str, str], Tensor]:
+    """What is read of q(z|x), with other latents at their means; where these have none, at several draws of them.
+
+    Parameters
+    ----------
+    vae, x, data
+        The VAE, rows and further arguments.
+    read : callable
+        What is read of a distribution, by name, each of its batch and event shape.
+
+    Returns
+    -------
+    dict of (str, str) to Tensor, each ``[K, B, ...]``
+        By site and name. K is 100, always the same draws, for sites behind a draw, and else 1.
+    """
+    found = list[dict[tuple[str, str], Tensor]]()
+    with seeded(0):
+        for _ in range(_DRAWS):
+            with MeanMessenger() as handler:
+                posterior = vae.posterior(x, **data)
+            some = dict[tuple[str, str], Tensor]()
+            for name, q in posterior.items():
+                some |= {(name, part): _rows_first(vae, name, q, value) for part, value in read(q).items()}
+            found.append(some)
+            same = len(found) == 2 and all(torch.equal(found[0][key], value) for key, value in some.items())
+            if same or not handler.draws:
+                break
+    stacked = {key: torch.stack([some[key] for some in found]) for key in found[0]}
+    return {key: part[:1] if torch.equal(part[0], part[-1]) else part for key, part in stacked.items()}
+
+
+def _rows_first(vae: VAE, name: str, q: TorchDistribution, value: Tensor) -> Tensor:
+    dim = vae.row_dims[name]
+    if dim is None:
+        raise ValueError(f"latent site {name!r} belongs to no single row, so it has no mean for each")
+    return value.movedim(dim + len(q.batch_shape), 0)
+
+
+def row_means(vae: VAE, x: Tensor, data: Mapping[str, Tensor | None]) -> SiteMeans:
     """Compute `posterior_means` of a batch, with all values of a row side by side, ``[B, D]`` by site."""
-    return {name: _by_row(name, mean, len(x)) for name, mean in posterior_means(vae, x, **data).items()}
+    values, noise = ({n: _by_row(n, part, len(x)) for n, part in parts.items()} for parts in _means(vae, x, data))
+    return SiteMeans(values, noise)
 
 
-def unit_variances(vae: VAE, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Compute the variances over rows of latent means ``[N, D]``, by site without classes, as `active_units` does."""
-    variances = {name: mean.var(0, correction=0) for name, mean in means.items() if name not in vae.sites.classes}
+def unit_variances(vae: VAE, means: SiteMeans) -> dict[str, Tensor]:
+    """Compute the variances over rows of latent means ``[N, D]``, by site without classes, as `active_units` does.
+
+    What draws add to the variance is taken off, so that it is not counted for what the data tell.
+    """
+    variances = {}
+    for name, mean in means.values.items():
+        if name not in vae.sites.classes:
+            variances[name] = mean.var(0, correction=0)
+            if name in means.noise:
+                variances[name] = (variances[name] - means.noise[name].mean(0)).clamp(min=0)
     for family in families_of(vae):
         if family.prior_variances is not None:
             units = family.prior_variances(vae)
@@ -176,11 +237,20 @@ def unit_variances(vae: VAE, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def means_by_site(vae: VAE, rows: Rows, batch_size: int) -> dict[str, Tensor]:
+def means_by_site(vae: VAE, rows: Rows, batch_size: int) -> SiteMeans:
     """Compute `row_means` of all rows batch by batch, ``[N, D]`` by site, on the CPU."""
     with programs.evaluating(vae):
         parts = [row_means(vae, x, data) for x, data in batches(vae, rows, batch_size)]
-    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    return joined(parts)
+
+
+def joined(parts: Sequence[SiteMeans]) -> SiteMeans:
+    """The means of several batches as those of all their rows, on the CPU; where draws changed none, without noise."""
+    values = {name: torch.cat([part.values[name].cpu() for part in parts]) for name in parts[0].values}
+    noise = {}
+    for name in {name: None for part in parts for name in part.noise}:
+        noise[name] = torch.cat([part.noise.get(name, torch.zeros_like(part.values[name])).cpu() for part in parts])
+    return SiteMeans(values, noise)
 
 
 def mean_of(q: TorchDistribution) -> Tensor:

@@ -21,9 +21,9 @@ from pyrovae.data import Dataset, Rows
 from pyrovae.decoding import only_site
 from pyrovae.families import families_of
 from pyrovae.masks import fill_missing
-from pyrovae.metrics.classification import latents_by_site, with_inferred_labels
+from pyrovae.metrics.classification import with_inferred_labels, without_class
 from pyrovae.metrics.evaluation import Progress
-from pyrovae.metrics.latents import ACTIVE, unit_variances
+from pyrovae.metrics.latents import ACTIVE, SiteMeans, means_by_site, unit_variances
 from pyrovae.plotting.curves import training_curves
 from pyrovae.plotting.drawing import (
     draw_mosaic,
@@ -239,11 +239,16 @@ class Pictured:
     def used(self) -> Tensor:
         """Which of their units are in use, as `metrics.active_units` counts them, shape ``[latent_dim]``."""
         plain = {name: mean.var(0, correction=0) for name, mean in self._means.items()}  # of classes too
-        return torch.cat(list((plain | unit_variances(self.vae, self._means)).values())) > ACTIVE
+        found = SiteMeans(self._means, self._by_site.noise)
+        return torch.cat(list((plain | unit_variances(self.vae, found)).values())) > ACTIVE
 
     @cached_property
     def _means(self) -> dict[str, Tensor]:
-        return latents_by_site(self.vae, self.held_out)
+        return without_class(self.vae, self._by_site.values)
+
+    @cached_property
+    def _by_site(self) -> SiteMeans:
+        return means_by_site(self.vae, with_inferred_labels(self.vae, self.held_out), 1000)
 
     @property
     def show_range(self) -> tuple[float, float]:
