@@ -14,7 +14,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.runtime import InferDict
 from torch import Tensor, nn
 
-from pyrovae.distributions.labels import KnownLabels, label_range, labelled_logits
+from pyrovae.distributions.labels import KnownLabels, checked_range, labelled_logits
 from pyrovae.masks import fill_missing
 from pyrovae.nn import encoded
 from pyrovae.nn.consistency import adversarial_divergence
@@ -291,12 +291,7 @@ class SemiSupervisedGuide(PyroModule):
         infer: InferDict = {"enumerate": "parallel"}
         if y is None:
             return pyro.sample("y", Categorical(logits=logits), infer=infer)
-        known = f"the classes are 0 to {logits.shape[-1] - 1}; -1 means unknown"
-        if y.is_floating_point():
-            raise ValueError(f"y must hold whole numbers, got {y.dtype}, and {known}")
-        lowest, highest = label_range(y)
-        if lowest < -1 or highest >= logits.shape[-1]:
-            raise ValueError(f"y holds the label {lowest if lowest < -1 else highest}, and {known}")
+        lowest, highest = checked_range(y, logits.shape[-1], len(logits))
         if self.training and self.classification_weight and highest >= 0:
             chosen = logits.log_softmax(-1).gather(-1, y.clamp(min=0).unsqueeze(-1)).squeeze(-1)
             objective_term("classification", self.classification_weight * torch.where(y >= 0, chosen, 0.0))

@@ -10,7 +10,7 @@ from pyro.distributions import Categorical
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.distributions.labels import labelled_logits
+from pyrovae.distributions.labels import checked_range, labelled_logits
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.parts import num_rows, observe
 from pyrovae.priors import set_learned_or_fixed
@@ -99,6 +99,7 @@ class SemiSupervisedVAE(PyroModule):
         """Run the program. See the contract of pairs. `index` is not used. `y` is used only without `x`, for draws."""
         rows, logits = num_rows(x, size), self.class_logits
         if x is None and y is not None:
+            checked_range(y, self.num_classes, rows)
             logits = labelled_logits(logits, y)
         with pyro.plate("data", rows, dim=-1):
             label = pyro.sample("y", Categorical(logits=logits))

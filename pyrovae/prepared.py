@@ -478,8 +478,9 @@ def _is_of_shape(error: Exception) -> bool:
     text = str(error)
     if type(error) is IndexError:
         return "Dimension out of range" in text
-    shapes = ("Trace Shapes", "cannot be multiplied", "must match the size")
-    return type(error) is RuntimeError and any(words in text for words in shapes) and "same dtype" not in text
+    of_program = programs.IN_A_PROGRAM in getattr(error, "__notes__", ())
+    known = any(words in text for words in ("Trace Shapes", "cannot be multiplied", "must match the size"))
+    return type(error) is RuntimeError and (of_program or known) and "same dtype" not in text
 
 
 def _others(data: Mapping[str, Any], known: Collection[torch.dtype]) -> bool:

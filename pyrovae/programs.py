@@ -33,8 +33,14 @@ class Traces(NamedTuple):
     guide: Trace
 
 
+IN_A_PROGRAM = "raised while a program ran"
+"""Note of an error that `trace` passes on."""
+
+
 def trace(program: Program, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> Trace:
     """Run a program and return its trace.
+
+    What a program raises comes without the shapes of all its sites, which Pyro writes below it.
 
     Raises
     ------
@@ -43,9 +49,13 @@ def trace(program: Program, args: tuple = (), kwargs: Mapping[str, Any] | None =
     """
     try:
         return poutine.trace(program).get_trace(*args, **(kwargs or {}))
-    except RuntimeError as error:
-        clash = _CLASH.match(str(error))
+    except (RuntimeError, ValueError) as error:
+        clash = _CLASH.match(str(error)) if isinstance(error, RuntimeError) else None
         if clash is None:
+            text, below, _ = str(error).partition("Trace Shapes:")
+            if below:
+                error.args = (text.rstrip(),)
+                error.add_note(IN_A_PROGRAM)
             raise
         name = clash["twice"] or clash["other"]
         raise ValueError(

@@ -16,7 +16,7 @@ from pyrovae.data.kinds import ROUNDING
 from pyrovae.data.rows import cut, refuse_lists, slices
 from pyrovae.distributions.columns import Columns
 from pyrovae.rng import forked
-from pyrovae.sites import data_sites, rows_first
+from pyrovae.sites import Site, data_sites, name_of, rows_first
 
 if TYPE_CHECKING:
     from pyrovae.vae import VAE
@@ -138,6 +138,27 @@ class SupportCheck:
             trace = programs.trace_pair(vae.model, vae.guide, (x,), given, drawn=drawn).model
         for name, site in data_sites(trace).items():
             yield site, _fault(name, site, vae)
+
+
+def refuse_impossible(site: Site) -> None:
+    """Refuse a value of a latent that its distribution cannot have.
+
+    Raises
+    ------
+    ValueError
+        Naming the site and the value.
+    """
+    try:
+        fine = site["fn"].support.check(site["value"])
+    except (NotImplementedError, AttributeError):
+        return
+    if not bool(fine.all()):
+        value = site["value"]
+        wrong = value[~fine] if fine.shape == value.shape else value
+        raise ValueError(
+            f"the latent {site['name']!r} cannot be {float(wrong.flatten()[0]):g}, of which its {name_of(site['fn'])} "
+            "distribution gives nothing; give values of its support"
+        )
 
 
 def refuse_outside(vae: VAE, x: Tensor, data: Mapping[str, Any], rows_at_once: int = 1024) -> None:

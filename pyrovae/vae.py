@@ -23,7 +23,7 @@ from pyrovae.infer.points import MeanMessenger
 from pyrovae.layout import OutsidePlateError, outside_plate
 from pyrovae.prepared import PreparedPair
 from pyrovae.records import OUTPUTS, Forward, MadeBy
-from pyrovae.support import refuse_outside
+from pyrovae.support import refuse_impossible, refuse_outside
 
 SOURCES = ("prior", "rows")
 """Where `VAE.sample` may take latents from."""
@@ -139,13 +139,16 @@ class VAE(PreparedPair):
         Raises
         ------
         ValueError
-            If latents are unknown or missing, or the model needs `data`.
+            If latents are unknown or missing, or cannot have their values, or the model needs `data`.
         """
         z = self.latents_by_site(z)
         values = {**self._decoding.shared_values(means=True, data=data), **z}
         rows = self.rows_of_latents(z) if data is None else len(data)
         conditioned = partial(poutine.condition, data=values)
-        return self._decoding.distributions(self._decoding.trace(conditioned, rows, data, given, draws_data=False))
+        trace = self._decoding.trace(conditioned, rows, data, given, draws_data=False)
+        for name in z:
+            refuse_impossible(trace.nodes[name])
+        return self._decoding.distributions(trace)
 
     def forward(self, x: Tensor, **data: Tensor | None) -> Forward:
         """Reconstruction, negative log-likelihood and KL of every datum at one draw of the latents.
@@ -300,6 +303,10 @@ class VAE(PreparedPair):
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
         values = dict(condition or {})
+        self._check_condition(values)
+        if unknown := values.keys() - {*self.sites.latent, *self.sites.shared}:
+            latents = [*self.sites.latent, *self.sites.shared]
+            raise ValueError(f"condition={{{min(unknown)!r}: ...}} is no latent of the pair, which has {latents}")
         values |= self._drawn_of_rows(source, num_samples)
         if not values.keys() >= set(self.sites.shared):
             drawn = self._decoding.shared_values(means=False, data=data)

@@ -212,3 +212,12 @@ def test_a_text_that_means_unknown_is_no_class(blobs):
     labels = [-1 if number % 3 else f"class {label}" for number, label in enumerate(y)]
     with pytest.raises(ValueError, match="y is an array of texts and holds '-1', which is no -1"):
         VAEClassifier(**QUICK).fit(X, np.array(labels))
+
+
+@pytest.mark.parametrize("form", [lambda y: y[:, None], lambda y: pd.DataFrame(y), lambda y: np.ma.masked_array(y)])
+def test_score_asks_for_labels_whatever_the_form(blobs, fitted, form):
+    X, y, _ = blobs
+    some = np.where(np.arange(len(y)) % 2, -1, y)
+    with pytest.raises(ValueError, match="rows have no label"):
+        fitted.score(X, form(some))
+    assert fitted.score(X, form(y)) == fitted.score(X, y)

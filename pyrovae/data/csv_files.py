@@ -70,6 +70,10 @@ def read_csv(
         if name not in frame.columns:
             known = ", ".join(map(str, header)) if header else "none, since there is no line of names"
             raise DataError(f"{path} has no column {name!r}; its columns are {known}")
+    if columns is not None and (twice := [name for name in columns if list(columns).count(name) > 1]):
+        raise DataError(f"columns names {twice[0]!r} twice; name each column once")
+    if columns is not None and labelled and label_column in columns:
+        raise DataError(f"the column {label_column!r} is that of the labels, so it is none of the data; leave it out")
     y = classes = None
     if labelled:
         values = frame.pop(label_column)
@@ -176,9 +180,10 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
                 elif not lines:
                     header = _is_header(first, cells, label_column)
                     if not header and _may_be_names(first, cells):
+                        shown = ", ".join(first[:2]) + (", ..." if len(first) > 2 else "")
                         raise DataError(
-                            f"{path}: its first line has equal steps, {first[0]}, {first[1]}, ..., so it may hold "
-                            "names or a row; write names that are words, or put a line of them above"
+                            f"{path}: its first line has equal steps, {shown}, so it may hold names or a row; write "
+                            "names that are words, or put a line of them above"
                         )
                     lines = [reader.line_num] if header else [1, reader.line_num]
                 else:
@@ -210,16 +215,22 @@ def _is_header(first: Sequence[str], second: Sequence[str], label_column: str | 
     """Whether the first line holds names.
 
     They are words where the second line has numbers, or words throughout; or the numbers 0, 1, 2, ... that pandas
-    writes for want of names.
+    writes for want of names. Of one or two columns these may be a row of whole numbers, see `_may_be_names`.
     """
-    if label_column in first or (len(first) > 2 and list(first) == [str(i) for i in range(len(first))]):
+    numbered = list(first) == [str(i) for i in range(len(first))]
+    if label_column in first or (numbered and (len(first) > 2 or not all(map(_is_whole, second)))):
         return True
     words = [not _is_number(cell) for cell in first]
     return all(words) or any(word and _is_number(cell) for word, cell in zip(words, second, strict=True))
 
 
 def _may_be_names(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether the first line has numbers at equal steps, as names of a series are, beyond all those of the second."""
+    """Whether the first line has numbers at equal steps, as names of a series are, beyond all those of the second.
+
+    Or it is 0, or 0 and 1, above whole numbers.
+    """
+    if list(first) in (["0"], ["0", "1"]):
+        return True
     numbers, others = _finite(first), _finite(second)
     if len(first) <= _FEW or len(numbers) < len(first) or not others:
         return False
@@ -231,6 +242,11 @@ def _may_be_names(first: Sequence[str], second: Sequence[str]) -> bool:
 def _finite(cells: Sequence[str]) -> list[float]:
     """The numbers of those cells that end in a digit, so that NaN and its like are left out."""
     return [float(cell) for cell in cells if cell.strip()[-1:].isdigit() and _is_number(cell)]
+
+
+def _is_whole(cell: str) -> bool:
+    """Whether a cell is written as a whole number is, as pandas does not write one of a column of others."""
+    return cell.strip().lstrip("+-").isdigit()
 
 
 def _is_number(cell: str) -> bool:

@@ -52,6 +52,25 @@ def label_range(y: Tensor) -> tuple[int, int]:
     return lowest, highest
 
 
+def checked_range(y: Tensor, num_classes: int, rows: int) -> tuple[int, int]:
+    """The lowest and the highest label, once they are found to be labels of rows.
+
+    Raises
+    ------
+    ValueError
+        For labels that are no whole numbers or no classes, and for another number of them.
+    """
+    known = f"the classes are 0 to {num_classes - 1}; -1 means unknown"
+    if y.is_floating_point():
+        raise ValueError(f"y must hold whole numbers, got {y.dtype}, and {known}")
+    if y.dim() != 1 or len(y) not in (1, rows):
+        raise ValueError(f"y must hold a label for each of the {rows} rows, got shape {tuple(y.shape)}")
+    lowest, highest = label_range(y)
+    if lowest < -1 or highest >= num_classes:
+        raise ValueError(f"y holds the label {lowest if lowest < -1 else highest}, and {known}")
+    return lowest, highest
+
+
 class KnownLabels(Categorical):
     """Point masses at known labels.
 

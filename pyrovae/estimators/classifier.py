@@ -233,8 +233,9 @@ class VAEClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
             If a row has no label, because nothing tells whether its prediction is right.
         """
         if y is not None:
-            given = np.asarray(y, dtype=object) if isinstance(y, list | tuple) else np.asarray(y)
-            missing = int(self._unknown(given).sum()) if given.ndim == 1 else 0
+            y = without_mask(y)
+            given = column_or_1d(np.asarray(y, dtype=object) if isinstance(y, list | tuple) else np.asarray(y))
+            missing = int(self._unknown(given).sum())
             if missing:
                 raise ValueError(
                     f"{missing} of {len(given)} rows have no label ({self.unlabelled!r}), so nothing tells whether "

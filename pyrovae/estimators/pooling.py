@@ -6,7 +6,8 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 
@@ -55,7 +56,8 @@ def pool(estimates: ArrayLike, variances: ArrayLike, num_rows: float | None = No
     Parameters
     ----------
     estimates : array-like, shape ``[M, ...]``
-        The estimate of each of M >= 2 completed tables: a number, or an array of coefficients.
+        The estimate of each of M >= 2 completed tables: a number, an array of coefficients, or a Series or DataFrame,
+        whose entries are matched by their labels.
     variances : array-like, shape of `estimates`
         Their squared standard errors, positive.
     num_rows : float, optional
@@ -70,7 +72,8 @@ def pool(estimates: ArrayLike, variances: ArrayLike, num_rows: float | None = No
     Raises
     ------
     ValueError
-        For fewer than two estimates, other shapes, values that are not finite, and a number of rows below 2.
+        For fewer than two estimates, other shapes or labels, values that are not finite or hidden by a mask, complex
+        ones, and a number of rows below 2.
 
     Notes
     -----
@@ -98,7 +101,8 @@ def pool(estimates: ArrayLike, variances: ArrayLike, num_rows: float | None = No
     >>> float(pooled.estimate), round(float(pooled.degrees_of_freedom), 3)
     (2.0, 1.433)
     """
-    values, squares = np.asarray(estimates, dtype=np.float64), np.asarray(variances, dtype=np.float64)
+    labels = _labels_of(estimates)
+    values, squares = _numbers("estimates", estimates, labels), _numbers("variances", variances, labels)
     if values.shape != squares.shape or values.ndim == 0 or len(values) < 2:
         raise ValueError(
             f"estimates and variances must be of one shape [M, ...] with M at least 2, got {values.shape} and "
@@ -108,8 +112,8 @@ def pool(estimates: ArrayLike, variances: ArrayLike, num_rows: float | None = No
         raise ValueError("estimates must be finite numbers")
     if not (np.isfinite(squares) & (squares > 0)).all():
         raise ValueError(f"variances must be positive numbers, the least is {squares.min()}")
-    if num_rows is not None and not num_rows >= 2:
-        raise ValueError(f"num_rows must be at least 2, got {num_rows}")
+    if num_rows is not None and not (isinstance(num_rows, Real) and num_rows >= 2):
+        raise ValueError(f"num_rows must be at least 2, got {num_rows!r}")
     count = len(values)
     between = (1 + 1 / count) * values.var(0, ddof=1)
     total = squares.mean(0) + between
@@ -121,3 +125,35 @@ def pool(estimates: ArrayLike, variances: ArrayLike, num_rows: float | None = No
     with np.errstate(divide="ignore"):
         degrees = np.float64(1.0) / inverse  # infinite where all estimates are equal and the table is large
     return Pooled(values.mean(0), np.sqrt(total), degrees, share + 2 * (1 - share) / (degrees + 3))
+
+
+def _labels_of(values: Any) -> pd.Series | pd.DataFrame | None:
+    """The first Series or DataFrame of some, whose labels the others have to have."""
+    if isinstance(values, pd.Series | pd.DataFrame) or not np.iterable(values):
+        return None
+    return next((one for one in values if isinstance(one, pd.Series | pd.DataFrame)), None)
+
+
+def _numbers(what: str, values: Any, first: pd.Series | pd.DataFrame | None) -> NDArray[np.float64]:
+    """Numbers of each table as an array; those with labels in the order of the first ones."""
+    if first is not None:
+        values = [_in_order(what, one, first) for one in values]
+    parts = [values] if isinstance(values, np.ndarray) else list(values) if np.iterable(values) else [values]
+    if any(np.ma.is_masked(part) for part in parts):
+        raise ValueError(f"{what} have entries that a mask hides; leave these out, or fill them")
+    found = np.asarray(values)
+    if np.iscomplexobj(found):
+        raise ValueError(f"{what} must be real numbers, and are complex")
+    return found.astype(np.float64)
+
+
+def _in_order(what: str, one: Any, first: pd.Series | pd.DataFrame) -> NDArray:
+    axes = [first.index, first.columns] if isinstance(first, pd.DataFrame) else [first.index]
+    own = [one.index, one.columns] if isinstance(one, pd.DataFrame) else [getattr(one, "index", None)]
+    same = len(own) == len(axes) and all(
+        isinstance(mine, pd.Index) and mine.is_unique and len(mine) == len(axis) and set(mine) == set(axis)
+        for mine, axis in zip(own, axes, strict=True)
+    )
+    if not same:
+        raise ValueError(f"{what} must have the labels of the first estimate, {[*axes[-1]]}, each of them once")
+    return one.loc[tuple(axes)].to_numpy() if len(axes) == 2 else one.loc[axes[0]].to_numpy()

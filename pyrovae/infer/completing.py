@@ -53,12 +53,14 @@ def impute(
             "VAE(..., observed=NAME)"
         )
     given = programs.keywords(vae.model, vae.guide, mask=mask, **data)
-    refuse_outside(vae, x, given)
-    vectorize = num_samples > 1 and vae.vectorizes(x[:2], **cut(given, slice(2), len(x)))
+    with vae.telling_of_data(x, given):
+        refuse_outside(vae, x, given)
+    with vae.telling_of_data(x, given):
+        vectorize = num_samples > 1 and vae.vectorizes(x[:2], **cut(given, slice(2), len(x)))
     means: list[Tensor] = []
     chosen: list[_Chosen] = []
     refuse_lists(given, len(x), max(1, chunk_size // num_samples))
-    with vae.scope():
+    with vae.scope(), vae.telling_of_data(x, given):
         for part in slices(len(x), max(1, chunk_size // num_samples)):
             some = _Completion(vae, x[part], cut(given, part, len(x)), num_samples, vectorize)
             if not part.start and not some.is_point:

@@ -284,8 +284,9 @@ def _check_rows(vae: VAE, rows: Rows, parts: Sequence[slice], dataset: Dataset |
     for part in parts:
         x, data = arguments(vae, rows.take(part))
         vae.prepare(x, **data)
-        check = SupportCheck(vae, x, data) if check is None else check
-        check.check(x, data, partial(_evaluated_row, part.start))
+        with vae.telling_of_data(x, data):
+            check = SupportCheck(vae, x, data) if check is None else check
+            check.check(x, data, partial(_evaluated_row, part.start))
 
 
 def _evaluated_row(start: int, row: int) -> str:

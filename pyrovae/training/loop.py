@@ -46,7 +46,7 @@ from pyrovae.training.parallel import Parallel
 from pyrovae.training.parallel_checks import check_parallel
 from pyrovae.training.pyro_optimizers import parameter_names
 from pyrovae.training.refined import RefinedTraining
-from pyrovae.training.resuming import settings_of
+from pyrovae.training.resuming import WATCHED, settings_of
 from pyrovae.training.row_steps import row_steps, tables_of
 from pyrovae.training.saving import Saving
 from pyrovae.training.schedules import Constant, parse_schedule, value_at
@@ -163,13 +163,13 @@ class Fit:
         self,
         resume: bool,
         stack: ExitStack,
-        data: Mapping[str, Any] | None = None,
+        prints: Mapping[str, Any],
         *,
         allow_changed_data: bool = False,
     ) -> History:
         """Train to the end, from the start or from the last state. The caller closes `stack` when the training ends.
 
-        `data` is the fingerprint of the training rows, where they are known.
+        `prints` are the fingerprints of "train" and "validation" rows, where they are known.
         """
         self.resumes = resume
         self.parallel.align(self.learned)
@@ -177,8 +177,9 @@ class Fit:
             self.state.keep_weights(self.vae)
         with self.parallel.processes.together():
             if resume:
-                self.saving.restore(data, allow_changed_data=allow_changed_data)
-        self.state.data = None if data is None else dict(data)
+                self.saving.restore(prints, allow_changed_data=allow_changed_data)
+        self.state.data, self.state.validation = prints.get("train"), prints.get("validation")
+        self.state.settings[WATCHED] = self.monitor
         recorded = self.compiled is not None and self.compiled.recorded
         self.state.settings["compiled"] = "recorded" if recorded else self.compiled is not None
         self.state.settings["onednn"] = self.compiled is not None and self.compiled.loss.onednn

@@ -17,6 +17,8 @@ from pyrovae.training.lr_schedules import LRScheduler
 from pyrovae.training.options import TrainingOptions
 from pyrovae.training.state import TrainingState
 
+WATCHED = "watched"
+"""What the settings of a state call the column that told its best epoch."""
 _TOLD = (
     *("objective", "num_particles", "optimizer", "lr", "optimizer_options", "lr_schedule", "lr_schedule_options"),
     *("gradient_clip", "kl_weight", "batch_size", "drop_last", "monitor", "seed"),
@@ -57,7 +59,7 @@ def settings_of(options: TrainingOptions) -> dict[str, Any]:
     return found
 
 
-def check_settings(folder: RunFolder, state: TrainingState, options: TrainingOptions) -> None:
+def check_settings(folder: RunFolder, state: TrainingState, options: TrainingOptions, monitor: str) -> None:
     """Refuse options that a resumed training would not follow, and fewer epochs than it has done.
 
     Parameters
@@ -68,6 +70,8 @@ def check_settings(folder: RunFolder, state: TrainingState, options: TrainingOpt
         The state that it stopped in.
     options : TrainingOptions
         What is asked for.
+    monitor : str
+        The column of the metrics that tells the best epoch.
 
     Raises
     ------
@@ -75,6 +79,12 @@ def check_settings(folder: RunFolder, state: TrainingState, options: TrainingOpt
         Naming the option, what it was and what it is to be.
     """
     asked, before = settings_of(options), state.settings
+    if before.get(WATCHED, monitor) != monitor and state.best_epoch:
+        hint = "; give validation rows as before" if monitor == "loss" else "; give no validation rows, as before"
+        raise CheckpointError(
+            f"the best epoch of {folder.path} was chosen by {before[WATCHED]}, and {monitor} would choose the next "
+            f"one{hint}, or begin anew"
+        )
     for name, why in _FIXED.items():
         if name in before and name in asked and before[name] != asked[name]:
             raise CheckpointError(
@@ -93,20 +103,22 @@ def check_settings(folder: RunFolder, state: TrainingState, options: TrainingOpt
         )
 
 
-def check_data(folder: RunFolder, state: TrainingState, data: Mapping[str, Any] | None) -> None:
-    """Refuse to go on with other training rows than those that a training began with.
+def check_data(folder: RunFolder, state: TrainingState, prints: Mapping[str, Any]) -> None:
+    """Refuse to go on with other training or validation rows than those that a training began with.
 
     Raises
     ------
     CheckpointError
         If the fingerprints differ.
     """
-    if state.data is not None and data is not None and not is_same(state.data, data):
-        raise CheckpointError(
-            f"the training rows are not those that the training of {folder.path} began with (their fingerprint "
-            "differs); give the same data, or go on with these on purpose (allow_changed_data=True, on the command "
-            "line --allow-changed-data)"
-        )
+    for what, known in (("training", state.data), ("validation", state.validation)):
+        now = prints.get("train" if what == "training" else what)
+        if known is not None and now is not None and not is_same(known, now):
+            raise CheckpointError(
+                f"the {what} rows are not those that the training of {folder.path} began with (their fingerprint "
+                "differs); give the same data, or go on with these on purpose (allow_changed_data=True, on the command "
+                "line --allow-changed-data)"
+            )
 
 
 def apply_settings(

@@ -46,17 +46,17 @@ class Saving:
         self.at = time.monotonic()
         self._every = fit.options.checkpoint_seconds
 
-    def restore(self, data: Mapping[str, Any] | None, *, allow_changed_data: bool) -> None:
-        """Take up the last state. `data` is the fingerprint of the training rows, where they are known."""
+    def restore(self, prints: Mapping[str, Any], *, allow_changed_data: bool) -> None:
+        """Take up the last state. `prints` are the fingerprints of "train" and "validation" rows, where known."""
         fit, folder = self._fit, self.folder
         if folder is None:
             return
         rates = [group.get("lr") for group in fit.optimizer.param_groups]
         state = load_state(folder, fit.vae, fit.optimizer, fit.scheduler, fit.learned, fit.train.generator)
         check_resumed(folder, state, fit.train, fit.options.batch_size)
-        check_settings(folder, state, fit.options)
+        check_settings(folder, state, fit.options, fit.monitor)
         if not allow_changed_data:
-            check_data(folder, state, data)
+            check_data(folder, state, prints)
         apply_settings(state, fit.options, fit.optimizer, fit.scheduler, rates)
         restore_averages(state.averages)
         fit.state = state

@@ -57,6 +57,8 @@ class TrainingState:
     """Running averages of baselines that Pyro keeps in its store, by their names there."""
     data: dict[str, Any] | None = None
     """The fingerprint of the training rows; None of a stream."""
+    validation: dict[str, Any] | None = None
+    """That of the validation rows."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The options of the training, as far as they are told by a word or a number."""
 
@@ -120,7 +122,7 @@ def save_state(
     """
     saved = optimizer.state_dict()
     information = {name: getattr(state, name) for name in _PLAIN}
-    information |= {"data": state.data, "settings": state.settings}
+    information |= {"data": state.data, "validation": state.validation, "settings": state.settings}
     if (begun_by := launch()) is not None:
         information["launch"] = begun_by
     information["optimizer"] = kind_of(optimizer)
@@ -228,6 +230,7 @@ def load_state(
             torch.cuda.set_rng_state(parts["rng"]["cuda"], vae.device)
         if generator is not None and "loader" in parts["rng"]:
             generator.set_state(parts["rng"]["loader"])
-        more: dict[str, Any] = {name: information[name] for name in ("data", "settings") if name in information}
+        more: dict[str, Any] = {}
+        more |= {name: information[name] for name in ("data", "validation", "settings") if name in information}
     more["averages"] = parts.get("averages", {})
     return TrainingState(**plain, **more, permutation=tensors.get("permutation"), best=parts.get("best", {}))

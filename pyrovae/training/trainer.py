@@ -242,11 +242,10 @@ class Trainer(TrainingOptions):
                 fit.saving.replaces = folder is not None and not resume and folder.holds_training()
                 prints: dict[str, Any] = {}
                 for name, rows in (("train", data.train), ("validation", data.validation)):
-                    if (ranks.several or (folder is not None and name == "train")) and isinstance(rows, Rows):
-                        prints[f"fingerprint of the {name} rows"] = fingerprint(rows, computed=is_computed(given))
+                    if (ranks.several or folder is not None) and isinstance(rows, Rows):
+                        prints[name] = fingerprint(rows, computed=is_computed(given))
                     elif ranks.several and isinstance(rows, Stream):
-                        prints[f"fingerprint of the {name} rows"] = print_of(rows)
-                seen = prints.get("fingerprint of the train rows")
+                        prints[name] = print_of(rows)
                 if folder is not None:
                     from pyrovae.runs import in_python  # not above: runs stand on trainings
 
@@ -256,11 +255,13 @@ class Trainer(TrainingOptions):
                         fit.callbacks += writer
             try:
                 facts = {"folder to resume": resume, "number of rows": fit.rows, "run folder": folder is not None}
-                fit.parallel.agree(facts, prints, settings_of(self))
+                fit.parallel.agree(
+                    facts, {f"fingerprint of the {name} rows": seen for name, seen in prints.items()}, settings_of(self)
+                )
                 for batches in (fit.train, fit.validation):
                     if isinstance(batches, SharedLoader):
                         batches.agree()
-                return fit.run(resume, stack, seen, allow_changed_data=allow_changed_data)
+                return fit.run(resume, stack, prints, allow_changed_data=allow_changed_data)
             except KeyboardInterrupt:
                 raise
             except LostProcessError as error:

@@ -214,3 +214,31 @@ def test_an_empty_line_of_one_column(here, kind):
 def test_columns_of_one_name():
     with pytest.raises(ValueError, match="the data have two columns 'a'; give every column a name of its own"):
         rows_of(pd.DataFrame(np.zeros((4, 2)), columns=["a", "a"]))
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_numbers_that_pandas_writes_for_want_of_names_are_no_row(tmp_path, monkeypatch, columns):
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).normal(size=(5, columns))
+    pd.DataFrame(values).to_csv("lines.csv", index=False)
+    assert data.load("lines.csv", validation=0, test=0).train.x.shape == (5, columns)
+    pd.DataFrame(np.arange(5 * columns).reshape(5, columns) + 3).to_csv("whole.csv", index=False)
+    if columns == 3:
+        assert data.load("whole.csv", validation=0, test=0).train.x.shape == (5, 3)
+    else:
+        with pytest.raises(DataError, match="so it may hold names or a row"):
+            data.load("whole.csv", validation=0, test=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": ["a", "a"]}, "columns names 'a' twice"),
+        ({"columns": ["a", "c"], "label_column": "c"}, "the column 'c' is that of the labels"),
+    ],
+)
+def test_columns_that_are_asked_for_twice(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"a": [0.5, 1.5, 2.5], "b": [0.1, 0.2, 0.3], "c": [0, 1, 0]}).to_csv("lines.csv", index=False)
+    with pytest.raises(DataError, match=message):
+        data.load("lines.csv", validation=0, test=0, **options)

@@ -1,6 +1,7 @@
 """Rubin's rules: numbers computed by hand, and intervals that hold the truth as often as they say."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pyrovae.estimators.pooling import pool
@@ -80,3 +81,34 @@ def test_coverage_refused():
 
 def test_endless_rows_are_a_large_table():
     assert pool([1.0, 2.0], [1.0, 3.0], num_rows=float("inf")) == pool([1.0, 2.0], [1.0, 3.0])
+
+
+def test_entries_with_labels_are_matched_by_them():
+    """`value_counts` orders its entries by their number, which differs between draws."""
+    counts = ({"never": 52, "former": 48}, {"former": 52, "never": 48}, {"never": 51, "former": 49})
+    estimates = [pd.Series(one) / 100 for one in counts]
+    variances = [one * (1 - one) / 100 for one in estimates]
+    found = pool(estimates, variances, num_rows=100)
+    for place, name in enumerate(("never", "former")):
+        alone = pool([one[name] for one in estimates], [one[name] for one in variances], num_rows=100)
+        for pooled, expected in zip(found, alone, strict=True):
+            assert pooled[place] == pytest.approx(expected)
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [10.0, 20.0]})
+    frames = [frame, frame.iloc[::-1, ::-1]]
+    np.testing.assert_allclose(pool(frames, frames).estimate, [[1.0, 10.0], [2.0, 20.0]])
+
+
+@pytest.mark.parametrize(
+    ("estimates", "variances", "options", "message"),
+    [
+        ([pd.Series({"a": 1.0}), pd.Series({"b": 1.0})], [[1.0], [1.0]], {}, "must have the labels of the first"),
+        ([pd.Series({"a": 1.0}), [1.0]], [[1.0], [1.0]], {}, "must have the labels of the first"),
+        (np.ma.masked_array([1.0, 2.0], mask=[0, 1]), [1.0, 1.0], {}, "estimates have entries that a mask hides"),
+        ([1.0, 2.0], np.ma.masked_array([1.0, 2.0], mask=[0, 1]), {}, "variances have entries that a mask hides"),
+        ([1.0, 2.0 + 1j], [1.0, 1.0], {}, "estimates must be real numbers"),
+        ([1.0, 2.0], [1.0, 1.0], {"num_rows": "30"}, "num_rows must be at least 2, got '30'"),
+    ],
+)
+def test_values_that_cannot_be_pooled(estimates, variances, options, message):
+    with pytest.raises(ValueError, match=message):
+        pool(estimates, variances, **options)

@@ -40,6 +40,19 @@ class TestMethods:
         assert out.nll.shape == out.kl.shape == (ROWS,)
         assert bool((out.kl > 0).all())
 
+    @pytest.mark.parametrize(
+        ("y", "message"),
+        [
+            (torch.tensor([9, 0]), "y holds the label 9, and the classes are 0 to"),
+            (torch.tensor([-5, 0]), "y holds the label -5"),
+            (torch.tensor([1.6, 0.0]), "y must hold whole numbers"),
+            (torch.tensor([1, 0, 1]), "y must hold a label for each of the 2 rows"),
+        ],
+    )
+    def test_labels_that_are_no_classes_are_not_sampled(self, y, message):
+        with pytest.raises(ValueError, match=message):
+            make_pair().sample(2, y=y)
+
     def test_sites_are_known_without_data(self):
         assert make_pair().sites.latent == ("y", "z")
 

@@ -331,3 +331,25 @@ def test_state_is_whole_after_every_write(tmp_path):
     options = {"epochs": 2, "batch_size": 16, "progress": False, "checkpoint_seconds": 0.0}
     Trainer(**options, callbacks=[Reader()]).fit(linear_pair(), torch.randn(40, 5), run=run)
     assert seen == [True] * 6
+
+
+VALIDATION = {
+    "others": (lambda rows: rows, lambda rows: torch.zeros_like(rows), "the validation rows are not those"),
+    "fewer": (lambda rows: rows, lambda rows: rows[:3], "the validation rows are not those"),
+    "none any more": (lambda rows: rows, lambda rows: None, "was chosen by validation_loss, and loss would choose"),
+    "none before": (lambda rows: None, lambda rows: rows, "was chosen by loss, and validation_loss would choose"),
+}
+
+
+@pytest.mark.parametrize("case", VALIDATION)
+def test_best_epochs_of_other_validation_rows_are_not_compared(case, tmp_path):
+    first, then, message = VALIDATION[case]
+    train, validation = binary_pictures()
+    vae, options = library_pair(), {"progress": False, "lr": 0.02}
+    Trainer(epochs=2, **options).fit(vae, train, first(validation), run=tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        Trainer(epochs=4, **options).fit(vae, train, then(validation), run=tmp_path, resume=True)
+    assert len(Trainer(epochs=3, **options).fit(vae, train, first(validation), run=tmp_path, resume=True).rows) == 3
+    if message.startswith("the validation"):
+        on_purpose = {"resume": True, "allow_changed_data": True}
+        assert len(Trainer(epochs=4, **options).fit(vae, train, then(validation), run=tmp_path, **on_purpose).rows) == 4

@@ -219,3 +219,41 @@ def test_error_of_bits_where_rows_have_other_numbers_of_entries():
     found = metrics.evaluate(VAE(model, guide), Rows(torch.ones(8, 10), mask=mask), num_samples=3, kind="binary")
     assert found.bits_per_dimension == pytest.approx(1.0)
     assert found.standard_errors["bits_per_dimension"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_values_that_a_latent_cannot_have_are_not_decoded():
+    def model(x=None, size=None):
+        with pyro.plate("data", size if x is None else len(x)):
+            y = pyro.sample("y", dist.Categorical(torch.ones(3)))
+            z = pyro.sample("z", dist.Beta(2.0, 2.0))
+            pyro.sample("x", dist.Normal(z + y, 1.0), obs=x)
+
+    def guide(x=None, size=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(torch.ones(len(x), 3)))
+            pyro.sample("z", dist.Beta(2.0 + 0 * x, 2.0))
+
+    vae = VAE(model, guide, example=torch.randn(4))
+    half = torch.full((2,), 0.5)
+    assert vae.decode({"y": torch.tensor([2, 0]), "z": half}).mean.tolist() == [2.5, 0.5]
+    for latents, message in (
+        ({"y": torch.tensor([9, 1]), "z": half}, "the latent 'y' cannot be 9"),
+        ({"y": torch.tensor([-1, 1]), "z": half}, "the latent 'y' cannot be -1"),
+        ({"y": torch.tensor([2, 1]), "z": 6 * half}, "the latent 'z' cannot be 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vae.decode(latents)
+    with pytest.raises(ValueError, match=r"condition=\{'w': ...\} is no latent of the pair, which has \['y', 'z'\]"):
+        vae.sample(3, condition={"w": torch.tensor(1.0)})
+
+
+def test_what_a_program_raises_is_one_line():
+    """Pyro writes the shapes of all sites below it."""
+    vae = VAE(shifted, slope, example=torch.randn(4))
+    for call in (
+        lambda: vae.sample(3, condition={"z": torch.zeros(2)}),
+        lambda: vae.encode(torch.randn(4, 2)),
+    ):
+        with pytest.raises((RuntimeError, ValueError)) as caught:
+            call()
+        assert "\n" not in str(caught.value)
