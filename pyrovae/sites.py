@@ -219,7 +219,7 @@ def rows_first(value: Tensor, site: Site, plates: Collection[str]) -> Tensor:
     return value if dim is None else value.movedim(dim - site["fn"].event_dim, 0)
 
 
-def refuse_subsamples(sites: Iterable[Site], plates: Collection[str], what: str) -> None:
+def refuse_subsamples(sites: Iterable[Site], plates: Collection[str], what: str, way_out: str = "") -> None:
     """Refuse sites of which a plate draws some elements of a datum, where the whole datum counts.
 
     Parameters
@@ -230,6 +230,8 @@ def refuse_subsamples(sites: Iterable[Site], plates: Collection[str], what: str)
         The plates over the data, which may draw rows.
     what : str
         What there is none of, for the message.
+    way_out : str, default ""
+        What else to do than give all elements, for the message.
 
     Raises
     ------
@@ -241,7 +243,7 @@ def refuse_subsamples(sites: Iterable[Site], plates: Collection[str], what: str)
             if frame.full_size != frame.size and frame.name not in plates:
                 raise ValueError(
                     f"the plate {frame.name!r} around site {site['name']!r} draws {frame.size} of {frame.full_size} "
-                    f"elements of a datum, so there is no {what}; give all of them"
+                    f"elements of a datum, so there is no {what}; give all of them{way_out}"
                 )
 
 

@@ -68,7 +68,7 @@ def check_densities(
         traces = trace_pair(model, guide, args, kwargs)
         first, in_model = traces.guide, sample_sites(traces.model)
         check_kinds(in_model, latent_sites(first))
-        vary = not points_allowed and check_reach(model, guide, layout, args, kwargs)
+        vary = not points_allowed and check_reach(model, guide, layout, args, kwargs, traces=traces)
         sites = {n: s for n, s in latent_sites(first).items() if is_local(s, layout.plates)}
         points = [name for name, site in sites.items() if is_point(site)]
         if not points:

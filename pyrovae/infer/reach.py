@@ -24,7 +24,7 @@ from torch.distributions import (
 from pyrovae.infer.densities import masked_log_prob
 from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout
-from pyrovae.programs import Program, trace, trace_pair
+from pyrovae.programs import Program, Traces, trace, trace_pair
 from pyrovae.sites import Site, is_local, is_point, latent_sites, masks_of, name_of, rows_first, sample_sites
 
 NEGLIGIBLE = 12.0
@@ -52,7 +52,14 @@ class Ends(NamedTuple):
 
 
 def check_reach(
-    model: Program, guide: Program, layout: Layout, args: tuple, kwargs: Mapping[str, Any], first_row: int = 0
+    model: Program,
+    guide: Program,
+    layout: Layout,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    *,
+    traces: Traces | None = None,
+    first_row: int = 0,
 ) -> bool:
     """Refuse a latent of a datum with values that the model has and the guide never draws, if they have probability.
 
@@ -66,6 +73,8 @@ def check_reach(
         How their traces are laid out.
     args, kwargs : tuple and mapping
         Rows and further arguments.
+    traces : Traces, optional
+        Traces of both on these, if there are some.
     first_row : int, default 0
         The number of the first of these rows, for messages.
 
@@ -79,7 +88,7 @@ def check_reach(
     ValueError
         Naming the site and the value.
     """
-    traces = trace_pair(model, guide, args, kwargs)
+    traces = traces or trace_pair(model, guide, args, kwargs)
     of_model, vary = sample_sites(traces.model), False
     for name, q in latent_sites(traces.guide).items():
         p = of_model.get(name)

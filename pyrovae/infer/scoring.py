@@ -227,7 +227,7 @@ class Scorer:
         if not self.weighted:
             refuse_subsamples(counted, plates, "log-likelihood of the whole")
         elif self.several:  # the scale of such a plate would stand within the logarithm
-            refuse_subsamples(counted, plates, "bound of several particles (objective='elbo' has one)")
+            refuse_subsamples(counted, plates, "bound of several particles", ", or train with objective='elbo'")
         self._find_scale(counted, share, size)
         return size
 
