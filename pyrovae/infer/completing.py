@@ -55,7 +55,6 @@ def impute(
     given = programs.keywords(vae.model, vae.guide, mask=mask, **data)
     with vae.telling_of_data(x, given):
         refuse_outside(vae, x, given)
-    with vae.telling_of_data(x, given):
         vectorize = num_samples > 1 and vae.vectorizes(x[:2], **cut(given, slice(2), len(x)))
     means: list[Tensor] = []
     chosen: list[_Chosen] = []
