@@ -293,8 +293,8 @@ class VAEImputer(OneToOneFeatureMixin, TableEstimator):
             That probability, in (0, 1).
         num_draws : int, optional
             Draws of each entry, of which two are the ends. None takes 200, or as many as a coverage beyond 0.99 needs:
-            2 / (1 - coverage). More give ends that vary less. A draw takes one of `num_samples` latents, of which such a
-            coverage needs more, too.
+            2 / (1 - coverage). More give ends that vary less. A draw takes one of `num_samples` latents, of which such
+            coverages need more, too.
 
         Returns
         -------
