@@ -15,6 +15,7 @@ from pyrovae import programs
 from pyrovae.data.kinds import ROUNDING
 from pyrovae.data.rows import cut, refuse_lists, slices
 from pyrovae.distributions.columns import Columns
+from pyrovae.infer.reach import ends_of
 from pyrovae.rng import forked
 from pyrovae.sites import Site, data_sites, name_of, rows_first
 
@@ -141,23 +142,26 @@ class SupportCheck:
 
 
 def refuse_impossible(site: Site) -> None:
-    """Refuse a value of a latent that its distribution cannot have.
+    """Refuse a value of a latent that its distribution cannot have, not even as a limit.
 
     Raises
     ------
     ValueError
         Naming the site and the value.
     """
+    value, ends = site["value"], ends_of(site["fn"])
     try:
-        fine = site["fn"].support.check(site["value"])
+        fine = site["fn"].support.check(value)
+        if ends is not None and not site["fn"].support.is_discrete:
+            low, high = (end.to(value.device) for end in ends[:2])
+            fine = (value >= low) & (value <= high)  # the ends, too
     except (NotImplementedError, AttributeError):
         return
     if not bool(fine.all()):
-        value = site["value"]
         wrong = value[~fine] if fine.shape == value.shape else value
         raise ValueError(
             f"the latent {site['name']!r} cannot be {float(wrong.flatten()[0]):g}, of which its {name_of(site['fn'])} "
-            "distribution gives nothing; give values of its support"
+            "distribution gives nothing; give values of its support, draws for instance"
         )
 
 

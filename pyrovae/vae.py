@@ -23,6 +23,7 @@ from pyrovae.infer.points import MeanMessenger
 from pyrovae.layout import OutsidePlateError, outside_plate
 from pyrovae.prepared import PreparedPair
 from pyrovae.records import OUTPUTS, Forward, MadeBy
+from pyrovae.sites import sample_sites
 from pyrovae.support import refuse_impossible, refuse_outside
 
 SOURCES = ("prior", "rows")
@@ -94,9 +95,7 @@ class VAE(PreparedPair):
                 raise TypeError(f"{label} must be callable, got {type(program).__name__}")
         super().__init__(model, guide, observed, latent)
         self.made_by: MadeBy | None = None
-        self._ranges_vary: bool | None = (
-            None  # whether the ranges of latents are others for other rows; None: not known
-        )
+        self._ranges_vary: dict[frozenset[str], bool] = {}  # whether ranges of latents vary, by what is given
         if isinstance(example, Mapping):
             first = programs.argument_names(model)[0]
             if first not in example:
@@ -258,7 +257,8 @@ class VAE(PreparedPair):
             refuse_outside(self, x, given, min(chunk_size, 1024))
         vectorize = num_samples > 1 and self.vectorizes(x, condition=condition, **data)
         with self.scope():
-            self._ranges_vary = check_all_rows(self, x, given, condition, chunk_size, self._ranges_vary)
+            free = frozenset(condition)
+            self._ranges_vary[free] = check_all_rows(self, x, given, condition, chunk_size, self._ranges_vary.get(free))
             how = chunk_size, vectorize, condition, given, compile
             result = log_likelihood(self, self.layout, x, num_samples, *how)
         if rows_guide is not None and rows_guide.has_fixed_scale and num_samples > 1:
@@ -304,15 +304,15 @@ class VAE(PreparedPair):
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
         values = dict(condition or {})
         self._check_condition(values)
-        if unknown := values.keys() - {*self.sites.latent, *self.sites.shared}:
-            latents = [*self.sites.latent, *self.sites.shared]
-            raise ValueError(f"condition={{{min(unknown)!r}: ...}} is no latent of the pair, which has {latents}")
         values |= self._drawn_of_rows(source, num_samples)
         if not values.keys() >= set(self.sites.shared):
             drawn = self._decoding.shared_values(means=False, data=data)
             values = {**drawn, **self._with_marked_means(values), **values}
         drawing = partial(_drawing, values=values)
         trace = self._decoding.trace(drawing, num_samples, data, given, draws_data=True)
+        if unknown := [name for name in condition or () if name not in trace]:
+            known = [name for name in sample_sites(trace) if name not in self.sites.all_observed]
+            raise ValueError(f"condition={{{unknown[0]!r}: ...}} is no latent of the model, which has {known}")
         return self._decoding.values(trace, output)
 
     def _drawn_of_rows(self, source: str, count: int) -> dict[str, Tensor]:

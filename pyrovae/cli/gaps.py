@@ -34,8 +34,8 @@ def evaluate_gap(options: argparse.Namespace) -> None:
         Run.open(options.run, options.pair, options.data, allow_changed_data=changed),
         pick_device(options.device),
     )
+    weights = evaluations.weights_digest(run.folder)  # before they are loaded: newer ones would not be these
     dataset, vae = run.dataset(), run.load_vae(device)
-    weights = evaluations.weights_digest(run.folder)
     if posteriors.has_rows(vae):
         raise ValueError(f"{run.folder.path} has no encoder, so there is no inference gap to measure")
     begin(options.seed)

@@ -43,8 +43,8 @@ def evaluate_missing(options: argparse.Namespace) -> None:
         value, least = getattr(options, name), 0 if name in ("refine", "fit_steps") else 1
         if value is not None and value < least:
             raise ValueError(f"{flag(name)} must be at least {least}, got {value}")
+    weights = evaluations.weights_digest(run.folder)  # before they are loaded: newer ones would not be these
     dataset, vae = run.dataset(), run.load_vae(device)
-    weights = evaluations.weights_digest(run.folder)
     posteriors.check_steps(vae, options.fit_steps)
     rows = dataset.seen(options.split)
     if not len(rows):

@@ -182,8 +182,8 @@ def _layout(path: Path, label_column: str | None) -> tuple[list[str] | None, lis
                     if not header and _may_be_names(first, cells):
                         shown = ", ".join(first[:2]) + (", ..." if len(first) > 2 else "")
                         raise DataError(
-                            f"{path}: its first line has equal steps, {shown}, so it may hold names or a row; write "
-                            "names that are words, or put a line of them above"
+                            f"{path}: its first line, {shown}, has equal steps or counts columns, so it may hold names "
+                            "or a row; write names that are words, or put a line of them above"
                         )
                     lines = [reader.line_num] if header else [1, reader.line_num]
                 else:
@@ -215,10 +215,9 @@ def _is_header(first: Sequence[str], second: Sequence[str], label_column: str | 
     """Whether the first line holds names.
 
     They are words where the second line has numbers, or words throughout; or the numbers 0, 1, 2, ... that pandas
-    writes for want of names. Of one or two columns these may be a row of whole numbers, see `_may_be_names`.
+    writes for want of names. Of one or two columns these may be a row, see `_may_be_names`.
     """
-    numbered = list(first) == [str(i) for i in range(len(first))]
-    if label_column in first or (numbered and (len(first) > 2 or not all(map(_is_whole, second)))):
+    if label_column in first or (len(first) > 2 and list(first) == [str(i) for i in range(len(first))]):
         return True
     words = [not _is_number(cell) for cell in first]
     return all(words) or any(word and _is_number(cell) for word, cell in zip(words, second, strict=True))
@@ -227,7 +226,7 @@ def _is_header(first: Sequence[str], second: Sequence[str], label_column: str | 
 def _may_be_names(first: Sequence[str], second: Sequence[str]) -> bool:
     """Whether the first line has numbers at equal steps, as names of a series are, beyond all those of the second.
 
-    Or it is 0, or 0 and 1, above whole numbers.
+    Or it is 0, or 0 and 1.
     """
     if list(first) in (["0"], ["0", "1"]):
         return True
@@ -242,11 +241,6 @@ def _may_be_names(first: Sequence[str], second: Sequence[str]) -> bool:
 def _finite(cells: Sequence[str]) -> list[float]:
     """The numbers of those cells that end in a digit, so that NaN and its like are left out."""
     return [float(cell) for cell in cells if cell.strip()[-1:].isdigit() and _is_number(cell)]
-
-
-def _is_whole(cell: str) -> bool:
-    """Whether a cell is written as a whole number is, as pandas does not write one of a column of others."""
-    return cell.strip().lstrip("+-").isdigit()
 
 
 def _is_number(cell: str) -> bool:

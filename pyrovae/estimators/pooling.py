@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -101,8 +102,16 @@ def pool(estimates: ArrayLike, variances: ArrayLike, num_rows: float | None = No
     >>> float(pooled.estimate), round(float(pooled.degrees_of_freedom), 3)
     (2.0, 1.433)
     """
-    labels = _labels_of(estimates)
-    values, squares = _numbers("estimates", estimates, labels), _numbers("variances", variances, labels)
+    over = [part for part in (estimates, variances) if isinstance(part, pd.Series | pd.DataFrame)]
+    if len(over) == 2 and list(over[0].index) != list(over[1].index):
+        raise ValueError("estimates and variances name the tables otherwise; give both in one order")
+    of_tables = [_tables(part) for part in (estimates, variances)]
+    labelled = [one for part in of_tables for one in part if isinstance(one, pd.Series | pd.DataFrame)]
+    first = labelled[0] if labelled else None
+    in_order = all(_axes(one) == _axes(first) for one in labelled)  # then arrays beside them are matched by place
+    values, squares = (
+        _numbers(what, part, first, in_order) for what, part in zip(("estimates", "variances"), of_tables, strict=True)
+    )
     if values.shape != squares.shape or values.ndim == 0 or len(values) < 2:
         raise ValueError(
             f"estimates and variances must be of one shape [M, ...] with M at least 2, got {values.shape} and "
@@ -127,33 +136,41 @@ def pool(estimates: ArrayLike, variances: ArrayLike, num_rows: float | None = No
     return Pooled(values.mean(0), np.sqrt(total), degrees, share + 2 * (1 - share) / (degrees + 3))
 
 
-def _labels_of(values: Any) -> pd.Series | pd.DataFrame | None:
-    """The first Series or DataFrame of some, whose labels the others have to have."""
-    if isinstance(values, pd.Series | pd.DataFrame) or not np.iterable(values):
-        return None
-    return next((one for one in values if isinstance(one, pd.Series | pd.DataFrame)), None)
+def _tables(values: Any) -> list[Any]:
+    """The values of each table; of a frame over the tables its rows, with their labels."""
+    if isinstance(values, pd.DataFrame):
+        return [row for _, row in values.iterrows()]
+    return list(values) if np.iterable(values) else [values]
 
 
-def _numbers(what: str, values: Any, first: pd.Series | pd.DataFrame | None) -> NDArray[np.float64]:
+def _axes(one: Any) -> list[list[Any]]:
+    return [list(axis) for axis in one.axes]
+
+
+def _numbers(
+    what: str, tables: Sequence[Any], first: pd.Series | pd.DataFrame | None, in_order: bool
+) -> NDArray[np.float64]:
     """Numbers of each table as an array; those with labels in the order of the first ones."""
-    if first is not None:
-        values = [_in_order(what, one, first) for one in values]
-    parts = [values] if isinstance(values, np.ndarray) else list(values) if np.iterable(values) else [values]
-    if any(np.ma.is_masked(part) for part in parts):
+    if any(np.ma.is_masked(one) for one in tables):
         raise ValueError(f"{what} have entries that a mask hides; leave these out, or fill them")
-    found = np.asarray(values)
-    if np.iscomplexobj(found):
-        raise ValueError(f"{what} must be real numbers, and are complex")
+    if first is not None:
+        tables = [_in_order(what, one, first, in_order) for one in tables]
+    try:
+        found = np.asarray(tables)
+    except ValueError:  # of several shapes
+        found = np.array(None)
+    if found.dtype == object or np.iscomplexobj(found):
+        raise ValueError(f"{what} must be real numbers, of one shape for all tables")
     return found.astype(np.float64)
 
 
-def _in_order(what: str, one: Any, first: pd.Series | pd.DataFrame) -> NDArray:
-    axes = [first.index, first.columns] if isinstance(first, pd.DataFrame) else [first.index]
-    own = [one.index, one.columns] if isinstance(one, pd.DataFrame) else [getattr(one, "index", None)]
-    same = len(own) == len(axes) and all(
-        isinstance(mine, pd.Index) and mine.is_unique and len(mine) == len(axis) and set(mine) == set(axis)
-        for mine, axis in zip(own, axes, strict=True)
-    )
-    if not same:
-        raise ValueError(f"{what} must have the labels of the first estimate, {[*axes[-1]]}, each of them once")
-    return one.loc[tuple(axes)].to_numpy() if len(axes) == 2 else one.loc[axes[0]].to_numpy()
+def _in_order(what: str, one: Any, first: pd.Series | pd.DataFrame, in_order: bool) -> NDArray:
+    if not isinstance(one, pd.Series | pd.DataFrame):
+        if not in_order:
+            raise ValueError(f"{what} must have labels, as other tables have them in another order")
+        return np.asarray(one)
+    places = [axis.get_indexer(wanted) for axis, wanted in zip(one.axes, first.axes, strict=False) if axis.is_unique]
+    fits = one.shape == first.shape and len(places) == len(first.axes) and all((part >= 0).all() for part in places)
+    if not fits:
+        raise ValueError(f"{what} must have the labels of the first estimate, {[*first.axes[-1]]}, each of them once")
+    return one.to_numpy()[np.ix_(*places)]

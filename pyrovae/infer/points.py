@@ -24,16 +24,23 @@ class MeanMessenger(Messenger):
 
     Attributes
     ----------
-    draws : bool
-        Whether some site was drawn all the same, as discrete ones are.
+    drawn : list of str
+        The sites that were drawn all the same, as discrete ones are.
+    behind : set of str
+        The sites that came after one of these.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.draws = False
+        self.drawn: list[str] = []
+        self.behind: set[str] = set()
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"] or msg["done"] or isinstance(msg["fn"], _Subsample):
+        if isinstance(msg["fn"], _Subsample):
+            return
+        if self.drawn:
+            self.behind.add(msg["name"])
+        if msg["is_observed"] or msg["done"]:
             return
         for kind in ("mean", "mode") if getattr(msg["fn"], "has_rsample", False) else ():
             with suppress(NotImplementedError, AttributeError):  # a transformed distribution, say, which is drawn
@@ -41,7 +48,8 @@ class MeanMessenger(Messenger):
                 if bool(value.isfinite().all()):
                     msg["value"], msg["done"] = value, True
                     return
-        self.draws = True
+        if msg["name"] not in self.drawn:
+            self.drawn.append(msg["name"])
 
 
 def global_means(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -25,14 +25,16 @@ from pyrovae.infer.densities import masked_log_prob
 from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout
 from pyrovae.programs import Program, Traces, trace, trace_pair
-from pyrovae.sites import Site, is_local, is_point, latent_sites, masks_of, name_of, rows_first, sample_sites
+from pyrovae.sites import Site, is_local, is_point, latent_sites, name_of, rows_first, sample_sites
 
 NEGLIGIBLE = 12.0
-"""Nats below the density at the best of `DRAWS` draws, from which on values out of reach are left alone.
+"""Nats below the density of an entry at the best of `DRAWS` values, from which on values out of reach are left alone.
 
 The tails of a normal distribution are, from five standard deviations on: less than a millionth of the evidence.
 """
-DRAWS = 10
+DRAWS = 5
+MOST_MOVES = 16
+"""Entries of a datum's latent, on either side, of which values out of reach are tried."""
 STEP = 1e-3
 """How far beyond the values of the guide the model is asked for its density, relative to the edge."""
 MARGIN = 1e-6
@@ -44,11 +46,8 @@ class Ends(NamedTuple):
 
     low: Tensor
     high: Tensor
-
-    @property
-    def vary(self) -> bool:
-        """Whether entries have ends of their own, which may be others for other rows."""
-        return bool(self.low.dim() or self.high.dim())
+    is_fixed: bool
+    """Whether they are those of its kind, whatever its parameters."""
 
 
 def check_reach(
@@ -81,7 +80,7 @@ def check_reach(
     Returns
     -------
     bool
-        Whether other rows may have other ranges, so that they are to be checked, too.
+        Whether other rows or parameters may have other ranges, so that they are to be checked, too.
 
     Raises
     ------
@@ -94,12 +93,12 @@ def check_reach(
         p = of_model.get(name)
         if p is None or p["is_observed"] or not is_local(q, layout.plates) or is_point(q) or is_point(p):
             continue
-        ours, theirs = ends_of(p["fn"]), ends_of(q["fn"])
-        if ours is None or theirs is None or _is_hidden(p):
+        found = _out_of_reach(q, p)
+        if found is None:
             continue
-        vary = vary or ours.vary or theirs.vary
-        if _moved(q, ours, theirs, layout) is not None:
-            _check_moved(model, guide, layout, args, kwargs, name, (ours, theirs), first_row)
+        vary = vary or not found.is_fixed
+        if bool((found.below | found.above).any()):
+            _check_moved(model, guide, layout, args, kwargs, name, first_row)
     return vary
 
 
@@ -111,15 +110,15 @@ def ends_of(fn: Any) -> Ends | None:
         return None
     if isinstance(fn, MixtureSameFamily):
         parts = ends_of(fn.component_distribution)
-        if parts is None or not parts.vary:
+        if parts is None or parts.is_fixed:
             return parts
         shape, dim = fn.component_distribution.batch_shape + fn.event_shape, -1 - len(fn.event_shape)
-        return Ends(parts.low.expand(shape).amin(dim), parts.high.expand(shape).amax(dim))
-    if isinstance(fn, TransformedDistribution):
+        return Ends(parts.low.expand(shape).amin(dim), parts.high.expand(shape).amax(dim), False)
+    if type(fn).__name__ == TransformedDistribution.__name__:  # others, such as Gumbel, say what their support is
         ends = ends_of(fn.base_dist)
         for transform in fn.transforms:
             ends = None if ends is None else _through(transform, ends)
-        if ends is not None:  # else as the distribution says, a half-normal one for instance
+        if ends is not None:
             return ends
     ends = _of_support(fn)
     if ends is None:
@@ -143,8 +142,10 @@ def _of_support(fn: Any) -> Ends | None:
         low, high = 0, 1
     elif low is None and high is None and support is not constraints.real:
         return None
+    fixed = not isinstance(low, Tensor) and not isinstance(high, Tensor)
     ends = (-torch.inf if low is None else low), (torch.inf if high is None else high)
-    return Ends(*(torch.as_tensor(end, dtype=torch.float64) for end in ends))
+    least, most = (torch.as_tensor(end, dtype=torch.float64) for end in ends)
+    return Ends(least, most, fixed)
 
 
 def _through(transform: Transform, ends: Ends) -> Ends | None:
@@ -152,86 +153,124 @@ def _through(transform: Transform, ends: Ends) -> Ends | None:
     if transform.domain.event_dim or transform.codomain.event_dim or not transform.bijective:
         return None
     try:
-        one, other = (transform(end) for end in ends)
+        one, other = transform(ends.low), transform(ends.high)
     except (RuntimeError, ValueError, NotImplementedError):
         return None
     if bool(one.isnan().any() | other.isnan().any()):
         return None
-    return Ends(torch.minimum(one, other), torch.maximum(one, other))
+    infinite = bool(one.isinf().all() and other.isinf().all())
+    return Ends(torch.minimum(one, other), torch.maximum(one, other), infinite)
 
 
-def _is_hidden(site: Site) -> bool:
-    """Whether a site counts for no datum."""
-    return any(mask is False or (isinstance(mask, Tensor) and not bool(mask.any())) for mask in masks_of(site))
+class _OutOfReach(NamedTuple):
+    """Which entries of a latent have values in the model that the guide does not have, and such values."""
+
+    below: Tensor
+    above: Tensor
+    under: Tensor
+    """A value just below those of the guide."""
+    over: Tensor
+    is_fixed: bool
+    """Whether both ranges are those of the kinds of distributions."""
 
 
-def _moved(q: Site, ours: Ends, theirs: Ends, layout: Layout) -> Tensor | None:
-    """A draw with one entry of each datum where the model has values and the guide has none; None if there is none."""
-    value = q["value"]
-    (low, high), (first, last) = ([end.to(value.device) for end in ends] for ends in (ours, theirs))
-    below = (first > low + MARGIN * (1 + first.abs())).expand(value.shape)
-    above = (last < high - MARGIN * (1 + last.abs())).expand(value.shape)
-    if not bool((below | above).any()):
+def _out_of_reach(q: Site, p: Site) -> _OutOfReach | None:
+    """Compare the ranges of both programs; None where one is not known."""
+    ours, theirs, value = ends_of(p["fn"]), ends_of(q["fn"]), q["value"]
+    if ours is None or theirs is None:
         return None
+    low, high, first, last = (end.to(value.device) for end in (*ours[:2], *theirs[:2]))
+    counts = _counted(p, value) & _counted(q, value)
+    below = (first > low + MARGIN * (1 + first.abs())) & counts
+    above = (last < high - MARGIN * (1 + last.abs())) & counts
     if bool(q["fn"].support.is_discrete):
         under, over = first - 1, last + 1
     else:  # not beyond the values of the model
         under, over = first - STEP * (1 + first.abs()), last + STEP * (1 + last.abs())
         under = torch.where(under > low, under, (first + low) / 2)
         over = torch.where(over < high, over, (last + high) / 2)
-    moved = torch.where(below, under, over).to(value.dtype)
-    entries = torch.zeros_like(value, dtype=torch.bool)
-    by_row = rows_first(below | above, q, layout.plates)
-    one = by_row.flatten(1) if by_row.dim() > 1 else by_row.unsqueeze(1)
-    rows_first(entries, q, layout.plates).copy_((one & (one.cumsum(1) == 1)).reshape(by_row.shape))
-    return torch.where(entries, moved, value)
+    under, over = (end.to(value.dtype).expand(value.shape) for end in (under, over))
+    return _OutOfReach(below, above, under, over, ours.is_fixed and theirs.is_fixed)
+
+
+def _counted(site: Site, value: Tensor) -> Tensor:
+    """Which entries of a value no mask hides."""
+    counts = torch.ones_like(value, dtype=torch.bool)
+    masks, fn = [(site["mask"], site["fn"].event_dim)], site["fn"]
+    while fn is not None:
+        if isinstance(fn, MaskedDistribution):
+            masks.append((fn._mask, fn.event_dim))
+        fn = getattr(fn, "base_dist", None)
+    for mask, event_dim in masks:
+        if isinstance(mask, Tensor):
+            counts = counts & mask.to(torch.bool).reshape(mask.shape + (1,) * event_dim)
+        elif mask is False:
+            counts = torch.zeros_like(counts)
+    return counts
 
 
 def _check_moved(
-    model: Program,
-    guide: Program,
-    layout: Layout,
-    args: tuple,
-    kwargs: Mapping[str, Any],
-    name: str,
-    ends: tuple[Ends, Ends],
-    first_row: int,
+    model: Program, guide: Program, layout: Layout, args: tuple, kwargs: Mapping[str, Any], name: str, first_row: int
 ) -> None:
-    """Compare the density of the model where the guide draws nothing with that at draws of the guide.
+    """Compare the density of the model where the guide draws nothing with that at values of the guide.
 
     Raises
     ------
     ValueError
         If some datum has values there.
     """
-    best, beyond, moved = list[Tensor](), list[Tensor](), list[tuple[Any, Any, Tensor]]()
+
+    def density_at(pair: Traces, place: tuple[int, ...], values: Tensor) -> Tensor:
+        """The density where one entry of each datum has other values, ``[B]``; -inf where the programs fail."""
+        q = latent_sites(pair.guide)[name]
+        value = q["value"].clone()
+        index: Any = (slice(None), *place)
+        rows_first(value, q, layout.plates)[index] = values
+        drawn = pair.guide.copy()
+        message: Any = {**q, "value": value}
+        drawn.nodes[name] = message
+        try:
+            moved = _density(sample_sites(trace(poutine.replay(model, trace=drawn), args, kwargs)), layout)
+        except Exception:  # a table without such an entry, say: whatever a program makes of values it never sees
+            return torch.full((len(values),), -torch.inf, device=values.device)
+        return moved.nan_to_num(-torch.inf, posinf=torch.inf)
+
     with pyro.validation_enabled(False):  # impossible data have a density of 0, or none, and no error
-        for _ in range(DRAWS):
-            traces = trace_pair(model, guide, args, kwargs)
-            q, p = latent_sites(traces.guide)[name], sample_sites(traces.model)[name]
-            value = _moved(q, *ends, layout)
-            if value is None:
-                return
-            drawn = traces.guide.copy()
-            message: Any = {**q, "value": value}
-            drawn.nodes[name] = message
-            try:
-                other = sample_sites(trace(poutine.replay(model, trace=drawn), args, kwargs))
-                beyond.append(_density(other, layout))
-            except Exception:  # a table without such an entry, say: whatever a program makes of values it never sees
-                return
-            best.append(_density(sample_sites(traces.model), layout))
-            moved.append((q, p, value))
-    found, known = (torch.stack(part).nan_to_num(-torch.inf, posinf=torch.inf).amax(0) for part in (beyond, best))
-    wrong = (found > known - NEGLIGIBLE) & (found > -torch.inf)
-    if bool(wrong.any()):
-        row, (q, p, value) = int(wrong.int().argmax()), moved[-1]
-        changed, new = (rows_first(of, q, layout.plates)[row] for of in (value != q["value"], value))
-        raise ValueError(
-            f"site {name!r} is never {float(new[changed].flatten()[0]):.4g} in the guide ({name_of(q['fn'])}), where "
-            f"the model ({name_of(p['fn'])}) has probability, so importance weights leave a part of the evidence of "
-            f"row {first_row + row} out; give the guide a distribution over all values of the model's"
-        )
+        pairs = [trace_pair(model, guide, args, kwargs) for _ in range(DRAWS)]
+        for pair in pairs:
+            q, p = latent_sites(pair.guide)[name], sample_sites(pair.model)[name]
+            for where, values in _moves(q, p):
+                where, values = (rows_first(part, q, layout.plates) for part in (where, values))
+                places = where.any(0).nonzero()
+                for number in torch.linspace(0, len(places) - 1, min(len(places), MOST_MOVES)).long():
+                    place = tuple(places[number].tolist())
+                    index: Any = (slice(None), *place)
+                    beyond = density_at(pair, place, values[index])
+                    known = _density(sample_sites(pair.model), layout).nan_to_num(-torch.inf, posinf=torch.inf)
+                    wrong = where[index] & (beyond > known - NEGLIGIBLE) & (beyond > -torch.inf)
+                    for other in pairs if bool(wrong.any()) else ():  # this draw may be far from the best value
+                        site = latent_sites(other.guide)[name]
+                        at_other = density_at(pair, place, rows_first(site["value"], site, layout.plates)[index])
+                        wrong = wrong & (beyond > at_other - NEGLIGIBLE)
+                    if bool(wrong.any()):
+                        row = int(wrong.int().argmax())
+                        raise ValueError(
+                            f"site {name!r} is never {float(values[index][row]):.4g} in the guide "
+                            f"({name_of(q['fn'])}), where the model ({name_of(p['fn'])}) has probability, so "
+                            f"importance weights leave a part of the evidence of row {first_row + row} out; give the "
+                            "guide a distribution over all values of the model's"
+                        )
+
+
+def _moves(q: Site, p: Site) -> Iterator[tuple[Tensor, Tensor]]:
+    """Values that the guide does not have, at its edges and draws of the model, and which entries may have them."""
+    found = _out_of_reach(q, p)
+    if found is None:
+        return
+    yield found.below, found.under
+    yield found.above, found.over
+    prior = p["fn"].sample().to(q["value"].dtype).expand(q["value"].shape)
+    yield (found.below & (prior <= found.under)) | (found.above & (prior >= found.over)), prior
 
 
 def _density(sites: Mapping[str, Site], layout: Layout) -> Tensor:

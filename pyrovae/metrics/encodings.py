@@ -14,7 +14,7 @@ from pyrovae.batches import batches
 from pyrovae.data.dataset import Rows
 from pyrovae.families import families_of
 from pyrovae.metrics.classification import class_probabilities, class_site, with_inferred_labels
-from pyrovae.metrics.latents import at_draws, mean_of
+from pyrovae.metrics.latents import mean_of, over_values
 from pyrovae.rng import seeded
 from pyrovae.vae import VAE
 
@@ -39,7 +39,7 @@ def encodings(vae: VAE, rows: Rows, batch_size: int = 1000) -> dict[str, Tensor]
     dict of str to Tensor, each ``[N, D]``
         On the CPU. For every latent site ``SITE_mean`` and ``SITE_scale``, the standard deviation; for a class
         ``SITE_probability`` of each of them; and what the family adds, such as ``weights`` of a stick. A site that
-        depends on others is taken at their means, at the most probable class, and at 100 draws of other discrete
+        depends on others is taken at their means, at the most probable class, and over 50 draws of other discrete
         latents. Where a distribution does not give its mean or its variance, that of 100 draws is taken. Draws are
         always the same ones.
 
@@ -78,14 +78,13 @@ def encodings(vae: VAE, rows: Rows, batch_size: int = 1000) -> dict[str, Tensor]
 
 def _moments(vae: VAE, x: Tensor, data: Mapping[str, Tensor | None]) -> dict[str, dict[str, Tensor]]:
     """Probabilities of classes, mean and standard deviation of other latents of rows, by site and name."""
-    found = dict[str, dict[str, Tensor]]()
-    draws = at_draws(vae, x, data, _parts)
-    for (name, part), value in draws.items():
+    found, read = dict[str, dict[str, Tensor]](), over_values(vae, x, data, _parts)
+    for (name, part), over in read.items():
         if part == "variance":
-            mean = draws[name, "mean"]  # the variance within and between draws of other latents
-            found[name]["scale"] = (value.mean(0) + mean.var(0, correction=0)).sqrt()
+            between = read[name, "mean"].spread  # by the values of latents before
+            found[name]["scale"] = (over.mean if between is None else over.mean + between).sqrt()
         else:
-            found.setdefault(name, {})[part] = value.mean(0)
+            found.setdefault(name, {})[part] = over.mean
     return found
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from pyro.distributions import Independent, TorchDistribution
+from pyro.poutine.condition_messenger import ConditionMessenger
 from torch import Tensor
 from torch.distributions import Categorical
 
@@ -20,6 +21,7 @@ from pyrovae.vae import VAE, MeanMessenger
 ACTIVE = 1e-2
 """Variance above which a latent dimension counts as active, see `active_units`."""
 _DRAWS = 100  # for the mean of a posterior that has none in closed form
+_CHAIN = 50  # of discrete latents before another one
 
 
 class ActiveUnits(NamedTuple):
@@ -35,9 +37,9 @@ def latent_means(vae: VAE, x: Tensor, batch_size: int = 1000, **data: Tensor | N
     """Compute the mean of q(z|x) of every datum. Where there are several sites, their means stand side by side.
 
     Use it for figures and classifiers of latents. A site that depends on another one is taken at the mean of that one;
-    where that has none, as a discrete latent, at 100 draws of it, over which its mean is taken. The mean of a class
-    variable is the vector of its class probabilities. Where a distribution does not give its mean, that of 100 draws is
-    taken. Draws are always the same ones.
+    behind a class its mean is that over all classes, behind other discrete latents over 50 draws of these. The mean of
+    a class variable is the vector of its class probabilities. Where a distribution does not give its mean, that of 100
+    draws is taken. Draws are the same for the same batch, so `batch_size` moves means over draws within their noise.
 
     Parameters
     ----------
@@ -156,26 +158,38 @@ class SiteMeans(NamedTuple):
     """The variance of means that are those of draws, for these sites alone."""
 
 
+class OverValues(NamedTuple):
+    """What is read of the posterior of a latent, over the values of the latents before it."""
+
+    mean: Tensor
+    spread: Tensor | None
+    """Its variance over these values; None where none stand before it that have no mean."""
+    draws: int
+    """How many draws of them; 0 where there are none, or a sum over all values."""
+
+
+Read = Callable[[TorchDistribution], dict[str, Tensor]]
+
+
 def posterior_means(vae: VAE, x: Tensor, **data: Tensor | None) -> dict[str, Tensor]:
     """Compute the mean of q(z|x) by site, each ``[B, ...]``; see `latent_means` for sites without a closed form."""
     return _means(vae, x, data).values
 
 
 def _means(vae: VAE, x: Tensor, data: Mapping[str, Tensor | None]) -> SiteMeans:
-    """Latent means; of sites behind a draw, of a class for instance, the means over several draws of that one."""
-    draws = {name: part for (name, _), part in at_draws(vae, x, data, lambda q: {"mean": mean_of(q)}).items()}
-    noise = {name: part.var(0) / len(part) for name, part in draws.items() if len(part) > 1}
-    return SiteMeans({name: part.mean(0) for name, part in draws.items()}, noise)
+    found = {name: part for (name, _), part in over_values(vae, x, data, lambda q: {"mean": mean_of(q)}).items()}
+    noise = {n: part.spread / (part.draws - 1) for n, part in found.items() if part.draws and part.spread is not None}
+    return SiteMeans({name: part.mean for name, part in found.items()}, noise)
 
 
 @torch.no_grad()
-def at_draws(
-    vae: VAE,
-    x: Tensor,
-    data: Mapping[str, Tensor | None],
-    read: Callable[[TorchDistribution], dict[str, Tensor]],
-) -> dict[tuple[str, str], Tensor]:
-    """What is read of q(z|x), with other latents at their means; where these have none, at several draws of them.
+def over_values(
+    vae: VAE, x: Tensor, data: Mapping[str, Tensor | None], read: Read
+) -> dict[tuple[str, str], OverValues]:
+    """What is read of q(z|x), with other latents at their means; over their values where these have none.
+
+    Behind a class these are all classes, with their probabilities; behind other discrete latents some draws, which are
+    the same ones for the same batch.
 
     Parameters
     ----------
@@ -186,23 +200,52 @@ def at_draws(
 
     Returns
     -------
-    dict of (str, str) to Tensor, each ``[K, B, ...]``
-        By site and name. K is 100, always the same draws, for sites behind a draw, and else 1.
+    dict of (str, str) to OverValues
+        By site and name, rows first.
     """
-    found = list[dict[tuple[str, str], Tensor]]()
     with seeded(0):
-        for _ in range(_DRAWS):
-            with MeanMessenger() as handler:
-                posterior = vae.posterior(x, **data)
-            some = dict[tuple[str, str], Tensor]()
-            for name, q in posterior.items():
-                some |= {(name, part): _rows_first(vae, name, q, value) for part, value in read(q).items()}
-            found.append(some)
-            same = len(found) == 2 and all(torch.equal(found[0][key], value) for key, value in some.items())
-            if same or not handler.draws:
-                break
-    stacked = {key: torch.stack([some[key] for some in found]) for key in found[0]}
-    return {key: part[:1] if torch.equal(part[0], part[-1]) else part for key, part in stacked.items()}
+        first, handler, posterior = _at_means(vae, x, data, read)
+        behind = [key for key in first if key[0] in handler.behind]
+        result = {key: OverValues(value, None, 0) for key, value in first.items()}
+        if not behind:
+            return result
+        chances = _class_probabilities(posterior, handler.drawn, len(x))
+        count = _CHAIN if chances is None else chances.shape[-1]
+        sums = {key: torch.zeros((2, *first[key].shape), dtype=torch.float64, device=x.device) for key in behind}
+        for number in range(count):
+            given = {} if chances is None else {handler.drawn[0]: torch.full((len(x),), number, device=x.device)}
+            with ConditionMessenger(given):
+                found = _at_means(vae, x, data, read)[0]
+            for key, total in sums.items():
+                if key not in found:
+                    raise ValueError(f"latent site {key[0]!r} stands in some draws of the guide alone; it has no mean")
+                value = found[key].double()
+                weights = torch.full((len(x),), 1 / count, device=x.device) if chances is None else chances[:, number]
+                by_row = weights.double().reshape(-1, *(1,) * (value.dim() - 1))
+                total += torch.stack([by_row * value, by_row * value.square()])
+    for key, (mean, square) in sums.items():
+        spread, dtype = (square - mean.square()).clamp(min=0), first[key].dtype
+        result[key] = OverValues(mean.to(dtype), spread.to(dtype), count if chances is None else 0)
+    return result
+
+
+def _at_means(
+    vae: VAE, x: Tensor, data: Mapping[str, Tensor | None], read: Read
+) -> tuple[dict[tuple[str, str], Tensor], MeanMessenger, dict[str, TorchDistribution]]:
+    """What is read in one run of the guide."""
+    vae.prepare(x, **data)  # before, since it runs both programs
+    with MeanMessenger() as handler:
+        posterior = vae.posterior(x, **data)
+    found = dict[tuple[str, str], Tensor]()
+    for name, q in posterior.items():
+        found |= {(name, part): _rows_first(vae, name, q, value) for part, value in read(q).items()}
+    return found, handler, posterior
+
+
+def _class_probabilities(posterior: Mapping[str, TorchDistribution], drawn: Sequence[str], rows: int) -> Tensor | None:
+    """The probabilities of the only latent that is drawn, ``[B, C]``, if it is a class of each row."""
+    q = posterior.get(drawn[0]) if len(drawn) == 1 else None
+    return q.probs if isinstance(q, Categorical) and q.probs.shape[:-1] == (rows,) else None
 
 
 def _rows_first(vae: VAE, name: str, q: TorchDistribution, value: Tensor) -> Tensor:

@@ -135,4 +135,4 @@ def _present(folder: RunFolder) -> str | None:
 
 def _is_of(weights: str | None, lines: Sequence[Mapping[str, str]]) -> bool:
     """Whether figures are of these weights."""
-    return {line.get(_WEIGHTS) for line in lines} == {weights}
+    return weights is not None and {line.get(_WEIGHTS) for line in lines} == {weights}

@@ -178,7 +178,8 @@ class Fit:
         with self.parallel.processes.together():
             if resume:
                 self.saving.restore(prints, allow_changed_data=allow_changed_data)
-        self.state.data, self.state.validation = prints.get("train"), prints.get("validation")
+        self.state.data = prints.get("train")
+        self.state.validation = prints.get("validation") or self.state.validation
         self.state.settings[WATCHED] = self.monitor
         recorded = self.compiled is not None and self.compiled.recorded
         self.state.settings["compiled"] = "recorded" if recorded else self.compiled is not None

@@ -79,18 +79,18 @@ def check_settings(folder: RunFolder, state: TrainingState, options: TrainingOpt
         Naming the option, what it was and what it is to be.
     """
     asked, before = settings_of(options), state.settings
-    if before.get(WATCHED, monitor) != monitor and state.best_epoch:
-        hint = "; give validation rows as before" if monitor == "loss" else "; give no validation rows, as before"
-        raise CheckpointError(
-            f"the best epoch of {folder.path} was chosen by {before[WATCHED]}, and {monitor} would choose the next "
-            f"one{hint}, or begin anew"
-        )
     for name, why in _FIXED.items():
         if name in before and name in asked and before[name] != asked[name]:
             raise CheckpointError(
                 f"the training of {folder.path} has {name}={before[name]!r}, and {name}={asked[name]!r} was given: "
                 f"{why}; leave it as it was, or begin anew"
             )
+    if before.get(WATCHED, monitor) != monitor and state.best_epoch:
+        hint = "; give validation rows as before" if monitor == "loss" else "; give no validation rows, as before"
+        raise CheckpointError(
+            f"the best epoch of {folder.path} was chosen by {before[WATCHED]}, and {monitor} would choose the next "
+            f"one{hint}, or begin anew"
+        )
     has_rate, has_schedule = "lr" in before and "lr" in asked, options.lr_schedule != "constant"
     if has_rate and before["lr"] != asked["lr"] and has_schedule:
         raise CheckpointError(

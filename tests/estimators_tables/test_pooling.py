@@ -98,11 +98,26 @@ def test_entries_with_labels_are_matched_by_them():
     np.testing.assert_allclose(pool(frames, frames).estimate, [[1.0, 10.0], [2.0, 20.0]])
 
 
+def test_labels_that_look_like_a_mask():
+    estimates = [pd.Series([1.0, 2.0], [False, True]), pd.Series([1.5, 2.5], [False, True])]
+    np.testing.assert_allclose(pool(estimates, [[0.1, 0.2]] * 2).estimate, [1.25, 2.25])
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [10.0, 20.0]})
+    numbers = frame.to_numpy()
+    np.testing.assert_allclose(pool(frame, frame[["b", "a"]]).standard_error, pool(numbers, numbers).standard_error)
+
+
 @pytest.mark.parametrize(
     ("estimates", "variances", "options", "message"),
     [
         ([pd.Series({"a": 1.0}), pd.Series({"b": 1.0})], [[1.0], [1.0]], {}, "must have the labels of the first"),
-        ([pd.Series({"a": 1.0}), [1.0]], [[1.0], [1.0]], {}, "must have the labels of the first"),
+        (
+            [pd.Series({"a": 1.0, "b": 2.0}), pd.Series({"b": 2.0, "a": 1.0})],
+            [[1.0, 2.0], [2.0, 1.0]],
+            {},
+            "variances must have labels, as other tables have them in another order",
+        ),
+        (pd.Series([1.0, 2.0], ["t0", "t1"]), pd.Series([1.0, 2.0], ["t1", "t0"]), {}, "name the tables otherwise"),
+        ([[pd.Series({"a": 1.0})], [1.0]], [[1.0], [1.0]], {}, "estimates must be real numbers"),
         (np.ma.masked_array([1.0, 2.0], mask=[0, 1]), [1.0, 1.0], {}, "estimates have entries that a mask hides"),
         ([1.0, 2.0], np.ma.masked_array([1.0, 2.0], mask=[0, 1]), {}, "variances have entries that a mask hides"),
         ([1.0, 2.0 + 1j], [1.0, 1.0], {}, "estimates must be real numbers"),

@@ -243,6 +243,93 @@ def test_each_row_and_each_latent_counts(model, guide, row, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_every_entry_and_side_is_tried(seed):
+    torch.manual_seed(seed)
+    wide = torch.tensor([[-8.0, -0.5]]), torch.tensor([[8.0, 0.5]])
+    pairs = [
+        pair(
+            dist.Normal(torch.zeros(2), 1.0).to_event(1),
+            lambda x: dist.Uniform(*(end.expand(len(x), 2) for end in wide)).to_event(1),
+            lambda z: around(z.sum(-1)),
+        ),
+        pair(dist.Normal(0.0, 1.0), lambda x: dist.Uniform(-8.0 + 0 * x, 0.5), around),
+        pair(  # a second mode, far from the edge
+            dist.MixtureSameFamily(
+                dist.Categorical(torch.ones(2)), dist.Normal(torch.tensor([0.0, 10.0]), torch.tensor([0.1, 0.1]))
+            ),
+            lambda x: dist.Uniform(-1.5 + 0 * x, 1.5),
+            lambda z: dist.Normal(z, 5.0),
+        ),
+    ]
+    for programs in pairs:
+        with pytest.raises(ValueError, match="site 'z' is never"):
+            VAE(*programs).log_likelihood(X, 10)
+
+
+def test_a_check_holds_for_what_it_looked_at_alone():
+    """Neither for other latents that are given, nor for other parameters."""
+    narrow = VAE(*pair(dist.Normal(0.0, 1.0), lambda x: dist.Uniform(-0.5 + 0 * x, 0.5), around))
+    narrow.log_likelihood(X, 10, condition={"z": torch.zeros(4)})
+    with pytest.raises(ValueError, match="site 'z' is never"):
+        narrow.log_likelihood(X, 10)
+
+    def guide(x):
+        scale = pyro.param("scale", torch.tensor(20.0))
+        with pyro.plate("data", len(x)):
+            ends = [transforms.TanhTransform(), transforms.AffineTransform(0.0, scale)]
+            pyro.sample("z", dist.TransformedDistribution(dist.Normal(torch.zeros(len(x)), 1.0), ends))
+
+    vae = VAE(pair(dist.Normal(0.0, 1.0), None, around)[0], guide, example=X)
+    vae.log_likelihood(X, 10)
+    with torch.no_grad():
+        next(vae.parameters()).fill_(0.5)
+    with pytest.raises(ValueError, match="site 'z' is never"):
+        vae.log_likelihood(X, 10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ranges_around_another_draw(seed):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(0.0, 1.0))
+            z = pyro.sample("z", dist.Normal(a, 0.1))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x / 2, 1.0))
+            pyro.sample("z", dist.Uniform(a - 1.5, a + 1.5))
+
+    torch.manual_seed(seed)
+    exact = dist.Normal(0.0, 2.01**0.5).log_prob(X)
+    torch.testing.assert_close(VAE(model, guide).log_likelihood(X, 60_000), exact, atol=0.05, rtol=0)
+
+
+def test_hidden_rows_count_for_nothing():
+    def model(x, shown):
+        with pyro.plate("data", len(x)), poutine.mask(mask=shown):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x, shown):
+        with pyro.plate("data", len(x)), poutine.mask(mask=shown):
+            pyro.sample("z", dist.Uniform(-8.0 + 0 * x, 8.0))
+
+    shown = torch.tensor([True, False, True, False])
+    found = VAE(model, guide).log_likelihood(X, 40_000, shown=shown)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(X) * shown
+    torch.testing.assert_close(found, exact, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ranges_of_ready_made_transforms_are_what_they_say(seed):
+    """torch makes a Gumbel variable of a uniform one, which it clips."""
+    torch.manual_seed(seed)
+    for prior in (dist.Normal(0.0, 1.0), dist.Gumbel(0.0, 1.0)):
+        assert VAE(*pair(prior, lambda x: dist.Gumbel(x, 0.5), around)).log_likelihood(X, 10).isfinite().all()
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_ranges_of_dependent_latents_that_agree(seed):
     torch.manual_seed(seed)
     found = VAE(nested, nested_whole).log_likelihood(X, 40_000)

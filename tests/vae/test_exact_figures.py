@@ -243,7 +243,7 @@ def test_values_that_a_latent_cannot_have_are_not_decoded():
     ):
         with pytest.raises(ValueError, match=message):
             vae.decode(latents)
-    with pytest.raises(ValueError, match=r"condition=\{'w': ...\} is no latent of the pair, which has \['y', 'z'\]"):
+    with pytest.raises(ValueError, match=r"condition=\{'w': ...\} is no latent of the model, which has \['y', 'z'\]"):
         vae.sample(3, condition={"w": torch.tensor(1.0)})
 
 
