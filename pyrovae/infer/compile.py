@@ -96,6 +96,7 @@ class CompiledLoss:
     Examples
     --------
     >>> import pyro.distributions as dist
+    >>> from torch import nn
     >>> from pyrovae import VAE
     >>> from pyrovae.infer import IWAE
     >>> linear = nn.Linear(1, 1)
