@@ -146,7 +146,8 @@ class VAE(PreparedPair):
         conditioned = partial(poutine.condition, data=values)
         trace = self._decoding.trace(conditioned, rows, data, given, draws_data=False)
         for name in z:
-            refuse_impossible(trace.nodes[name])
+            if name in trace:  # a draw of the guide alone is none of the model
+                refuse_impossible(trace.nodes[name])
         return self._decoding.distributions(trace)
 
     def forward(self, x: Tensor, **data: Tensor | None) -> Forward:

@@ -60,6 +60,7 @@ RULES = [
     ("factor: model", DREAMS, "whose factor 'f' is no draw"),
     # Values and masks.
     (".*wrong support", f"{WEIGHTS} {FIGURES}", "site 'z' has values outside of the support"),
+    (".*wrong support", "decode", "the latent 'z' cannot be"),
     (".*wrong support", "fit-elbo fit-mean-field fit-graph fit-enum", "computing log_prob at site 'z'"),
     (".*(categorical|transformed|cauchy)", MEAN, "has no mean; take draws"),
     ("mask of the (prior|guide)", FIGURES, "latent site 'z' is under one mask in the model and another one"),
