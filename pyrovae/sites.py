@@ -82,9 +82,14 @@ def _base(fn: Any) -> Any:
 
 def name_of(fn: Any) -> str:
     """The name of the kind of a distribution, whatever it is expanded, masked or declared independent by."""
+    return type(within(fn)).__name__
+
+
+def within(fn: Any) -> Any:
+    """A distribution without what expands, masks or declares it independent."""
     while isinstance(fn, torch.distributions.Independent | MaskedDistribution | ExpandedDistribution):
         fn = fn.base_dist
-    return type(fn).__name__
+    return fn
 
 
 def masks_of(site: Site) -> list[Any]:

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pyro.distributions import Delta, Empirical, ExpandedDistribution, MaskedDistribution, ZeroInflatedDistribution
+from pyro.distributions import Delta, Empirical, ZeroInflatedDistribution
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import Independent, biject_to
+from torch.distributions import biject_to
 
 from pyrovae.data.rows import cut, slices
 from pyrovae.infer.points import points_of_draws, reached
@@ -26,6 +26,7 @@ from pyrovae.sites import (
     row_dim,
     rows_first,
     sample_sites,
+    within,
 )
 
 if TYPE_CHECKING:
@@ -164,9 +165,7 @@ def of_two_kinds(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> 
 
 def _kind(site: Site) -> str | None:
     """What a distribution gives its values: "discrete" is probabilities; None if that is not known."""
-    fn = site["fn"]
-    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
-        fn = fn.base_dist
+    fn = within(site["fn"])
     if isinstance(fn, Delta):
         return "of a single value"
     if isinstance(fn, Empirical):

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Empirical, ExpandedDistribution, MaskedDistribution
+from pyro.distributions import Empirical, MaskedDistribution
 from torch import Tensor
 from torch.distributions import (
-    Independent,
     MixtureSameFamily,
     Transform,
     TransformedDistribution,
@@ -25,7 +24,7 @@ from pyrovae.infer.densities import masked_log_prob
 from pyrovae.infer.scoring import Scorer
 from pyrovae.layout import Layout
 from pyrovae.programs import Program, Traces, trace, trace_pair
-from pyrovae.sites import Site, is_local, is_point, latent_sites, name_of, rows_first, sample_sites
+from pyrovae.sites import Site, is_local, is_point, latent_sites, name_of, rows_first, sample_sites, within
 
 NEGLIGIBLE = 12.0
 """Nats below the density of an entry at the best of `DRAWS` values, from which on values out of reach are left alone.
@@ -104,8 +103,7 @@ def check_reach(
 
 def ends_of(fn: Any) -> Ends | None:
     """The range of the entries of a distribution; None where it is no range of numbers, or not known."""
-    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
-        fn = fn.base_dist
+    fn = within(fn)
     if isinstance(fn, Empirical) or VonMises.__name__ in name_of(fn):  # angles repeat
         return None
     if isinstance(fn, MixtureSameFamily):
@@ -239,6 +237,7 @@ def _check_moved(
         pairs = [trace_pair(model, guide, args, kwargs) for _ in range(DRAWS)]
         for pair in pairs:
             q, p = latent_sites(pair.guide)[name], sample_sites(pair.model)[name]
+            known = _density(sample_sites(pair.model), layout).nan_to_num(-torch.inf, posinf=torch.inf)
             for where, values in _moves(q, p):
                 where, values = (rows_first(part, q, layout.plates) for part in (where, values))
                 places = where.any(0).nonzero()
@@ -246,7 +245,6 @@ def _check_moved(
                     place = tuple(places[number].tolist())
                     index: Any = (slice(None), *place)
                     beyond = density_at(pair, place, values[index])
-                    known = _density(sample_sites(pair.model), layout).nan_to_num(-torch.inf, posinf=torch.inf)
                     wrong = where[index] & (beyond > known - NEGLIGIBLE) & (beyond > -torch.inf)
                     for other in pairs if bool(wrong.any()) else ():  # this draw may be far from the best value
                         site = latent_sites(other.guide)[name]
